@@ -1,0 +1,43 @@
+"""What tests of several folders share: a real Kafka broker, started once."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+from kafka_broker import KafkaBroker, unpack
+
+
+@pytest.fixture(scope="session")
+def kafka_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Kafka archive, unpacked: the folder with bin/, config/ and libs/."""
+    try:
+        return unpack(tmp_path_factory.mktemp("kafka"))
+    except FileNotFoundError as missing:
+        pytest.fail(str(missing), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(
+    kafka_home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[KafkaBroker]:
+    """A running broker. Whoever stops or pauses it, starts or resumes it again."""
+    broker = KafkaBroker(kafka_home, tmp_path_factory.mktemp("broker"))
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test that used the broker shows the end of the broker's log."""
+    report = yield
+    broker = getattr(item, "funcargs", {}).get("kafka_broker")
+    if report.failed and broker is not None:
+        report.sections.append(("Kafka broker log, the end", broker.log[-5000:]))
+    return report
