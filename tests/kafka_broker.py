@@ -57,6 +57,10 @@ class KafkaBroker:
         return f"127.0.0.1:{self._port}"
 
     @property
+    def zookeeper_server(self) -> str:
+        return f"127.0.0.1:{self._zookeeper_port}"
+
+    @property
     def log(self) -> str:
         """All that the broker has written so far."""
         path = self._directory / "broker.out"
@@ -72,7 +76,7 @@ class KafkaBroker:
         settings = SETTINGS | {
             "listeners": f"PLAINTEXT://{self.bootstrap_servers}",
             "log.dirs": str(self._directory / "broker"),
-            "zookeeper.connect": f"127.0.0.1:{self._zookeeper_port}",
+            "zookeeper.connect": self.zookeeper_server,
         }
         self._broker = self._run(
             "broker",

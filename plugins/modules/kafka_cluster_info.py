@@ -1,0 +1,150 @@
+#!/usr/bin/python
+"""Ansible module kafka_cluster_info: see DOCUMENTATION."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: kafka_cluster_info
+short_description: Tell who is in a Kafka cluster, and which partitions are in danger
+description:
+  - Reads the cluster's metadata. It changes nothing.
+  - >-
+    What an operator looks at before and after taking a broker away: a cluster is whole when all its
+    brokers are there and C(under_replicated) is empty.
+options:
+  bootstrap_servers:
+    description: Brokers to ask first, as C(HOST:PORT). All brokers must be reachable.
+    type: list
+    elements: str
+    required: true
+  timeout:
+    description: Seconds to wait for the cluster, for each answer.
+    type: int
+    default: 30
+requirements:
+  - kafka-python >= 3.0
+attributes:
+  check_mode:
+    description: Changes nothing.
+    support: full
+author:
+  - baremetal-chat
+"""
+
+EXAMPLES = r"""
+- name: Wait until no partition is under-replicated
+  kafka_cluster_info:
+    bootstrap_servers: [192.0.2.11:9092, 192.0.2.12:9092]
+  delegate_to: localhost
+  register: cluster
+  until: cluster is succeeded and cluster.under_replicated | length == 0
+  retries: 30
+  delay: 2
+"""
+
+RETURN = r"""
+brokers:
+  description: The registered brokers, by id.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    id:
+      description: The broker's id.
+      type: int
+    host:
+      description: Where it wants to be reached.
+      type: str
+    port:
+      description: And on which port.
+      type: int
+    rack:
+      description: The rack it says it is in, or null.
+      type: str
+  sample:
+    - {id: 1, host: 192.0.2.11, port: 9092, rack: null}
+controller:
+  description: Id of the broker that is the controller, or null while there is none.
+  returned: success
+  type: int
+  sample: 1
+under_replicated:
+  description: Partitions of which a replica is not in sync.
+  returned: success
+  type: list
+  elements: str
+  sample: [chat-3]
+under_min_isr:
+  description: Partitions with fewer replicas in sync than a producer with acks=all demands.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+offline:
+  description: Partitions without a leader.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+"""
+
+import contextlib
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.kafka_admin import CONNECTION_OPTIONS, connected
+
+with contextlib.suppress(ImportError):  # `connected` says so.
+    from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+
+
+def describe(admin: KafkaAdminClient) -> dict[str, Any]:
+    """What RETURN promises."""
+    cluster = admin.describe_cluster()
+    topics = sorted(admin.describe_topics(), key=lambda topic: topic["name"])
+    minimum = min_insync_replicas(admin, [topic["name"] for topic in topics])
+    under_replicated, under_min_isr, offline = [], [], []
+    for topic in topics:
+        for partition in sorted(topic["partitions"], key=lambda p: p["partition_index"]):
+            name = f"{topic['name']}-{partition['partition_index']}"
+            in_sync = len(partition["isr_nodes"])
+            if in_sync < len(partition["replica_nodes"]):
+                under_replicated.append(name)
+            if in_sync < minimum[topic["name"]]:
+                under_min_isr.append(name)
+            if partition["leader_id"] < 0:
+                offline.append(name)
+    brokers = [
+        {key.removeprefix("broker_"): broker[key] for key in ("broker_id", "host", "port", "rack")}
+        for broker in cluster["brokers"]
+    ]
+    return {
+        "brokers": sorted(brokers, key=lambda broker: broker["id"]),
+        "controller": cluster["controller_id"] if cluster["controller_id"] >= 0 else None,
+        "under_replicated": under_replicated,
+        "under_min_isr": under_min_isr,
+        "offline": offline,
+    }
+
+
+def min_insync_replicas(admin: KafkaAdminClient, topics: list[str]) -> dict[str, int]:
+    """`min.insync.replicas` of each topic, whether its own or the cluster's."""
+    if not topics:
+        return {}
+    setting = "min.insync.replicas"
+    resources = [ConfigResource(ConfigResourceType.TOPIC, topic, [setting]) for topic in topics]
+    settings = admin.describe_configs(resources, config_filter="all")["topic"]
+    return {topic: int(settings[topic][setting]["value"]) for topic in topics}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec=CONNECTION_OPTIONS, supports_check_mode=True)
+    with connected(module) as admin:
+        cluster = describe(admin)
+    module.exit_json(changed=False, **cluster)
+
+
+if __name__ == "__main__":
+    main()

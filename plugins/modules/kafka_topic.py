@@ -1,0 +1,251 @@
+#!/usr/bin/python
+"""Ansible module kafka_topic: see DOCUMENTATION."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: kafka_topic
+short_description: Make a Kafka topic, and keep it as declared
+description:
+  - Makes a topic that does not exist; adds partitions and changes settings of one that does.
+  - >-
+    Refuses what would lose data or order without saying so. Partitions cannot be removed, and the
+    replication factor of a topic that exists is changed by reassigning its partitions.
+  - >-
+    In check mode the brokers themselves validate the change, so that what they would refuse is
+    refused.
+options:
+  bootstrap_servers:
+    description: Brokers to ask first, as C(HOST:PORT). All brokers must be reachable.
+    type: list
+    elements: str
+    required: true
+  timeout:
+    description: Seconds to wait for the cluster, for each answer.
+    type: int
+    default: 30
+  name:
+    description: Name of the topic.
+    type: str
+    required: true
+  partitions:
+    description: Number of partitions. More of them than before move keys to other partitions.
+    type: int
+    default: 1
+  replication_factor:
+    description:
+      - How many brokers hold each partition. Unset, the cluster's default for a new topic, and
+        whatever it has for an existing one.
+    type: int
+  config:
+    description:
+      - Settings of the topic, by Kafka's own names. Settings that are not named are left alone.
+    type: dict
+    default: {}
+requirements:
+  - kafka-python >= 3.0
+attributes:
+  check_mode:
+    description: Validated by the brokers.
+    support: full
+  diff_mode:
+    description: Partitions, replication factor and the topic's own settings.
+    support: full
+author:
+  - baremetal-chat
+"""
+
+EXAMPLES = r"""
+- name: Make the topic of the chat
+  kafka_topic:
+    bootstrap_servers: [192.0.2.11:9092, 192.0.2.12:9092]
+    name: chat
+    partitions: 12
+    replication_factor: 3
+    config:
+      min.insync.replicas: 2
+      retention.ms: 604800000
+  delegate_to: localhost
+"""
+
+RETURN = r"""
+topic:
+  description: The topic as it is now, or would be.
+  returned: success
+  type: dict
+  contains:
+    partitions:
+      description: Number of partitions.
+      type: int
+    replication_factor:
+      description: Replicas of each partition. Absent in check mode when the cluster chooses.
+      type: int
+    config:
+      description: The settings the topic has of its own.
+      type: dict
+  sample:
+    partitions: 12
+    replication_factor: 3
+    config: {min.insync.replicas: "2"}
+"""
+
+import contextlib
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.kafka_admin import CONNECTION_OPTIONS, connected
+
+with contextlib.suppress(ImportError):  # `connected` says so.
+    from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+    from kafka.errors import UnknownTopicOrPartitionError, for_code
+
+Topic = dict[str, Any]
+
+Topic = dict[str, Any]
+
+
+def as_kafka_writes(value: Any) -> str:
+    """The string Kafka keeps for a setting: `true` for a YAML boolean, lists joined by commas."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ",".join(as_kafka_writes(item) for item in value)
+    return str(value)
+
+
+def describe(admin: KafkaAdminClient, name: str) -> Topic:
+    """The topic as it is; empty when there is none."""
+    [topic] = admin.describe_topics([name])
+    error = for_code(topic["error_code"])
+    if error is UnknownTopicOrPartitionError:
+        return {}
+    if topic["error_code"]:
+        raise error(f"topic '{name}' cannot be described")
+    resource = ConfigResource(ConfigResourceType.TOPIC, name)
+    settings = admin.describe_configs([resource])["topic"][name]
+    return {
+        "partitions": len(topic["partitions"]),
+        # A reassignment under way adds replicas for a while: the smallest set is the settled one.
+        "replication_factor": min(len(p["replica_nodes"]) for p in topic["partitions"]),
+        "config": {key: setting["value"] for key, setting in sorted(settings.items())},
+    }
+
+
+class TopicChange:
+    """What has to happen to a topic, and the calls that do it."""
+
+    def __init__(self, module: AnsibleModule, admin: KafkaAdminClient) -> None:
+        self._module = module
+        self._admin = admin
+        self._name: str = module.params["name"]
+        self._partitions: int = module.params["partitions"]
+        self._replication_factor: int | None = module.params["replication_factor"]
+        self._config = {
+            key: as_kafka_writes(value) for key, value in module.params["config"].items()
+        }
+        self.before = describe(admin, self._name)
+        self.after = self._after()
+
+    def _after(self) -> Topic:
+        before = self.before
+        after: Topic = {
+            "partitions": self._partitions,
+            "replication_factor": self._replication_factor or before.get("replication_factor"),
+            "config": dict(sorted((before.get("config", {}) | self._config).items())),
+        }
+        if after["replication_factor"] is None:
+            del after["replication_factor"]
+        if before and before["partitions"] > self._partitions:
+            self._refuse(
+                f"has {before['partitions']} partitions and cannot shrink to {self._partitions}:"
+                f" declare at least {before['partitions']}, or make another topic"
+            )
+        if before and before["replication_factor"] != after["replication_factor"]:
+            self._refuse(
+                f"has replication factor {before['replication_factor']}, not"
+                f" {after['replication_factor']}: declare what it has, or reassign its partitions"
+            )
+        return after
+
+    def apply(self) -> None:
+        """Make it so; in check mode, only ask the brokers whether they would."""
+        if not self.before:
+            self._create()
+            return
+        if self.after["partitions"] > self.before["partitions"]:
+            self._grow()
+        changed = {
+            key: value
+            for key, value in self._config.items()
+            if self.before["config"].get(key) != value
+        }
+        if changed:
+            self._configure(changed)
+
+    def _create(self) -> None:
+        topic = {
+            "num_partitions": self._partitions,
+            "replication_factor": self._replication_factor or -1,
+            "configs": self._config,
+        }
+        answer = self._admin.create_topics(
+            {self._name: topic}, validate_only=self._module.check_mode, raise_errors=False
+        )
+        self._check(answer["topics"])
+        if not self._module.check_mode:
+            self._admin.wait_for_topics([self._name], self._module.params["timeout"] * 1000)
+            self.after = describe(self._admin, self._name)  # with what the cluster chose
+
+    def _grow(self) -> None:
+        answer = self._admin.create_partitions(
+            {self._name: self._partitions},
+            validate_only=self._module.check_mode,
+            raise_errors=False,
+        )
+        self._check(answer.to_dict()["results"])
+
+    def _configure(self, settings: dict[str, str]) -> None:
+        resource = ConfigResource(ConfigResourceType.TOPIC, self._name, settings)
+        answer = self._admin.alter_configs(
+            [resource], validate_only=self._module.check_mode, raise_on_unknown=False
+        )
+        result = answer["topic"][self._name]
+        if result != "OK":
+            self._refuse(f"cannot be changed: {result}")
+
+    def _check(self, results: list[dict[str, Any]]) -> None:
+        for result in results:
+            if result["error_code"]:
+                reason = result["error_message"] or for_code(result["error_code"]).__name__
+                self._refuse(f"cannot be made so: {reason}")
+
+    def _refuse(self, reason: str) -> None:
+        self._module.fail_json(msg=f"Topic '{self._name}' {reason}")
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec=CONNECTION_OPTIONS
+        | {
+            "name": {"type": "str", "required": True},
+            "partitions": {"type": "int", "default": 1},
+            "replication_factor": {"type": "int"},
+            "config": {"type": "dict", "default": {}},
+        },
+        supports_check_mode=True,
+    )
+    with connected(module) as admin:
+        change = TopicChange(module, admin)
+        if change.before != change.after:
+            change.apply()
+    module.exit_json(
+        changed=change.before != change.after,
+        topic=change.after,
+        diff={"before": change.before, "after": change.after},
+    )
+
+
+if __name__ == "__main__":
+    main()

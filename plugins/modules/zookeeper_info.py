@@ -1,0 +1,102 @@
+#!/usr/bin/python
+"""Ansible module zookeeper_info: see DOCUMENTATION."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: zookeeper_info
+short_description: Tell which ZooKeeper servers serve, and which of them leads
+description:
+  - >-
+    Asks each server with the four letter word C(srvr), which a server answers with its mode only
+    while it is part of a quorum. It changes nothing and needs nothing but Python.
+options:
+  servers:
+    description: The servers of the ensemble, as C(HOST:PORT).
+    type: list
+    elements: str
+    required: true
+  timeout:
+    description: Seconds to wait for each server.
+    type: int
+    default: 5
+attributes:
+  check_mode:
+    description: Changes nothing.
+    support: full
+author:
+  - baremetal-chat
+"""
+
+EXAMPLES = r"""
+- name: Wait until all servers serve
+  zookeeper_info:
+    servers: [192.0.2.11:2181, 192.0.2.12:2181, 192.0.2.13:2181]
+  register: ensemble
+  until: ensemble.failed_servers | length == 0
+  retries: 30
+  delay: 1
+"""
+
+RETURN = r"""
+modes:
+  description: Mode of each server that serves. C(leader), C(follower), C(observer), C(standalone).
+  returned: always
+  type: dict
+  sample: {"192.0.2.11:2181": follower, "192.0.2.12:2181": leader}
+leaders:
+  description: Servers that lead or stand alone. One, when all is well.
+  returned: always
+  type: list
+  elements: str
+  sample: ["192.0.2.12:2181"]
+failed_servers:
+  description: Why a server does not serve, for each that does not.
+  returned: always
+  type: dict
+  sample: {"192.0.2.13:2181": "Connection refused"}
+"""
+
+import re
+import socket
+
+from ansible.module_utils.basic import AnsibleModule
+
+
+def mode(server: str, timeout: float) -> str:
+    """Mode of a server; raises OSError with the reason when it does not serve."""
+    host, _, port = server.rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), timeout) as connection:
+        connection.sendall(b"srvr")
+        with connection.makefile(encoding="utf-8", errors="replace") as answer:
+            text = answer.read()
+    found = re.search(r"^Mode: (\w+)", text, re.MULTILINE)
+    if not found:
+        raise OSError(text.strip() or "closed the connection without an answer")
+    return found[1]
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "servers": {"type": "list", "elements": "str", "required": True},
+            "timeout": {"type": "int", "default": 5},
+        },
+        supports_check_mode=True,
+    )
+    modes, failed = {}, {}
+    for server in module.params["servers"]:
+        if not re.fullmatch(r".+:\d{1,5}", server):
+            module.fail_json(msg=f"'{server}' is not a server: write HOST:PORT")
+        try:
+            modes[server] = mode(server, module.params["timeout"])
+        except OSError as error:
+            failed[server] = error.strerror or str(error)
+    leaders = [server for server, role in modes.items() if role in ("leader", "standalone")]
+    module.exit_json(changed=False, modes=modes, leaders=leaders, failed_servers=failed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Runs our Ansible modules as Ansible would, in this process."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import ansible.module_utils
+import pytest
+from ansible.module_utils.testing import patch_module_args
+
+PLUGINS = Path(__file__).parents[2] / "plugins"
+# Ansible merges a project's module_utils into its own, so the modules import them from there.
+ansible.module_utils.__path__.append(str(PLUGINS / "module_utils"))
+
+
+@pytest.fixture
+def run_module(capsys):
+    """Run a module with the given options and return its answer, failed or not."""
+
+    def run(name, /, *, check_mode=False, **options):
+        specification = importlib.util.spec_from_file_location(
+            name, PLUGINS / "modules" / f"{name}.py"
+        )
+        module = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(module)
+        arguments = options | {"_ansible_check_mode": check_mode}
+        with patch_module_args(arguments), pytest.raises(SystemExit):
+            module.main()
+        answer = json.loads(capsys.readouterr().out)
+        return {"failed": False} | answer
+
+    return run

@@ -1,0 +1,46 @@
+"""kafka_cluster_info tells who is there, and whether anything is in danger."""
+
+import uuid
+
+import pytest
+
+
+@pytest.fixture
+def cluster(run_module, kafka_broker):
+    def cluster():
+        return run_module(
+            "kafka_cluster_info", bootstrap_servers=[kafka_broker.bootstrap_servers], timeout=10
+        )
+
+    return cluster
+
+
+def test_brokers_and_the_controller_are_named(cluster, kafka_broker):
+    answer = cluster()
+    host, port = kafka_broker.bootstrap_servers.split(":")
+    assert answer["brokers"] == [{"id": 0, "host": host, "port": int(port), "rack": None}]
+    assert answer["controller"] == 0
+    assert not answer["changed"]
+
+
+def test_nothing_is_in_danger_when_all_replicas_are_in_sync(cluster):
+    answer = cluster()
+    assert (answer["under_replicated"], answer["under_min_isr"], answer["offline"]) == ([], [], [])
+
+
+def test_a_partition_below_its_minimum_is_named(cluster, run_module, kafka_broker):
+    name = f"topic-{uuid.uuid4().hex[:8]}"
+    run_module(
+        "kafka_topic",
+        bootstrap_servers=[kafka_broker.bootstrap_servers],
+        name=name,
+        partitions=2,
+        config={"min.insync.replicas": 2},
+    )
+    assert {f"{name}-0", f"{name}-1"} <= set(cluster()["under_min_isr"])
+
+
+def test_without_a_broker_it_says_where_it_looked(run_module):
+    answer = run_module("kafka_cluster_info", bootstrap_servers=["127.0.0.1:1"], timeout=1)
+    assert answer["failed"]
+    assert answer["msg"].startswith("No Kafka broker answered at 127.0.0.1:1 within 1 s")

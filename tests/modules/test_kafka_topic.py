@@ -1,0 +1,152 @@
+"""kafka_topic makes topics as declared, changes only what differs, and refuses what would hurt."""
+
+import uuid
+
+import pytest
+from kafka import KafkaAdminClient
+
+NOBODY = "127.0.0.1:1"
+
+
+@pytest.fixture
+def declare(run_module, kafka_broker):
+    """Declare a topic to the real broker."""
+
+    def declare(name, **options):
+        return run_module(
+            "kafka_topic", bootstrap_servers=[kafka_broker.bootstrap_servers], name=name, **options
+        )
+
+    return declare
+
+
+@pytest.fixture
+def name():
+    return f"topic-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def topics_of(kafka_broker):
+    """The names of all topics, straight from the broker."""
+
+    def topics():
+        with KafkaAdminClient(bootstrap_servers=kafka_broker.bootstrap_servers) as admin:
+            return admin.list_topics()
+
+    return topics
+
+
+def test_a_missing_topic_is_made_as_declared(declare, name, topics_of):
+    answer = declare(
+        name, partitions=3, replication_factor=1, config={"retention.ms": 1000, "preallocate": True}
+    )
+    assert answer["changed"], answer
+    assert answer["topic"] == {
+        "partitions": 3,
+        "replication_factor": 1,
+        "config": {"preallocate": "true", "retention.ms": "1000"},
+    }
+    assert name in topics_of()
+
+
+def test_declaring_it_again_changes_nothing(declare, name):
+    options = {
+        "partitions": 2,
+        "config": {"cleanup.policy": ["compact", "delete"], "preallocate": True},
+    }
+    declare(name, **options)
+    answer = declare(name, **options)
+    assert not answer["changed"]
+    assert answer["diff"]["before"] == answer["diff"]["after"]
+
+
+def test_partitions_grow(declare, name):
+    declare(name, partitions=1)
+    answer = declare(name, partitions=4)
+    assert answer["changed"]
+    assert answer["topic"]["partitions"] == 4
+
+
+def test_partitions_never_shrink(declare, name):
+    declare(name, partitions=4)
+    answer = declare(name, partitions=3)
+    assert answer["failed"]
+    assert answer["msg"] == (
+        f"Topic '{name}' has 4 partitions and cannot shrink to 3: declare at least 4, or make"
+        " another topic"
+    )
+
+
+def test_a_changed_setting_is_changed_and_others_are_left_alone(declare, name):
+    declare(name, config={"retention.ms": 1000, "segment.ms": 2000})
+    answer = declare(name, config={"retention.ms": 3000})
+    assert answer["changed"]
+    assert answer["topic"]["config"] == {"retention.ms": "3000", "segment.ms": "2000"}
+
+
+def test_a_setting_equal_to_the_default_is_still_set(declare, name):
+    """Otherwise the topic would follow the next change of the broker's default."""
+    declare(name)
+    assert declare(name, config={"cleanup.policy": "delete"})["changed"]
+
+
+def test_the_diff_shows_before_and_after(declare, name):
+    declare(name, config={"retention.ms": 1000})
+    diff = declare(name, partitions=2, config={"retention.ms": 3000})["diff"]
+    assert diff["before"]["partitions"] == 1
+    assert diff["before"]["config"] == {"retention.ms": "1000"}
+    assert diff["after"]["partitions"] == 2
+    assert diff["after"]["config"] == {"retention.ms": "3000"}
+
+
+def test_check_mode_foretells_a_new_topic_and_makes_none(declare, name, topics_of):
+    answer = declare(name, partitions=2, check_mode=True)
+    assert answer["changed"]
+    assert answer["topic"] == {"partitions": 2, "config": {}}
+    assert name not in topics_of()
+
+
+def test_check_mode_foretells_a_change_and_makes_none(declare, name):
+    declare(name)
+    foretold = declare(name, partitions=2, config={"retention.ms": 1000}, check_mode=True)
+    made = declare(name, partitions=2, config={"retention.ms": 1000})
+    assert made["changed"]
+    assert foretold["diff"] == made["diff"]
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"replication_factor": 3}, "replication factor: 3 larger than available brokers: 1"),
+        ({"config": {"retention.msec": 1}}, "Unknown topic config name: retention.msec"),
+        ({"config": {"retention.ms": "soon"}}, "Invalid value soon for configuration retention.ms"),
+        ({"partitions": 0}, "partitions"),
+    ],
+)
+def test_what_the_brokers_refuse_is_told_in_their_words(declare, name, options, reason, check_mode):
+    answer = declare(name, check_mode=check_mode, **options)
+    assert answer["failed"]
+    assert name in answer["msg"]
+    assert reason.lower() in answer["msg"].lower()
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_a_bad_setting_of_a_topic_that_exists_is_refused(declare, name, check_mode):
+    declare(name)
+    answer = declare(name, config={"retention.msec": 1}, check_mode=check_mode)
+    assert answer["failed"]
+    assert "retention.msec" in answer["msg"]
+
+
+def test_another_replication_factor_is_refused(declare, name):
+    declare(name)
+    answer = declare(name, replication_factor=2)
+    assert answer["failed"]
+    assert "has replication factor 1, not 2" in answer["msg"]
+
+
+def test_without_a_broker_it_says_where_it_looked(run_module, name):
+    answer = run_module("kafka_topic", bootstrap_servers=[NOBODY], name=name, timeout=1)
+    assert answer["failed"]
+    assert answer["msg"].startswith(f"No Kafka broker answered at {NOBODY} within 1 s")
