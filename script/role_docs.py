@@ -1,8 +1,8 @@
-"""Write each role's README from its argument specs and defaults; with --check, say where they disagree.
+"""Write each role's README from its argument specs and defaults; --check says where they disagree.
 
 A role's variables live in two files that Ansible reads (`defaults/main.yml` gives the values,
-`meta/argument_specs.yml` types and meaning) and one that people read. This makes the third from the first two
-and refuses a variable that is in one of them only, so that none of the three can go stale.
+`meta/argument_specs.yml` types and meaning) and one that people read. This makes the third from
+the first two and refuses a variable that is in one of them only, so that none can go stale.
 """
 
 import argparse
