@@ -1,0 +1,37 @@
+"""Files of flags, one file per daemon in `args/`: a flag per line, `#` comments, `$NAME` expanded."""
+
+import os
+import shlex
+
+from microk8s.paths import ARGS
+
+
+def read(daemon: str) -> list[str]:
+    """The daemon's flags as it is to get them."""
+    lines = (ARGS / daemon).read_text().splitlines()
+    return [
+        word
+        for line in lines
+        if line.strip() and not line.lstrip().startswith("#")
+        for word in shlex.split(os.path.expandvars(line))
+    ]
+
+
+def change(daemon: str, changes: dict[str, str | None]) -> bool:
+    """Set flags (None takes one away), in place; say whether that changed anything."""
+    path = ARGS / daemon
+    before = path.read_text() if path.exists() else ""
+    pending = dict(changes)
+    lines = []
+    for line in before.splitlines():
+        flag = line.split("=", 1)[0].strip()
+        if flag not in changes:
+            lines.append(line)
+        elif (value := pending.pop(flag, None)) is not None:
+            lines.append(f"{flag}={value}")
+    lines += [f"{flag}={value}" for flag, value in pending.items() if value is not None]
+    after = "\n".join(lines) + "\n"
+    if after == before:
+        return False
+    path.write_text(after)
+    return True

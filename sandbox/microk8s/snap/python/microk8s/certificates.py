@@ -1,0 +1,161 @@
+"""The cluster's certificates and the credentials made of them, by openssl as in the real snap.
+
+One authority signs everything: the API server, every daemon that talks to it, and the nodes that join.
+Keys are elliptic instead of RSA, because they are made at once.
+"""
+
+import base64
+import datetime
+import hashlib
+import ssl
+import subprocess
+import tempfile
+from pathlib import Path
+
+from microk8s import paths
+from microk8s.paths import CERTS, CREDENTIALS
+
+YEAR = 365
+# Kubeconfig and its user's certificate, common name and organisation.
+CLIENTS = {
+    "client.config": ("client", "admin", "system:masters"),
+    "controller.config": ("controller", "system:kube-controller-manager", None),
+    "scheduler.config": ("scheduler", "system:kube-scheduler", None),
+    "proxy.config": ("proxy", "system:kube-proxy", None),
+}
+KUBECONFIG = """\
+apiVersion: v1
+clusters:
+- cluster:
+    certificate-authority-data: {authority}
+    server: https://{server}
+  name: microk8s-cluster
+contexts:
+- context:
+    cluster: microk8s-cluster
+    user: {user}
+  name: microk8s
+current-context: microk8s
+kind: Config
+preferences: {{}}
+users:
+- name: {user}
+  user:
+    client-certificate-data: {certificate}
+    client-key-data: {key}
+"""
+
+
+def openssl(*arguments: str | Path, given: str | None = None) -> str:
+    command = ["openssl", *map(str, arguments)]
+    result = subprocess.run(command, env=paths.environment(), input=given, capture_output=True, text=True)
+    if result.returncode != 0:
+        raise RuntimeError(f"openssl {arguments[0]}: {result.stderr.strip()}")
+    return result.stdout
+
+
+def make_key(path: Path) -> None:
+    # In the traditional form: the API server does not read PKCS #8 for service account keys.
+    path.write_text(openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout"))
+
+
+def make_authority(name: str, common_name: str) -> None:
+    make_key(CERTS / f"{name}.key")
+    openssl("req", "-x509", "-new", "-sha256", "-days", 10 * YEAR, "-subj", f"/CN={common_name}",
+            "-key", CERTS / f"{name}.key", "-out", CERTS / f"{name}.crt")  # fmt: skip
+
+
+def make_request(name: str, common_name: str, organisation: str | None) -> str:
+    """A key of our own and the request to sign it."""
+    make_key(CERTS / f"{name}.key")
+    subject = f"/CN={common_name}" + (f"/O={organisation}" if organisation else "")
+    return openssl("req", "-new", "-sha256", "-key", CERTS / f"{name}.key", "-subj", subject)
+
+
+def sign(request: str, addresses: list[str] | None = None, authority: str = "ca") -> str:
+    """A certificate for both ends of a connection, good for a year."""
+    extensions = "extendedKeyUsage=clientAuth,serverAuth\n"
+    if addresses:
+        kinds = (f"{'IP' if is_address(each) else 'DNS'}:{each}" for each in addresses)
+        extensions += f"subjectAltName={','.join(kinds)}\n"
+    with tempfile.NamedTemporaryFile("w", suffix=".cnf") as file:
+        file.write(extensions)
+        file.flush()
+        return openssl(
+            "x509", "-req", "-sha256", "-days", YEAR, "-CAcreateserial", "-extfile", file.name,
+            "-CA", CERTS / f"{authority}.crt", "-CAkey", CERTS / f"{authority}.key", given=request,
+        )  # fmt: skip
+
+
+def is_address(text: str) -> bool:
+    return text.replace(".", "").isdigit() or ":" in text
+
+
+def make(name: str, common_name: str, organisation: str | None = None,
+         addresses: list[str] | None = None, authority: str = "ca") -> None:  # fmt: skip
+    request = make_request(name, common_name, organisation)
+    (CERTS / f"{name}.crt").write_text(sign(request, addresses, authority))
+
+
+def server_names() -> list[str]:
+    """What the API server is called: the fixed names, this node's address, and extraSANs."""
+    fixed = [
+        "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster",
+        "kubernetes.default.svc.cluster.local", "127.0.0.1", "10.152.183.1", "localhost",
+    ]  # fmt: skip
+    extra = CERTS / "extra-sans"
+    return [*fixed, paths.default_address(), paths.node_name(), *(extra.read_text().split() if extra.exists() else [])]
+
+
+def make_server() -> None:
+    make("server", "127.0.0.1", addresses=server_names())
+
+
+def make_all() -> None:
+    CERTS.mkdir(exist_ok=True)
+    CREDENTIALS.mkdir(exist_ok=True)
+    make_authority("ca", "10.152.183.1")
+    make_authority("front-proxy-ca", "front-proxy-ca")
+    make("front-proxy-client", "front-proxy-client", authority="front-proxy-ca")
+    make_key(CERTS / "serviceaccount.key")
+    make_server()
+    make("apiserver-kubelet-client", "kube-apiserver-kubelet-client", "system:masters")
+    for kubeconfig, (name, common_name, organisation) in CLIENTS.items():
+        make(name, common_name, organisation)
+        write_kubeconfig(kubeconfig, name)
+    node = paths.node_name()
+    make("kubelet", f"system:node:{node}", "system:nodes", [node, paths.default_address()])
+    write_kubeconfig("kubelet.config", "kubelet")
+    protect()
+
+
+def write_kubeconfig(kubeconfig: str, name: str, server: str = f"127.0.0.1:{paths.API_PORT}",
+                     authority: str = "ca.crt") -> None:  # fmt: skip
+    def encoded(file: str) -> str:
+        return base64.b64encode((CERTS / file).read_bytes()).decode()
+
+    (CREDENTIALS / kubeconfig).write_text(
+        KUBECONFIG.format(
+            authority=encoded(authority), server=server, user="admin" if name == "client" else name,
+            certificate=encoded(f"{name}.crt"), key=encoded(f"{name}.key"),
+        )  # fmt: skip
+    )
+
+
+def protect() -> None:
+    """Keys are for root and the group microk8s."""
+    for folder in (CERTS, CREDENTIALS):
+        for path in (folder, *folder.iterdir()):
+            path.chmod(0o770 if path.is_dir() else 0o660)
+
+
+def fingerprint(length: int = 12) -> str:
+    """What a joining node checks the server's certificate against (the end of an add-node URL)."""
+    certificate = ssl.PEM_cert_to_DER_cert((CERTS / "server.crt").read_text())
+    return hashlib.sha256(certificate).hexdigest()[:length]
+
+
+def days_left(name: str) -> int:
+    end = openssl("x509", "-noout", "-enddate", "-in", CERTS / f"{name}.crt").strip().partition("=")[2]
+    expiry = datetime.datetime.fromtimestamp(ssl.cert_time_to_seconds(end), datetime.timezone.utc)
+    return (expiry - datetime.datetime.now(datetime.timezone.utc)).days

@@ -1,0 +1,168 @@
+"""The snap's services: `python -m microk8s.daemons NAME`, run by the units snap.microk8s.daemon-NAME.
+
+kubelite, in the real snap, is one process that holds the API server, controller manager, scheduler, kubelet
+and proxy. Here it is one unit with a process for each: when one of them ends, all do, and systemd starts the
+unit again, which is what happens to the real one.
+"""
+
+import http.client
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from microk8s import agent, arguments, network, paths
+from microk8s.paths import CERTS, COMMON, SIDELOAD, SNAP
+
+CGROUPS = Path("/sys/fs/cgroup")
+PODS = "kubelet"  # the cgroup of all pods: kubelet's --cgroup-root
+
+
+def start(program: str) -> subprocess.Popen:
+    return subprocess.Popen([SNAP / "bin" / program, *arguments.read(program)], env=paths.environment())
+
+
+def supervise(children: list[subprocess.Popen]) -> int:
+    """Wait until one of the children ends or we are told to; then end them all."""
+    told = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: told.set())
+    while not told.wait(0.5):
+        ended = next((child for child in children if child.poll() is not None), None)
+        if ended:
+            print(f"{Path(ended.args[0]).name} ended with {ended.returncode}: ending the others", file=sys.stderr)
+            break
+    for child in children:
+        child.terminate()
+    for child in children:
+        try:
+            child.wait(timeout=8)
+        except subprocess.TimeoutExpired:
+            child.kill()
+    return 0 if told.is_set() else 1
+
+
+# --- containerd ---------------------------------------------------------------------------------
+
+
+def containerd() -> int:
+    template = (paths.ARGS / "containerd-template.toml").read_text()
+    (paths.ARGS / "containerd.toml").write_text(os.path.expandvars(template))
+    child = start("containerd")
+    threading.Thread(target=import_images, daemon=True).start()
+    return supervise([child])
+
+
+def ctr(*words: str | Path) -> subprocess.CompletedProcess:
+    command = [SNAP / "bin/ctr", "--address", paths.CONTAINERD_SOCKET, "--namespace", "k8s.io", *words]
+    return subprocess.run(command, env=paths.environment(), capture_output=True, text=True)
+
+
+def import_images() -> None:
+    """Import, once each, the images that came with the snap and those somebody put into `sideload`."""
+    while ctr("version").returncode != 0:
+        time.sleep(0.1)
+    for archive in [*sorted((SNAP / "images").glob("*.tar")), *sorted(SIDELOAD.glob("*.tar"))]:
+        stat = archive.stat()
+        done = COMMON / "var/lib/sideloaded" / f"{archive.name}-{stat.st_size}-{stat.st_mtime_ns}"
+        if done.exists():
+            continue
+        result = ctr("images", "import", archive)
+        if result.returncode == 0:
+            done.parent.mkdir(parents=True, exist_ok=True)
+            done.touch()
+        print(f"{archive}: {result.stdout.strip() or result.stderr.strip()}", flush=True)
+
+
+def end_pods() -> None:
+    """End every container and its shim. They are in no unit's cgroup, so systemd cannot."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            in_pod = f"/{PODS}/" in (process / "cgroup").read_text()
+            shim = (process / "comm").read_text().startswith("containerd-shim")
+            if in_pod or shim:
+                os.kill(int(process.name), signal.SIGKILL)
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended meanwhile
+
+
+def end_pods_at_shutdown() -> int:
+    """When the host goes down, pods go down: without this, systemd waits for shims that do not listen."""
+    state = subprocess.run(["systemctl", "is-system-running"], capture_output=True, text=True).stdout.strip()
+    if state == "stopping":
+        end_pods()
+    return 0
+
+
+# --- kubelite -----------------------------------------------------------------------------------
+
+
+def kubelite() -> int:
+    prepare_node()
+    children = []
+    if not paths.WORKER.exists():
+        children.append(start("kube-apiserver"))
+        wait_for_api_server(children[0])
+        children += [start("kube-controller-manager"), start("kube-scheduler")]
+    children += [start("kube-proxy"), start("kubelet")]
+    threading.Thread(target=network.keep, daemon=True).start()
+    return supervise(children)
+
+
+def prepare_node() -> None:
+    """What a host's boot does and a container's does not: a cgroup for the pods, mounts that propagate."""
+    subprocess.run(["mount", "--make-rshared", "/"], check=True)
+    if (CGROUPS / "cgroup.controllers").exists():
+        (CGROUPS / PODS).mkdir(exist_ok=True)
+        (CGROUPS / "cgroup.subtree_control").write_text("+cpu +cpuset +memory +pids")
+        return
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        mount, separator, kind = line.partition(" - ")
+        if not kind.startswith("cgroup "):
+            continue
+        hierarchy = Path(mount.split()[4])
+        (hierarchy / PODS).mkdir(exist_ok=True)
+        for file in ("cpuset.cpus", "cpuset.mems"):  # a new group of version 1 has none and takes no process
+            if (hierarchy / file).exists():
+                (hierarchy / PODS / file).write_text((hierarchy / file).read_text())
+
+
+def wait_for_api_server(process: subprocess.Popen) -> None:
+    context = ssl.create_default_context(cafile=CERTS / "ca.crt")
+    context.load_cert_chain(CERTS / "client.crt", CERTS / "client.key")
+    while process.poll() is None:
+        connection = http.client.HTTPSConnection("127.0.0.1", paths.API_PORT, context=context, timeout=2)
+        try:
+            connection.request("GET", "/readyz")
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            pass  # not listening yet
+        finally:
+            connection.close()
+        time.sleep(0.2)
+    sys.exit(f"kube-apiserver ended with {process.returncode}")
+
+
+# --- the others ---------------------------------------------------------------------------------
+
+
+def k8s_dqlite() -> int:
+    paths.BACKEND.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.execve(SNAP / "bin/etcd", ["etcd", *arguments.read("k8s-dqlite")], paths.environment())
+
+
+SERVICES = {
+    "containerd": containerd,
+    "cluster-agent": agent.serve,
+    "k8s-dqlite": k8s_dqlite,
+    "kubelite": kubelite,
+}
+
+if __name__ == "__main__":
+    if sys.argv[2:] == ["end-pods-at-shutdown"]:
+        sys.exit(end_pods_at_shutdown())
+    sys.exit(SERVICES[sys.argv[1]]())
