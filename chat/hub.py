@@ -1,0 +1,301 @@
+"""The hub: all rooms of this replica, fed by the relay in log order.
+
+It turns a log with partitions into rooms: it keeps the window (the last records of each partition,
+the only state), tells members how far they have seen, and answers senders once their message has
+come back. It knows neither bytes on a wire nor Kafka.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from msgspec import Raw
+
+from chat import protocol
+from chat.metrics import Metrics
+from chat.protocol import Ack, CloseCode, ErrorCode, Joined, Position, Progress, RefusedError
+from chat.relay.base import Batch, Entry, Record, Relay, UnavailableError, partition_of
+from chat.room import Member, Room
+
+# A client that moved here may have seen more than this replica has read yet: some milliseconds'
+# worth. A position that is still ahead after this long is none of this log.
+AHEAD_SECONDS = 3.0
+
+# Messages that may be on their way through the log at once, and senders that may wait for one of
+# them. A log that takes records and gives none back must not fill the memory.
+MOST_SENDING = 100_000
+MOST_SENDERS = 100
+
+
+class Held(NamedTuple):
+    """A record of the window, as far as it is needed to forget it."""
+
+    offset: int
+    room: Room
+    user: str
+    cid: str
+
+
+class Partition:
+    """One partition of the log, as far as it is read, and its window."""
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+        # Everything after this offset is in the window.
+        self.floor = position
+        self.window: deque[Held] = deque()
+        self.occupied: set[Room] = set()
+        # The position that members were told last.
+        self.told = position
+
+
+class Sending(NamedTuple):
+    """A message on its way through the log, and who waits for it."""
+
+    since: float
+    senders: list[Member]
+
+
+class Hub:
+    """`history` and `recent` count messages of a room, `window` counts offsets of a partition."""
+
+    def __init__(
+        self,
+        relay: Relay,
+        metrics: Metrics,
+        *,
+        history: int,
+        recent: int,
+        window: int,
+        position_seconds: float,
+    ) -> None:
+        self._relay = relay
+        self._metrics = metrics
+        self._history = history
+        self._recent = recent
+        self._window = window
+        self._position_seconds = position_seconds
+        self._epoch = ""
+        self._partitions: list[Partition] = []
+        self._rooms: dict[str, Room] = {}
+        self._sending: dict[tuple[str, str, str], Sending] = {}
+        self._ahead: list[tuple[Position, asyncio.Future[None]]] = []
+        self._teller: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        await self._relay.start(self)
+        self._teller = asyncio.create_task(self._tell_positions())
+
+    async def stop(self, seconds: float) -> None:
+        """Stop the relay, which has so many seconds to get everything into the log."""
+        if self._teller is not None:
+            self._teller.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._teller
+        await self._relay.stop(seconds)
+
+    # What clients ask for.
+
+    async def join(self, member: Member, name: str, since: str | None) -> None:
+        """Put `member` into the room and push `joined`: what it missed since, or what was said
+        last.
+        """
+        position = Position.parse(since) if since is not None else None
+        if position is not None:
+            await self._reach(position)
+        # From here on nothing is awaited: what `joined` does not hold, `message` frames will bring.
+        self._require_history()
+        room = self._room(name)
+        partition = self._partitions[room.partition]
+        missed = None
+        if (
+            position is not None
+            and (position.epoch, position.partition) == (room.epoch, room.partition)
+            and position.offset <= partition.position
+        ):
+            missed = room.missed(position.offset, partition.floor)
+        if since is not None:
+            self._metrics.resumes.labels(str(missed is not None).lower()).inc()
+        messages = room.recent(self._recent) if missed is None else missed
+        room.members.add(member)
+        partition.occupied.add(room)
+        _say(
+            member,
+            Joined(
+                name,
+                room.position(partition.position),
+                missed is not None,
+                [Raw(payload) for payload in messages],
+            ),
+        )
+
+    def leave(self, member: Member, name: str) -> None:
+        room = self._rooms.get(name)
+        if room is None:
+            return
+        room.members.discard(member)
+        if not room.members:
+            self._partitions[room.partition].occupied.discard(room)
+            self._drop_if_idle(room)
+
+    def send(self, sender: Member, name: str, user: str, text: str, cid: str) -> None:
+        """Append a message; `sender` is pushed an `ack` once the log delivers it, or an error."""
+        self._require_history()
+        room = self._rooms.get(name)
+        first = room.first(user, cid) if room else None
+        if first is not None:
+            _say(sender, Ack(cid, first))
+            return
+        key = (name, user, cid)
+        sending = self._sending.get(key)
+        if len(self._sending) >= MOST_SENDING or (
+            sending is not None and len(sending.senders) >= MOST_SENDERS
+        ):
+            raise RefusedError(ErrorCode.UNAVAILABLE, "Too many messages wait for the log.")
+        if sending is not None:
+            sending.senders.append(sender)
+            return
+        try:
+            held = self._relay.append(Record(name, user, text, cid))
+        except UnavailableError as error:
+            raise RefusedError(ErrorCode.UNAVAILABLE, str(error)) from None
+        self._sending[key] = Sending(time.monotonic(), [sender])
+        held.add_done_callback(lambda done: self._appended(key, done))
+
+    def _appended(self, key: tuple[str, str, str], held: asyncio.Future[None]) -> None:
+        # Success is what the log delivers, and nothing before: see `_take`.
+        if held.cancelled() or (error := held.exception()) is None:
+            return
+        self._refuse(key, str(error))
+
+    def _refuse(self, key: tuple[str, str, str], why: str) -> None:
+        sending = self._sending.pop(key, None)
+        for sender in sending.senders if sending else ():
+            self._metrics.refusals.labels(ErrorCode.UNAVAILABLE).inc()
+            _say(sender, protocol.Error(ErrorCode.UNAVAILABLE, why, key[2]))
+
+    def _require_history(self) -> None:
+        if not self._relay.caught_up:
+            raise RefusedError(
+                ErrorCode.UNAVAILABLE,
+                "This replica has not read the messages yet: try again in a moment.",
+            )
+
+    async def _reach(self, position: Position) -> None:
+        """Wait until this replica has read up to `position`, if that is to be expected at all."""
+        if position.epoch != self._epoch or position.partition >= len(self._partitions):
+            return
+        if position.offset <= self._partitions[position.partition].position:
+            return
+        reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._ahead.append((position, reached))
+        try:
+            async with asyncio.timeout(AHEAD_SECONDS):
+                await reached
+        except TimeoutError:
+            self._ahead.remove((position, reached))
+
+    # What the relay tells.
+
+    def reset(self, epoch: str, positions: Sequence[int]) -> None:
+        members = {member for room in self._rooms.values() for member in room.members}
+        self._epoch = epoch
+        self._partitions = [Partition(position) for position in positions]
+        self._rooms = {}
+        for key in tuple(self._sending):
+            self._refuse(key, "The log was replaced: try again.")
+        for _, reached in self._ahead:
+            reached.set_result(None)
+        self._ahead = []
+        # Their rooms are gone. Joining again tells them honestly what is left (`recovered`).
+        for member in members:
+            member.close(CloseCode.RESTART, "the log was replaced; retry_after=1")
+
+    def deliver(self, batches: Sequence[Batch]) -> None:
+        for batch in batches:
+            partition = self._partitions[batch.partition]
+            for entry in batch.entries:
+                self._take(batch.partition, partition, entry)
+            partition.position = batch.position
+            self._move_window(partition)
+        self._metrics.rooms.set(len(self._rooms))
+        if self._ahead:
+            self._release_waiting()
+
+    def _take(self, number: int, partition: Partition, entry: Entry) -> None:
+        name, user, text, cid = (
+            entry.record.room,
+            entry.record.user,
+            entry.record.text,
+            entry.record.cid,
+        )
+        # Before the record is looked at, so that what is a repeat does not depend on the batches.
+        partition.position = entry.offset
+        self._move_window(partition)
+        room = self._rooms.get(name)
+        if room is None:
+            room = self._rooms[name] = Room(name, self._epoch, number, self._history)
+        repeat = room.first(user, cid) is not None
+        shown = room.post(entry.offset, entry.ts, user, text, cid)
+        partition.window.append(Held(entry.offset, room, user, cid))
+        (self._metrics.repeats if repeat else self._metrics.messages).inc()
+        self._metrics.deliveries.inc(shown)
+        sending = self._sending.pop((name, user, cid), None)
+        if sending is not None:
+            self._metrics.round_trip.observe(time.monotonic() - sending.since)
+            first = room.first(user, cid)
+            assert first is not None, "a room knows what it was just told"
+            for sender in sending.senders:
+                _say(sender, Ack(cid, first))
+
+    def _move_window(self, partition: Partition) -> None:
+        floor = partition.position - self._window
+        while partition.window and partition.window[0].offset <= floor:
+            held = partition.window.popleft()
+            held.room.forget(held.offset, held.user, held.cid)
+            self._drop_if_idle(held.room)
+        partition.floor = max(partition.floor, floor)
+
+    def _release_waiting(self) -> None:
+        waiting = []
+        for position, reached in self._ahead:
+            if position.offset > self._partitions[position.partition].position:
+                waiting.append((position, reached))
+            elif not reached.done():
+                reached.set_result(None)
+        self._ahead = waiting
+
+    async def _tell_positions(self) -> None:
+        """Tell members how far their room's partition has moved, whoever's messages moved it."""
+        while True:
+            await asyncio.sleep(self._position_seconds)
+            for partition in self._partitions:
+                if partition.told == partition.position:
+                    continue
+                partition.told = partition.position
+                for room in tuple(partition.occupied):
+                    progress = Progress(room.name, room.position(partition.position))
+                    frame = protocol.text_frame(protocol.encode(progress))
+                    for member in tuple(room.members):
+                        member.push(frame)
+
+    def _room(self, name: str) -> Room:
+        room = self._rooms.get(name)
+        if room is None:
+            number = partition_of(name, len(self._partitions))
+            room = self._rooms[name] = Room(name, self._epoch, number, self._history)
+        return room
+
+    def _drop_if_idle(self, room: Room) -> None:
+        # By identity: a room of a log that was replaced must not take its successor along.
+        if room.idle and self._rooms.get(room.name) is room:
+            del self._rooms[room.name]
+
+
+def _say(member: Member, frame: protocol.ServerFrame) -> None:
+    member.push(protocol.text_frame(protocol.encode(frame)))

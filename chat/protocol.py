@@ -1,0 +1,309 @@
+"""Protocol 1: what clients and server say to each other, and what is allowed in it.
+
+JSON objects, one per WebSocket text message, told apart by their `type`. docs/protocol.md is the
+reader's version; the two change together. Unknown fields are ignored, here by msgspec, so that
+either side may learn new ones first. Nothing in this module knows a socket or a log.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+import struct
+from typing import NamedTuple
+
+import msgspec
+import regex
+
+VERSION = 1
+
+
+class Position(NamedTuple):
+    """A place in the log: the point just after the record at `offset` (-1: before the first).
+
+    A message's id is the position just after that message. Clients see an opaque string.
+    """
+
+    epoch: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}:{self.partition}:{self.offset}"
+
+    @classmethod
+    def parse(cls, text: str) -> Position | None:
+        """Read what a client handed back; None if this service never wrote it."""
+        match = _POSITION.fullmatch(text)
+        return cls(match[1], int(match[2]), int(match[3])) if match else None
+
+
+_POSITION = re.compile(r"([A-Za-z0-9_-]{1,64}):([0-9]{1,9}):(-1|[0-9]{1,18})", re.ASCII)
+
+
+class ErrorCode(enum.StrEnum):
+    """Why a frame was refused. A closed list: clients may switch on it."""
+
+    BAD_FRAME = "bad_frame"
+    HELLO_REQUIRED = "hello_required"
+    NOT_JOINED = "not_joined"
+    BAD_ROOM = "bad_room"
+    BAD_USER = "bad_user"
+    BAD_TEXT = "bad_text"
+    BAD_CID = "bad_cid"
+    TOO_LONG = "too_long"
+    TOO_MANY_ROOMS = "too_many_rooms"
+    RATE_LIMITED = "rate_limited"
+    UNAVAILABLE = "unavailable"
+
+
+class CloseCode(enum.IntEnum):
+    """Why a connection was closed (RFC 6455 section 7.4.1 and IANA's registry)."""
+
+    NORMAL = 1000
+    PROTOCOL_ERROR = 1002
+    NOT_TEXT = 1003
+    NOT_UTF8 = 1007
+    POLICY = 1008
+    TOO_BIG = 1009
+    INTERNAL = 1011
+    RESTART = 1012
+    TRY_LATER = 1013
+
+
+class RefusedError(Exception):
+    """A frame asks for something that is not given; the connection goes on."""
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+# What clients say.
+
+
+class Hello(msgspec.Struct, tag_field="type", tag="hello"):
+    user: str
+
+
+class Join(msgspec.Struct, tag_field="type", tag="join"):
+    room: str
+    since: str | None = None
+
+
+class Leave(msgspec.Struct, tag_field="type", tag="leave"):
+    room: str
+
+
+class Send(msgspec.Struct, tag_field="type", tag="send"):
+    room: str
+    text: str
+    cid: str
+
+
+ClientFrame = Hello | Join | Leave | Send
+
+
+# What the server says.
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What a client may do; part of `welcome`, so that nobody finds out by being refused."""
+
+    frame_bytes: int
+    text_bytes: int
+    text_graphemes: int
+    rooms: int
+    rate: int
+    burst: int
+
+
+class Welcome(msgspec.Struct, tag_field="type", tag="welcome"):
+    protocol: int
+    user: str
+    replica: str
+    limits: Limits
+
+
+class Message(msgspec.Struct, tag_field="type", tag="message"):
+    room: str
+    id: str
+    user: str
+    text: str
+    ts: int
+    cid: str
+
+
+class Joined(msgspec.Struct, tag_field="type", tag="joined"):
+    room: str
+    position: str
+    recovered: bool
+    # Each one an encoded `Message`: they were encoded once, when the log delivered them.
+    messages: list[msgspec.Raw]
+
+
+class Left(msgspec.Struct, tag_field="type", tag="left"):
+    room: str
+
+
+class Ack(msgspec.Struct, tag_field="type", tag="ack"):
+    cid: str
+    id: str
+
+
+class Error(msgspec.Struct, tag_field="type", tag="error", omit_defaults=True):
+    code: ErrorCode
+    message: str
+    cid: str | None = None
+
+
+class Progress(msgspec.Struct, tag_field="type", tag="position"):
+    room: str
+    position: str
+
+
+ServerFrame = Welcome | Joined | Left | Message | Ack | Error | Progress
+
+
+_decoder: msgspec.json.Decoder[ClientFrame] = msgspec.json.Decoder(ClientFrame)
+_encoder = msgspec.json.Encoder()
+
+
+class _AnyCid(msgspec.Struct):
+    cid: str | None = None
+
+
+_cid_decoder = msgspec.json.Decoder(_AnyCid)
+
+
+def decode(text: str) -> ClientFrame:
+    """Read one frame of a client; raises `RefusedError` (bad_frame) if it is none."""
+    try:
+        return _decoder.decode(text)
+    except msgspec.MsgspecError as error:
+        raise RefusedError(ErrorCode.BAD_FRAME, f"{error}.") from None
+    except RecursionError:
+        raise RefusedError(ErrorCode.BAD_FRAME, "JSON is nested too deeply.") from None
+
+
+def cid_of(text: str) -> str | None:
+    """The `cid` of a frame that was refused, as far as it can be read, so that its sender knows
+    which it was.
+    """
+    try:
+        cid = _cid_decoder.decode(text).cid
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    return cid if cid is not None and len(cid) <= CID_LENGTH else None
+
+
+def encode(frame: ServerFrame) -> bytes:
+    return _encoder.encode(frame)
+
+
+def text_frame(payload: bytes) -> bytes:
+    """A whole WebSocket text message around `payload`, as a server sends it (RFC 6455 section 5.2).
+
+    Built once per message, however many clients get it.
+    """
+    size = len(payload)
+    if size < 126:
+        return b"\x81%c" % size + payload
+    if size < 1 << 16:
+        return b"\x81\x7e" + struct.pack("!H", size) + payload
+    return b"\x81\x7f" + struct.pack("!Q", size) + payload
+
+
+# What names and texts may be.
+
+USER_GRAPHEMES = 32
+# No name that people can tell apart needs more; it bounds what stacked accents can do.
+USER_BYTES = 256
+ROOM_LENGTH = 64
+CID_LENGTH = 64
+
+_ROOM = re.compile(rf"[A-Za-z0-9._-]{{1,{ROOM_LENGTH}}}")
+_GRAPHEME = regex.compile(r"\X")
+_VISIBLE = regex.compile(r"[\p{L}\p{N}\p{P}\p{S}]")
+_CONTROL = regex.compile(r"\p{Cc}")
+_CONTROL_IN_TEXT = regex.compile(r"[\p{Cc}--[\n\t]]", regex.V1)
+# Line separators and everything that steers writing direction: a name stays within itself.
+_CONTROL_IN_USER = regex.compile(r"[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]")
+# Embeddings and overrides make text read otherwise than it is ("Trojan Source", CVE-2021-42574).
+# The isolates that Unicode recommends instead (UAX #9) are welcome, if they end where the text
+# ends.
+_OVERRIDE = re.compile("[\u202a-\u202e]")
+_ISOLATE = re.compile("[\u2066-\u2069]")
+_POP_ISOLATE = "\u2069"
+
+
+def check_user(user: str) -> str:
+    """Return the name without surrounding white space."""
+    user = user.strip()
+    if _CONTROL_IN_USER.search(user):
+        raise RefusedError(ErrorCode.BAD_USER, "A name has no control characters: leave them out.")
+    if not _VISIBLE.search(user):
+        raise RefusedError(
+            ErrorCode.BAD_USER, "A name has something to see: give 1 to 32 characters."
+        )
+    if len(user.encode()) > USER_BYTES or graphemes(user) > USER_GRAPHEMES:
+        raise RefusedError(ErrorCode.BAD_USER, "The name is too long: give 1 to 32 characters.")
+    return user
+
+
+def check_room(room: str) -> str:
+    if not _ROOM.fullmatch(room):
+        raise RefusedError(
+            ErrorCode.BAD_ROOM, "A room is named by 1 to 64 of these: A-Z a-z 0-9 - _ ."
+        )
+    return room
+
+
+def check_cid(cid: str) -> str:
+    if not 1 <= len(cid) <= CID_LENGTH or _CONTROL.search(cid):
+        raise RefusedError(
+            ErrorCode.BAD_CID, "A cid has 1 to 64 characters, none of them a control character."
+        )
+    return cid
+
+
+def check_text(text: str, limits: Limits) -> str:
+    # Bytes first: they bound what counting graphemes can cost.
+    size = len(text.encode())
+    if size > limits.text_bytes:
+        raise RefusedError(
+            ErrorCode.TOO_LONG, f"The text has {size} bytes: at most {limits.text_bytes} can go."
+        )
+    if len(text) > limits.text_graphemes and (count := graphemes(text)) > limits.text_graphemes:
+        raise RefusedError(
+            ErrorCode.TOO_LONG,
+            f"The text has {count} characters: at most {limits.text_graphemes} can go.",
+        )
+    if not text.strip():
+        raise RefusedError(ErrorCode.BAD_TEXT, "The text is empty: write something.")
+    if _CONTROL_IN_TEXT.search(text):
+        raise RefusedError(
+            ErrorCode.BAD_TEXT,
+            "The text has control characters: only line feed and tab are allowed.",
+        )
+    if _OVERRIDE.search(text) or not _isolates_are_closed(text):
+        raise RefusedError(
+            ErrorCode.BAD_TEXT,
+            "The text has direction overrides or open isolates: leave them out or close them.",
+        )
+    return text
+
+
+def graphemes(text: str) -> int:
+    """How many characters a person would count."""
+    return sum(1 for _ in _GRAPHEME.finditer(text))
+
+
+def _isolates_are_closed(text: str) -> bool:
+    depth = 0
+    for mark in _ISOLATE.findall(text):
+        depth += -1 if mark == _POP_ISOLATE else 1
+        if depth < 0:
+            return False
+    return depth == 0

@@ -1,0 +1,3 @@
+"""The log behind the rooms: one interface (`base`), kept in one process (`memory`) or in Kafka
+(`kafka`).
+"""

@@ -1,0 +1,105 @@
+"""What a relay promises: one log, appended to by every replica and delivered to every replica in
+one order.
+
+The log has partitions; a room's records are all in one of them, so a room has one order. Each
+record has an offset that grows within its partition (gaps are possible). The log's `epoch` changes
+when the log is not the same any more, and then no offset means what it meant.
+
+A relay knows nothing of clients, of repeats or of history: that follows from the order alone, and
+is computed by whoever listens, the same on every replica.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+
+class Record(msgspec.Struct, frozen=True):
+    """What is appended: somebody says `text` in `room`, under an id of their own."""
+
+    room: str
+    user: str
+    text: str
+    cid: str
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """A record in its place; `ts` is when the log took it, in milliseconds since the epoch."""
+
+    offset: int
+    ts: int
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What came next in one partition. `position` is the offset it reaches, entries or not."""
+
+    partition: int
+    position: int
+    entries: Sequence[Entry]
+
+
+class Listener(Protocol):
+    """Who is told what the log holds: on the event loop, in log order. It must not raise."""
+
+    def reset(self, epoch: str, positions: Sequence[int]) -> None:
+        """The log is opened anew: partition p is delivered from just after `positions[p]`.
+
+        Whatever was delivered before belongs to another log, or is separated from what follows by a
+        hole.
+        """
+
+    def deliver(self, batches: Sequence[Batch]) -> None:
+        """The next records, each partition's in order, none left out and none twice."""
+
+
+class UnavailableError(Exception):
+    """The log does not take records now; the text says why. Trying again later is right."""
+
+
+class Relay(abc.ABC):
+    """A log that is shared by all replicas that name the same one."""
+
+    @property
+    @abc.abstractmethod
+    def up(self) -> bool:
+        """Whether the log takes records now, as far as is known."""
+
+    @property
+    @abc.abstractmethod
+    def caught_up(self) -> bool:
+        """Whether all that the log held when it was opened has been delivered."""
+
+    @property
+    def foreign_records(self) -> int:
+        """Records skipped so far, for they are none that a chat of this version wrote."""
+        return 0
+
+    @abc.abstractmethod
+    async def start(self, listener: Listener) -> None:
+        """Begin to deliver. Returns at once, whether or not the log can be reached."""
+
+    @abc.abstractmethod
+    def append(self, record: Record) -> asyncio.Future[None]:
+        """Append a record; the future is done when the log holds it for good.
+
+        Raises `UnavailableError`, here or through the future. In the latter case the record may be
+        in the log all the same: append it again with the same cid.
+        """
+
+    @abc.abstractmethod
+    async def stop(self, seconds: float) -> None:
+        """Wait up to so many seconds until all appended records are in the log, and end."""
+
+
+def partition_of(room: str, partitions: int) -> int:
+    """The partition that holds a room's records: the same on every replica, for ever."""
+    return zlib.crc32(room.encode()) % partitions

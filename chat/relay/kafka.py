@@ -1,0 +1,370 @@
+"""The log in Kafka: one topic, shared by all replicas that name it.
+
+Reading: every replica reads all partitions by `assign()`, in no consumer group: nothing to join, to
+rebalance or to leak. It begins some way back from the end, so that rooms have their history.
+Writing: a record's key is its room, its partition is computed from it here, and it counts once all
+in-sync replicas have it. Epoch: the topic's id, which changes when the topic is made anew.
+
+kafka-python blocks, so it lives in threads of its own, and this class is the border. The *watcher*
+asks every second whether the topic is there, and which one it is: Kafka may be away when the
+service starts, and come and go later. It also keeps a producer that works. The *reader* reads, and
+hands over to the event loop once per poll. What belongs to the event loop is touched there alone;
+`_found`, `_reachable`, `_producer` and `_failed` are references that one thread sets and others
+read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple
+
+import msgspec
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import KafkaConnectionError, KafkaError, LogTruncationError
+
+from chat.relay.base import Batch, Entry, Listener, Record, Relay, UnavailableError, partition_of
+
+log = logging.getLogger("chat.kafka")
+
+WATCH_SECONDS = 1.0
+# Kafka answers a healthy client within milliseconds; past this it is as good as away.
+ANSWER_MS = 2000
+POLL_MS = 200
+POLL_RECORDS = 2000
+# Polls the reader may be ahead of the event loop: what it holds while the loop is busy stays
+# bounded.
+POLLS_AHEAD = 4
+
+
+class Value(msgspec.Struct, frozen=True):
+    """A record's value, version 1: JSON. Others may write to the topic: all bounds are checked."""
+
+    v: Literal[1]
+    room: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9._-]{1,64}\Z")]
+    user: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    text: Annotated[str, msgspec.Meta(min_length=1, max_length=262_144)]
+    cid: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+
+
+_decoder = msgspec.json.Decoder(Value)
+
+
+class Topic(NamedTuple):
+    """Which log it is: another id, or another number of partitions, is another log."""
+
+    epoch: str
+    partitions: int
+
+
+class KafkaRelay(Relay):
+    """`rewind`: records of each partition to begin back from its end. `in_flight`: appends that may
+    be open.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: Sequence[str],
+        topic: str,
+        *,
+        client_id: str,
+        rewind: int,
+        in_flight: int,
+        delivery_seconds: float,
+    ) -> None:
+        self._topic = topic
+        self._rewind = rewind
+        self._in_flight_limit = in_flight
+        self._delivery_ms = round(delivery_seconds * 1000)
+        self._connect: dict[str, Any] = {
+            "bootstrap_servers": list(bootstrap_servers),
+            "client_id": client_id,
+            "reconnect_backoff_max_ms": 1000,
+        }
+        self._loop: asyncio.AbstractEventLoop
+        self._listener: Listener
+        self._threads: list[threading.Thread] = []
+        self._stopping = threading.Event()
+        # What the watcher found and made, and the producer that did not deliver.
+        self._found: Topic | None = None
+        self._reachable = False
+        self._producer: KafkaProducer | None = None
+        self._failed: KafkaProducer | None = None
+        # The reader's place: the log it reads, and the next offset of each partition.
+        self._reading: Topic | None = None
+        self._next: dict[int, int] = {}
+        self._handovers = threading.BoundedSemaphore(POLLS_AHEAD)
+        # The event loop's.
+        self._partitions = 0
+        self._caught_up = False
+        self._in_flight = 0
+        self._foreign = 0
+
+    @property
+    def up(self) -> bool:
+        return self._reachable and self._producer is not None
+
+    @property
+    def caught_up(self) -> bool:
+        return self._caught_up
+
+    @property
+    def foreign_records(self) -> int:
+        return self._foreign
+
+    async def start(self, listener: Listener) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._listener = listener
+        for name, work in (("kafka-watcher", self._watch), ("kafka-reader", self._read)):
+            thread = threading.Thread(target=work, name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def append(self, record: Record) -> asyncio.Future[None]:
+        producer = self._producer
+        if producer is None or not self._reachable or not self._partitions:
+            raise UnavailableError("Kafka cannot be reached: try again.")
+        if self._in_flight >= self._in_flight_limit:
+            raise UnavailableError("Kafka is slow, and too many messages wait for it: try again.")
+        value = Value(v=1, room=record.room, user=record.user, text=record.text, cid=record.cid)
+        held: asyncio.Future[None] = self._loop.create_future()
+        try:
+            sent = producer.send(
+                self._topic,
+                key=record.room.encode(),
+                value=msgspec.json.encode(value),
+                partition=partition_of(record.room, self._partitions),
+            )
+        except (KafkaError, ValueError) as error:
+            raise UnavailableError(f"Kafka does not take the message: {_named(error)}.") from None
+        self._in_flight += 1
+        # The producer should keep this time by itself, and does not always: see `_watch`.
+        deadline = self._loop.call_later(
+            self._delivery_ms / 1000, self._fail, producer, held, "no answer in time"
+        )
+
+        def settle(error: Exception | None) -> None:
+            self._in_flight -= 1
+            deadline.cancel()
+            if error is not None:
+                self._fail(producer, held, _named(error))
+            elif not held.done():
+                held.set_result(None)
+
+        sent.add_callback(lambda _: self._loop.call_soon_threadsafe(settle, None))
+        sent.add_errback(lambda error: self._loop.call_soon_threadsafe(settle, error))
+        return held
+
+    def _fail(self, producer: KafkaProducer, held: asyncio.Future[None], why: str) -> None:
+        self._failed = producer
+        if not held.done():
+            held.set_exception(UnavailableError(f"Kafka did not take the message: {why}."))
+
+    async def stop(self, seconds: float) -> None:
+        self._stopping.set()
+        await asyncio.to_thread(self._close, seconds)
+
+    def _close(self, seconds: float) -> None:
+        for thread in self._threads:
+            thread.join(seconds)
+        self._replace_producer(None, seconds)
+
+    # The watcher's thread.
+
+    def _watch(self) -> None:
+        admin: KafkaAdminClient | None = None
+        while not self._stopping.is_set():
+            try:
+                if admin is None:
+                    admin = KafkaAdminClient(
+                        **self._connect,
+                        request_timeout_ms=ANSWER_MS,
+                        bootstrap_timeout_ms=ANSWER_MS,
+                    )
+                topic = self._look(admin)
+                if topic is not None and self._needs_producer(topic):
+                    self._replace_producer(self._new_producer())
+                self._note(topic)
+            except KafkaError as error:
+                self._note(None, _named(error))
+            self._stopping.wait(WATCH_SECONDS)
+        if admin is not None:
+            admin.close()
+
+    def _look(self, admin: KafkaAdminClient) -> Topic | None:
+        """Which topic there is now; None if there is none."""
+        try:
+            (described,) = admin.describe_topics([self._topic])
+        except KafkaConnectionError:
+            # The broker that was asked has just gone; the next attempt asks another one.
+            (described,) = admin.describe_topics([self._topic])
+        if described["error_code"] or not described["partitions"]:
+            return None
+        return Topic(str(described["topic_id"]), len(described["partitions"]))
+
+    def _note(self, topic: Topic | None, error: str = "") -> None:
+        if topic is None:
+            why = error or f"there is no topic {self._topic!r}; create it"
+            log.log(logging.WARNING if self._reachable else logging.DEBUG, "Kafka is away: %s", why)
+            self._reachable = False
+            return
+        if not self._reachable:
+            log.info("Kafka is there: topic %s has %d partitions", self._topic, topic.partitions)
+        self._found = topic
+        self._reachable = True
+
+    def _needs_producer(self, topic: Topic) -> bool:
+        # One that let a record expire may be stuck for good, waiting for a producer id
+        # (kafka-python 3.0.12). And it counts its records per partition, and would count on in
+        # another topic of the same name.
+        return self._producer is None or self._producer is self._failed or topic != self._found
+
+    def _replace_producer(self, producer: KafkaProducer | None, seconds: float = 0) -> None:
+        """Have the old one flush for so many seconds, and end it."""
+        old, self._producer = self._producer, producer
+        if old is None:
+            return
+        try:
+            old.close(timeout=seconds)
+        except KafkaError:
+            # `close` gives up when it cannot flush, and leaves its thread running.
+            old._sender.force_close()
+
+    # The reader's thread.
+
+    def _read(self) -> None:
+        while not self._stopping.is_set():
+            topic = self._found
+            if topic is not None:
+                try:
+                    self._read_topic(topic)
+                except LogTruncationError:
+                    log.warning("Kafka lost records that were read: starting over")
+                    self._reading = None
+                except KafkaError as error:
+                    log.warning("reading is interrupted: %s", _named(error))
+            self._stopping.wait(POLL_MS / 1000)
+
+    def _read_topic(self, topic: Topic) -> None:
+        """Read until the topic is another one or the relay stops. Raises `KafkaError`."""
+        with contextlib.closing(self._consumer()) as consumer:
+            partitions = [TopicPartition(self._topic, number) for number in range(topic.partitions)]
+            consumer.assign(partitions)
+            first = {tp.partition: at for tp, at in consumer.beginning_offsets(partitions).items()}
+            end = {tp.partition: at for tp, at in consumer.end_offsets(partitions).items()}
+            if not self._can_go_on(topic, first, end):
+                self._start_over(topic, first, end)
+            for tp in partitions:
+                consumer.seek(tp, self._next[tp.partition])
+            behind = {number for number, at in end.items() if self._next[number] < at}
+            if not behind:
+                self._hand_over(self._catch_up)
+            while not self._stopping.is_set() and self._found == topic:
+                polled = consumer.poll(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
+                if not polled:
+                    continue
+                batches, foreign = [], 0
+                for tp, records in polled.items():
+                    entries = [entry for record in records if (entry := self._entry(record))]
+                    foreign += len(records) - len(entries)
+                    self._next[tp.partition] = consumer.position(tp)
+                    batches.append(Batch(tp.partition, self._next[tp.partition] - 1, entries))
+                self._hand_over(self._deliver, batches, foreign)
+                if behind:
+                    behind = {number for number in behind if self._next[number] < end[number]}
+                    if not behind:
+                        self._hand_over(self._catch_up)
+
+    def _can_go_on(self, topic: Topic, first: Mapping[int, int], end: Mapping[int, int]) -> bool:
+        """Whether the log still has what follows the last record that was read."""
+        return self._reading == topic and all(
+            first[number] <= self._next[number] <= end[number] for number in range(topic.partitions)
+        )
+
+    def _start_over(self, topic: Topic, first: Mapping[int, int], end: Mapping[int, int]) -> None:
+        self._next = {number: max(first[number], end[number] - self._rewind) for number in first}
+        self._reading = topic
+        self._hand_over(
+            self._reset, topic, [self._next[number] - 1 for number in range(topic.partitions)]
+        )
+
+    def _entry(self, record: Any) -> Entry | None:
+        try:
+            value = _decoder.decode(record.value or b"")
+        except (msgspec.MsgspecError, RecursionError):
+            return None
+        assert self._reading is not None
+        # A room's order holds within its partition; elsewhere, somebody else has put it.
+        if partition_of(value.room, self._reading.partitions) != record.partition:
+            return None
+        said = Record(value.room, value.user, value.text, value.cid)
+        return Entry(record.offset, record.timestamp, said)
+
+    def _consumer(self) -> KafkaConsumer:
+        return KafkaConsumer(
+            **self._connect,
+            bootstrap_timeout_ms=ANSWER_MS,
+            group_id=None,
+            enable_auto_commit=False,
+            allow_auto_create_topics=False,
+            # Never skip: an offset that is not there any more ends `poll` with an error.
+            auto_offset_reset="none",
+            metrics_enabled=False,
+        )
+
+    def _new_producer(self) -> KafkaProducer:
+        producer = KafkaProducer(
+            **self._connect,
+            bootstrap_timeout_ms=ANSWER_MS,
+            acks="all",
+            enable_idempotence=True,
+            allow_auto_create_topics=False,
+            linger_ms=0,
+            batch_size=65_536,
+            retry_backoff_ms=50,
+            request_timeout_ms=self._delivery_ms,
+            delivery_timeout_ms=self._delivery_ms,
+            # `send` is called on the event loop, where it must not wait; what it would wait for
+            # comes first.
+            max_block_ms=ANSWER_MS,
+            metrics_enabled=False,
+        )
+        producer.partitions_for(self._topic)
+        producer.config["max_block_ms"] = 0
+        return producer
+
+    def _hand_over(self, call: Callable[..., None], *arguments: Any) -> None:
+        """Have the event loop make the call, in the order of handing over."""
+        self._handovers.acquire()
+        self._loop.call_soon_threadsafe(functools.partial(self._take_over, call, *arguments))
+
+    # On the event loop again.
+
+    def _take_over(self, call: Callable[..., None], *arguments: Any) -> None:
+        try:
+            call(*arguments)
+        finally:
+            self._handovers.release()
+
+    def _reset(self, topic: Topic, positions: Sequence[int]) -> None:
+        self._caught_up = False
+        self._partitions = topic.partitions
+        self._listener.reset(topic.epoch, positions)
+
+    def _deliver(self, batches: Sequence[Batch], foreign: int) -> None:
+        self._foreign += foreign
+        self._listener.deliver(batches)
+
+    def _catch_up(self) -> None:
+        if not self._caught_up:
+            log.info("all that the topic held is read")
+        self._caught_up = True
+
+
+def _named(error: Exception) -> str:
+    """An error in a few words: kafka-python's texts may run over many lines."""
+    return type(error).__name__.removesuffix("Error")

@@ -1,0 +1,116 @@
+"""Rooms: who is in one, what was said last, and how a client that was away catches up.
+
+A room never talks to Kafka or to a socket. It is fed by the hub in log order, and that order is the
+only truth: nothing here sorts, and nothing is shown to a member before the log has given it a
+position. All that a room decides (what is a repeat, what is history) follows from the records of
+the window alone, so every replica decides alike, whenever it was started.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import islice
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from chat.protocol import CloseCode, Message, Position, encode, text_frame
+
+
+class Member(Protocol):
+    """Someone in the room; takes whole WebSocket frames, and must not raise."""
+
+    def push(self, frame: bytes) -> None: ...
+
+    def close(self, code: CloseCode, reason: str) -> None: ...
+
+
+class Said(NamedTuple):
+    """A message of the room's history, encoded once."""
+
+    offset: int
+    payload: bytes
+
+
+class Seen(msgspec.Struct, gc=False):
+    """A message that is known by its sender's (user, cid): where it was first, and where last."""
+
+    first: int
+    last: int
+
+
+class Room:
+    """One room on this replica: its members here, its history, and the cids it has seen."""
+
+    __slots__ = ("_floor", "_history", "_seen", "epoch", "members", "name", "partition")
+
+    def __init__(self, name: str, epoch: str, partition: int, history: int) -> None:
+        self.name = name
+        self.epoch = epoch
+        self.partition = partition
+        self.members: set[Member] = set()
+        self._history: deque[Said] = deque(maxlen=history)
+        # The history holds every message after this offset (and the window's floor).
+        self._floor = -1
+        self._seen: dict[tuple[str, str], Seen] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing would be lost with this object."""
+        return not self.members and not self._seen
+
+    def position(self, offset: int) -> str:
+        return str(Position(self.epoch, self.partition, offset))
+
+    def first(self, user: str, cid: str) -> str | None:
+        """The id under which the room knows this message of `user`; None if it does not."""
+        seen = self._seen.get((user, cid))
+        return self.position(seen.first) if seen else None
+
+    def post(self, offset: int, ts: int, user: str, text: str, cid: str) -> int:
+        """Take what the log delivered next and show it to the members, unless it is a repeat.
+
+        Returns how many members were shown it.
+        """
+        seen = self._seen.get((user, cid))
+        if seen:
+            seen.last = offset
+            return 0
+        self._seen[user, cid] = Seen(offset, offset)
+        message = Message(self.name, self.position(offset), user, text, ts, cid)
+        payload = encode(message)
+        if len(self._history) == self._history.maxlen:
+            self._floor = self._history[0].offset
+        self._history.append(Said(offset, payload))
+        frame = text_frame(payload)
+        # A member may leave because of what it is pushed.
+        for member in tuple(self.members):
+            member.push(frame)
+        return len(self.members)
+
+    def forget(self, offset: int, user: str, cid: str) -> None:
+        """The record at `offset` has left the window: it is history no more, nor its cid known by
+        it.
+
+        A repeat keeps a cid known for another window. So whether a record is a repeat depends on
+        the window before it, and on nothing older that some replicas read and others did not.
+        """
+        if self._history and self._history[0].offset <= offset:
+            self._history.popleft()
+        if self._seen[user, cid].last == offset:
+            del self._seen[user, cid]
+
+    def recent(self, count: int) -> list[bytes]:
+        """The last messages, oldest first."""
+        start = max(0, len(self._history) - count)
+        return [said.payload for said in islice(self._history, start, None)]
+
+    def missed(self, since: int, floor: int) -> list[bytes] | None:
+        """What was said after offset `since`, oldest first; None if the history does not reach back
+        so far.
+
+        `floor` is where the window begins: nothing at or before it is known.
+        """
+        if since < max(floor, self._floor):
+            return None
+        return [said.payload for said in self._history if said.offset > since]

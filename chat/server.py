@@ -1,0 +1,331 @@
+"""HTTP: the page and `/ws` for everyone, health and metrics on a port of their own, and the way
+down.
+
+Tornado does HTTP and the WebSocket handshake. What clients may send is checked as strictly as RFC
+6455 asks; limits are set here where Tornado's are wide (an hour for a request's headers, 100 MB per
+buffer).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from pathlib import Path
+from typing import Any
+
+from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPServerRequest
+from tornado.iostream import StreamClosedError
+from tornado.netutil import bind_sockets
+from tornado.web import Application, RequestHandler, StaticFileHandler
+from tornado.websocket import WebSocketHandler, _WebSocketParams
+
+from chat.client import Client
+from chat.hub import Hub
+from chat.metrics import Metrics
+from chat.protocol import CloseCode, Limits
+from chat.relay.base import Relay
+from chat.settings import Settings
+from chat.websocket import StrictWebSocket
+
+log = logging.getLogger("chat")
+
+WEB = Path(__file__).parent / "web"
+
+# Nothing here takes request bodies; a request that is not complete in time is not one.
+REQUEST_LIMITS: dict[str, Any] = {
+    "idle_connection_timeout": 15,
+    "body_timeout": 15,
+    "max_header_size": 16_384,
+    "max_body_size": 1024,
+    "max_buffer_size": 2 << 20,
+}
+PONG_SECONDS = 10
+# How fast clients are sent away on a restart: the others must take them in.
+CLOSES_PER_SECOND = 500
+
+
+class SecurityHeaders(RequestHandler):
+    def set_default_headers(self) -> None:
+        self.set_header("Server", "chat")
+        self.set_header(
+            "Content-Security-Policy",
+            "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        )
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Referrer-Policy", "no-referrer")
+
+    def write_error(self, status_code: int, **_: Any) -> None:
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.finish(f"{status_code}: {self._reason}\n")
+
+
+class PageHandler(SecurityHeaders, StaticFileHandler):
+    def set_extra_headers(self, _path: str) -> None:
+        # Ask each time whether it has changed: a new version is there with the next reload.
+        self.set_header("Cache-Control", "no-cache")
+
+
+class MissingHandler(SecurityHeaders):
+    def prepare(self) -> None:
+        self.send_error(404)
+
+
+class ChatHandler(SecurityHeaders, WebSocketHandler):
+    """A WebSocket of a client. Its origin was checked by Tornado, with `trusted_origins`."""
+
+    server: Server
+    client: Client | None = None
+
+    def initialize(self, server: Server) -> None:
+        self.server = server
+
+    def prepare(self) -> None:
+        if self.server.draining:
+            self.set_header("Retry-After", "1")
+            self.send_error(503, reason="Restarting")
+
+    def get_websocket_protocol(self) -> StrictWebSocket | None:
+        if self.request.headers.get("Sec-WebSocket-Version") != "13":
+            return None
+        # Pings are Tornado's, compression is off: it costs more memory than it saves bytes here.
+        return StrictWebSocket(
+            self,
+            False,
+            _WebSocketParams(self.ping_interval, self.ping_timeout, self.max_message_size, None),
+        )
+
+    def open(self, *_args: str, **_kwargs: str) -> None:
+        # Many small messages that somebody waits for: never hold one back to fill a packet.
+        self.set_nodelay(True)
+        self.client = self.server.connect(self)
+
+    def on_message(self, message: str | bytes) -> Any:
+        assert isinstance(message, str), "StrictWebSocket passes on text alone"
+        return self.client.receive(message) if self.client else None
+
+    def close(self, code: int | None = None, reason: str | None = None) -> None:
+        """Close because of what came over the wire: the client is told as it is told everything
+        else.
+        """
+        if self.client is not None and code is not None:
+            self.client.close(CloseCode(code), reason or "")
+
+    def on_close(self) -> None:
+        if self.client is not None:
+            self.server.disconnect(self.client)
+            self.client = None
+
+    def write_frames(self, frames: bytes) -> asyncio.Future[None]:
+        assert isinstance(self.ws_connection, StrictWebSocket)
+        return self.ws_connection.stream.write(frames)
+
+
+class _Connection:
+    """What a client may do with its handler."""
+
+    def __init__(self, handler: ChatHandler) -> None:
+        self._handler = handler
+
+    def write(self, frames: bytes) -> asyncio.Future[None]:
+        try:
+            return self._handler.write_frames(frames)
+        except StreamClosedError:
+            # Tornado tells `on_close` by itself.
+            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            done.set_result(None)
+            return done
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        WebSocketHandler.close(self._handler, code, reason)
+
+
+class LiveHandler(SecurityHeaders):
+    """The process answers. It does so without Kafka, too: a restart would not bring Kafka back."""
+
+    def get(self) -> None:
+        self.finish("ok\n")
+
+
+class ReadyHandler(SecurityHeaders):
+    """Whether new clients should be sent here.
+
+    Not while the history is read, and not on the way down. A log that goes away later does not
+    change it: all replicas would turn unready together, and clients lose even what works (being
+    connected, reading what was said). `chat_relay_up` tells, and senders are told `unavailable`.
+    """
+
+    def initialize(self, server: Server) -> None:
+        self.server = server
+
+    def get(self) -> None:
+        if self.server.draining:
+            self.set_status(503)
+            self.finish("restarting\n")
+        elif not self.server.relay.caught_up:
+            self.set_status(503)
+            self.finish("the log is not read yet\n")
+        else:
+            self.finish("ok\n")
+
+
+class MetricsHandler(SecurityHeaders):
+    def initialize(self, server: Server) -> None:
+        self.server = server
+
+    def get(self) -> None:
+        self.set_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+        self.finish(self.server.metrics_text())
+
+
+class Server:
+    """One replica: two ports, a hub and a relay."""
+
+    def __init__(self, settings: Settings, relay: Relay) -> None:
+        self._settings = settings
+        self.relay = relay
+        self.draining = False
+        self._metrics = Metrics()
+        self._hub = Hub(
+            relay,
+            self._metrics,
+            history=settings.history,
+            recent=settings.recent,
+            window=settings.window,
+            position_seconds=settings.position,
+        )
+        self._limits = Limits(
+            frame_bytes=settings.frame_bytes,
+            text_bytes=settings.text_bytes,
+            text_graphemes=settings.text_graphemes,
+            rooms=settings.rooms_per_client,
+            rate=settings.rate,
+            burst=settings.burst,
+        )
+        self._clients: set[Client] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._public = HTTPServer(self._application(), **REQUEST_LIMITS)
+        self._internal = HTTPServer(self._internal_application(), **REQUEST_LIMITS)
+        self.port = 0
+        self.internal_port = 0
+
+    def _application(self) -> Application:
+        return Application(
+            [
+                (r"/ws", ChatHandler, {"server": self}),
+                (
+                    r"/(|app\.js|style\.css|icon\.svg)",
+                    PageHandler,
+                    {"path": str(WEB), "default_filename": "index.html"},
+                ),
+            ],
+            default_handler_class=MissingHandler,
+            log_function=_log_request,
+            trusted_origins=list(self._settings.allowed_origins),
+            websocket_max_message_size=self._settings.frame_bytes,
+            websocket_ping_interval=self._settings.ping,
+            websocket_ping_timeout=min(PONG_SECONDS, self._settings.ping),
+        )
+
+    def _internal_application(self) -> Application:
+        return Application(
+            [
+                (r"/livez", LiveHandler),
+                (r"/readyz", ReadyHandler, {"server": self}),
+                (r"/metrics", MetricsHandler, {"server": self}),
+            ],
+            default_handler_class=MissingHandler,
+            log_function=_log_request,
+        )
+
+    async def start(self) -> None:
+        """Listen on both ports and open the log. Raises `OSError` if a port cannot be had."""
+        address = self._settings.address
+        self.port = _listen(self._public, self._settings.port, address)
+        self.internal_port = _listen(self._internal, self._settings.internal_port, address)
+        await self._hub.start()
+        log.info(
+            "replica %s: page on port %d, health and metrics on port %d",
+            self._settings.replica,
+            self.port,
+            self.internal_port,
+        )
+
+    async def drain(self) -> None:
+        """Go down without losing anybody: unready, wait, send clients away, flush the log."""
+        self.draining = True
+        log.info("draining: %d clients", len(self._clients))
+        await asyncio.sleep(self._settings.drain_delay)
+        self._public.stop()
+        await self._send_away(list(self._clients))
+        await self._hub.stop(self._settings.drain)
+        await self._public.close_all_connections()
+        self._internal.stop()
+        await self._internal.close_all_connections()
+        log.info("drained")
+
+    async def _send_away(self, clients: list[Client]) -> None:
+        spread = min(self._settings.drain, len(clients) / CLOSES_PER_SECOND)
+        # Whoever was connected longest is not always first.
+        random.shuffle(clients)
+        for number, client in enumerate(clients):
+            if number % 50 == 49:
+                await asyncio.sleep(spread * 50 / len(clients))
+            retry_after = random.uniform(0.1, 1 + spread)
+            client.close(CloseCode.RESTART, f"restart; retry_after={retry_after:.1f}")
+        try:
+            async with asyncio.timeout(self._settings.drain):
+                await self._empty.wait()
+        except TimeoutError:
+            log.info("%d clients did not answer the close", len(self._clients))
+
+    def connect(self, handler: ChatHandler) -> Client:
+        client = Client(
+            _Connection(handler),
+            self._hub,
+            self._metrics,
+            self._limits,
+            replica=self._settings.replica,
+            outbox_bytes=self._settings.outbox_bytes,
+            hello_seconds=self._settings.hello,
+        )
+        self._clients.add(client)
+        self._empty.clear()
+        self._metrics.clients.set(len(self._clients))
+        return client
+
+    def disconnect(self, client: Client) -> None:
+        client.gone()
+        self._clients.discard(client)
+        if not self._clients:
+            self._empty.set()
+        self._metrics.clients.set(len(self._clients))
+
+    def metrics_text(self) -> bytes:
+        self._metrics.relay_up.set(self.relay.up)
+        self._metrics.relay_caught_up.set(self.relay.caught_up)
+        self._metrics.foreign_records.set(self.relay.foreign_records)
+        return self._metrics.text()
+
+
+def _listen(server: HTTPServer, port: int, address: str) -> int:
+    """Listen on `port`, or on a free one if it is 0, and return it."""
+    try:
+        sockets = bind_sockets(port, address)
+    except OSError as error:
+        raise OSError(f"port {port} of {address or 'all addresses'}: {error}") from None
+    server.add_sockets(sockets)
+    bound: int = sockets[0].getsockname()[1]
+    return bound
+
+
+def _log_request(handler: RequestHandler) -> None:
+    request: HTTPServerRequest = handler.request
+    level = (
+        logging.ERROR
+        if handler.get_status() >= 500 and handler.get_status() != 503
+        else logging.DEBUG
+    )
+    log.log(level, "%s %s %d", request.method, request.path, handler.get_status())

@@ -1,0 +1,260 @@
+"""The environment becomes one typed, validated `Settings`.
+
+Everything the service can be told is declared here once: variable, default, bounds and meaning. A
+value that cannot work raises `SettingsError` with one line that names the variable, the value and
+what to do about it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+class SettingsError(ValueError):
+    """A variable has a value that cannot work; the text says which, and what would."""
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in ("true", "yes", "on", "1"):
+        return True
+    if text.lower() in ("false", "no", "off", "0"):
+        return False
+    raise ValueError("say true or false")
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"-?[0-9]{1,18}", text) or not low <= int(text) <= high:
+            raise ValueError(f"give a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def _seconds(low: float, high: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise ValueError(f"give seconds from {low:g} to {high:g}")
+        return value
+
+    return parse
+
+
+def _matching(pattern: str, remedy: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(remedy)
+        return text
+
+    return parse
+
+
+def _list_of(pattern: str, remedy: str) -> Callable[[str], tuple[str, ...]]:
+    one = _matching(pattern, remedy)
+
+    def parse(text: str) -> tuple[str, ...]:
+        return tuple(one(part.strip()) for part in text.split(",") if part.strip())
+
+    return parse
+
+
+def _setting(variable: str, default: Any, parse: Callable[[str], Any], meaning: str) -> Any:
+    return field(
+        default=default, metadata={"variable": variable, "parse": parse, "meaning": meaning}
+    )
+
+
+_ORIGIN = r"https?://[^/\s,@]+"
+_SERVER = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What the service was told. Seconds are seconds, sizes are bytes."""
+
+    kafka_enabled: bool = _setting(
+        "KAFKA_ENABLED",
+        False,
+        _boolean,
+        "share rooms with other replicas through Kafka; without it, this process is an island",
+    )
+    kafka_bootstrap_servers: tuple[str, ...] = _setting(
+        "KAFKA_BOOTSTRAP_SERVERS",
+        (),
+        _list_of(_SERVER, "give HOST:PORT,HOST:PORT"),
+        "brokers to ask first, `HOST:PORT,…`; needed when Kafka is enabled",
+    )
+    kafka_topic: str = _setting(
+        "KAFKA_TOPIC",
+        "chat",
+        _matching(r"[A-Za-z0-9._-]{1,249}", "give 1 to 249 letters, digits and ._-"),
+        "topic that holds the messages; it must exist, and keep its number of partitions",
+    )
+    kafka_in_flight: int = _setting(
+        "KAFKA_IN_FLIGHT",
+        1000,
+        _integer(1, 1_000_000),
+        "messages that may wait for Kafka's acknowledgement before more are refused",
+    )
+    kafka_delivery: float = _setting(
+        "KAFKA_DELIVERY_SECONDS",
+        10.0,
+        _seconds(1, 300),
+        "how long Kafka has to acknowledge a message before its sender is told `unavailable`",
+    )
+    address: str = _setting(
+        "CHAT_ADDRESS",
+        "",
+        _matching(r"[A-Za-z0-9.:_-]*", "give an IP address or host name, or nothing for all"),
+        "address to listen on; empty: all of them",
+    )
+    port: int = _setting(
+        "CHAT_PORT", 8080, _integer(0, 65535), "port of the page and of `/ws`; 0: a free one"
+    )
+    internal_port: int = _setting(
+        "CHAT_INTERNAL_PORT",
+        9090,
+        _integer(0, 65535),
+        "port of `/livez`, `/readyz` and `/metrics`, not for the public; 0: a free one",
+    )
+    replica: str = _setting(
+        "CHAT_REPLICA",
+        "",
+        _matching(r"[A-Za-z0-9._-]{1,253}", "give a host name"),
+        "name of this process, shown to clients; empty: the host's name",
+    )
+    allowed_origins: tuple[str, ...] = _setting(
+        "CHAT_ALLOWED_ORIGINS",
+        (),
+        _list_of(_ORIGIN, "give origins such as https://chat.example.org, without a path"),
+        "origins of other sites' pages that may connect, `https://HOST,…`; its own always may",
+    )
+    log_level: str = _setting(
+        "CHAT_LOG_LEVEL",
+        "info",
+        _matching(r"debug|info|warning|error", "say debug, info, warning or error"),
+        "least important lines to log",
+    )
+    frame_bytes: int = _setting(
+        "CHAT_FRAME_BYTES",
+        32768,
+        _integer(1024, 1_048_576),
+        "largest message a client may send as a whole; beyond it, the connection is closed (1009)",
+    )
+    text_bytes: int = _setting(
+        "CHAT_TEXT_BYTES", 8192, _integer(1, 262_144), "largest `text`, in bytes of UTF-8"
+    )
+    text_graphemes: int = _setting(
+        "CHAT_TEXT_GRAPHEMES",
+        2000,
+        _integer(1, 262_144),
+        "longest `text`, in characters as people count them",
+    )
+    rooms_per_client: int = _setting(
+        "CHAT_ROOMS_PER_CLIENT", 50, _integer(1, 10_000), "rooms one client may be in at once"
+    )
+    rate: int = _setting(
+        "CHAT_RATE", 20, _integer(1, 100_000), "frames per second one client may send for long"
+    )
+    burst: int = _setting(
+        "CHAT_BURST", 100, _integer(1, 100_000), "frames one client may send at once"
+    )
+    outbox_bytes: int = _setting(
+        "CHAT_OUTBOX_BYTES",
+        1_048_576,
+        _integer(65_536, 268_435_456),
+        "what may wait for a client that reads slowly, before it is closed (1013)",
+    )
+    history: int = _setting(
+        "CHAT_HISTORY",
+        500,
+        _integer(1, 100_000),
+        "messages kept per room for those who come back",
+    )
+    recent: int = _setting(
+        "CHAT_RECENT", 50, _integer(0, 10_000), "messages shown to those who come anew"
+    )
+    window: int = _setting(
+        "CHAT_WINDOW",
+        5000,
+        _integer(1, 10_000_000),
+        "records kept per partition: how far back history and the recognition of repeats reach",
+    )
+    hello: float = _setting(
+        "CHAT_HELLO_SECONDS",
+        10.0,
+        _seconds(0.1, 300),
+        "how long a new connection may take to say `hello` (then 1008)",
+    )
+    ping: float = _setting(
+        "CHAT_PING_SECONDS",
+        25.0,
+        _seconds(1, 3600),
+        "between pings; a client that does not answer within 10 s is gone",
+    )
+    position: float = _setting(
+        "CHAT_POSITION_SECONDS",
+        1.0,
+        _seconds(0.05, 60),
+        "between `position` frames of a room while the log moves",
+    )
+    drain_delay: float = _setting(
+        "CHAT_DRAIN_DELAY_SECONDS",
+        0.0,
+        _seconds(0, 300),
+        "how long to go on, unready, after SIGTERM: until nothing sends new clients here",
+    )
+    drain: float = _setting(
+        "CHAT_DRAIN_SECONDS",
+        5.0,
+        _seconds(0, 300),
+        "at most this long clients are told to leave (1012), and again as long the log is flushed",
+    )
+
+
+def load(environment: Mapping[str, str]) -> Settings:
+    """Read the settings from `environment`. Empty is the same as unset.
+
+    Raises `SettingsError` for the first value that cannot work.
+    """
+    given: dict[str, Any] = {}
+    for item in fields(Settings):
+        text = environment.get(item.metadata["variable"], "").strip()
+        if not text:
+            continue
+        try:
+            given[item.name] = item.metadata["parse"](text)
+        except ValueError as remedy:
+            raise SettingsError(f"{item.metadata['variable']}={text!r}: {remedy}") from None
+    given.setdefault("replica", socket.gethostname())
+    settings = Settings(**given)
+    _check_together(settings)
+    return settings
+
+
+def _check_together(settings: Settings) -> None:
+    """Refuse values that are fine alone and cannot work together."""
+    if settings.kafka_enabled and not settings.kafka_bootstrap_servers:
+        raise SettingsError(
+            "KAFKA_BOOTSTRAP_SERVERS='': with KAFKA_ENABLED=true, give HOST:PORT,HOST:PORT"
+        )
+    if settings.port == settings.internal_port != 0:
+        raise SettingsError(
+            f"CHAT_INTERNAL_PORT='{settings.internal_port}': give another port than CHAT_PORT"
+        )
+    # A text that is allowed must fit its frame. JSON may spend two bytes on one (\n, \", \\).
+    least = 2 * settings.text_bytes + 1024
+    if settings.frame_bytes < least:
+        raise SettingsError(
+            f"CHAT_FRAME_BYTES='{settings.frame_bytes}': give at least {least}, for a text of"
+            f" CHAT_TEXT_BYTES={settings.text_bytes} travels in a frame"
+        )

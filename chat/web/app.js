@@ -1,0 +1,407 @@
+// The page: several rooms over one WebSocket, which may break at any time.
+//
+// What is promised here: nothing that was sent is lost while the page is open (it stays "pending"
+// and is sent again under the same cid until the log has it), nothing is shown twice (messages are
+// known by id), nothing is shown in another order than the log's, and what was missed is fetched by
+// the last position. All that others wrote gets into the document as text nodes alone.
+
+// Messages kept in the document per room.
+const SHOWN = 1000;
+// Without an answer to a message for so long, the connection is taken for dead.
+const ANSWER_MS = 15_000;
+const RETRY_MS = [500, 15_000];
+
+const $ = (id) => document.getElementById(id);
+const page = Object.fromEntries(
+  ["status", "rename", "rooms", "join", "room", "title", "scroll", "logs", "pending", "notice",
+    "compose", "text", "welcome", "hello", "name", "refused"].map((id) => [id, $(id)]),
+);
+
+const rooms = new Map();       // name -> Room, in the order they were joined
+let current = null;            // the Room that is shown
+let user = stored("name", "");
+let limits = null;             // from `welcome`; null while there is none
+let socket = null;
+let attempts = 0;
+let timer = 0;
+let joinTimer = 0;
+
+function stored(key, otherwise) {
+  try {
+    return JSON.parse(localStorage.getItem(`chat.${key}`)) ?? otherwise;
+  } catch {
+    return otherwise;
+  }
+}
+
+function store(key, value) {
+  try {
+    localStorage.setItem(`chat.${key}`, JSON.stringify(value));
+  } catch {
+    // Private windows may refuse; the page works without.
+  }
+}
+
+function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key in made) made[key] = value; else made.setAttribute(key, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+const between = (low, high) => low + Math.random() * (high - low);
+
+// Rooms.
+
+class Room {
+  constructor(name) {
+    this.name = name;
+    this.joined = false;
+    this.position = null;      // how far this page has seen; handed back on joining again
+    this.ids = new Set();
+    this.pending = new Map();  // cid -> Pending, in the order they were written
+    this.unread = 0;
+    // Screen readers read what is added to a log, and only that.
+    this.log = element("ol", { role: "log", "aria-label": `Messages in ${name}`, hidden: true });
+    page.logs.append(this.log);
+    this.count = element("span", { className: "count", hidden: true });
+    this.button = element("button", { type: "button", className: "enter" }, name, this.count);
+    this.button.addEventListener("click", () => show(this));
+    const leave = button("×", () => leaveRoom(this));
+    leave.className = "quiet";
+    leave.setAttribute("aria-label", `Leave ${name}`);
+    this.tab = element("li", {}, this.button, leave);
+    page.rooms.append(this.tab);
+  }
+
+  enter(frame) {
+    const again = this.position !== null;
+    this.joined = true;
+    this.position = frame.position;
+    if (again && !frame.recovered) {
+      this.log.replaceChildren(element("li", { className: "gap" },
+        "You were away for longer than the history reaches; these are the last messages."));
+      this.ids.clear();
+    }
+    for (const message of frame.messages) this.add(message, again);
+    this.position = frame.position;
+    for (const pending of this.pending.values()) pending.send();
+  }
+
+  add(message, isNew = true) {
+    this.position = message.id;
+    if (message.user === user) this.pending.get(message.cid)?.done();
+    if (this.ids.has(message.id)) return;
+    this.ids.add(message.id);
+    const follow = this === current && atEnd();
+    this.log.append(drawMessage(message));
+    while (this.log.childElementCount > SHOWN) this.log.firstElementChild.remove();
+    if (follow) scrollToEnd();
+    if (isNew && (this !== current || document.hidden)) this.countUnread(this.unread + 1);
+  }
+
+  countUnread(unread) {
+    this.unread = unread;
+    this.count.hidden = unread === 0;
+    this.count.textContent = unread ? `${unread} new` : "";
+    const all = [...rooms.values()].reduce((sum, room) => sum + room.unread, 0);
+    document.title = all ? `(${all}) Chat` : "Chat";
+  }
+}
+
+// A message of one's own, until the log has it.
+class Pending {
+  constructor(room, text) {
+    this.room = room;
+    this.text = text;
+    this.cid = crypto.randomUUID?.() ?? String(Math.random()).slice(2) + Date.now();
+    this.state = element("span", { className: "state" });
+    this.buttons = element("span");
+    this.item = element("li", { className: "message", hidden: room !== current },
+      element("p", { dir: "auto" }, text), this.state, this.buttons);
+    page.pending.append(this.item);
+    room.pending.set(this.cid, this);
+    this.mark("waiting", "Waiting for the connection");
+    if (room.joined) this.send();
+  }
+
+  mark(state, words) {
+    this.item.dataset.state = state;
+    this.item.classList.toggle("failed", state === "failed");
+    this.state.textContent = words;
+    clearTimeout(this.timer);
+    this.buttons.replaceChildren();
+  }
+
+  send() {
+    if (this.item.dataset.state === "failed") return;
+    this.mark("pending", "Sending…");
+    const { room, text, cid } = this;
+    say({ type: "send", room: room.name, text, cid });
+    this.timer = setTimeout(() => socket?.close(4000, "no answer"), ANSWER_MS);
+  }
+
+  refuse(code, words) {
+    if (["unavailable", "rate_limited", "not_joined"].includes(code)) {
+      this.mark("waiting", `Not sent yet (${words}) Trying again…`);
+      this.timer = setTimeout(() => this.room.joined && this.send(), between(1000, 4000));
+      return;
+    }
+    this.mark("failed", `Not sent: ${words}`);
+    this.buttons.append(button("Try again", () => {
+      this.mark("waiting", "Waiting for the connection");
+      if (this.room.joined) this.send();
+    }), button("Discard", () => this.done()));
+  }
+
+  wait() {
+    if (this.item.dataset.state !== "failed") this.mark("waiting", "Waiting for the connection");
+  }
+
+  done() {
+    clearTimeout(this.timer);
+    this.item.remove();
+    this.room.pending.delete(this.cid);
+  }
+}
+
+function button(label, act) {
+  const made = element("button", { type: "button" }, label);
+  made.addEventListener("click", act);
+  return made;
+}
+
+function drawMessage({ user: author, text, ts, id }) {
+  const when = new Date(ts);
+  return element("li", { className: author === user ? "message mine" : "message", "data-id": id },
+    element("bdi", { className: "user" }, author),
+    element("time", { dateTime: when.toISOString(), title: when.toLocaleString() },
+      when.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })),
+    element("p", { dir: "auto" }, text));
+}
+
+function atEnd() {
+  const { scrollHeight, scrollTop, clientHeight } = page.scroll;
+  return scrollHeight - scrollTop - clientHeight < 40;
+}
+
+function scrollToEnd() {
+  page.scroll.scrollTop = page.scroll.scrollHeight;
+}
+
+function show(room) {
+  current = room;
+  for (const one of rooms.values()) {
+    one.log.hidden = one !== room;
+    if (one === room) one.button.setAttribute("aria-current", "page");
+    else one.button.removeAttribute("aria-current");
+    for (const pending of one.pending.values()) pending.item.hidden = one !== room;
+  }
+  page.title.textContent = room?.name ?? "";
+  page.compose.hidden = !room;
+  if (!room) return;
+  room.countUnread(0);
+  history.replaceState(null, "", `#${room.name}`);
+  room.tab.scrollIntoView({ block: "nearest", inline: "nearest" });
+  scrollToEnd();
+}
+
+function joinRoom(name) {
+  if (!rooms.has(name)) {
+    const room = new Room(name);
+    rooms.set(name, room);
+    store("rooms", [...rooms.keys()]);
+    if (limits) say({ type: "join", room: name });
+  }
+  show(rooms.get(name));
+}
+
+function leaveRoom(room) {
+  if (room.joined) say({ type: "leave", room: room.name });
+  for (const pending of [...room.pending.values()]) pending.done();
+  rooms.delete(room.name);
+  store("rooms", [...rooms.keys()]);
+  room.log.remove();
+  room.tab.remove();
+  if (current === room) show([...rooms.values()].at(-1) ?? null);
+}
+
+// The connection.
+
+function connect() {
+  clearTimeout(timer);
+  if (socket || !user) return;
+  tell("connecting", "Connecting…");
+  socket = new WebSocket(new URL("ws", location.href.replace(/^http/, "ws").replace(/#.*/, "")));
+  socket.addEventListener("open", () => say({ type: "hello", user }));
+  socket.addEventListener("message", (event) => hear(JSON.parse(event.data)));
+  socket.addEventListener("close", (event) => lost(event));
+}
+
+function say(frame) {
+  if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify(frame));
+}
+
+function lost(event) {
+  socket = null;
+  limits = null;
+  for (const room of rooms.values()) {
+    room.joined = false;
+    for (const pending of room.pending.values()) pending.wait();
+  }
+  if (!user) {
+    tell("idle", "Not connected");
+    return;
+  }
+  // Whoever restarts says when to come back; otherwise later each time, and never all at once.
+  const asked = /retry_after=([0-9.]+)/.exec(event.reason);
+  const most = Math.min(RETRY_MS[1], RETRY_MS[0] * 2 ** attempts);
+  const delay = asked ? Number(asked[1]) * 1000 : between(most / 2, most);
+  attempts += 1;
+  tell("waiting", navigator.onLine ? "Connection lost, trying again…" : "You are offline");
+  timer = setTimeout(connect, delay);
+}
+
+function tell(state, words, replica = "") {
+  page.status.dataset.state = state;
+  page.status.dataset.replica = replica;
+  page.status.textContent = words;
+}
+
+const hearing = {
+  welcome(frame) {
+    limits = frame.limits;
+    user = frame.user;
+    attempts = 0;
+    store("name", user);
+    page.welcome.close();
+    page.rename.hidden = false;
+    page.rename.textContent = user;
+    page.rename.title = "Change your name";
+    tell("connected", `Connected to ${frame.replica}`, frame.replica);
+    for (const room of rooms.values()) joinAgain(room);
+  },
+  joined(frame) { rooms.get(frame.room)?.enter(frame); },
+  message(frame) { rooms.get(frame.room)?.add(frame); },
+  position(frame) {
+    const room = rooms.get(frame.room);
+    if (room) room.position = frame.position;
+  },
+  ack({ cid }) {
+    for (const room of rooms.values()) {
+      const pending = room.pending.get(cid);
+      // The message itself came before, or long ago: either way the log has it.
+      if (pending) pending.done();
+    }
+  },
+  error({ code, message, cid }) {
+    const pending = cid && [...rooms.values()].map((room) => room.pending.get(cid)).find(Boolean);
+    if (pending) {
+      pending.refuse(code, message);
+    } else if (code === "bad_user") {
+      ask(message);
+    } else if (code === "unavailable" || code === "rate_limited") {
+      clearTimeout(joinTimer);
+      joinTimer = setTimeout(joinMissing, between(500, 2000));
+    } else {
+      notice(message);
+    }
+  },
+};
+
+function hear(frame) {
+  // What this page does not know is for newer ones.
+  if (Object.hasOwn(hearing, frame.type)) hearing[frame.type](frame);
+}
+
+function joinAgain(room) {
+  say({ type: "join", room: room.name, ...(room.position !== null && { since: room.position }) });
+}
+
+function joinMissing() {
+  if (!limits) return;
+  for (const room of rooms.values()) if (!room.joined) joinAgain(room);
+}
+
+// What people do.
+
+let noticeTimer = 0;
+function notice(words) {
+  page.notice.textContent = words;
+  clearTimeout(noticeTimer);
+  noticeTimer = setTimeout(() => { page.notice.textContent = ""; }, 6000);
+}
+
+function ask(refused = "") {
+  page.refused.textContent = refused;
+  page.name.value = user;
+  user = "";
+  socket?.close(1000);
+  if (!page.welcome.open) page.welcome.showModal();
+  page.name.select();
+}
+
+function tooLong(text) {
+  const bytes = new TextEncoder().encode(text).length;
+  const most = limits ?? { text_bytes: Infinity, text_graphemes: Infinity };
+  if (bytes > most.text_bytes) return `That is ${bytes} bytes; ${most.text_bytes} can go.`;
+  const count = Intl.Segmenter ? [...new Intl.Segmenter().segment(text)].length : 0;
+  if (count <= most.text_graphemes) return "";
+  return `That is ${count} characters; ${most.text_graphemes} can go.`;
+}
+
+page.hello.addEventListener("submit", (event) => {
+  event.preventDefault();
+  user = page.name.value.trim();
+  connect();
+});
+// Without a name there is nothing to go back to.
+page.welcome.addEventListener("cancel", (event) => event.preventDefault());
+page.rename.addEventListener("click", () => ask());
+
+page.join.addEventListener("submit", (event) => {
+  event.preventDefault();
+  joinRoom(page.room.value.trim());
+  page.room.value = "";
+  page.text.focus();
+});
+
+page.compose.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const text = page.text.value.trim().replace(/\r\n?/g, "\n");
+  if (!text || !current) return;
+  const refused = tooLong(text);
+  if (refused) {
+    notice(refused);
+    return;
+  }
+  new Pending(current, text);
+  page.text.value = "";
+  scrollToEnd();
+});
+
+page.text.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+    event.preventDefault();
+    page.compose.requestSubmit();
+  }
+});
+
+addEventListener("online", () => { attempts = 0; connect(); });
+addEventListener("hashchange", () => joinNamed());
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden && current) current.countUnread(0);
+});
+
+function joinNamed() {
+  const name = decodeURIComponent(location.hash.slice(1));
+  if (/^[A-Za-z0-9._-]{1,64}$/.test(name)) joinRoom(name);
+}
+
+const named = location.hash;
+for (const name of stored("rooms", ["lobby"])) joinRoom(name);
+history.replaceState(null, "", named || location.hash || "#lobby");
+joinNamed();
+if (user) connect(); else ask();
