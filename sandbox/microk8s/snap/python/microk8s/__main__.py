@@ -1,4 +1,4 @@
-"""`microk8s COMMAND`. Exit codes are the real ones', also where they say less than they should: README.md."""
+"""`microk8s COMMAND`. Exit codes are the real ones', also where they say less than they should."""
 
 import argparse
 import http.client
@@ -11,10 +11,21 @@ import sys
 import tarfile
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import yaml
 
-from microk8s import addons, agent, certificates, cluster, daemons, kubernetes, paths, services, status
+from microk8s import (
+    addons,
+    agent,
+    certificates,
+    cluster,
+    daemons,
+    kubernetes,
+    paths,
+    services,
+    status,
+)
 from microk8s.paths import CREDENTIALS, DATA, SNAP, STOPPED, WORKER
 
 Words = list[str]
@@ -23,10 +34,9 @@ Words = list[str]
 # --- what commands ask first --------------------------------------------------------------------
 
 
-def refuse_on_worker() -> None:
+def refuse_on_worker(remedy: str = "\nPlease use the control plane node.") -> None:
     if WORKER.exists():
-        print("This MicroK8s deployment is acting as a node in a cluster.")
-        print("Please use the control plane node.")
+        print(f"This MicroK8s deployment is acting as a node in a cluster.{remedy}")
         sys.exit(0)
 
 
@@ -40,9 +50,11 @@ def refuse_without_permission() -> None:
     if not os.access(CREDENTIALS / "client.config", os.R_OK):
         user = os.environ.get("USER", "$USER")
         print("Insufficient permissions to access MicroK8s.")
-        print(f"You can either try again with sudo or add the user {user} to the 'microk8s' group:\n")
+        print(
+            f"You can either try again with sudo or add the user {user} to the 'microk8s' group:\n"
+        )
         print(f"    sudo usermod -a -G microk8s {user}\n    sudo chown -R {user} ~/.kube\n")
-        print("After this, reload the user groups either via a reboot or by running 'newgrp microk8s'.")
+        print("After this, reload the user groups: reboot, or run 'newgrp microk8s'.")
         sys.exit(1)
 
 
@@ -72,7 +84,10 @@ def disable(words: Words) -> int:
 
 def change_addons(action: str, words: Words) -> int:
     if not words:
-        print(f"Usage: microk8s {action} [OPTIONS] ADDONS...\n\nError: Missing argument 'ADDONS...'.", file=sys.stderr)
+        print(
+            f"Usage: microk8s {action} [OPTIONS] ADDONS...\n\nError: Missing argument 'ADDONS...'.",
+            file=sys.stderr,
+        )
         return 2
     refuse_without_permission()
     refuse_on_worker()
@@ -81,18 +96,15 @@ def change_addons(action: str, words: Words) -> int:
     return 0
 
 
-def kubectl(words: Words) -> int:
-    if WORKER.exists():
-        print("This MicroK8s deployment is acting as a node in a cluster. "
-              "Please use the microk8s kubectl on the control plane.")  # fmt: skip
-        return 0
+def kubectl(words: Words) -> NoReturn:
+    refuse_on_worker(" Please use the microk8s kubectl on the control plane.")
     refuse_when_stopped()
     refuse_without_permission()
     command = kubernetes.kubectl_command(*words)
     os.execv(command[0], command)
 
 
-def ctr(words: Words) -> int:
+def ctr(words: Words) -> NoReturn:
     refuse_unless_root()
     refuse_when_stopped()
     command = ["ctr", "--address", str(paths.CONTAINERD_SOCKET), "--namespace", "k8s.io", *words]
@@ -100,24 +112,32 @@ def ctr(words: Words) -> int:
 
 
 def config(words: Words) -> int:
-    parser = argparse.ArgumentParser(prog="microk8s config", description="Retrieve the client config")
+    parser = argparse.ArgumentParser(
+        prog="microk8s config", description="Retrieve the client config"
+    )
     parser.add_argument("-l", "--use-loopback", action="store_true")
     options = parser.parse_args(words)
     refuse_on_worker()
     refuse_without_permission()
     text = (CREDENTIALS / "client.config").read_text()
-    print(text if options.use_loopback else text.replace("127.0.0.1", paths.default_address()), end="")
+    print(
+        text if options.use_loopback else text.replace("127.0.0.1", paths.default_address()), end=""
+    )
     return 0
 
 
 def add_node(words: Words) -> int:
     parser = argparse.ArgumentParser(
-        prog="microk8s add-node", description="Produce a connection string for a node to join the cluster."
+        prog="microk8s add-node",
+        description="Produce a connection string for a node to join the cluster.",
     )
     parser.add_argument("-l", "--token-ttl", type=int, default=-1)
     parser.add_argument("-t", "--token")
-    parser.add_argument("--format", default="pretty",
-                        choices=["pretty", "short", "token", "token-check", "json", "yaml"])  # fmt: skip
+    parser.add_argument(
+        "--format",
+        default="pretty",
+        choices=["pretty", "short", "token", "token-check", "json", "yaml"],
+    )
     options = parser.parse_args(words)
     refuse_without_permission()
     refuse_on_worker()
@@ -128,16 +148,25 @@ def add_node(words: Words) -> int:
     if options.format == "pretty":
         print("From the node you wish to join to this cluster, run the following:")
         print(f"microk8s join {url}\n")
-        print("Use the '--worker' flag to join a node as a worker not running the control plane, eg:")
+        print(
+            "Use the '--worker' flag to join a node as a worker not running the control plane, eg:"
+        )
         print(f"microk8s join {url} --worker\n")
-        print("If the node you are adding is not reachable through the default interface "
-              "you can use one of the following:")  # fmt: skip
+        print(
+            "If the node you are adding is not reachable through the default interface "
+            "you can use one of the following:"
+        )
         print(f"microk8s join {url}")
     else:
-        print({
-            "short": f"microk8s join {url}", "token": token, "token-check": document["token"],
-            "json": json.dumps(document, indent=2), "yaml": yaml.dump(document, indent=2).rstrip(),
-        }[options.format])  # fmt: skip
+        print(
+            {
+                "short": f"microk8s join {url}",
+                "token": token,
+                "token-check": document["token"],
+                "json": json.dumps(document, indent=2),
+                "yaml": yaml.dump(document, indent=2).rstrip(),
+            }[options.format]
+        )
     return 0
 
 
@@ -160,7 +189,9 @@ def leave(_words: Words) -> int:
 
 
 def remove_node(words: Words) -> int:
-    parser = argparse.ArgumentParser(prog="microk8s remove-node", description="Remove a node from the cluster")
+    parser = argparse.ArgumentParser(
+        prog="microk8s remove-node", description="Remove a node from the cluster"
+    )
     parser.add_argument("node")
     parser.add_argument("--force", action="store_true")
     options = parser.parse_args(words)
@@ -173,16 +204,19 @@ def remove_node(words: Words) -> int:
 def start(_words: Words) -> int:
     refuse_unless_root()
     STOPPED.unlink(missing_ok=True)
-    services.start(*(each for each in services.ALL if not (WORKER.exists() and each in services.CONTROL_PLANE_ONLY)))
+    services.start(
+        *(
+            each
+            for each in services.ALL
+            if not (WORKER.exists() and each in services.CONTROL_PLANE_ONLY)
+        )
+    )
     print("Started.")
     return 0
 
 
 def stop(_words: Words) -> int:
-    if WORKER.exists():
-        print("This MicroK8s deployment is acting as a node in a cluster.")
-        print("Use 'snap stop microk8s' to stop services on this node.")
-        return 0
+    refuse_on_worker("\nUse 'snap stop microk8s' to stop services on this node.")
     refuse_unless_root()
     services.stop("kubelite")
     daemons.end_pods()
@@ -193,24 +227,36 @@ def stop(_words: Words) -> int:
 
 
 def images(words: Words) -> int:
-    """`images import [FILE]`: to every node; a node that fails is told of, and the exit code is 0 all the same."""
+    """`images import [FILE]`, to every node. One that fails is told of; the exit code stays 0."""
     if words[:1] != ["import"]:
         print("Usage: microk8s images import [IMAGE]", file=sys.stderr)
         return 2
     try:
-        archive = Path(words[1]).read_bytes() if words[1:] and words[1] != "-" else sys.stdin.buffer.read()
+        archive = (
+            Path(words[1]).read_bytes()
+            if words[1:] and words[1] != "-"
+            else sys.stdin.buffer.read()
+        )
     except OSError as error:
         print(f"Error: failed to read {words[1]}: {error}", file=sys.stderr)
         return 1
     nodes = json.loads(kubernetes.kubectl("get", "nodes", "-o", "json").stdout)["items"]
     for node in nodes:
-        address = next(each["address"] for each in node["status"]["addresses"] if each["type"] == "InternalIP")
+        address = next(
+            each["address"] for each in node["status"]["addresses"] if each["type"] == "InternalIP"
+        )
         target = f"{address}:{paths.AGENT_PORT}"
         print(f"Pushing OCI images to {target}")
         try:
-            connection = http.client.HTTPSConnection(target, context=ssl._create_unverified_context(), timeout=120)
-            connection.request("POST", f"{cluster.API}/v2.0/image/import", archive,
-                               {"x-microk8s-callback-token": agent.callback_token()})  # fmt: skip
+            connection = http.client.HTTPSConnection(
+                target, context=ssl._create_unverified_context(), timeout=120
+            )
+            connection.request(
+                "POST",
+                f"{cluster.API}/v2.0/image/import",
+                archive,
+                {"x-microk8s-callback-token": agent.callback_token()},
+            )
             response = connection.getresponse()
             if response.status != 200:
                 print(f"Failed to import images on {target}: {response.read().decode()}")
@@ -220,13 +266,19 @@ def images(words: Words) -> int:
 
 
 def refresh_certs(words: Words) -> int:
-    parser = argparse.ArgumentParser(prog="microk8s refresh-certs", description="Replace the certificates")
+    parser = argparse.ArgumentParser(
+        prog="microk8s refresh-certs", description="Replace the certificates"
+    )
     parser.add_argument("-c", "--check", action="store_true", help="how long they are good for")
     parser.add_argument("-e", "--cert", choices=["server.crt", "front-proxy-client.crt", "ca.crt"])
     options = parser.parse_args(words)
     refuse_unless_root()
     if options.check:
-        for name, label in (("ca", "CA"), ("server", "server"), ("front-proxy-client", "front proxy client")):
+        for name, label in (
+            ("ca", "CA"),
+            ("server", "server"),
+            ("front-proxy-client", "front proxy client"),
+        ):
             print(f"The {label} certificate will expire in {certificates.days_left(name)} days.")
         return 0
     if options.cert == "server.crt":
@@ -250,8 +302,12 @@ def inspect(_words: Words) -> int:
     for service in services.ALL:
         name = services.unit(service).removesuffix(".service")
         running = services.is_active(service)
-        print(f"  Service {name} is running" if running else f" FAIL:  Service {name} is not running")
-        log = subprocess.run(["journalctl", "-u", name, "-n", "3000", "--no-pager"], capture_output=True)
+        print(
+            f"  Service {name} is running" if running else f" FAIL:  Service {name} is not running"
+        )
+        log = subprocess.run(
+            ["journalctl", "-u", name, "-n", "3000", "--no-pager"], capture_output=True
+        )
         (folder / f"{name}.log").write_bytes(log.stdout)
     archive = DATA / time.strftime("inspection-report-%Y%m%d_%H%M%S.tar.gz")
     print("Building the report tarball")
@@ -267,10 +323,23 @@ def version(_words: Words) -> int:
 
 
 COMMANDS = {
-    "add-node": add_node, "config": config, "ctr": ctr, "disable": disable, "enable": enable, "images": images,
-    "inspect": inspect, "join": join, "kubectl": kubectl, "leave": leave, "refresh-certs": refresh_certs,
-    "remove-node": remove_node, "start": start, "status": show_status, "stop": stop, "version": version,
-}  # fmt: skip
+    "add-node": add_node,
+    "config": config,
+    "ctr": ctr,
+    "disable": disable,
+    "enable": enable,
+    "images": images,
+    "inspect": inspect,
+    "join": join,
+    "kubectl": kubectl,
+    "leave": leave,
+    "refresh-certs": refresh_certs,
+    "remove-node": remove_node,
+    "start": start,
+    "status": show_status,
+    "stop": stop,
+    "version": version,
+}
 
 
 def main() -> int:

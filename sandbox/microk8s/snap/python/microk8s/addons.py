@@ -1,7 +1,7 @@
 """Add-ons: what there is, what is on, and turning it on and off [microk8s-core-addons].
 
-Whether one is on is not stored: as in the real snap it is read from the names of what runs in the cluster, so
-a foreign pod called `registry-…` counts too, and one that is broken counts as on.
+Whether one is on is not stored: as in the real snap it is read from the names of what runs in the
+cluster, so a foreign pod called `registry-…` counts too, and one that is broken counts as on.
 """
 
 import fcntl
@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import yaml
 
@@ -22,7 +23,9 @@ DNS_ADDRESS = "10.152.183.10"
 
 def available() -> list[dict]:
     listed = yaml.safe_load((ADDONS / "addons.yaml").read_text())["microk8s-addons"]["addons"]
-    return sorted(({**addon, "repository": REPOSITORY} for addon in listed), key=lambda addon: addon["name"])
+    return sorted(
+        ({**addon, "repository": REPOSITORY} for addon in listed), key=lambda addon: addon["name"]
+    )
 
 
 def split() -> tuple[list[dict], list[dict]]:
@@ -32,26 +35,26 @@ def split() -> tuple[list[dict], list[dict]]:
 
     def is_on(addon: dict) -> bool:
         sign = addon["check_status"]
-        return sign in running or os.path.isfile(os.path.expandvars(sign))
+        return sign in running or Path(os.path.expandvars(sign)).is_file()
 
     listed = available()
     return [each for each in listed if is_on(each)], [each for each in listed if not is_on(each)]
 
 
 def change(action: str, words: list[str]) -> None:
-    """`microk8s enable|disable`: one add-on with options, or (deprecated) several, each NAME[:ARGUMENTS]."""
+    """One add-on with options, or (deprecated) several, each NAME[:ARGUMENTS]."""
     names = {addon["name"] for addon in available()}
     bare = [word.split(":")[0].removeprefix(f"{REPOSITORY}/") for word in words]
     if len(words) > 1 and set(bare) <= names:
-        print(f"WARNING: Do not enable or disable multiple addons in one command.")
-        print("         This form of chained operations on addons will be DEPRECATED in the future.")
+        print("WARNING: Do not enable or disable multiple addons in one command.")
+        print("         This form of chained operations will be DEPRECATED in the future.")
         print(f"         Please, {action} one addon at a time: 'microk8s {action} <addon>'")
         chosen = [parse(word, names) for word in words]
     else:
         repository, name, inline = parse(words[0], names)
         chosen = [(repository, name, inline + words[1:])]
     # One at a time: they restart daemons.
-    with open(LOCKS / "addons.lock", "w") as lock:
+    with (LOCKS / "addons.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         on, off = split()
         for repository, name, options in chosen:
@@ -87,10 +90,14 @@ def parse(word: str, names: set[str]) -> tuple[str, str, list[str]]:
     return repository or REPOSITORY, name, [inline] if inline else []
 
 
-def apply(manifest: str, action: str = "apply", **values: str) -> subprocess.CompletedProcess:
-    text = (ADDONS / f"{manifest}.yaml").read_text()
+def manifest(addon: str, **values: str) -> str:
+    text = (ADDONS / f"{addon}.yaml").read_text()
     for name, value in values.items():
         text = text.replace(f"${name}", value)
+    return text
+
+
+def apply(text: str, action: str = "apply") -> subprocess.CompletedProcess:
     options = ["--ignore-not-found"] if action == "delete" else []
     result = kubernetes.kubectl(action, "-f", "-", *options, given=text)
     print(result.stdout, end="")
@@ -109,15 +116,21 @@ def option(options: list[str], name: str, default: str | None = None) -> str | N
     return default
 
 
+def dns_manifest(servers: str = "/etc/resolv.conf") -> str:
+    return manifest("dns", NAMESERVERS=servers, DNSIP=DNS_ADDRESS)
+
+
 def enable_dns(options: list[str]) -> None:
     print("Enabling DNS")
     servers = options[0].replace(",", " ") if options else "/etc/resolv.conf"
     print(f"Will use {servers} as upstream nameservers")
     print("Applying manifest")
-    if apply("dns", NAMESERVERS=servers, DNSIP=DNS_ADDRESS).returncode != 0:
+    if apply(dns_manifest(servers)).returncode != 0:
         sys.exit(1)
     print(f"CoreDNS service deployed with IP address {DNS_ADDRESS}")
-    if arguments.change("kubelet", {"--cluster-domain": "cluster.local", "--cluster-dns": DNS_ADDRESS}):
+    if arguments.change(
+        "kubelet", {"--cluster-domain": "cluster.local", "--cluster-dns": DNS_ADDRESS}
+    ):
         print("Restarting kubelet")
         services.restart("kubelite")
     print("DNS is enabled")
@@ -125,7 +138,7 @@ def enable_dns(options: list[str]) -> None:
 
 def disable_dns(_options: list[str]) -> None:
     print("Disabling DNS")
-    apply("dns", "delete", NAMESERVERS="/etc/resolv.conf", DNSIP=DNS_ADDRESS)
+    apply(dns_manifest(), "delete")
     arguments.change("kubelet", {"--cluster-domain": None, "--cluster-dns": None})
     services.restart("kubelite")
     print("DNS is disabled")
@@ -149,8 +162,16 @@ def disable_rbac(_options: list[str]) -> None:
     authorise_by("AlwaysAllow")
     kubernetes.wait_for_ready(timeout=30)
     for kind in ("clusterroles", "clusterrolebindings"):
-        kubernetes.kubectl("delete", kind, "--selector", "kubernetes.io/bootstrapping=rbac-defaults")
+        kubernetes.kubectl(
+            "delete", kind, "--selector", "kubernetes.io/bootstrapping=rbac-defaults"
+        )
     print("RBAC is disabled")
+
+
+def storage_manifest(policy: str = "Delete", default: str = "true") -> str:
+    return manifest(
+        "hostpath-storage", SNAP_COMMON=str(COMMON), RECLAIM_POLICY=policy, DEFAULT_CLASS=default
+    )
 
 
 def enable_hostpath_storage(options: list[str]) -> None:
@@ -161,22 +182,21 @@ def enable_hostpath_storage(options: list[str]) -> None:
         sys.exit(1)
     print("Enabling default storage class.")
     print("WARNING: Hostpath storage is not suitable for production environments.")
-    print("         A hostpath volume can grow beyond the size limit set in the volume claim manifest.\n")
+    print("A hostpath volume can grow beyond the size limit of its claim.\n")
     (COMMON / "default-storage").mkdir(exist_ok=True)
-    result = apply("hostpath-storage", SNAP_COMMON=str(COMMON), RECLAIM_POLICY=policy, DEFAULT_CLASS=default)
-    if result.returncode != 0:
+    if apply(storage_manifest(policy, default)).returncode != 0:
         sys.exit(1)
     print("Storage will be available soon.")
 
 
 def disable_hostpath_storage(_options: list[str]) -> None:
     print("Disabling default storage")
-    apply("hostpath-storage", "delete", SNAP_COMMON=str(COMMON), RECLAIM_POLICY="Delete", DEFAULT_CLASS="true")
+    apply(storage_manifest(), "delete")
     print("Storage removed")
 
 
 def enable_registry(options: list[str]) -> None:
-    """Neither a refused size nor a failed `kubectl apply` shows in the exit code; so it is upstream."""
+    """As upstream, neither a refused size nor a failed `kubectl apply` shows in the exit code."""
     size = option(options, "size", "20Gi")
     storage_class = option(options, "storageclass")
     on, _ = split()
@@ -188,19 +208,27 @@ def enable_registry(options: list[str]) -> None:
         print(f"Error: Storage class {storage_class} doesn't exit.")
         return
     if not SIZE.match(size):
-        print(f"The size of the registry should be higher or equal to 20Gi and match the regex: {SIZE.pattern}")
+        print(
+            "The size of the registry should be higher or equal to 20Gi and match the regex: "
+            f"{SIZE.pattern}"
+        )
         return
     print(f"The registry will be created with the size of {size}.")
     if storage_class:
         print(f"Storage class {storage_class} will be used.")
     else:
         print("Default storage class will be used.")
-    apply("registry", DISKSIZE=size, STORAGECLASS=f"storageClassName: {storage_class}" if storage_class else "")
+    documents = list(yaml.safe_load_all(manifest("registry")))
+    claim = next(each for each in documents if each["kind"] == "PersistentVolumeClaim")
+    claim["spec"]["resources"]["requests"]["storage"] = size
+    if storage_class:
+        claim["spec"]["storageClassName"] = storage_class
+    apply(yaml.safe_dump_all(documents))
 
 
 def disable_registry(_options: list[str]) -> None:
     print("The registry is being disabled.")
-    apply("registry", "delete", DISKSIZE="20Gi", STORAGECLASS="")
+    apply(manifest("registry"), "delete")
     print("The registry is disabled")
 
 
@@ -210,7 +238,7 @@ def enabling_ha(_options: list[str]) -> None:
 
 
 def not_here(_options: list[str]) -> None:
-    print("This add-on pulls images and charts from the internet: the stand-in does not have it.")
+    print("This add-on pulls images and charts from the internet: not in the stand-in.")
     sys.exit(1)
 
 

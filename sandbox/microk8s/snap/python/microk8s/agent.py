@@ -1,7 +1,7 @@
-"""The cluster agent: answers nodes that want to join, and takes images for this one [microk8s-cluster-agent].
+"""The cluster agent: answers nodes that join, and takes images [microk8s-cluster-agent].
 
-HTTPS on port 25000 with the API server's certificate. It also applies the launch configuration once, because
-that has to wait for the cluster and nothing waits for the agent.
+HTTPS on port 25000 with the API server's certificate. It also applies the launch configuration:
+that has to wait for the cluster, and nothing waits for the agent.
 """
 
 import json
@@ -20,7 +20,7 @@ from microk8s.paths import ARGS, CERTS
 signing: set[str] = set()
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
         self.status = status
@@ -36,9 +36,9 @@ def callback_token() -> str:
 
 def join(request: dict) -> dict:
     if not cluster.accept_token(request.get("token", "")):
-        raise Refused(500, "Invalid token")
+        raise RefusedError(500, "Invalid token")
     if not request.get("worker"):
-        raise Refused(501, "the stand-in has one control plane: only workers join")
+        raise RefusedError(501, "the stand-in has one control plane: only workers join")
     signing.update(f"{request['token']}-{program}" for program in ("kubelet", "proxy"))
     return {
         "ca": (CERTS / "ca.crt").read_text(),
@@ -52,7 +52,7 @@ def join(request: dict) -> dict:
 
 def sign(request: dict) -> dict:
     if request.get("token") not in signing:
-        raise Refused(500, "Invalid token")
+        raise RefusedError(500, "Invalid token")
     signing.discard(request["token"])
     return {"certificate": certificates.sign(request["request"], request.get("addresses"))}
 
@@ -68,9 +68,9 @@ class Handler(BaseHTTPRequestHandler):
             elif self.path == "/cluster/api/v1.0/sign-cert":
                 answer = sign(json.loads(body))
             else:
-                raise Refused(404, "not found")
+                raise RefusedError(404, "not found")
             self.answer(200, answer)
-        except Refused as refused:
+        except RefusedError as refused:
             self.answer(refused.status, {"error": str(refused)})
         except (ValueError, KeyError) as error:
             self.answer(400, {"error": f"not a request of this API: {error}"})
@@ -79,13 +79,13 @@ class Handler(BaseHTTPRequestHandler):
         from microk8s import daemons
 
         if self.headers.get("x-microk8s-callback-token") != callback_token():
-            raise Refused(401, "Invalid token")
+            raise RefusedError(401, "Invalid token")
         with tempfile.NamedTemporaryFile(suffix=".tar") as file:
             file.write(archive)
             file.flush()
             result = daemons.ctr("images", "import", Path(file.name))
         if result.returncode != 0:
-            raise Refused(500, result.stderr.strip())
+            raise RefusedError(500, result.stderr.strip())
         return {}
 
     def answer(self, status: int, body: dict) -> None:

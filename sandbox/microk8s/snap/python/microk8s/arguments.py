@@ -1,4 +1,4 @@
-"""Files of flags, one file per daemon in `args/`: a flag per line, `#` comments, `$NAME` expanded."""
+"""Files of flags, one per daemon in `args/`: a flag per line, `#` comments, `$NAME` expanded."""
 
 import os
 import shlex

@@ -1,7 +1,7 @@
 """The cluster's certificates and the credentials made of them, by openssl as in the real snap.
 
-One authority signs everything: the API server, every daemon that talks to it, and the nodes that join.
-Keys are elliptic instead of RSA, because they are made at once.
+One authority signs everything: the API server, every daemon that talks to it, and the nodes that
+join. Keys are elliptic instead of RSA, because they are made at once.
 """
 
 import base64
@@ -48,7 +48,9 @@ users:
 
 def openssl(*arguments: str | Path, given: str | None = None) -> str:
     command = ["openssl", *map(str, arguments)]
-    result = subprocess.run(command, env=paths.environment(), input=given, capture_output=True, text=True)
+    result = subprocess.run(
+        command, env=paths.environment(), input=given, capture_output=True, text=True
+    )
     if result.returncode != 0:
         raise RuntimeError(f"openssl {arguments[0]}: {result.stderr.strip()}")
     return result.stdout
@@ -61,8 +63,20 @@ def make_key(path: Path) -> None:
 
 def make_authority(name: str, common_name: str) -> None:
     make_key(CERTS / f"{name}.key")
-    openssl("req", "-x509", "-new", "-sha256", "-days", 10 * YEAR, "-subj", f"/CN={common_name}",
-            "-key", CERTS / f"{name}.key", "-out", CERTS / f"{name}.crt")  # fmt: skip
+    openssl(
+        "req",
+        "-x509",
+        "-new",
+        "-sha256",
+        "-days",
+        10 * YEAR,
+        "-subj",
+        f"/CN={common_name}",
+        "-key",
+        CERTS / f"{name}.key",
+        "-out",
+        CERTS / f"{name}.crt",
+    )
 
 
 def make_request(name: str, common_name: str, organisation: str | None) -> str:
@@ -82,17 +96,33 @@ def sign(request: str, addresses: list[str] | None = None, authority: str = "ca"
         file.write(extensions)
         file.flush()
         return openssl(
-            "x509", "-req", "-sha256", "-days", YEAR, "-CAcreateserial", "-extfile", file.name,
-            "-CA", CERTS / f"{authority}.crt", "-CAkey", CERTS / f"{authority}.key", given=request,
-        )  # fmt: skip
+            "x509",
+            "-req",
+            "-sha256",
+            "-days",
+            YEAR,
+            "-CAcreateserial",
+            "-extfile",
+            file.name,
+            "-CA",
+            CERTS / f"{authority}.crt",
+            "-CAkey",
+            CERTS / f"{authority}.key",
+            given=request,
+        )
 
 
 def is_address(text: str) -> bool:
     return text.replace(".", "").isdigit() or ":" in text
 
 
-def make(name: str, common_name: str, organisation: str | None = None,
-         addresses: list[str] | None = None, authority: str = "ca") -> None:  # fmt: skip
+def make(
+    name: str,
+    common_name: str,
+    organisation: str | None = None,
+    addresses: list[str] | None = None,
+    authority: str = "ca",
+) -> None:
     request = make_request(name, common_name, organisation)
     (CERTS / f"{name}.crt").write_text(sign(request, addresses, authority))
 
@@ -100,11 +130,22 @@ def make(name: str, common_name: str, organisation: str | None = None,
 def server_names() -> list[str]:
     """What the API server is called: the fixed names, this node's address, and extraSANs."""
     fixed = [
-        "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster",
-        "kubernetes.default.svc.cluster.local", "127.0.0.1", "10.152.183.1", "localhost",
-    ]  # fmt: skip
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster",
+        "kubernetes.default.svc.cluster.local",
+        "127.0.0.1",
+        "10.152.183.1",
+        "localhost",
+    ]
     extra = CERTS / "extra-sans"
-    return [*fixed, paths.default_address(), paths.node_name(), *(extra.read_text().split() if extra.exists() else [])]
+    return [
+        *fixed,
+        paths.default_address(),
+        paths.node_name(),
+        *(extra.read_text().split() if extra.exists() else []),
+    ]
 
 
 def make_server() -> None:
@@ -129,16 +170,23 @@ def make_all() -> None:
     protect()
 
 
-def write_kubeconfig(kubeconfig: str, name: str, server: str = f"127.0.0.1:{paths.API_PORT}",
-                     authority: str = "ca.crt") -> None:  # fmt: skip
+def write_kubeconfig(
+    kubeconfig: str,
+    name: str,
+    server: str = f"127.0.0.1:{paths.API_PORT}",
+    authority: str = "ca.crt",
+) -> None:
     def encoded(file: str) -> str:
         return base64.b64encode((CERTS / file).read_bytes()).decode()
 
     (CREDENTIALS / kubeconfig).write_text(
         KUBECONFIG.format(
-            authority=encoded(authority), server=server, user="admin" if name == "client" else name,
-            certificate=encoded(f"{name}.crt"), key=encoded(f"{name}.key"),
-        )  # fmt: skip
+            authority=encoded(authority),
+            server=server,
+            user="admin" if name == "client" else name,
+            certificate=encoded(f"{name}.crt"),
+            key=encoded(f"{name}.key"),
+        )
     )
 
 
@@ -156,6 +204,10 @@ def fingerprint(length: int = 12) -> str:
 
 
 def days_left(name: str) -> int:
-    end = openssl("x509", "-noout", "-enddate", "-in", CERTS / f"{name}.crt").strip().partition("=")[2]
-    expiry = datetime.datetime.fromtimestamp(ssl.cert_time_to_seconds(end), datetime.timezone.utc)
-    return (expiry - datetime.datetime.now(datetime.timezone.utc)).days
+    end = (
+        openssl("x509", "-noout", "-enddate", "-in", CERTS / f"{name}.crt")
+        .strip()
+        .partition("=")[2]
+    )
+    expiry = datetime.datetime.fromtimestamp(ssl.cert_time_to_seconds(end), datetime.UTC)
+    return (expiry - datetime.datetime.now(datetime.UTC)).days

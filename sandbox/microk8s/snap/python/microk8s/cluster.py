@@ -1,8 +1,8 @@
 """More nodes: add-node, join, leave, remove-node. Only workers join: there is one database, etcd's.
 
-A node that joins asks the cluster agent of the first one, with a token, for the authority's certificate and the
-kubelet's flags, and has its own two certificates signed (kubelet and kube-proxy). What it was before it keeps
-until it leaves again.
+A node that joins asks the cluster agent of the first one, with a token, for the authority's
+certificate and the kubelet's flags, and has its own two certificates signed (kubelet, kube-proxy).
+When it leaves it starts again as a cluster of its own.
 """
 
 import hashlib
@@ -24,6 +24,8 @@ CALLBACK = CREDENTIALS / "callback-token.txt"
 TOKEN_LENGTH = 32
 FINGERPRINT_LENGTH = 12
 API = "/cluster/api"
+WORKER_LABELS = "microk8s.io/cluster=true,node.kubernetes.io/microk8s-worker=microk8s-worker"
+SKIP = "Use '--skip-verify' to skip server certificate check."
 
 
 def add_token(token: str | None, ttl: int) -> str:
@@ -32,7 +34,7 @@ def add_token(token: str | None, ttl: int) -> str:
     if len(token) < TOKEN_LENGTH:
         print("Invalid token size.  It must be 32 characters long.")
         sys.exit(1)
-    with open(TOKENS, "a") as file:
+    with TOKENS.open("a") as file:
         file.write(f"{token}\n" if ttl == -1 else f"{token}|{int(time.time()) + ttl}\n")
     TOKENS.chmod(0o660)
     return token
@@ -54,7 +56,7 @@ def accept_token(token: str) -> bool:
 
 
 class Agent:
-    """The cluster agent of another node, its identity checked by the end of the URL where that is given."""
+    """The cluster agent of another node; the end of its URL, where given, proves who it is."""
 
     def __init__(self, address: str, fingerprint: str | None = None) -> None:
         context = ssl._create_unverified_context()  # there is no common authority yet
@@ -67,16 +69,18 @@ class Agent:
         if fingerprint is None:
             return
         if len(fingerprint) < FINGERPRINT_LENGTH:
-            print("Joining cluster failed. Fingerprint too short. Use '--skip-verify' to skip server certificate check.")
+            print(f"Joining cluster failed. Fingerprint too short. {SKIP}")
             sys.exit(4)
         certificate = self.connection.sock.getpeercert(binary_form=True)
         if not hashlib.sha256(certificate).hexdigest().startswith(fingerprint):
-            print(f"Joining cluster failed. Could not verify the identity of {address.split(':')[0]}. "
-                  "Use '--skip-verify' to skip server certificate check.")  # fmt: skip
+            server = address.split(":")[0]
+            print(f"Joining cluster failed. Could not verify the identity of {server}. {SKIP}")
             sys.exit(4)
 
     def post(self, path: str, **body: object) -> dict:
-        self.connection.request("POST", API + path, json.dumps(body), {"Content-Type": "application/json"})
+        self.connection.request(
+            "POST", API + path, json.dumps(body), {"Content-Type": "application/json"}
+        )
         response = self.connection.getresponse()
         answer = json.loads(response.read())
         if response.status != 200:
@@ -101,24 +105,33 @@ def join(url: str, worker: bool, verify: bool = True) -> None:
     print(f"Contacting cluster at {server}")
     agent = Agent(address, check if verify and check else None)
     name = paths.node_name()
-    answer = agent.post("/v2.0/join", token=token, hostname=name, port=paths.AGENT_PORT, worker=worker)
+    answer = agent.post(
+        "/v2.0/join", token=token, hostname=name, port=paths.AGENT_PORT, worker=worker
+    )
 
     services.stop("kubelite", "k8s-dqlite")
     (CERTS / "ca.remote.crt").write_text(answer["ca"])
     (ARGS / "kubelet").write_text(answer["kubelet_args"])
-    arguments.change("kubelet", {
-        "--client-ca-file": "${SNAP_DATA}/certs/ca.remote.crt",
-        "--node-labels": "microk8s.io/cluster=true,node.kubernetes.io/microk8s-worker=microk8s-worker",
-    })  # fmt: skip
+    arguments.change(
+        "kubelet",
+        {
+            "--client-ca-file": "${SNAP_DATA}/certs/ca.remote.crt",
+            "--node-labels": WORKER_LABELS,
+        },
+    )
     for program, common_name, organisation in (
         ("kubelet", f"system:node:{name}", "system:nodes"),
         ("proxy", "system:kube-proxy", None),
     ):
         request = certificates.make_request(program, common_name, organisation)
         addresses = [name, paths.default_address()] if program == "kubelet" else []
-        signed = agent.post("/v1.0/sign-cert", token=f"{token}-{program}", request=request, addresses=addresses)
+        signed = agent.post(
+            "/v1.0/sign-cert", token=f"{token}-{program}", request=request, addresses=addresses
+        )
         (CERTS / f"{program}.crt").write_text(signed["certificate"])
-        certificates.write_kubeconfig(f"{program}.config", program, f"{server}:{answer['apiport']}", "ca.remote.crt")
+        certificates.write_kubeconfig(
+            f"{program}.config", program, f"{server}:{answer['apiport']}", "ca.remote.crt"
+        )
     CALLBACK.write_text(answer["callback_token"])
     certificates.protect()
     CONTROL_PLANE.write_text(f"{server}\n")
@@ -159,7 +172,9 @@ def remove_node(name: str, force: bool) -> None:
         sys.exit(1)
     labels = node["metadata"]["labels"]
     if "node.kubernetes.io/microk8s-controlplane" in labels and not force:
-        print(f"Removal failed. Node {name} is registered with dqlite. "
-              "Please, run first 'microk8s leave' on the departing node. ")  # fmt: skip
+        print(
+            f"Removal failed. Node {name} is registered with dqlite. "
+            "Please, run first 'microk8s leave' on the departing node. "
+        )
         sys.exit(1)
     kubernetes.kubectl("delete", "node", name)

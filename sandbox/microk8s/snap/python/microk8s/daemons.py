@@ -1,8 +1,8 @@
-"""The snap's services: `python -m microk8s.daemons NAME`, run by the units snap.microk8s.daemon-NAME.
+"""The snap's services: `python -m microk8s.daemons NAME`, run by the units daemon-NAME.
 
-kubelite, in the real snap, is one process that holds the API server, controller manager, scheduler, kubelet
-and proxy. Here it is one unit with a process for each: when one of them ends, all do, and systemd starts the
-unit again, which is what happens to the real one.
+kubelite, in the real snap, is one process that holds the API server, controller manager, scheduler,
+kubelet and proxy. Here it is one unit with a process for each: when one of them ends, all do, and
+systemd starts the unit again, which is what happens to the real one.
 """
 
 import http.client
@@ -23,23 +23,29 @@ PODS = "kubelet"  # the cgroup of all pods: kubelet's --cgroup-root
 
 
 def start(program: str) -> subprocess.Popen:
-    return subprocess.Popen([SNAP / "bin" / program, *arguments.read(program)], env=paths.environment())
+    return subprocess.Popen(
+        [SNAP / "bin" / program, *arguments.read(program)], env=paths.environment()
+    )
 
 
-def supervise(children: list[subprocess.Popen]) -> int:
-    """Wait until one of the children ends or we are told to; then end them all."""
+def supervise(children: list[subprocess.Popen], grace: float = 2) -> int:
+    """Wait until one of the children ends or we are told to end; then end all, the last first.
+
+    That order because the API server, the first, waits for its clients; for those in pods it would
+    wait a minute, so it gets no more than `grace` seconds. What it has accepted is in etcd.
+    """
     told = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: told.set())
     while not told.wait(0.5):
         ended = next((child for child in children if child.poll() is not None), None)
         if ended:
-            print(f"{Path(ended.args[0]).name} ended with {ended.returncode}: ending the others", file=sys.stderr)
+            name = Path(ended.args[0]).name
+            print(f"{name} ended with {ended.returncode}: ending the others", file=sys.stderr)
             break
-    for child in children:
+    for child in reversed(children):
         child.terminate()
-    for child in children:
         try:
-            child.wait(timeout=8)
+            child.wait(grace)
         except subprocess.TimeoutExpired:
             child.kill()
     return 0 if told.is_set() else 1
@@ -57,12 +63,19 @@ def containerd() -> int:
 
 
 def ctr(*words: str | Path) -> subprocess.CompletedProcess:
-    command = [SNAP / "bin/ctr", "--address", paths.CONTAINERD_SOCKET, "--namespace", "k8s.io", *words]
+    command = [
+        SNAP / "bin/ctr",
+        "--address",
+        paths.CONTAINERD_SOCKET,
+        "--namespace",
+        "k8s.io",
+        *words,
+    ]
     return subprocess.run(command, env=paths.environment(), capture_output=True, text=True)
 
 
 def import_images() -> None:
-    """Import, once each, the images that came with the snap and those somebody put into `sideload`."""
+    """Import, once each, the images that came with the snap and those put into `sideload`."""
     while ctr("version").returncode != 0:
         time.sleep(0.1)
     for archive in [*sorted((SNAP / "images").glob("*.tar")), *sorted(SIDELOAD.glob("*.tar"))]:
@@ -90,8 +103,10 @@ def end_pods() -> None:
 
 
 def end_pods_at_shutdown() -> int:
-    """When the host goes down, pods go down: without this, systemd waits for shims that do not listen."""
-    state = subprocess.run(["systemctl", "is-system-running"], capture_output=True, text=True).stdout.strip()
+    """When the host goes down, pods go down: systemd would wait for shims that do not listen."""
+    state = subprocess.run(
+        ["systemctl", "is-system-running"], capture_output=True, text=True
+    ).stdout.strip()
     if state == "stopping":
         end_pods()
     return 0
@@ -113,19 +128,20 @@ def kubelite() -> int:
 
 
 def prepare_node() -> None:
-    """What a host's boot does and a container's does not: a cgroup for the pods, mounts that propagate."""
+    """What a container's boot leaves undone: a cgroup for the pods, mounts that propagate."""
     subprocess.run(["mount", "--make-rshared", "/"], check=True)
     if (CGROUPS / "cgroup.controllers").exists():
         (CGROUPS / PODS).mkdir(exist_ok=True)
         (CGROUPS / "cgroup.subtree_control").write_text("+cpu +cpuset +memory +pids")
         return
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        mount, separator, kind = line.partition(" - ")
+        mount, _separator, kind = line.partition(" - ")
         if not kind.startswith("cgroup "):
             continue
         hierarchy = Path(mount.split()[4])
         (hierarchy / PODS).mkdir(exist_ok=True)
-        for file in ("cpuset.cpus", "cpuset.mems"):  # a new group of version 1 has none and takes no process
+        # A new group of version 1 has no CPUs and then takes no process.
+        for file in ("cpuset.cpus", "cpuset.mems"):
             if (hierarchy / file).exists():
                 (hierarchy / PODS / file).write_text((hierarchy / file).read_text())
 
@@ -134,7 +150,9 @@ def wait_for_api_server(process: subprocess.Popen) -> None:
     context = ssl.create_default_context(cafile=CERTS / "ca.crt")
     context.load_cert_chain(CERTS / "client.crt", CERTS / "client.key")
     while process.poll() is None:
-        connection = http.client.HTTPSConnection("127.0.0.1", paths.API_PORT, context=context, timeout=2)
+        connection = http.client.HTTPSConnection(
+            "127.0.0.1", paths.API_PORT, context=context, timeout=2
+        )
         try:
             connection.request("GET", "/readyz")
             if connection.getresponse().status == 200:

@@ -1,8 +1,8 @@
-"""The launch configuration: how a node is set up without commands [microk8s-cluster-agent pkg/k8sinit].
+"""The launch configuration: a node set up without commands [microk8s-cluster-agent pkg/k8sinit].
 
-It is applied in two steps. Before the daemons start (from the install hook) what concerns files: a mistake
-there fails the installation. After they started (from the cluster agent, so `snap install` does not wait for
-it) what needs a cluster: joining and add-ons.
+It is applied in two steps. Before the daemons start (from the install hook) what concerns files: a
+mistake there fails the installation. After they started (from the cluster agent, so `snap install`
+does not wait for it) what needs a cluster: joining and add-ons.
 """
 
 import os
@@ -32,28 +32,45 @@ FLAGS = {
     "extraKubeletArgs": "kubelet",
 }
 # Accepted, and without effect here.
-WITHOUT_EFFECT = {"addonRepositories", "extraCNIEnv", "extraContainerdEnv", "extraConfigFiles", "extraDqliteEnv",
-                  "extraFIPSEnv", "extraKubeliteEnv"}  # fmt: skip
-KEYS = {"version", "addons", "containerdRegistryConfigs", "extraSANs", "join", "persistentClusterToken",
-        *FLAGS, *WITHOUT_EFFECT}  # fmt: skip
+WITHOUT_EFFECT = {
+    "addonRepositories",
+    "extraCNIEnv",
+    "extraContainerdEnv",
+    "extraConfigFiles",
+    "extraDqliteEnv",
+    "extraFIPSEnv",
+    "extraKubeliteEnv",
+}
+KEYS = {
+    "version",
+    "addons",
+    "containerdRegistryConfigs",
+    "extraSANs",
+    "join",
+    "persistentClusterToken",
+    *FLAGS,
+    *WITHOUT_EFFECT,
+}
 
 
-class Mistake(Exception):
+class MistakeError(Exception):
     """A launch configuration that cannot be applied."""
 
 
 def parse(text: str) -> list[dict]:
-    """The parts of the file (YAML documents), or a Mistake."""
+    """The parts of the file (YAML documents), or a MistakeError."""
     try:
         parts = [part for part in yaml.safe_load_all(text) if part is not None]
     except yaml.YAMLError as error:
-        raise Mistake(f"could not parse configuration: {error}") from None
+        raise MistakeError(f"could not parse configuration: {error}") from None
     for part in parts:
         if not isinstance(part, dict):
-            raise Mistake(f"could not parse configuration: {part!r} is not a mapping")
+            raise MistakeError(f"could not parse configuration: {part!r} is not a mapping")
         check_version(str(part.get("version", "")))
         if unknown := part.keys() - KEYS:
-            print(f"WARNING: configuration may contain unknown fields ({', '.join(sorted(unknown))}).")
+            print(
+                f"WARNING: configuration may contain unknown fields ({', '.join(sorted(unknown))})."
+            )
             print("Any unknown fields will be ignored")
     return parts
 
@@ -65,12 +82,13 @@ def check_version(text: str) -> None:
         version = ()
     oldest, newest = VERSIONS
     if len(version) != 3:
-        raise Mistake(f'could not parse config file version "{text}"')
+        raise MistakeError(f'could not parse config file version "{text}"')
     if not oldest <= version <= newest:
         bound, limit = ("minimum", oldest) if version < oldest else ("maximum", newest)
         word = "required" if bound == "minimum" else "supported"
-        raise Mistake(
-            f"config file version is {text} but the {bound} version {word} is {'.'.join(map(str, limit))}"
+        raise MistakeError(
+            f"config file version is {text} but the {bound} version {word} is "
+            f"{'.'.join(map(str, limit))}"
         )
 
 
@@ -81,8 +99,12 @@ def apply_files(parts: list[dict]) -> set[str]:
         for key, daemon in FLAGS.items():
             flags = part.get(key) or {}
             if any(not str(flag).startswith("-") for flag in flags):
-                raise Mistake(f"failed to configure {key}: flags start with '-': {', '.join(flags)}")
-            if flags and arguments.change(daemon, {k: None if v is None else str(v) for k, v in flags.items()}):
+                raise MistakeError(
+                    f"failed to configure {key}: flags start with '-': {', '.join(flags)}"
+                )
+            if flags and arguments.change(
+                daemon, {k: None if v is None else str(v) for k, v in flags.items()}
+            ):
                 changed.add(daemon)
         if names := part.get("extraSANs"):
             file = CERTS / "extra-sans"

@@ -1,8 +1,8 @@
-"""The pod network, in place of Calico: a bridge per node, a /24 each, and a route to every other node's.
+"""The pod network, in place of Calico: a bridge and a /24 per node, and routes to the others'.
 
-The controller manager gives each node its /24. This thread of kubelite writes the node's CNI configuration
-when it learns it, which makes the node Ready, and keeps the routes: they are gone after every restart, and
-nodes come and go.
+The controller manager gives each node its /24. This thread of kubelite writes the node's CNI
+configuration when it learns it, which makes the node Ready, and keeps the routes: they are gone
+after every restart, and nodes come and go.
 """
 
 import http.client
@@ -53,7 +53,14 @@ def list_nodes() -> dict[str, tuple[str, str | None]]:
         connection.close()
     return {
         node["metadata"]["name"]: (
-            next((a["address"] for a in node["status"].get("addresses", []) if a["type"] == "InternalIP"), ""),
+            next(
+                (
+                    a["address"]
+                    for a in node["status"].get("addresses", [])
+                    if a["type"] == "InternalIP"
+                ),
+                "",
+            ),
             node["spec"].get("podCIDR"),
         )
         for node in items
@@ -65,7 +72,10 @@ def masquerade() -> None:
     rule = ["POSTROUTING", "-s", PODS, "!", "-d", PODS, "-j", "MASQUERADE"]
     for action in ("-C", "-A"):  # add it unless it is there
         command = ["iptables", "-w", "-t", "nat", action, *rule]
-        if subprocess.run(command, env=paths.environment(), stderr=subprocess.DEVNULL).returncode == 0:
+        if (
+            subprocess.run(command, env=paths.environment(), stderr=subprocess.DEVNULL).returncode
+            == 0
+        ):
             return
 
 
@@ -76,9 +86,13 @@ def write_configuration(subnet: str) -> None:
         "isGateway": True,
         "hairpinMode": True,
         # Kept where a restart of the host clears it, because no pod survives one.
-        "ipam": {"type": "host-local", "ranges": [[{"subnet": subnet}]], "routes": [{"dst": "0.0.0.0/0"}],
-                 "dataDir": "/run/cni-addresses"},
-    }  # fmt: skip
+        "ipam": {
+            "type": "host-local",
+            "ranges": [[{"subnet": subnet}]],
+            "routes": [{"dst": "0.0.0.0/0"}],
+            "dataDir": "/run/cni-addresses",
+        },
+    }
     ports = {"type": "portmap", "capabilities": {"portMappings": True}}
     text = json.dumps({"cniVersion": "0.4.0", "name": "pods", "plugins": [bridge, ports]}, indent=2)
     new = Path(f"{CONFIGURATION}.new")

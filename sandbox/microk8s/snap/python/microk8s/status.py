@@ -1,4 +1,4 @@
-"""`microk8s status` [canonical/microk8s scripts/wrappers/status.py]. Its YAML is printed by hand there too."""
+"""`microk8s status` [canonical/microk8s scripts/wrappers/status.py]; YAML by hand, as there."""
 
 import argparse
 
@@ -8,14 +8,18 @@ NOT_RUNNING = "microk8s is not running. Use microk8s inspect for a deeper inspec
 
 
 def main(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="microk8s status", description="Microk8s cluster status check.")
+    parser = argparse.ArgumentParser(
+        prog="microk8s status", description="Microk8s cluster status check."
+    )
     parser.add_argument("--format", choices=["pretty", "yaml", "short"], default="pretty")
     parser.add_argument("-w", "--wait-ready", action="store_true")
     parser.add_argument("-t", "--timeout", type=int, default=0, help="seconds; 0 waits for ever")
     parser.add_argument("-a", "--addon", default="all")
     options = parser.parse_args(words)
 
-    ready = kubernetes.wait_for_ready(options.timeout) if options.wait_ready else kubernetes.is_ready()
+    ready = (
+        kubernetes.wait_for_ready(options.timeout) if options.wait_ready else kubernetes.is_ready()
+    )
     if not ready:
         if options.format == "yaml":
             print(f"microk8s:\n  running: False\nmessage: {NOT_RUNNING}")
@@ -49,12 +53,18 @@ def pretty(enabled: list[dict], disabled: list[dict]) -> None:
 
 def as_yaml(enabled: list[dict], disabled: list[dict]) -> None:
     print("microk8s:\n  running: True")
-    print(f"high-availability:\n  enabled: False\n  nodes:\n    - address: {database()}\n      role: voter")
+    print(
+        f"high-availability:\n  enabled: False\n  nodes:\n"
+        f"    - address: {database()}\n      role: voter"
+    )
     print("addons:")
     for status, group in (("enabled", enabled), ("disabled", disabled)):
         for addon in group:
             print(f"  - name: {addon['name']}\n    repository: {addon['repository']}")
-            print(f"    description: {addon['description']}\n    version: {addon['version']}\n    status: {status}")
+            print(
+                f"    description: {addon['description']}\n    version: {addon['version']}\n"
+                f"    status: {status}"
+            )
 
 
 def short(enabled: list[dict], disabled: list[dict]) -> None:
