@@ -63,7 +63,7 @@ async def serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop.set)
-    server = Server(settings, _relay(settings))
+    server = Server(settings, relay_for(settings))
     await server.start()
     await asked_to_stop.wait()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -71,7 +71,7 @@ async def serve(settings: Settings) -> None:
     await server.drain()
 
 
-def _relay(settings: Settings) -> Relay:
+def relay_for(settings: Settings) -> Relay:
     if not settings.kafka_enabled:
         return MemoryRelay()
     return KafkaRelay(

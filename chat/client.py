@@ -104,20 +104,21 @@ class Outbox:
 
     def _flush(self) -> None:
         self._scheduled = False
-        if self._closed or not self._frames:
+        if self._closed:
             return
-        frames = b"".join(self._frames)
-        self._frames.clear()
-        self._waiting = 0
-        written = self._write(frames)
-        if not written.done():
-            self._writing = len(frames)
-            written.add_done_callback(self._written)
+        if self._frames:
+            frames = b"".join(self._frames)
+            self._frames.clear()
+            self._waiting = 0
+            written = self._write(frames)
+            if not written.done():
+                self._writing = len(frames)
+                written.add_done_callback(self._written)
+        if self._waiting + self._writing <= self._limit // 2:
+            self._release()
 
     def _written(self, _: asyncio.Future[None]) -> None:
         self._writing = 0
-        if self._waiting <= self._limit // 2:
-            self._release()
         self._flush()
 
     def _release(self) -> None:

@@ -1,0 +1,156 @@
+"""Replicas for tests: in this process or in one of their own, on a log of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from kafka import KafkaAdminClient
+from kafka_broker import KafkaBroker
+
+from chat import settings as chat_settings
+from chat.__main__ import relay_for
+from chat.server import Server
+
+ROOT = Path(__file__).parent.parent.parent
+
+# What tests need otherwise: free ports, quick answers, and no patience on the way down.
+ENVIRONMENT = {
+    "CHAT_ADDRESS": "127.0.0.1",
+    "CHAT_PORT": "0",
+    "CHAT_INTERNAL_PORT": "0",
+    "CHAT_POSITION_SECONDS": "0.05",
+    "CHAT_DRAIN_SECONDS": "2",
+    "CHAT_RATE": "10000",
+    "CHAT_BURST": "10000",
+}
+
+Replica = Callable[..., Awaitable[Server]]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_logged_as_an_error(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Whatever clients do, it is no error of ours."""
+    yield
+    for phase in ("setup", "call"):
+        for line in caplog.get_records(phase):
+            ours = not line.name.startswith(("kafka", "asyncio.kafka"))
+            assert line.levelno < logging.ERROR or not ours, line.getMessage()
+
+
+@pytest.fixture(scope="session")
+def kafka_admin(kafka_broker: KafkaBroker) -> Iterator[KafkaAdminClient]:
+    with contextlib.closing(
+        KafkaAdminClient(bootstrap_servers=kafka_broker.bootstrap_servers)
+    ) as admin:
+        yield admin
+
+
+def make_topic(admin: KafkaAdminClient, name: str) -> None:
+    settings = {"message.timestamp.type": "LogAppendTime"}
+    admin.create_topics({name: {"num_partitions": 3, "replication_factor": 1, "configs": settings}})
+    admin.wait_for_topics([name])
+
+
+@pytest.fixture
+def topic(kafka_admin: KafkaAdminClient) -> str:
+    name = f"chat-{uuid.uuid4().hex[:12]}"
+    make_topic(kafka_admin, name)
+    return name
+
+
+@pytest.fixture
+def kafka(kafka_broker: KafkaBroker, topic: str) -> dict[str, str]:
+    """The environment of replicas that share a topic made for this test."""
+    return {
+        "KAFKA_ENABLED": "true",
+        "KAFKA_BOOTSTRAP_SERVERS": kafka_broker.bootstrap_servers,
+        "KAFKA_TOPIC": topic,
+    }
+
+
+@pytest.fixture(params=["memory", "kafka"])
+def log(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The environment for either relay: what is promised, both keep."""
+    environment: dict[str, str] = (
+        request.getfixturevalue("kafka") if request.param == "kafka" else {}
+    )
+    return environment
+
+
+@pytest.fixture
+async def replica() -> AsyncIterator[Replica]:
+    """Start replicas in this process; each is ready when it is returned."""
+    servers: list[Server] = []
+
+    async def start(*environments: dict[str, str], ready: bool = True, **more: str) -> Server:
+        environment = dict(ENVIRONMENT)
+        for one in (*environments, more):
+            environment |= one
+        settings = chat_settings.load(environment)
+        server = Server(settings, relay_for(settings))
+        servers.append(server)
+        await server.start()
+        if ready:
+            await until(lambda: server.relay.caught_up and server.relay.up)
+        return server
+
+    yield start
+    await asyncio.gather(*(server.drain() for server in servers if not server.draining))
+
+
+async def until(condition: Callable[[], object], seconds: float = 30) -> None:
+    """Wait until the condition holds; fail when it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s"
+        await asyncio.sleep(0.01)
+
+
+@dataclass
+class Process:
+    """A replica in a process of its own, as it is run for real."""
+
+    popen: subprocess.Popen[str]
+    port: int
+    internal_port: int
+    log: Path
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Start replicas as processes; each listens when it is returned."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(*environments: dict[str, str], **more: str) -> Process:
+        environment = {"PATH": os.environ["PATH"], **ENVIRONMENT}
+        for one in (*environments, more):
+            environment |= one
+        log = tmp_path / f"replica-{len(running)}.log"
+        with log.open("wb") as output:
+            popen = subprocess.Popen(
+                [sys.executable, "-m", "chat"], cwd=ROOT, env=environment, stderr=output, text=True
+            )
+        running.append(popen)
+        deadline = time.monotonic() + 30
+        while not (ports := re.search(r"page on port (\d+), .* on port (\d+)", log.read_text())):
+            assert popen.poll() is None, f"it ended:\n{log.read_text()}"
+            assert time.monotonic() < deadline, f"it does not listen:\n{log.read_text()}"
+            time.sleep(0.02)
+        return Process(popen, int(ports[1]), int(ports[2]), log)
+
+    yield start
+    for popen in running:
+        popen.kill()
+        popen.wait()
