@@ -60,6 +60,7 @@ failed_servers:
 
 import re
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -86,12 +87,17 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    modes, failed = {}, {}
-    for server in module.params["servers"]:
+    servers, timeout = module.params["servers"], module.params["timeout"]
+    for server in servers:
         if not re.fullmatch(r".+:\d{1,5}", server):
             module.fail_json(msg=f"'{server}' is not a server: write HOST:PORT")
+    modes, failed = {}, {}
+    # All at once, so that several silent servers take no longer than one.
+    with ThreadPoolExecutor(len(servers) or 1) as pool:
+        asked = {server: pool.submit(mode, server, timeout) for server in servers}
+    for server, answer in asked.items():
         try:
-            modes[server] = mode(server, module.params["timeout"])
+            modes[server] = answer.result()
         except OSError as error:
             failed[server] = error.strerror or str(error)
     leaders = [server for server, role in modes.items() if role in ("leader", "standalone")]

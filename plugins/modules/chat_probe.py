@@ -1,0 +1,269 @@
+#!/usr/bin/python
+"""Ansible module chat_probe: see DOCUMENTATION."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: chat_probe
+short_description: Chat with a running chat service, as two people would
+description:
+  - >-
+    Connects to the service until two clients are on different replicas (with C(replicas=1): two
+    clients, wherever they are), lets them talk in a room of their own, and says what it saw. It
+    fails unless both saw every message, in one order.
+  - It leaves messages in the log of the service, in a room that nobody else knows.
+options:
+  url:
+    description: Where people reach the service, such as C(http://chat.example.org/).
+    type: str
+    required: true
+  replicas:
+    description: On how many replicas the two clients have to be.
+    type: int
+    choices: [1, 2]
+    default: 2
+  messages:
+    description: How many messages each of the two says.
+    type: int
+    default: 10
+  timeout:
+    description: Seconds for everything together, a service that is still starting included.
+    type: int
+    default: 60
+requirements:
+  - websockets >= 14
+attributes:
+  check_mode:
+    description: Changes nothing on any host.
+    support: full
+author:
+  - baremetal-chat
+"""
+
+EXAMPLES = r"""
+- name: Chat across two replicas
+  chat_probe:
+    url: http://192.0.2.11/
+  delegate_to: localhost
+"""
+
+RETURN = r"""
+replicas:
+  description: The replicas of the two clients, by the names they gave.
+  returned: success
+  type: list
+  elements: str
+  sample: [chat-5b8f7d9c6d-8xk2p, chat-5b8f7d9c6d-q9v7z]
+messages:
+  description: How many messages both clients saw.
+  returned: success
+  type: int
+  sample: 20
+milliseconds:
+  description: From saying a message to the other client's seeing it; the median and the longest.
+  returned: success
+  type: dict
+  sample: {median: 9.1, longest: 17.4}
+cookie:
+  description: Name of the cookie that came with the first client's 101 answer, or null without one.
+  returned: success
+  type: str
+  sample: chat_affinity
+sticky:
+  description: >-
+    Whether a client that brought this cookie came to the same replica. Null without a cookie.
+  returned: success
+  type: bool
+  sample: true
+"""
+
+import json
+import statistics
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from http.cookies import SimpleCookie
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+
+try:
+    from websockets.exceptions import WebSocketException
+    from websockets.sync.client import ClientConnection, connect
+except ImportError:
+    connect = None
+
+PAUSE_SECONDS = 0.3
+
+
+class ProbeError(Exception):
+    """The service did not do what it promises; the text says what and where to look."""
+
+
+class Client:
+    """One person's connection: said hello, and knows the replica that answered."""
+
+    def __init__(self, connection: ClientConnection, user: str, deadline: float) -> None:
+        self._connection = connection
+        self._deadline = deadline
+        self.cookies: SimpleCookie = SimpleCookie()
+        for value in connection.response.headers.get_all("Set-Cookie"):
+            self.cookies.load(value)
+        self.replica = "a replica"
+        self.say(type="hello", user=user)
+        self.replica = self.hear("welcome")["replica"]
+
+    def say(self, **frame: str) -> None:
+        """Send one frame."""
+        self._connection.send(json.dumps(frame))
+
+    def hear(self, kind: str) -> dict[str, Any]:
+        """The next frame of this type. What the service says besides is passed over."""
+        while True:
+            try:
+                frame = json.loads(self._connection.recv(timeout=left(self._deadline)))
+            except TimeoutError:
+                raise ProbeError(f"{self.replica} sent no '{kind}' in time") from None
+            if frame["type"] == "error":
+                raise ProbeError(f"{self.replica} answered {frame['code']}: {frame['message']}")
+            if frame["type"] == kind:
+                return frame
+
+
+@contextmanager
+def client(url: str, user: str, deadline: float, cookie: str | None = None) -> Iterator[Client]:
+    """Connect and say hello."""
+    headers = {"Cookie": cookie} if cookie else None
+    with connect(url, additional_headers=headers, open_timeout=left(deadline)) as connection:
+        yield Client(connection, user, deadline)
+
+
+def left(deadline: float) -> float:
+    """Seconds until the deadline, and never none: zero would mean that there is no deadline."""
+    return max(deadline - time.monotonic(), 0.001)
+
+
+def probe(url: str, replicas: int, messages: int, timeout: int) -> dict[str, Any]:
+    """What RETURN promises. Raises ProbeError with one sentence when it cannot be had."""
+    deadline = time.monotonic() + timeout
+    with ExitStack() as stack:
+        first = first_client(stack, url, deadline)
+        second = second_client(stack, url, deadline, other_than=first.replica, replicas=replicas)
+        cookie = next(iter(first.cookies.values()), None)
+        return {
+            "replicas": [first.replica, second.replica],
+            "cookie": cookie and cookie.key,
+            "sticky": cookie and sticks(url, f"{cookie.key}={cookie.value}", first, deadline),
+            **converse(first, second, messages),
+        }
+
+
+def first_client(stack: ExitStack, url: str, deadline: float) -> Client:
+    """Connect, as soon as the service lets somebody in."""
+    while True:
+        try:
+            return stack.enter_context(client(url, "probe-1", deadline))
+        except (OSError, WebSocketException) as error:
+            if time.monotonic() + PAUSE_SECONDS >= deadline:
+                raise ProbeError(f"{url} lets nobody in: {reason(error)}") from None
+            time.sleep(PAUSE_SECONDS)
+
+
+def second_client(
+    stack: ExitStack, url: str, deadline: float, *, other_than: str, replicas: int
+) -> Client:
+    """Connect without a cookie until the balancer chooses another replica, if one is asked for."""
+    tries = 0
+    while True:
+        tries += 1
+        second = stack.enter_context(client(url, "probe-2", deadline))
+        if replicas == 1 or second.replica != other_than:
+            return second
+        if time.monotonic() + PAUSE_SECONDS >= deadline:
+            raise ProbeError(
+                f"{url} led {tries} clients without a cookie to {other_than} and none elsewhere:"
+                " is another replica ready?"
+            )
+        time.sleep(PAUSE_SECONDS)
+
+
+def sticks(url: str, cookie: str, first: Client, deadline: float) -> bool:
+    """Whether a client with the first one's cookie comes to the same replica."""
+    with client(url, "probe-3", deadline, cookie) as again:
+        return again.replica == first.replica
+
+
+def converse(first: Client, second: Client, messages: int) -> dict[str, Any]:
+    """Let the two take turns, and compare what each of them saw."""
+    room = f"probe-{uuid.uuid4().hex}"
+    for client in (first, second):
+        client.say(type="join", room=room)
+        client.hear("joined")
+    seen: dict[Client, list[str]] = {first: [], second: []}
+    milliseconds = []
+    for speaker, listener in [(first, second), (second, first)] * messages:
+        cid = str(uuid.uuid4())
+        said = time.monotonic()
+        speaker.say(type="send", room=room, text=f"said by {speaker.replica}", cid=cid)
+        seen[listener].append(listener.hear("message")["id"])
+        milliseconds.append((time.monotonic() - said) * 1000)
+        seen[speaker].append(speaker.hear("message")["id"])
+    if seen[first] != seen[second]:
+        raise ProbeError(
+            f"{first.replica} and {second.replica} show the same room differently:"
+            f" {seen[first]} and {seen[second]}"
+        )
+    return {
+        "messages": len(milliseconds),
+        "milliseconds": {
+            "median": round(statistics.median(milliseconds), 1),
+            "longest": round(max(milliseconds), 1),
+        },
+    }
+
+
+def reason(error: Exception) -> str:
+    """What an error says, or at least its name."""
+    return str(error) or type(error).__name__
+
+
+def websocket_url(url: str) -> str:
+    """Where the service's page connects to: /ws, below the page."""
+    parts = urlsplit(url)
+    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme)
+    if scheme is None or not parts.hostname:
+        raise ProbeError(
+            f"url={url!r}: give the address of the page, http://HOST/ or https://HOST/"
+        )
+    return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + "/ws", "", ""))
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "url": {"type": "str", "required": True},
+            "replicas": {"type": "int", "choices": [1, 2], "default": 2},
+            "messages": {"type": "int", "default": 10},
+            "timeout": {"type": "int", "default": 60},
+        },
+        supports_check_mode=True,
+    )
+    if connect is None:
+        module.fail_json(msg=missing_required_lib("websockets"))
+    options = dict(module.params)
+    url = options.pop("url")
+    try:
+        seen = probe(websocket_url(url), **options)
+    except ProbeError as error:
+        module.fail_json(msg=str(error))
+    except (OSError, WebSocketException) as error:
+        module.fail_json(msg=f"{url}: {reason(error)}")
+    module.exit_json(changed=False, **seen)
+
+
+if __name__ == "__main__":
+    main()
