@@ -51,6 +51,12 @@ function element(name, attributes = {}, ...children) {
   return made;
 }
 
+// Not crypto.randomUUID: without TLS, browsers have none.
+function newCid() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
 const between = (low, high) => low + Math.random() * (high - low);
 
 // Rooms.
@@ -67,7 +73,8 @@ class Room {
     this.log = element("ol", { role: "log", "aria-label": `Messages in ${name}`, hidden: true });
     page.logs.append(this.log);
     this.count = element("span", { className: "count", hidden: true });
-    this.button = element("button", { type: "button", className: "enter" }, name, this.count);
+    this.button = element("button", { type: "button", className: "enter" },
+      name, " ", this.count);
     this.button.addEventListener("click", () => show(this));
     const leave = button("×", () => leaveRoom(this));
     leave.className = "quiet";
@@ -87,7 +94,14 @@ class Room {
     }
     for (const message of frame.messages) this.add(message, again);
     this.position = frame.position;
-    for (const pending of this.pending.values()) pending.send();
+    this.sendNext();
+  }
+
+  // One at a time: what is refused for now must not be overtaken by what was written after it.
+  sendNext() {
+    if (!this.joined) return;
+    const next = [...this.pending.values()].find((pending) => pending.state !== "failed");
+    if (next?.state === "waiting") next.send();
   }
 
   add(message, isNew = true) {
@@ -111,59 +125,63 @@ class Room {
   }
 }
 
-// A message of one's own, until the log has it.
+// A message of one's own, until the log has it: waiting (to be sent), sent, held (to be sent again
+// a little later), or failed.
 class Pending {
   constructor(room, text) {
     this.room = room;
     this.text = text;
-    this.cid = crypto.randomUUID?.() ?? String(Math.random()).slice(2) + Date.now();
-    this.state = element("span", { className: "state" });
+    this.cid = newCid();
+    this.words = element("span", { className: "state" });
     this.buttons = element("span");
     this.item = element("li", { className: "message", hidden: room !== current },
-      element("p", { dir: "auto" }, text), this.state, this.buttons);
+      element("p", { dir: "auto" }, text), this.words, this.buttons);
     page.pending.append(this.item);
     room.pending.set(this.cid, this);
-    this.mark("waiting", "Waiting for the connection");
-    if (room.joined) this.send();
+    this.wait();
+    room.sendNext();
   }
 
-  mark(state, words) {
-    this.item.dataset.state = state;
+  become(state, words) {
+    this.state = state;
     this.item.classList.toggle("failed", state === "failed");
-    this.state.textContent = words;
-    clearTimeout(this.timer);
+    this.words.textContent = words;
     this.buttons.replaceChildren();
+    clearTimeout(this.timer);
+  }
+
+  wait() {
+    this.become("waiting", "Waiting…");
   }
 
   send() {
-    if (this.item.dataset.state === "failed") return;
-    this.mark("pending", "Sending…");
-    const { room, text, cid } = this;
-    say({ type: "send", room: room.name, text, cid });
+    this.become("sent", "Sending…");
+    say({ type: "send", room: this.room.name, text: this.text, cid: this.cid });
     this.timer = setTimeout(() => socket?.close(4000, "no answer"), ANSWER_MS);
   }
 
   refuse(code, words) {
     if (["unavailable", "rate_limited", "not_joined"].includes(code)) {
-      this.mark("waiting", `Not sent yet (${words}) Trying again…`);
-      this.timer = setTimeout(() => this.room.joined && this.send(), between(1000, 4000));
+      this.become("held", `Not sent yet. ${words}`);
+      this.timer = setTimeout(() => this.retry(), between(500, 2500));
       return;
     }
-    this.mark("failed", `Not sent: ${words}`);
-    this.buttons.append(button("Try again", () => {
-      this.mark("waiting", "Waiting for the connection");
-      if (this.room.joined) this.send();
-    }), button("Discard", () => this.done()));
+    this.become("failed", `Not sent. ${words}`);
+    this.buttons.append(
+      button("Try again", () => this.retry()), button("Discard", () => this.done()));
+    this.room.sendNext();
   }
 
-  wait() {
-    if (this.item.dataset.state !== "failed") this.mark("waiting", "Waiting for the connection");
+  retry() {
+    this.wait();
+    this.room.sendNext();
   }
 
   done() {
     clearTimeout(this.timer);
     this.item.remove();
     this.room.pending.delete(this.cid);
+    this.room.sendNext();
   }
 }
 
@@ -220,6 +238,7 @@ function joinRoom(name) {
 
 function leaveRoom(room) {
   if (room.joined) say({ type: "leave", room: room.name });
+  room.joined = false;
   for (const pending of [...room.pending.values()]) pending.done();
   rooms.delete(room.name);
   store("rooms", [...rooms.keys()]);
@@ -249,7 +268,7 @@ function lost(event) {
   limits = null;
   for (const room of rooms.values()) {
     room.joined = false;
-    for (const pending of room.pending.values()) pending.wait();
+    for (const pending of room.pending.values()) if (pending.state !== "failed") pending.wait();
   }
   if (!user) {
     tell("idle", "Not connected");

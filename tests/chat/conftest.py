@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from chat_client import ChatClient, Frame
 from kafka import KafkaAdminClient
 from kafka_broker import KafkaBroker
 
@@ -49,7 +50,7 @@ def nothing_is_logged_as_an_error(caplog: pytest.LogCaptureFixture) -> Iterator[
             assert line.levelno < logging.ERROR or not ours, line.getMessage()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def kafka_admin(kafka_broker: KafkaBroker) -> Iterator[KafkaAdminClient]:
     with contextlib.closing(
         KafkaAdminClient(bootstrap_servers=kafka_broker.bootstrap_servers)
@@ -116,6 +117,18 @@ async def until(condition: Callable[[], object], seconds: float = 30) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds:g} s"
         await asyncio.sleep(0.01)
+
+
+async def joined(client: ChatClient, since: str | None = None) -> Frame:
+    """Join the lobby, as soon as the replica has read the log."""
+    frame = {"type": "join", "room": "lobby"} | ({"since": since} if since else {})
+    async with asyncio.timeout(30):
+        while True:
+            await client.say(**frame)
+            answer = await client.hear("joined", "error")
+            if answer["type"] == "joined":
+                return answer
+            await asyncio.sleep(0.05)
 
 
 @dataclass

@@ -1,0 +1,155 @@
+"""docs/protocol.md says what the service does."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chat_client import ChatClient, Frame
+from conftest import ROOT, Replica
+
+from chat import protocol
+from chat.protocol import CloseCode, ErrorCode
+from chat.settings import Settings
+
+DOCUMENT = (ROOT / "docs" / "protocol.md").read_text()
+FIRST, AGAIN = re.findall(r"^```\n(.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)
+
+
+def table(heading: str) -> list[list[str]]:
+    """The rows of the table below a heading, each a list of its cells."""
+    section = DOCUMENT.split(f"## {heading}\n")[1]
+    rows = re.findall(r"^\|(.*)\|$", section.split("\n## ")[0], re.MULTILINE)
+    return [[cell.strip() for cell in row.split("|")] for row in rows[2:]]
+
+
+class Script:
+    """Plays an example: says what → says, and compares what comes with what ← says."""
+
+    def __init__(self) -> None:
+        self.positions: dict[str, str] = {}
+
+    async def play(self, client: ChatClient, lines: str) -> None:
+        for line in lines.splitlines():
+            frame = json.loads(line[2:])
+            if line.startswith("→"):
+                known = self.positions.get(frame.get("since", ""))
+                await client.say(**(frame | {"since": known} if known else frame))
+            else:
+                self.compare(await client.hear(frame["type"]), frame)
+
+    def compare(self, came: Frame, written: Frame) -> None:
+        assert came.keys() == written.keys()
+        for field, value in written.items():
+            if field in ("id", "position"):
+                assert self.positions.setdefault(value, came[field]) == came[field]
+            elif field == "ts":
+                assert isinstance(came[field], int)
+            elif field == "messages":
+                assert len(came[field]) == len(value)
+                for one, other in zip(came[field], value, strict=True):
+                    self.compare(one, other)
+            else:
+                assert came[field] == value
+
+
+async def test_the_examples_are_what_is_said(replica: Replica) -> None:
+    server = await replica(CHAT_REPLICA="chat-7d9f", CHAT_RATE="20", CHAT_BURST="100")
+    script = Script()
+    async with ChatClient(server.port, user=None) as ada:
+        await script.play(ada, FIRST)
+    async with ChatClient(server.port, "bob") as bob:
+        await bob.join("lobby")
+        await bob.send("lobby", "You missed this", cid="77")
+    async with ChatClient(server.port, "ada") as ada:
+        await script.play(ada, AGAIN)
+
+
+def test_every_setting_is_in_the_table_with_its_default_and_meaning() -> None:
+    def written(default: Any) -> str:
+        if isinstance(default, bool):
+            return str(default).lower()
+        return f"{default:g}" if isinstance(default, float) else str(default or "")
+
+    def quoted(text: str) -> str:
+        return f"`{text}`" if text else ""
+
+    assert table("Running it") == [
+        [
+            quoted(item.metadata["variable"]),
+            quoted(written(item.default)),
+            item.metadata["meaning"],
+        ]
+        for item in fields(Settings)
+    ]
+
+
+def test_every_error_code_is_in_the_table() -> None:
+    assert [row[0] for row in table("Errors")] == [f"`{code}`" for code in ErrorCode]
+
+
+def test_every_close_code_that_says_something_is_in_the_table() -> None:
+    said = {int(row[0]) for row in table("When the connection cannot go on")}
+    assert said == set(CloseCode) - {CloseCode.NORMAL, CloseCode.INTERNAL}
+
+
+@pytest.mark.parametrize(
+    ("heading", "structs"),
+    [
+        ("What a client says", protocol.ClientFrame),
+        ("What the server says", protocol.ServerFrame),
+    ],
+)
+def test_every_frame_is_in_a_table_with_its_fields(heading: str, structs: Any) -> None:
+    documented = {row[0].strip("`"): re.findall(r"`(\w+)`", row[1]) for row in table(heading)}
+    assert documented == {
+        struct.__struct_config__.tag: list(struct.__struct_fields__) for struct in structs.__args__
+    }
+
+
+def test_the_page_needs_nothing_from_elsewhere() -> None:
+    web = ROOT / "chat" / "web"
+    for path in web.iterdir():
+        text = path.read_text().replace("http://www.w3.org/2000/svg", "")
+        assert not re.search(r"https?://|innerHTML|insertAdjacentHTML|\bstyle=|\bon\w+=", text)
+    assert "<script>" not in (web / "index.html").read_text()
+
+
+def test_imports_point_one_way() -> None:
+    """server → client → hub → room → protocol, relays beside them: nobody knows who uses it."""
+    allowed = {
+        "protocol": set(),
+        "metrics": set(),
+        "settings": set(),
+        "relay.base": set(),
+        "relay.memory": {"relay.base"},
+        "relay.kafka": {"relay.base"},
+        "websocket": {"protocol"},
+        "room": {"protocol"},
+        "hub": {"room", "protocol", "relay.base", "metrics"},
+        "client": {"hub", "protocol", "metrics"},
+        "server": {"client", "hub", "protocol", "websocket", "relay.base", "metrics", "settings"},
+        "__main__": {"server", "settings", "relay.base", "relay.kafka", "relay.memory"},
+    }
+    package = ROOT / "chat"
+    found = {}
+    for path in package.rglob("*.py"):
+        name = ".".join(path.relative_to(package).with_suffix("").parts)
+        if path.name == "__init__.py":
+            continue
+        found[name] = imports(path)
+    assert found.keys() == allowed.keys()
+    for name, imported in found.items():
+        assert imported <= allowed[name], f"{name} imports {imported - allowed[name]}"
+
+
+def imports(path: Path) -> set[str]:
+    text = path.read_text()
+    modules = set(re.findall(r"^from chat\.([\w.]+) import", text, re.MULTILINE))
+    for names in re.findall(r"^from chat import (.*)$", text, re.MULTILINE):
+        modules |= {name.split(" as ")[0].strip() for name in names.split(",")}
+    return modules

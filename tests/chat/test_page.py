@@ -1,0 +1,221 @@
+"""The page, in a real browser, as people use it: by keyboard, on two replicas, across a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from conftest import Process
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+Start = Callable[..., Process]
+Open = Callable[..., Page]
+
+CHROMIUM = "/usr/bin/chromium"
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+PATIENCE_MS = 30_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=PATIENCE_MS)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Open]:
+    """Open a replica's page as somebody. It may log no error and ask nobody else for anything."""
+    pages: list[Page] = []
+    trouble: list[str] = []
+
+    def open_page(replica: Process, name: str = "", **options: object) -> Page:
+        page = browser.new_context(**options).new_page()  # type: ignore[arg-type]
+        page.set_default_timeout(PATIENCE_MS)
+        origin = f"//127.0.0.1:{replica.port}/"
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.on(
+            "console",
+            lambda line: (
+                trouble.append(line.text)
+                # The browser reports a connection that fails; the page goes on.
+                if line.type == "error" and "WebSocket connection" not in line.text
+                else None
+            ),
+        )
+        page.on("request", lambda it: trouble.append(it.url) if origin not in it.url else None)
+        page.goto(f"http:{origin}")
+        if name:
+            page.keyboard.type(name)
+            page.keyboard.press("Enter")
+            connected(page)
+        pages.append(page)
+        return page
+
+    yield open_page
+    for page in pages:
+        page.context.close()
+    assert not trouble
+
+
+def connected(page: Page) -> None:
+    expect(page.get_by_role("status")).to_have_attribute("data-state", "connected")
+
+
+def write(page: Page, text: str) -> None:
+    page.get_by_label("Message", exact=True).fill(text)
+    page.keyboard.press("Enter")
+
+
+def lines(page: Page) -> list[str]:
+    return page.locator("[role=log]:visible li p").all_inner_texts()
+
+
+def shows(page: Page, *texts: str) -> None:
+    """The room's messages are these, in this order, and none of them waits."""
+    expect(page.locator("[role=log]:visible li p")).to_have_text(list(texts))
+    expect(page.locator("#pending li")).to_have_count(0)
+
+
+def test_two_people_on_two_replicas_chat(
+    process: Start, kafka: dict[str, str], open_page: Open
+) -> None:
+    one = process(kafka, CHAT_REPLICA="chat-one")
+    other = process(kafka, CHAT_REPLICA="chat-two")
+    ada = open_page(one, "Ada")
+    bob = open_page(other, "Bob", viewport={"width": 390, "height": 760})
+    expect(ada.get_by_role("status")).to_have_text("Connected to chat-one")
+    expect(bob.get_by_role("status")).to_have_text("Connected to chat-two")
+    said = ["Hello!", "<b>not bold</b> & <img src=x>", "two\nlines", "مرحبا 👋"]
+    for page, text in zip((ada, bob, ada, bob), said, strict=True):
+        write(page, text)
+        for each in (ada, bob):
+            expect(each.locator("[role=log] li p").last).to_have_text(text)
+    shows(ada, *said)
+    shows(bob, *said)
+    authors = ada.locator("[role=log] .user").all_inner_texts()
+    assert authors == ["Ada", "Bob", "Ada", "Bob"]
+
+
+def test_a_restart_loses_nothing_and_shows_nothing_twice(
+    process: Start, kafka: dict[str, str], open_page: Open
+) -> None:
+    going, staying = process(kafka), process(kafka)
+    ada, bob = open_page(going, "Ada"), open_page(staying, "Bob")
+    write(ada, "before")
+    shows(bob, "before")
+    going.popen.terminate()
+    assert going.popen.wait(20) == 0
+    expect(ada.get_by_role("status")).to_have_attribute("data-state", "waiting")
+    write(ada, "while away")
+    write(bob, "missed")
+    expect(ada.locator("#pending li")).to_have_count(1)
+    shows(bob, "before", "missed")
+    process(kafka, CHAT_PORT=str(going.port))
+    connected(ada)
+    for page in (ada, bob):
+        shows(page, "before", "missed", "while away")
+
+
+def test_a_killed_replica_is_noticed_and_what_was_missed_is_marked(
+    process: Start, open_page: Open
+) -> None:
+    """An island forgets when it ends: the page must not pretend that nothing was missed."""
+    island = process()
+    ada = open_page(island, "Ada")
+    write(ada, "soon forgotten")
+    shows(ada, "soon forgotten")
+    island.popen.kill()
+    island.popen.wait()
+    process(CHAT_PORT=str(island.port))
+    connected(ada)
+    expect(ada.get_by_text("You were away for longer")).to_be_visible()
+    write(ada, "anew")
+    expect(ada.locator("[role=log] li p")).to_have_text(["anew"])
+
+
+def test_several_rooms_with_what_is_new_in_each(process: Start, open_page: Open) -> None:
+    island = process()
+    ada, bob = open_page(island, "Ada"), open_page(island, "Bob")
+    for page in (ada, bob):
+        page.get_by_label("Join a room").fill("kafka")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", level=2, name="kafka")).to_be_visible()
+    bob.get_by_role("button", name="lobby", exact=True).click()
+    write(ada, "one")
+    write(ada, "two")
+    expect(bob.get_by_role("button", name="kafka 2 new")).to_be_visible()
+    assert bob.title() == "(2) Chat"
+    assert lines(bob) == []
+    bob.get_by_role("button", name="kafka 2 new").click()
+    shows(bob, "one", "two")
+    expect(bob).to_have_title("Chat")
+    bob.get_by_role("button", name="Leave kafka").click()
+    expect(bob.get_by_role("button", name="kafka", exact=True)).to_have_count(0)
+
+
+def test_name_and_rooms_are_there_after_a_reload(process: Start, open_page: Open) -> None:
+    island = process()
+    ada = open_page(island, "Ada")
+    ada.get_by_label("Join a room").fill("kafka")
+    ada.keyboard.press("Enter")
+    write(ada, "still there")
+    shows(ada, "still there")
+    ada.reload()
+    connected(ada)
+    shows(ada, "still there")
+    expect(ada.get_by_role("button", name="Ada")).to_be_visible()
+    expect(ada.get_by_role("button", name="lobby", exact=True)).to_be_visible()
+
+
+def test_a_name_that_is_refused_can_be_given_again(process: Start, open_page: Open) -> None:
+    page = open_page(process())
+    page.keyboard.type("\u202eadmin")
+    page.keyboard.press("Enter")
+    expect(page.locator("#refused")).to_have_text(
+        "A name has no control characters: leave them out."
+    )
+    page.get_by_label("Name").fill("Ada")
+    page.keyboard.press("Enter")
+    connected(page)
+
+
+def test_what_is_refused_stays_and_says_why(process: Start, open_page: Open) -> None:
+    ada = open_page(process(), "Ada")
+    write(ada, "x" * 2001)
+    expect(ada.get_by_role("alert").filter(has_text="2001 characters")).to_be_visible()
+    expect(ada.get_by_label("Message", exact=True)).to_have_value("x" * 2001)
+    write(ada, "\u202edesrever")
+    expect(ada.locator("#pending .failed")).to_contain_text("direction overrides")
+    ada.get_by_role("button", name="Discard").click()
+    write(ada, "fine")
+    shows(ada, "fine")
+
+
+def test_what_is_too_fast_is_sent_a_little_later(process: Start, open_page: Open) -> None:
+    ada = open_page(process(CHAT_RATE="10", CHAT_BURST="5"), "Ada")
+    for number in range(12):
+        write(ada, f"text {number}")
+    shows(ada, *(f"text {number}" for number in range(12)))
+
+
+def test_a_hundred_messages_keep_the_last_in_sight(process: Start, open_page: Open) -> None:
+    island = process()
+    ada, bob = open_page(island, "Ada"), open_page(island, "Bob", color_scheme="dark")
+    for number in range(60):
+        write(ada, f"text {number}")
+    expect(bob.get_by_text("text 59", exact=True)).to_be_in_viewport()
+    # Whoever reads what was before is not torn away from it.
+    bob.locator("#scroll").evaluate("box => { box.scrollTop = 0; }")
+    write(ada, "the end")
+    expect(bob.get_by_text("the end")).to_have_count(1)
+    expect(bob.get_by_text("text 0", exact=True)).to_be_in_viewport()
