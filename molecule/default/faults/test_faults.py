@@ -13,7 +13,7 @@ from typing import Self
 
 import pytest
 from chat_client import Chat, Frame
-from conftest import address, connect, eventually, group, restart_host
+from hosts import address, connect, eventually, group, restart_host
 from websockets.exceptions import WebSocketException
 
 EDGE = address(group("microk8s")[0])

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import requests
 from chat_client import Chat, on_different_replicas
-from conftest import address, group
+from hosts import address, group
 
 EDGE = address(group("microk8s")[0])
 

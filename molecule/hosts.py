@@ -1,0 +1,70 @@
+"""The hosts of the scenario that runs, and how to wait for what they are to do.
+
+The hosts are reached as Ansible reaches them, over SSH with the sandbox's key; tests then look from
+outside (a Kafka client, a WebSocket) wherever the promise is one to the outside.
+"""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import testinfra
+from testinfra.host import Host
+from testinfra.utils.ansible_runner import AnsibleRunner
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).resolve().parent.parent
+SANDBOX = os.environ["SANDBOX"]
+STATE = ROOT / ".cache" / "sandboxes" / SANDBOX
+
+
+def group(name: str) -> list[str]:
+    """The names of an inventory group's hosts, in the inventory's order."""
+    return AnsibleRunner(str(ROOT / "inventory" / "sandbox")).get_hosts(name)
+
+
+def connect(name: str) -> Host:
+    return testinfra.get_host(f"ssh://{name}", ssh_config=str(STATE / "ssh_config"), sudo=True)
+
+
+def address(name: str) -> str:
+    """The IP address under which a host is reached."""
+    shown = subprocess.run(
+        ["ssh", "-G", "-F", STATE / "ssh_config", name], check=True, capture_output=True, text=True
+    ).stdout
+    return next(line.split()[1] for line in shown.splitlines() if line.startswith("hostname "))
+
+
+def restart_host(name: str) -> None:
+    """Power-cycle a host: its services stop, and nobody is there to start them again."""
+    subprocess.run(
+        ["podman", "restart", f"{SANDBOX}-{name}"],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "CONTAINERS_CONF": str(ROOT / "sandbox" / "hosts" / "containers.conf")},
+    )
+
+
+def eventually(check: Callable[[], T], within: float, what: str) -> T:
+    """Return the first truthy result of `check`, asked for `within` seconds; print the time taken.
+
+    A refused connection or a failed assertion counts as "not yet", and as the reason in the end.
+    """
+    began = time.monotonic()
+    last: object = None
+    while time.monotonic() - began < within:
+        try:
+            result = check()
+        except (AssertionError, OSError) as problem:
+            last = problem
+        else:
+            if result:
+                print(f"{what}: after {time.monotonic() - began:.1f} s")
+                return result
+            last = result
+        time.sleep(0.2)
+    raise AssertionError(f"{what}: not within {within} s; last seen: {last!r}")
