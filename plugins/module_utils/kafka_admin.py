@@ -53,4 +53,4 @@ def connected(module: AnsibleModule) -> Iterator[KafkaAdminClient]:
         try:
             yield admin
         except KafkaError as error:
-            module.fail_json(msg=f"Kafka at {', '.join(servers)} refused: {error}")
+            module.fail_json(msg=f"Kafka at {', '.join(servers)} answered: {error}")

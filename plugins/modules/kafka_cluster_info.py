@@ -90,6 +90,7 @@ offline:
 """
 
 import contextlib
+import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -97,6 +98,7 @@ from ansible.module_utils.kafka_admin import CONNECTION_OPTIONS, connected
 
 with contextlib.suppress(ImportError):  # `connected` says so.
     from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+    from kafka.errors import KafkaError
 
 
 def describe(admin: KafkaAdminClient) -> dict[str, Any]:
@@ -138,11 +140,23 @@ def min_insync_replicas(admin: KafkaAdminClient, topics: list[str]) -> dict[str,
     return {topic: int(settings[topic][setting]["value"]) for topic in topics}
 
 
+def describe_within(seconds: float, admin: KafkaAdminClient) -> dict[str, Any]:
+    """Describe the cluster, and again when the broker asked is the one that has just gone."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return describe(admin)
+        except KafkaError as error:
+            if not error.retriable or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=CONNECTION_OPTIONS, supports_check_mode=True)
     with connected(module) as admin:
-        cluster = describe(admin)
+        cluster = describe_within(module.params["timeout"], admin)
     module.exit_json(changed=False, **cluster)
 
 

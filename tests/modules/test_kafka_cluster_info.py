@@ -3,6 +3,8 @@
 import uuid
 
 import pytest
+from kafka.admin import KafkaAdminClient
+from kafka.errors import KafkaConnectionError
 
 
 @pytest.fixture
@@ -44,3 +46,17 @@ def test_without_a_broker_it_says_where_it_looked(run_module):
     answer = run_module("kafka_cluster_info", bootstrap_servers=["127.0.0.1:1"], timeout=1)
     assert answer["failed"]
     assert answer["msg"].startswith("No Kafka broker answered at 127.0.0.1:1 within 1 s")
+
+
+def test_a_broker_that_has_just_gone_is_asked_no_more(cluster, monkeypatch):
+    """Metadata names a dead broker until its session ends, and any broker may be asked."""
+    describe_cluster = KafkaAdminClient.describe_cluster
+    outcomes = iter([KafkaConnectionError("gone"), None])
+
+    def describe(admin):
+        if error := next(outcomes):
+            raise error
+        return describe_cluster(admin)
+
+    monkeypatch.setattr(KafkaAdminClient, "describe_cluster", describe)
+    assert cluster()["controller"] == 0

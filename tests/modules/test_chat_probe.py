@@ -1,0 +1,144 @@
+"""chat_probe tells a chat that works from one that only looks like it."""
+
+import http
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+
+import pytest
+from websockets.sync.server import serve
+
+
+@pytest.fixture
+def chat():
+    """A chat service of one replica, in a process of its own; gives the page's address."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "chat"],
+        env={**os.environ, "CHAT_PORT": "0", "CHAT_INTERNAL_PORT": "0", "CHAT_REPLICA": "alone"},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        ports = (re.search(r"page on port (\d+)", line) for line in process.stderr)
+        port = next(match[1] for match in ports if match)
+        yield f"http://127.0.0.1:{port}/"
+        process.terminate()
+
+
+class Replicas:
+    """As many replicas as named, behind one address that leads to one after the other.
+
+    They say what chat replicas say. `shared` is whether a message reaches the members elsewhere.
+    """
+
+    def __init__(self, *names, shared=True, cookie=None):
+        self.shared = shared
+        self._cookie = cookie
+        self._names = itertools.cycle(names)
+        self._members = []
+        self._ids = itertools.count()
+        self._lock = threading.Lock()
+        self._server = serve(self._talk, "127.0.0.1", 0, process_response=self._stick)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.socket.getsockname()[1]}/"
+
+    def close(self):
+        self._server.shutdown()
+
+    def _stick(self, connection, request, response):
+        with self._lock:
+            connection.replica = request.headers.get("Cookie", "").partition("=")[2]
+            if not connection.replica:
+                connection.replica = next(self._names)
+                if self._cookie:
+                    response.headers["Set-Cookie"] = f"{self._cookie}={connection.replica}; Path=/"
+        return response
+
+    def _talk(self, connection):
+        for frame in map(json.loads, connection):
+            if frame["type"] == "hello":
+                self._say(connection, type="welcome", replica=connection.replica)
+            elif frame["type"] == "join":
+                self._members.append(connection)
+                self._say(connection, type="joined", room=frame["room"])
+            elif frame["type"] == "send":
+                with self._lock:
+                    for member in self._members:
+                        if self.shared or member.replica == connection.replica:
+                            self._say(member, type="message", id=str(next(self._ids) // 2))
+
+    @staticmethod
+    def _say(connection, **frame):
+        connection.send(json.dumps(frame))
+
+
+@pytest.fixture
+def replicas():
+    """Make stand-ins for several replicas; see Replicas."""
+    made = []
+
+    def make(*names, **options):
+        made.append(Replicas(*names, **options))
+        return made[-1].url
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def test_two_clients_of_the_real_service_see_the_same_messages(run_module, chat):
+    answer = run_module("chat_probe", url=chat, replicas=1, messages=5)
+    assert answer["replicas"] == ["alone", "alone"]
+    assert answer["messages"] == 10
+    assert 0 < answer["milliseconds"]["median"] <= answer["milliseconds"]["longest"]
+    assert answer["cookie"] is None
+    assert answer["sticky"] is None
+
+
+def test_one_replica_is_not_two(run_module, chat):
+    answer = run_module("chat_probe", url=chat, timeout=2)
+    assert "led" in answer["msg"]
+    assert "to alone and none elsewhere: is another replica ready?" in answer["msg"]
+
+
+def test_the_clients_are_on_different_replicas(run_module, replicas):
+    answer = run_module("chat_probe", url=replicas("one", "one", "two"))
+    assert answer["replicas"] == ["one", "two"]
+
+
+def test_a_cookie_that_leads_back_is_sticky(run_module, replicas):
+    answer = run_module("chat_probe", url=replicas("one", "two", cookie="affinity"))
+    assert answer["cookie"] == "affinity"
+    assert answer["sticky"] is True
+
+
+def test_replicas_that_do_not_share_are_found_out(run_module, replicas):
+    answer = run_module("chat_probe", url=replicas("one", "two", shared=False), timeout=2)
+    assert answer["msg"] == "two sent no 'message' in time"
+
+
+def test_a_service_that_is_not_there_is_named(run_module):
+    answer = run_module("chat_probe", url="http://127.0.0.1:1/", timeout=1)
+    assert answer["msg"] == "ws://127.0.0.1:1/ws lets nobody in: [Errno 111] Connection refused"
+
+
+def test_a_service_that_refuses_is_quoted(run_module):
+    def refuse(connection, _request):
+        return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "")
+
+    with serve(lambda _: None, "127.0.0.1", 0, process_request=refuse) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = server.socket.getsockname()[1]
+        answer = run_module("chat_probe", url=f"http://127.0.0.1:{port}/", timeout=1)
+        server.shutdown()
+    assert "lets nobody in: server rejected WebSocket connection: HTTP 503" in answer["msg"]
+
+
+def test_an_address_that_is_none_is_refused(run_module):
+    answer = run_module("chat_probe", url="host1")
+    assert (
+        answer["msg"] == "url='host1': give the address of the page, http://HOST/ or https://HOST/"
+    )
