@@ -16,7 +16,7 @@ import time
 
 from microk8s import arguments, certificates, kubernetes, paths, services
 from microk8s.network import CONTROL_PLANE
-from microk8s.paths import ARGS, BACKEND, CERTS, CREDENTIALS, LOCKS, SNAP, WORKER
+from microk8s.paths import ARGS, BACKEND, CERTS, CREDENTIALS, LOCKS, WORKER
 
 TOKENS = CREDENTIALS / "cluster-tokens.txt"
 PERSISTENT = CREDENTIALS / "persistent-cluster-token"
@@ -111,6 +111,7 @@ def join(url: str, worker: bool, verify: bool = True) -> None:
 
     services.stop("kubelite", "k8s-dqlite")
     (CERTS / "ca.remote.crt").write_text(answer["ca"])
+    shutil.copyfile(ARGS / "kubelet", ARGS / "kubelet.backup")
     (ARGS / "kubelet").write_text(answer["kubelet_args"])
     arguments.change(
         "kubelet",
@@ -152,8 +153,8 @@ def leave() -> None:
         file.unlink(missing_ok=True)
     print("Generating new cluster certificates.")
     shutil.rmtree(BACKEND, ignore_errors=True)
-    for daemon in ("kubelet", "kube-proxy"):
-        shutil.copyfile(SNAP / "default-args" / daemon, ARGS / daemon)
+    # The real one goes back to the default flags; some machines need those that were given.
+    shutil.copyfile(ARGS / "kubelet.backup", ARGS / "kubelet")
     certificates.make_all()
     services.start("k8s-dqlite", "kubelite")
     print("Waiting for node to start.")

@@ -1,0 +1,159 @@
+"""The contract of `snap`: what community.general.snap and people read."""
+
+import re
+
+import pytest
+from ansible_collections.community.general.plugins.modules.snap import Snap
+from conftest import COMMON, configure, install, microk8s, until
+from testinfra.host import Host
+
+CLASSIC = "published using classic confinement"
+
+
+def notes(host: Host) -> list[str]:
+    """As the module reads them, with its own expression."""
+    line = host.check_output("snap list microk8s").splitlines()[1]
+    return Snap._Snap__disable_re.match(line)["notes"].split(",")
+
+
+def tracked(host: Host) -> dict[str, str]:
+    lines = host.check_output("snap list").splitlines()[1:]
+    return {m["name"]: m["channel"] for m in map(Snap._Snap__list_re.match, lines)}
+
+
+def test_a_host_without_snaps_says_so_and_that_is_no_error(bare: Host) -> None:
+    """snapd cmd/snap/cmd_list.go: on stderr, exit code 0, and nothing to parse on stdout."""
+    result = bare.run("snap list")
+    assert (result.rc, result.stdout) == (0, "")
+    assert result.stderr.startswith("No snaps are installed yet.")
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("install microk8s --channel=1.36/stable", CLASSIC),
+        ("install microk8s --classic --channel=9.99/stable", "is not available on 9.99/stable"),
+        ("install microk8s --classic --channel=1.36/brave", "invalid risk in channel name"),
+        ("install no-such-snap", 'snap "no-such-snap" not found'),
+        ("refresh microk8s", 'snap "microk8s" is not installed'),
+        ("restart microk8s", 'snap "microk8s" is not installed'),
+        ("info no-such-snap", "no valid snaps given"),
+    ],
+)
+def test_what_cannot_be_is_refused(bare: Host, command: str, says: str) -> None:
+    """snapd cmd/snap: `error: …` on stderr, exit code 1; the module matches the classic one."""
+    result = bare.run(f"snap {command}")
+    assert (result.rc, result.stdout) == (1, "")
+    assert says in result.stderr
+    assert "error: " in result.stderr
+
+
+def test_only_root_installs(bare: Host) -> None:
+    """snapd client: `error: access denied (try with sudo)`."""
+    with bare.sudo("nobody"):
+        result = bare.run("snap install microk8s --classic")
+    assert (result.rc, result.stderr) == (1, "error: access denied (try with sudo)\n")
+
+
+@pytest.mark.parametrize(
+    ("configuration", "says"),
+    [
+        ("version: [", "could not parse configuration"),
+        ("addons: [{name: dns}]", 'could not parse config file version ""'),
+        ("version: 9.0.0", "config file version is 9.0.0 but the maximum version supported is"),
+        ("version: 0.0.1", "config file version is 0.0.1 but the minimum version required is"),
+    ],
+    ids=["not YAML", "no version", "too new", "too old"],
+)
+def test_a_bad_launch_configuration_fails_the_installation(
+    bare: Host, configuration: str, says: str
+) -> None:
+    """mk snap/hooks/install and ag pkg/k8sinit/schema.go: a user error, and nothing is left."""
+    configure(bare, configuration)
+    result = install(bare)
+    bare.check_output(f"rm {COMMON}/.microk8s.yaml")
+    assert result.rc == 1
+    assert 'Run install hook of "microk8s" snap if present' in result.stderr
+    assert says in result.stderr
+    assert bare.check_output("snap list") == ""
+    assert not bare.file("/snap/bin/microk8s").exists
+    assert not bare.file("/var/snap/microk8s/current").exists
+    assert not bare.run("ls /etc/systemd/system/snap.microk8s.*").stdout
+
+
+def test_the_module_reads_name_channel_and_notes(node: Host) -> None:
+    """community.general plugins/modules/snap.py: its regular expressions, on our columns."""
+    assert tracked(node) == {"microk8s": "1.36/stable"}
+    assert notes(node) == ["classic"]
+    header, line = node.check_output("snap list").splitlines()
+    assert header.split() == ["Name", "Version", "Rev", "Tracking", "Publisher", "Notes"]
+    assert re.match(r"microk8s +v1\.36\.\d+ +\d+ +1\.36/stable +canonical\*\* +classic$", line)
+
+
+def test_installing_again_changes_nothing(node: Host) -> None:
+    """snapd cmd/snap/cmd_snap_op.go: says so on stderr, exit code 0."""
+    result = install(node)
+    assert (result.rc, result.stdout) == (0, "")
+    assert "is already installed, see 'snap help refresh'" in result.stderr
+
+
+def test_a_hold_shows_in_the_notes_until_it_is_lifted(node: Host) -> None:
+    """snapd cmd/snap/notes.go: `held` after `classic`; a duration comes after `=` only."""
+    said = node.check_output("snap refresh --hold microk8s")
+    assert said == 'General refreshes of "microk8s" held indefinitely'
+    assert notes(node) == ["classic", "held"]
+    node.check_output("snap refresh --hold=72h microk8s")
+    assert notes(node) == ["classic", "held"]
+    node.check_output("snap refresh --unhold microk8s")
+    assert notes(node) == ["classic"]
+
+
+def test_a_refresh_follows_another_channel(node: Host) -> None:
+    """snapd cmd/snap/cmd_snap_op.go; the module calls it when the tracked channel differs."""
+    assert "refreshed" in node.check_output("snap refresh microk8s --channel=1.36/candidate")
+    assert tracked(node) == {"microk8s": "1.36/candidate"}
+    node.check_output("snap refresh microk8s --channel=1.36")
+    assert tracked(node) == {"microk8s": "1.36/stable"}
+    again = node.run("snap refresh microk8s")
+    assert (again.rc, again.stderr) == (0, 'snap "microk8s" has no updates available\n')
+
+
+def test_a_service_can_be_restarted_by_name(node: Host) -> None:
+    """snapd cmd/snap/cmd_services.go and its unit names, snap.SNAP.APP.service."""
+    unit = "systemctl show --property MainPID --value snap.microk8s.daemon-cluster-agent"
+    before = node.check_output(unit)
+    said = node.check_output("snap restart microk8s.daemon-cluster-agent")
+    assert said == "Restarted."
+    assert node.check_output(unit) != before
+    rows = [line.split() for line in node.check_output("snap services microk8s").splitlines()]
+    assert rows[0] == ["Service", "Startup", "Current", "Notes"]
+    assert ["microk8s.daemon-kubelite", "enabled", "active", "-"] in rows
+    refused = node.run("snap restart microk8s.daemon-nothing")
+    assert (refused.rc, refused.stderr) == (
+        1,
+        'error: snap "microk8s" has no service "daemon-nothing"\n',
+    )
+
+
+def test_a_later_launch_configuration_is_set(node: Host) -> None:
+    """mk snap/hooks/configure: `snap set`; ag apply.go: null takes a flag away."""
+    setting = "config=version: 0.1.0\nextraKubeProxyArgs:\n  --v: {}\n"
+    flags = node.file("/var/snap/microk8s/current/args/kube-proxy")
+    node.check_output("snap set microk8s %s", setting.format(1))
+    assert "--v=1\n" in flags.content_string
+    node.check_output("snap set microk8s %s", setting.format("null"))
+    assert "--v" not in flags.content_string
+    assert node.check_output("snap get microk8s config") == setting[7:].format("null").strip()
+    until(lambda: microk8s(node, "status").rc == 0, "the node is not ready again")
+
+
+def test_removing_leaves_nothing_behind(bare: Host) -> None:
+    """snapd `snap remove`: services, links and data."""
+    configure(bare, {"version": "0.1.0", "extraKubeletArgs": {"--fail-cgroupv1": "false"}})
+    assert "installed" in install(bare).stdout
+    assert microk8s(bare, "status --wait-ready --timeout 60").rc == 0
+    assert bare.check_output("snap remove microk8s --purge") == "microk8s removed"
+    assert not bare.file("/var/snap/microk8s").exists
+    assert not bare.file("/snap/bin/microk8s").exists
+    assert not bare.run("pgrep -x 'kubelet|containerd.*'").stdout
+    assert not bare.run("grep /var/snap/microk8s /proc/mounts").stdout
