@@ -153,9 +153,8 @@ def pytest_runtest_makereport(
             host = getattr(item, "funcargs", {}).get(name)
             if host is not None:
                 # Without what Kubernetes says when nothing is wrong.
+                noise = " I[0-9]{4} |level=info|Flag --|Skipping API"
                 read = "journalctl --no-pager --lines 500 --unit 'snap.microk8s.*'"
-                journal = host.run(
-                    f"{read} | grep -vE ' I[0-9]{{4}} |level=info|Flag --|Skipping API' | tail -n 40"
-                )
+                journal = host.run(f"{read} | grep -vE '{noise}' | tail -n 40")
                 report.sections.append((f"journal of {name}, the end", journal.stdout))
     return report
