@@ -1,0 +1,136 @@
+#!/usr/bin/python
+"""Ansible module kafka_probe: see DOCUMENTATION."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: kafka_probe
+short_description: Write one message to a topic, and read it back
+description:
+  - >-
+    Proves that a Kafka cluster takes messages and gives them back. The message is written with
+    acks=all and read from where Kafka says that it is. It stays in the topic.
+options:
+  bootstrap_servers:
+    description: Brokers to ask first, as C(HOST:PORT). All brokers must be reachable.
+    type: list
+    elements: str
+    required: true
+  topic:
+    description: A topic that exists.
+    type: str
+    required: true
+  text:
+    description: The message.
+    type: str
+    default: Hello, World
+  timeout:
+    description: Seconds for connecting, and again for writing and for reading.
+    type: int
+    default: 30
+requirements:
+  - kafka-python >= 3.0
+attributes:
+  check_mode:
+    description: Writes nothing, and says nothing either.
+    support: none
+author:
+  - baremetal-chat
+"""
+
+EXAMPLES = r"""
+- name: Say hello to Kafka
+  kafka_probe:
+    bootstrap_servers: [192.0.2.11:9092]
+    topic: TutorialTopic
+  delegate_to: localhost
+"""
+
+RETURN = r"""
+text:
+  description: What was read.
+  returned: success
+  type: str
+  sample: Hello, World
+partition:
+  description: The partition that took it.
+  returned: success
+  type: int
+  sample: 0
+offset:
+  description: Its place there.
+  returned: success
+  type: int
+  sample: 41
+milliseconds:
+  description: From writing to having read it, connecting not included.
+  returned: success
+  type: float
+  sample: 11.2
+"""
+
+import contextlib
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.kafka_admin import CONNECTION_OPTIONS, connected
+
+with contextlib.suppress(ImportError):  # `connected` says so.
+    from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+
+
+class ProbeError(Exception):
+    """Kafka does not do what it is for; the text says what it did instead."""
+
+
+def round_trip(bootstrap_servers: list[str], topic: str, text: str, timeout: int) -> dict[str, Any]:
+    """What RETURN promises. Raises ProbeError, or KafkaError."""
+    with (
+        contextlib.closing(KafkaProducer(bootstrap_servers=bootstrap_servers, acks="all")) as to,
+        contextlib.closing(KafkaConsumer(bootstrap_servers=bootstrap_servers)) as back,
+    ):
+        started = time.monotonic()
+        written = to.send(topic, text.encode()).get(timeout)
+        place = TopicPartition(topic, written.partition)
+        back.assign([place])
+        back.seek(place, written.offset)
+        records = back.poll(timeout_ms=timeout * 1000).get(place)
+        if not records or records[0].value != text.encode():
+            raise ProbeError(
+                f"partition {topic}-{written.partition} took the message at {written.offset} and"
+                f" gave back {records[0].value if records else 'nothing'} from there"
+            )
+        milliseconds = (time.monotonic() - started) * 1000
+    return {
+        "text": records[0].value.decode(),
+        "partition": written.partition,
+        "offset": written.offset,
+        "milliseconds": round(milliseconds, 1),
+    }
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec=CONNECTION_OPTIONS
+        | {
+            "topic": {"type": "str", "required": True},
+            "text": {"type": "str", "default": "Hello, World"},
+        },
+    )
+    with connected(module) as admin:
+        try:
+            if module.params["topic"] not in admin.list_topics():
+                raise ProbeError(f"topic {module.params['topic']} does not exist")
+            seen = round_trip(**module.params)
+        except ProbeError as error:
+            module.fail_json(
+                msg=f"Kafka at {', '.join(module.params['bootstrap_servers'])}: {error}"
+            )
+    module.exit_json(changed=False, **seen)
+
+
+if __name__ == "__main__":
+    main()
