@@ -20,12 +20,19 @@ import contextlib
 import functools
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import KafkaConnectionError, KafkaError, LogTruncationError
+from kafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    LogTruncationError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 
 from chat.relay.base import Batch, Entry, Listener, Record, Relay, UnavailableError, partition_of
 
@@ -62,9 +69,7 @@ class Topic(NamedTuple):
 
 
 class KafkaRelay(Relay):
-    """`rewind`: records of each partition to begin back from its end. `in_flight`: appends that may
-    be open.
-    """
+    """`rewind`: where to begin, in records before a partition's end. `in_flight`: open appends."""
 
     def __init__(
         self,
@@ -94,6 +99,7 @@ class KafkaRelay(Relay):
         self._reachable = False
         self._producer: KafkaProducer | None = None
         self._failed: KafkaProducer | None = None
+        self._noted = (False, "")
         # The reader's place: the log it reads, and the next offset of each partition.
         self._reading: Topic | None = None
         self._next: dict[int, int] = {}
@@ -169,9 +175,11 @@ class KafkaRelay(Relay):
         await asyncio.to_thread(self._close, seconds)
 
     def _close(self, seconds: float) -> None:
-        for thread in self._threads:
-            thread.join(seconds)
+        deadline = time.monotonic() + seconds
         self._replace_producer(None, seconds)
+        for thread in self._threads:
+            # One that waits for a broker that does not answer ends with the process.
+            thread.join(max(deadline - time.monotonic(), 2 * POLL_MS / 1000))
 
     # The watcher's thread.
 
@@ -186,36 +194,35 @@ class KafkaRelay(Relay):
                         bootstrap_timeout_ms=ANSWER_MS,
                     )
                 topic = self._look(admin)
-                if topic is not None and self._needs_producer(topic):
+                if self._needs_producer(topic):
                     self._replace_producer(self._new_producer())
-                self._note(topic)
+                self._found = topic
+                self._note(True, f"topic {self._topic} has {topic.partitions} partitions")
+            except UnknownTopicOrPartitionError:
+                self._note(False, f"there is no topic {self._topic}: create it")
             except KafkaError as error:
-                self._note(None, _named(error))
+                self._note(False, _named(error))
             self._stopping.wait(WATCH_SECONDS)
         if admin is not None:
             admin.close()
 
-    def _look(self, admin: KafkaAdminClient) -> Topic | None:
-        """Which topic there is now; None if there is none."""
+    def _look(self, admin: KafkaAdminClient) -> Topic:
+        """Which topic there is now; raises `KafkaError` if there is none that can be used."""
         try:
             (described,) = admin.describe_topics([self._topic])
         except KafkaConnectionError:
             # The broker that was asked has just gone; the next attempt asks another one.
             (described,) = admin.describe_topics([self._topic])
-        if described["error_code"] or not described["partitions"]:
-            return None
+        if described["error_code"]:
+            raise for_code(described["error_code"])()
         return Topic(str(described["topic_id"]), len(described["partitions"]))
 
-    def _note(self, topic: Topic | None, error: str = "") -> None:
-        if topic is None:
-            why = error or f"there is no topic {self._topic!r}; create it"
-            log.log(logging.WARNING if self._reachable else logging.DEBUG, "Kafka is away: %s", why)
-            self._reachable = False
-            return
-        if not self._reachable:
-            log.info("Kafka is there: topic %s has %d partitions", self._topic, topic.partitions)
-        self._found = topic
-        self._reachable = True
+    def _note(self, reachable: bool, what: str) -> None:
+        if (reachable, what) != self._noted:
+            level = logging.INFO if reachable else logging.WARNING
+            log.log(level, "Kafka is %s: %s", "there" if reachable else "away", what)
+        self._noted = (reachable, what)
+        self._reachable = reachable
 
     def _needs_producer(self, topic: Topic) -> bool:
         # One that let a record expire may be stuck for good, waiting for a producer id
@@ -246,7 +253,9 @@ class KafkaRelay(Relay):
                     log.warning("Kafka lost records that were read: starting over")
                     self._reading = None
                 except KafkaError as error:
-                    log.warning("reading is interrupted: %s", _named(error))
+                    # Kafka being away is no news here: the watcher has said it.
+                    level = logging.WARNING if self._reachable else logging.DEBUG
+                    log.log(level, "reading is interrupted: %s", _named(error))
             self._stopping.wait(POLL_MS / 1000)
 
     def _read_topic(self, topic: Topic) -> None:

@@ -106,7 +106,6 @@ class Room {
 
   add(message, isNew = true) {
     this.position = message.id;
-    if (message.user === user) this.pending.get(message.cid)?.done();
     if (this.ids.has(message.id)) return;
     this.ids.add(message.id);
     const follow = this === current && atEnd();

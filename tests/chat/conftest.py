@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from chat_client import ChatClient, Frame
+from hypothesis import settings as hypothesis_settings
 from kafka import KafkaAdminClient
 from kafka_broker import KafkaBroker
 
@@ -36,6 +37,10 @@ ENVIRONMENT = {
     "CHAT_RATE": "10000",
     "CHAT_BURST": "10000",
 }
+
+# The same examples each time, and no judgement on how busy the machine is.
+hypothesis_settings.register_profile("chat", deadline=None, derandomize=True)
+hypothesis_settings.load_profile("chat")
 
 Replica = Callable[..., Awaitable[Server]]
 

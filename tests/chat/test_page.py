@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 
 import pytest
 from conftest import Process
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, WebSocketRoute, expect, sync_playwright
 
 Start = Callable[..., Process]
 Open = Callable[..., Page]
@@ -124,6 +125,7 @@ def test_a_restart_loses_nothing_and_shows_nothing_twice(
     connected(ada)
     for page in (ada, bob):
         shows(page, "before", "missed", "while away")
+        expect(page.locator(".gap")).to_have_count(0)
 
 
 def test_a_killed_replica_is_noticed_and_what_was_missed_is_marked(
@@ -141,6 +143,43 @@ def test_a_killed_replica_is_noticed_and_what_was_missed_is_marked(
     expect(ada.get_by_text("You were away for longer")).to_be_visible()
     write(ada, "anew")
     expect(ada.locator("[role=log] li p")).to_have_text(["anew"])
+
+
+def test_what_comes_twice_is_shown_once_and_what_is_unknown_is_ignored(
+    process: Start, open_page: Open
+) -> None:
+    """A server may say more than this page knows, and a message again after a gap."""
+
+    def answer(route: WebSocketRoute, text: str | bytes) -> None:
+        frame = json.loads(text)
+        said = {
+            "type": "message",
+            "room": "lobby",
+            "user": "bob",
+            "text": "hi",
+            "ts": 0,
+            "cid": "c",
+        }
+        if frame["type"] == "hello":
+            welcome = {"type": "welcome", "protocol": 1, "replica": "mock", "limits": {}}
+            say(route, welcome | {"user": frame["user"]})
+        elif frame["type"] == "join":
+            joined = {"type": "joined", "room": "lobby", "recovered": False, "new": "field"}
+            say(route, joined | {"position": "1", "messages": [said | {"id": "1"}]})
+            for known in ({"type": "weather"}, {"type": "constructor"}, said | {"id": "1"}):
+                say(route, known)
+            say(route, said | {"id": "2", "text": "there"})
+
+    def say(route: WebSocketRoute, frame: dict[str, object]) -> None:
+        route.send(json.dumps(frame))
+
+    page = open_page(process())
+    page.route_web_socket("**/ws", lambda route: route.on_message(lambda text: answer(route, text)))
+    page.reload()
+    page.keyboard.type("Ada")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_have_text("Connected to mock")
+    shows(page, "hi", "there")
 
 
 def test_several_rooms_with_what_is_new_in_each(process: Start, open_page: Open) -> None:

@@ -157,6 +157,7 @@ async def test_a_frozen_broker_is_told_to_the_sender_in_time_and_is_survived(
     start: Start, kafka_broker: KafkaBroker
 ) -> None:
     relay, listener = await start()
+    producer = relay._producer
     loop = asyncio.get_running_loop()
     kafka_broker.pause()
     try:
@@ -172,6 +173,8 @@ async def test_a_frozen_broker_is_told_to_the_sender_in_time_and_is_survived(
     finally:
         kafka_broker.resume()
     await until(lambda: relay.up)
+    # A producer that let a record expire may never send again.
+    assert relay._producer is not producer
     await relay.append(record(2))
     await until(lambda: record(2) in listener.records)
     assert len(listener.epochs) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import pytest
@@ -372,6 +373,35 @@ async def test_who_does_not_read_is_sent_away_and_can_resume(replica: Replica) -
             assert joined["recovered"]
             cids = [int(frame["cid"]) for frame in (*seen, *joined["messages"])]
             assert cids == list(range(sent))
+
+
+async def test_who_talks_without_listening_is_not_listened_to_for_a_while(
+    replica: Replica,
+) -> None:
+    """The answers would pile up; so the server reads on when the client does."""
+    server = await replica(CHAT_OUTBOX_BYTES="65536", CHAT_RATE="100000", CHAT_BURST="100000")
+    total = 60_000
+    async with ChatClient(server.port, max_queue=1) as rude:
+
+        async def talk() -> None:
+            for _ in range(total):
+                await rude.ws.send('{"type":"?"}')
+
+        talking = asyncio.create_task(talk())
+        # As far as it gets, until nothing moves any more.
+        before = -1
+        while (now := refusals(server)) != before:
+            before = now
+            await asyncio.sleep(0.3)
+        assert now < total
+        for _ in range(total):
+            assert b"bad_frame" in await rude.ws.recv(decode=False)
+        await talking
+
+
+def refusals(server: Server) -> int:
+    counted = re.search(rb'chat_refusals_total{code="bad_frame"} (\d+)', server.metrics_text())
+    return int(counted[1]) if counted else 0
 
 
 async def test_a_restart_tells_clients_when_to_come_back(replica: Replica) -> None:
