@@ -1,0 +1,211 @@
+"""What the roles apply to a cluster, read before it is applied.
+
+For promises that the sandbox cannot show: its network enforces no policies, and what a container
+may not do is seen by trying alone.
+"""
+
+import json
+import subprocess
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+
+RENDER = Path(__file__).with_name("render.yml")
+
+# What the roles find out on the way.
+KNOWN_LATER = {
+    "chat_kafka_bootstrap_servers": "192.0.2.11:9092,broker.example.org:9093",
+    "__chat_image_reference": "localhost:32000/chat@sha256:0123",
+    "__chat_tag": "0123",
+}
+
+
+class Objects:
+    """The rendered objects of one role."""
+
+    def __init__(self, text):
+        self.all = list(yaml.safe_load_all(text))
+
+    def __getitem__(self, kind):
+        (found,) = [item for item in self.all if item["kind"] == kind]
+        return found
+
+    @property
+    def pod(self):
+        (workload,) = [item for item in self.all if item["kind"] in ("Deployment", "DaemonSet")]
+        return workload["spec"]["template"]["spec"]
+
+
+@pytest.fixture(scope="session")
+def render(tmp_path_factory):
+    """Render a role's objects, with some variables set by the site."""
+
+    def render(role, **variables):
+        destination = tmp_path_factory.mktemp("objects") / "objects.yml"
+        known = KNOWN_LATER | {"role": role, "destination": str(destination)} | variables
+        done = subprocess.run(
+            ["ansible-playbook", "-i", "localhost,", RENDER, "-e", json.dumps(known)],
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            pytest.fail(done.stdout + done.stderr, pytrace=False)
+        return Objects(destination.read_text())
+
+    return render
+
+
+@pytest.fixture(scope="session")
+def chat(render):
+    return render("chat")
+
+
+@pytest.fixture(scope="session")
+def traefik(render):
+    return render("traefik")
+
+
+@pytest.fixture(params=["chat", "traefik"])
+def objects(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_kubernetes_knows_every_field(objects):
+    known = [item for item in objects.all if not item["apiVersion"].startswith("traefik.io/")]
+    assert known
+    for item in known:
+        kubernetes_validate.validate(item, "1.36", strict=True)
+
+
+def test_containers_have_no_privileges(objects):
+    assert objects.pod["securityContext"]["runAsNonRoot"] is True
+    assert objects.pod["securityContext"]["runAsUser"] >= 10000
+    assert objects.pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in objects.pod["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+
+
+def test_memory_is_bounded_and_the_processor_is_not(objects):
+    for container in objects.pod["containers"]:
+        assert container["resources"]["limits"].keys() == {"memory"}
+        assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+
+
+def test_no_service_of_the_cluster_gets_into_the_environment(objects):
+    assert objects.pod["enableServiceLinks"] is False
+
+
+def test_the_chat_cannot_ask_the_api_server(chat):
+    assert chat.pod["automountServiceAccountToken"] is False
+    assert chat["ServiceAccount"]["automountServiceAccountToken"] is False
+
+
+def test_only_traefik_connects_to_the_chat(chat):
+    assert chat["NetworkPolicy"]["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert chat["NetworkPolicy"]["spec"]["ingress"] == [
+        {
+            "from": [
+                {
+                    "namespaceSelector": {
+                        "matchLabels": {"kubernetes.io/metadata.name": "traefik"}
+                    },
+                    "podSelector": {"matchLabels": {"app.kubernetes.io/name": "traefik"}},
+                }
+            ],
+            "ports": [{"port": "web", "protocol": "TCP"}],
+        }
+    ]
+
+
+def test_the_chat_connects_to_names_and_brokers_alone(chat):
+    dns, by_address, by_name = chat["NetworkPolicy"]["spec"]["egress"]
+    assert dns["ports"] == [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]
+    assert by_address == {
+        "to": [{"ipBlock": {"cidr": "192.0.2.11/32"}}],
+        "ports": [{"port": 9092, "protocol": "TCP"}],
+    }
+    # A policy knows no names: the port is all it can say.
+    assert by_name == {"ports": [{"port": 9093, "protocol": "TCP"}]}
+
+
+def test_without_kafka_the_chat_connects_to_nobody_else(render):
+    chat = render("chat", chat_config={"KAFKA_ENABLED": False}, chat_replicas=1)
+    assert len(chat["NetworkPolicy"]["spec"]["egress"]) == 1
+    assert chat["ConfigMap"]["data"]["KAFKA_ENABLED"] == "false"
+
+
+def test_a_replica_may_take_the_time_it_was_given_to_leave(render):
+    settings = {"CHAT_DRAIN_DELAY_SECONDS": 7, "CHAT_DRAIN_SECONDS": 30}
+    chat = render("chat", chat_config=settings)
+    assert chat.pod["terminationGracePeriodSeconds"] >= 7 + 2 * 30
+
+
+def test_readiness_ends_before_the_replica_stops_taking_clients(chat):
+    (container,) = chat.pod["containers"]
+    probe = container["readinessProbe"]
+    delay = float(chat["ConfigMap"]["data"]["CHAT_DRAIN_DELAY_SECONDS"])
+    assert probe["periodSeconds"] * probe["failureThreshold"] < delay
+
+
+def test_another_environment_is_another_pod(render, chat):
+    def annotations(objects):
+        return objects["Deployment"]["spec"]["template"]["metadata"]["annotations"]
+
+    assert annotations(render("chat", chat_config={"CHAT_RATE": 50})) != annotations(chat)
+    assert annotations(render("chat")) == annotations(chat)
+
+
+def test_other_static_settings_are_other_pods(render, traefik):
+    def annotations(objects):
+        return objects["DaemonSet"]["spec"]["template"]["metadata"]["annotations"]
+
+    assert annotations(render("traefik", traefik_config={"log": {"level": "DEBUG"}})) != (
+        annotations(traefik)
+    )
+
+
+def test_the_chats_route_is_sticky(chat):
+    (route,) = chat["IngressRoute"]["spec"]["routes"]
+    (service,) = route["services"]
+    assert service["name"] == chat["Service"]["metadata"]["name"]
+    assert service["sticky"]["cookie"] == {
+        "name": "chat_affinity",
+        "httpOnly": True,
+        "sameSite": "lax",
+        "path": "/",
+    }
+
+
+def settings(objects):
+    return yaml.safe_load(objects["ConfigMap"]["data"]["traefik.yml"])
+
+
+def test_traefik_shows_its_insides_to_nobody(traefik):
+    assert "api" not in settings(traefik)
+    (container,) = traefik.pod["containers"]
+    published = {p["name"]: p["hostPort"] for p in container["ports"] if "hostPort" in p}
+    assert published == {"web": 80, "websecure": 443}
+    assert {port["targetPort"] for port in traefik["Service"]["spec"]["ports"]} == set(published)
+
+
+def test_traefik_may_read_and_nothing_else(traefik):
+    assert {verb for rule in traefik["ClusterRole"]["rules"] for verb in rule["verbs"]} == {
+        "get",
+        "list",
+        "watch",
+    }
+
+
+def test_a_sites_settings_win_and_null_takes_one_away(render, traefik):
+    assert settings(traefik)["ping"] == {"entryPoint": "traefik"}
+    changed = {"log": {"level": "DEBUG"}, "metrics": None}
+    after = settings(render("traefik", traefik_config=changed))
+    assert after["log"] == {"format": "json", "level": "DEBUG"}
+    assert after["metrics"] is None
+    assert after["ping"] == {"entryPoint": "traefik"}
