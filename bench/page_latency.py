@@ -1,0 +1,86 @@
+"""From Enter on one person's page to the words on another's, on different replicas.
+
+Two pages in one browser are connected to two replicas, so both read the same clock. One notes when
+Enter is pressed, the other when the message is part of its document; the next message is sent when
+the last one was seen. In between are both browsers' event loops, the edge, two replicas and Kafka
+with all its copies. The first ten messages warm everything up and are not counted.
+
+    script/up
+    .venv/bin/python bench/page_latency.py 10.89.0.11
+"""
+
+import argparse
+import statistics
+import sys
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+WARM_UP = 10
+# Chromium in a container or a confined machine has no room for its own sandbox.
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+
+NOTE_ENTER = """
+window.pressed = {};
+document.querySelector("#text").addEventListener("keydown", (event) => {
+  if (event.key === "Enter") pressed[event.target.value] = performance.timeOrigin + performance.now();
+}, {capture: true});
+"""
+NOTE_SEEN = """
+window.seen = {};
+new MutationObserver(() => {
+  const last = [...document.querySelectorAll("[role=log] li p")].at(-1);
+  if (last) seen[last.innerText] ??= performance.timeOrigin + performance.now();
+}).observe(document.querySelector("#logs"), {childList: true, subtree: true, characterData: true});
+"""
+
+
+def open_page(browser: Browser, address: str, name: str) -> tuple[Page, str]:
+    """A page that is connected, and the name of its replica."""
+    page = browser.new_context().new_page()
+    page.goto(f"http://{address}/")
+    page.get_by_label("Name").fill(name)
+    page.keyboard.press("Enter")
+    page.locator("[role=status][data-state=connected]").wait_for()
+    return page, page.get_by_role("status").inner_text().removeprefix("Connected to ")
+
+
+def measure(browser: Browser, address: str, count: int) -> tuple[list[float], list[str]]:
+    """Milliseconds per message, and the two replicas."""
+    ada, here = open_page(browser, address, "Ada")
+    for _ in range(20):
+        bob, there = open_page(browser, address, "Bob")
+        if there != here:
+            break
+        bob.context.close()
+    else:
+        sys.exit(f"{address}: in twenty connections there was only one replica, {here}")
+    ada.evaluate(NOTE_ENTER)
+    bob.evaluate(NOTE_SEEN)
+    taken = []
+    for number in range(WARM_UP + count):
+        text = f"message {number}"
+        ada.locator("#text").fill(text)
+        ada.keyboard.press("Enter")
+        seen = bob.wait_for_function("text => seen[text]", arg=text, polling=5).json_value()
+        taken.append(seen - ada.evaluate("text => pressed[text]", text))
+    return taken[WARM_UP:], [here, there]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("address", help="where Traefik listens, such as 10.89.0.11")
+    parser.add_argument("--count", type=int, default=200, help="messages to measure (200)")
+    options = parser.parse_args()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
+        taken, replicas = measure(browser, options.address, options.count)
+        browser.close()
+    percentiles = statistics.quantiles(taken, n=100)
+    print(
+        f"{len(taken)} messages, {replicas[0]} to {replicas[1]}: median {percentiles[49]:.1f} ms, "
+        f"p99 {percentiles[98]:.1f} ms, longest {max(taken):.1f} ms"
+    )
+
+
+if __name__ == "__main__":
+    main()
