@@ -21,8 +21,8 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
 
 NOTE_ENTER = """
 window.pressed = {};
-document.querySelector("#text").addEventListener("keydown", (event) => {
-  if (event.key === "Enter") pressed[event.target.value] = performance.timeOrigin + performance.now();
+document.querySelector("#text").addEventListener("keydown", ({key, target}) => {
+  if (key === "Enter") pressed[target.value] = performance.timeOrigin + performance.now();
 }, {capture: true});
 """
 NOTE_SEEN = """

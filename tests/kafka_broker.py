@@ -47,8 +47,8 @@ class KafkaBroker:
     def __init__(self, home: Path, directory: Path) -> None:
         self._home = home
         self._directory = directory
-        self._port = _free_port()
-        self._zookeeper_port = _free_port()
+        self._port = free_port()
+        self._zookeeper_port = free_port()
         self._zookeeper: subprocess.Popen[bytes] | None = None
         self._broker: subprocess.Popen[bytes] | None = None
 
@@ -150,7 +150,7 @@ class KafkaBroker:
             )
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

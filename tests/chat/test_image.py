@@ -1,0 +1,96 @@
+"""The image, three times on one machine: replicas that share a room, or islands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
+
+import pytest
+from chat_client import ChatClient
+from conftest import ROOT, joined
+from kafka_broker import free_port
+
+ARTIFACTS = ROOT / ".artifacts"
+Run = Callable[..., list[int]]
+
+
+def podman(*arguments: str) -> str:
+    settings = {"CONTAINERS_CONF": str(ROOT / "sandbox" / "hosts" / "containers.conf")}
+    done = subprocess.run(
+        ["podman", *arguments], env=os.environ | settings, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The image, built as on a site without internet."""
+    pip = tmp_path_factory.mktemp("pip") / "pip.conf"
+    pip.write_text("[global]\nno-index = true\nfind-links = /run/wheels\n")
+    podman("load", "--quiet", "--input", str(ARTIFACTS / "python" / "python.tar"))
+    name = f"localhost/chat-test-{uuid.uuid4().hex[:8]}"
+    wheels = (ARTIFACTS / "wheels").resolve()
+    volumes = [f"--volume={wheels}:/run/wheels:ro", f"--volume={pip}:/etc/pip.conf:ro"]
+    base = "--build-arg=BASE=localhost/python:3.11"
+    podman("build", "--quiet", "--tag", name, base, *volumes, str(ROOT / "chat"))
+    yield name
+    podman("rmi", "--force", name)
+
+
+@pytest.fixture
+def run(image: str) -> Iterator[Run]:
+    """Run three replicas as the cluster does, without rights; returns their ports."""
+    containers: list[str] = []
+
+    def run(**environment: str) -> list[int]:
+        ports = []
+        for _ in range(3):
+            port = free_port()
+            ports.append(port)
+            told = environment | {"CHAT_PORT": str(port), "CHAT_INTERNAL_PORT": "0"}
+            options = [f"--env={name}={value}" for name, value in told.items()]
+            limits = ["--read-only", "--cap-drop=all", "--network=host"]
+            containers.append(podman("run", "--detach", *limits, *options, image))
+        for container in containers:
+            deadline = time.monotonic() + 30
+            while "page on port" not in (log := podman_logs(container)):
+                assert time.monotonic() < deadline, f"it does not listen:\n{log}"
+                time.sleep(0.1)
+        return ports
+
+    yield run
+    podman("rm", "--force", "--time=0", *containers)
+
+
+def podman_logs(container: str) -> str:
+    done = subprocess.run(["podman", "logs", container], capture_output=True, text=True)
+    return done.stdout + done.stderr
+
+
+async def test_three_containers_share_a_room_through_kafka(run: Run, kafka: dict[str, str]) -> None:
+    ports = run(**kafka)
+    async with (
+        ChatClient(ports[0]) as ada,
+        ChatClient(ports[1]) as bob,
+        ChatClient(ports[2]) as eve,
+    ):
+        for client in (ada, bob, eve):
+            await joined(client)
+        await ada.send("lobby", "Hello from the first")
+        for client in (ada, bob, eve):
+            assert await client.texts("lobby", 1) == ["Hello from the first"]
+
+
+async def test_without_kafka_each_container_is_an_island(run: Run) -> None:
+    ports = run(KAFKA_ENABLED="false")
+    async with ChatClient(ports[0]) as ada, ChatClient(ports[1]) as bob:
+        for client in (ada, bob):
+            await joined(client)
+        await ada.send("lobby", "Is anybody there?")
+        await bob.send("lobby", "Nobody told me")
+        assert await bob.texts("lobby", 1) == ["Nobody told me"]
