@@ -73,16 +73,12 @@ def podman_logs(container: str) -> str:
 
 
 async def test_three_containers_share_a_room_through_kafka(run: Run, kafka: dict[str, str]) -> None:
-    ports = run(**kafka)
-    async with (
-        ChatClient(ports[0]) as ada,
-        ChatClient(ports[1]) as bob,
-        ChatClient(ports[2]) as eve,
-    ):
-        for client in (ada, bob, eve):
+    async with AsyncExitStack() as stack:
+        people = [await stack.enter_async_context(ChatClient(port)) for port in run(**kafka)]
+        for client in people:
             await joined(client)
-        await ada.send("lobby", "Hello from the first")
-        for client in (ada, bob, eve):
+        await people[0].send("lobby", "Hello from the first")
+        for client in people:
             assert await client.texts("lobby", 1) == ["Hello from the first"]
 
 
