@@ -6,45 +6,25 @@ file of canonical/microk8s (mk), microk8s-core-addons (ad), microk8s-cluster-age
 
 from __future__ import annotations
 
-import io
-import json
 import subprocess
-import tarfile
-import time
-from collections.abc import Callable, Generator, Iterator
-from pathlib import Path
+from collections.abc import Generator, Iterator
 
 import pytest
-import testinfra
-import yaml
-from testinfra.backend.base import CommandResult
+from standin_hosts import (
+    COMMON,
+    CONFIGURATION,
+    ROOT,
+    TOKEN,
+    Sandbox,
+    configure,
+    image,
+    install,
+    microk8s,
+    rolled_out,
+    until,
+    upload,
+)
 from testinfra.host import Host
-
-ROOT = Path(__file__).parent.parent.parent
-COMMON = "/var/snap/microk8s/common"
-TOKEN = "0123456789abcdef0123456789abcdef"
-# The machine decides about cgroups; version 1 is no reason not to test.
-CONFIGURATION = {
-    "version": "0.1.0",
-    "extraKubeletArgs": {"--fail-cgroupv1": "false"},
-    "addons": [{"name": "dns"}],
-}
-
-
-class Sandbox:
-    """The hosts, and what tests do with any of them."""
-
-    def __init__(self, ssh_config: str) -> None:
-        self.ssh_config = ssh_config
-
-    def host(self, name: str) -> Host:
-        return testinfra.get_host(f"ssh://{name}", ssh_config=self.ssh_config, sudo=True)
-
-    def restart(self, name: str) -> None:
-        """Restart a host and wait until it answers again."""
-        subprocess.run(["podman", "restart", f"standin-{name}"], check=True, capture_output=True)
-        ssh = ["ssh", "-F", self.ssh_config, "-o", "ConnectTimeout=2", name, "true"]
-        until(lambda: subprocess.run(ssh, capture_output=True).returncode == 0, "no SSH")
 
 
 @pytest.fixture(scope="session")
@@ -83,63 +63,6 @@ def node(sandbox: Sandbox) -> Host:
     until(lambda: microk8s(host, "status --addon dns").stdout == "enabled\n", "dns is not enabled")
     rolled_out(host, "kube-system", "coredns")
     return host
-
-
-def configure(host: Host, configuration: object) -> None:
-    text = configuration if isinstance(configuration, str) else yaml.safe_dump(configuration)
-    host.check_output(f"mkdir -p {COMMON}")
-    upload(host, text.encode(), f"{COMMON}/.microk8s.yaml")
-
-
-def install(host: Host) -> CommandResult:
-    return host.run("snap install microk8s --classic --channel=1.36/stable")
-
-
-def microk8s(host: Host, command: str) -> CommandResult:
-    return host.run(f"/snap/bin/microk8s {command}")
-
-
-def kubectl(host: Host, command: str) -> str:
-    return host.check_output(f"/snap/bin/microk8s kubectl {command}").strip()
-
-
-def rolled_out(host: Host, namespace: str, deployment: str) -> None:
-    kubectl(host, f"rollout status deployment/{deployment} -n {namespace} --timeout 60s")
-
-
-def until(condition: Callable[[], object], otherwise: str, seconds: float = 60) -> float:
-    """Wait for the condition; returns the seconds that took."""
-    began = time.monotonic()
-    while not condition():
-        if time.monotonic() - began > seconds:
-            pytest.fail(f"after {seconds} s {otherwise}")
-        time.sleep(0.3)
-    return time.monotonic() - began
-
-
-def upload(host: Host, content: bytes, path: str) -> None:
-    """`path` is root's. (testinfra's own way, through the command line, ends at 100 kB.)"""
-    ssh = ["ssh", "-F", host.backend.ssh_config, host.backend.hostname]
-    subprocess.run([*ssh, f"sudo tee {path} > /dev/null"], input=content, check=True)
-
-
-def image(name: str) -> bytes:
-    """The archive of the pause image under another name."""
-    packed = io.BytesIO()
-    with (
-        tarfile.open(ROOT / ".artifacts/pause/pause.tar") as source,
-        tarfile.open(fileobj=packed, mode="w") as target,
-    ):
-        for member in source:
-            content = source.extractfile(member)
-            data = content.read() if content else b""
-            if member.name == "manifest.json":
-                manifest = json.loads(data)
-                manifest[0]["RepoTags"] = [name]
-                data = json.dumps(manifest).encode()
-                member.size = len(data)
-            target.addfile(member, io.BytesIO(data))
-    return packed.getvalue()
 
 
 @pytest.hookimpl(wrapper=True)

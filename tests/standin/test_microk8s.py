@@ -5,7 +5,8 @@ import re
 
 import pytest
 import yaml
-from conftest import (
+from kubernetes import client, config
+from standin_hosts import (
     CONFIGURATION,
     TOKEN,
     Sandbox,
@@ -18,7 +19,6 @@ from conftest import (
     until,
     upload,
 )
-from kubernetes import client, config
 from testinfra.host import Host
 
 WORKER = "This MicroK8s deployment is acting as a node in a cluster."

@@ -4,7 +4,7 @@ import re
 
 import pytest
 from ansible_collections.community.general.plugins.modules.snap import Snap
-from conftest import COMMON, configure, install, microk8s, until
+from standin_hosts import COMMON, configure, install, microk8s, until
 from testinfra.host import Host
 
 CLASSIC = "published using classic confinement"
