@@ -15,6 +15,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from kafka import KafkaAdminClient
+
 ARTIFACT = Path(__file__).parent.parent / ".artifacts" / "kafka"
 
 # Short-lived JVMs: a quick start matters more than peak speed.
@@ -27,6 +29,8 @@ SETTINGS = {
     "group.initial.rebalance.delay.ms": "0",
     "offsets.topic.num.partitions": "1",
 }
+
+STARTED = "started (kafka.server.KafkaServer)"
 
 
 def unpack(directory: Path) -> Path:
@@ -66,7 +70,7 @@ class KafkaBroker:
         path = self._directory / "broker.out"
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def start(self, timeout: float = 60) -> None:
+    def start(self, timeout: float = 120) -> None:
         """Start the broker (and ZooKeeper, the first time) and return when it serves."""
         if self._zookeeper is None:
             self._zookeeper = self._start_zookeeper()
@@ -86,12 +90,19 @@ class KafkaBroker:
             heap="-Xmx256m",
         )
         deadline = time.monotonic() + timeout
-        while "started (kafka.server.KafkaServer)" not in self.log[written:]:
-            if self._broker.poll() is not None:
-                raise RuntimeError(f"The broker ended instead of starting:\n{self.log[written:]}")
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"No broker after {timeout:.0f} s:\n{self.log[written:]}")
+        while STARTED not in self.log[written:]:
+            self._expect(self._broker.poll() is None, "The broker ended instead of starting")
+            self._expect(time.monotonic() < deadline, f"The broker needs more than {timeout:.0f} s")
             time.sleep(0.05)
+        # It takes connections from now on, and a moment later it also knows the cluster.
+        with KafkaAdminClient(bootstrap_servers=self.bootstrap_servers) as admin:
+            while admin.describe_cluster()["controller_id"] < 0:
+                self._expect(time.monotonic() < deadline, "The broker finds no controller")
+                time.sleep(0.05)
+
+    def _expect(self, condition: bool, otherwise: str) -> None:
+        if not condition:
+            raise RuntimeError(f"{otherwise}. The end of its log:\n{self.log[-3000:]}")
 
     def stop(self) -> None:
         """Stop the broker as an operator would; ZooKeeper goes on."""

@@ -25,21 +25,32 @@ def test_brokers_and_the_controller_are_named(cluster, kafka_broker):
     assert not answer["changed"]
 
 
-def test_nothing_is_in_danger_when_all_replicas_are_in_sync(cluster):
-    answer = cluster()
-    assert (answer["under_replicated"], answer["under_min_isr"], answer["offline"]) == ([], [], [])
+@pytest.fixture
+def topic(run_module, kafka_broker):
+    """Makes a topic with two partitions and gives their names."""
+
+    def topic(**config):
+        name = f"topic-{uuid.uuid4().hex[:8]}"
+        run_module(
+            "kafka_topic",
+            bootstrap_servers=[kafka_broker.bootstrap_servers],
+            name=name,
+            partitions=2,
+            config=config,
+        )
+        return {f"{name}-0", f"{name}-1"}
+
+    return topic
 
 
-def test_a_partition_below_its_minimum_is_named(cluster, run_module, kafka_broker):
-    name = f"topic-{uuid.uuid4().hex[:8]}"
-    run_module(
-        "kafka_topic",
-        bootstrap_servers=[kafka_broker.bootstrap_servers],
-        name=name,
-        partitions=2,
-        config={"min.insync.replicas": 2},
-    )
-    assert {f"{name}-0", f"{name}-1"} <= set(cluster()["under_min_isr"])
+def test_a_partition_with_all_replicas_in_sync_is_not_in_danger(cluster, topic):
+    partitions, answer = topic(), cluster()
+    for danger in ("under_replicated", "under_min_isr", "offline"):
+        assert not partitions & set(answer[danger])
+
+
+def test_a_partition_below_its_minimum_is_named(cluster, topic):
+    assert topic(**{"min.insync.replicas": 2}) <= set(cluster()["under_min_isr"])
 
 
 def test_without_a_broker_it_says_where_it_looked(run_module):
