@@ -163,12 +163,16 @@ def probe(url: str, replicas: int, messages: int, timeout: int) -> dict[str, Any
 
 def first_client(stack: ExitStack, url: str, deadline: float) -> Client:
     """Connect, as soon as the service lets somebody in."""
+    refusal: Exception | None = None
     while True:
         try:
             return stack.enter_context(client(url, "probe-1", deadline))
         except (OSError, WebSocketException) as error:
+            # That our own time ran out says less than what the service answered before.
+            if refusal is None or not isinstance(error, TimeoutError):
+                refusal = error
             if time.monotonic() + PAUSE_SECONDS >= deadline:
-                raise ProbeError(f"{url} lets nobody in: {reason(error)}") from None
+                raise ProbeError(f"{url} lets nobody in: {reason(refusal)}") from None
             time.sleep(PAUSE_SECONDS)
 
 

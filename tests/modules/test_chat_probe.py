@@ -132,7 +132,7 @@ def test_a_service_that_refuses_is_quoted(run_module):
     with serve(lambda _: None, "127.0.0.1", 0, process_request=refuse) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         port = server.socket.getsockname()[1]
-        answer = run_module("chat_probe", url=f"http://127.0.0.1:{port}/", timeout=1)
+        answer = run_module("chat_probe", url=f"http://127.0.0.1:{port}/", timeout=3)
         server.shutdown()
     assert "lets nobody in: server rejected WebSocket connection: HTTP 503" in answer["msg"]
 

@@ -1,10 +1,12 @@
 """The hosts as an operator finds them after `site.yml`."""
 
-import os
-import subprocess
+from pathlib import Path
+from typing import Any
 
 import pytest
-from hosts import ROOT, connect, group
+from hosts import connect, group
+
+from playbooks import run
 
 UNITS = [(name, unit) for unit in ("zookeeper", "kafka") for name in group(unit)] + [
     (name, f"snap.microk8s.daemon-{daemon}")
@@ -38,16 +40,31 @@ def test_the_chat_runs_by_digest_and_without_privileges() -> None:
 
 
 def test_validate_says_what_it_saw() -> None:
-    run = subprocess.run(
-        ["ansible-playbook", "playbooks/validate.yml"],
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_FORCE_COLOR": "false"},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    for line in run.stdout.splitlines():
-        if "msg" in line:
-            print(line.strip())
+    validated = run("playbooks/validate.yml")
+    print(validated.said)
+    assert validated.succeeded
     for seen in ("3 of 3 members serve", "'Hello, World' went into TutorialTopic", "in one order"):
-        assert seen in " ".join(run.stdout.split())
+        assert seen in validated.said
+
+
+REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "a channel that is none": ({"microk8s_channel": "1.36"}, ["microk8s_channel", "1.36/stable"]),
+    "too little memory": ({"microk8s_min_memory_mb": 10**6}, ["microk8s_min_memory_mb", "1000000"]),
+    "ports that clash": ({"traefik_websecure_port": 80}, ["traefik_websecure_port=80"]),
+    "no replica": ({"chat_replicas": 0}, ["chat_replicas=0", "at least 1"]),
+    "islands": ({"chat_config": {"KAFKA_ENABLED": False}}, ["KAFKA_ENABLED=false", "an island"]),
+    "an even ensemble": ({"zookeeper_group": "pair"}, ["'pair' has 2 hosts"]),
+}
+
+
+@pytest.mark.parametrize(("variables", "words"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_cannot_work_is_refused_before_any_layer_is_touched(
+    variables: dict[str, Any], words: list[str], tmp_path: Path
+) -> None:
+    pair = tmp_path / "hosts.yml"
+    pair.write_text("pair: {hosts: {host1: {}, host2: {}}}\n")
+    refused = run("site.yml", variables, str(pair))
+    assert not refused.succeeded
+    for word in words:
+        assert word in refused.said
+    assert set(refused.changed.values()) == {0}

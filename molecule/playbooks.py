@@ -1,0 +1,37 @@
+"""Playbooks as an operator runs them against the scenario's hosts."""
+
+import json
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from typing import Any
+
+from hosts import ROOT
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a playbook ended, and what it said, on one line."""
+
+    succeeded: bool
+    said: str
+    changed: dict[str, int]
+
+
+def run(playbook: str, variables: dict[str, Any] | None = None, *inventories: str) -> Run:
+    """Run a playbook with extra variables and, beside the sandbox's, further inventories."""
+    sources = [f"--inventory={source}" for source in ("inventory/sandbox", *inventories)]
+    done = subprocess.run(
+        ["ansible-playbook", *sources, f"--extra-vars={json.dumps(variables or {})}", playbook],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_FORCE_COLOR": "false"},
+        capture_output=True,
+        text=True,
+    )
+    recap = re.findall(r"^(\S+) +: .* changed=(\d+)", done.stdout, re.MULTILINE)
+    return Run(
+        succeeded=done.returncode == 0,
+        said=" ".join((done.stdout + done.stderr).split()),
+        changed={name: int(count) for name, count in recap},
+    )
