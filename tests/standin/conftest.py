@@ -59,8 +59,10 @@ def node(sandbox: Sandbox) -> Host:
     upload(host, image("localhost/sideloaded:1"), f"{COMMON}/sideload/sideloaded.tar")
     install(host)
     host.check_output("/snap/bin/microk8s status --wait-ready --timeout 60")
-    # What the launch configuration asks for comes after that, and restarts what it changes.
+    # What the launch configuration asks for comes after that, and restarts what it changes: an
+    # add-on is listed as soon as its objects are there, and done when its lock is free.
     until(lambda: microk8s(host, "status --addon dns").stdout == "enabled\n", "dns is not enabled")
+    host.check_output("flock /var/snap/microk8s/current/var/lock/addons.lock true")
     rolled_out(host, "kube-system", "coredns")
     return host
 
