@@ -15,6 +15,8 @@ from typing import Any, Self
 from websockets.sync.client import connect
 
 Frame = dict[str, Any]
+# Connections without a cookie until one is on another replica: the edge alternates.
+MOST_TRIES = 20
 
 
 class Chat:
@@ -106,12 +108,12 @@ def on_different_replicas(host: str, *users: str) -> list[Chat]:
     """A connection per user, no two on the same replica; without a cookie the edge alternates."""
     chats: list[Chat] = []
     for user in users:
-        for _ in range(20):
+        for _ in range(MOST_TRIES):
             chat = Chat(host, user)
             if chat.replica not in {other.replica for other in chats}:
                 chats.append(chat)
                 break
             chat.close()
         else:
-            raise AssertionError(f"in twenty connections {user} had no replica of its own")
+            raise AssertionError(f"in {MOST_TRIES} connections {user} had no replica of its own")
     return chats

@@ -10,7 +10,9 @@ from kafka_clients import bootstrap
 
 EVIDENCE = r"""
 systemctl --no-pager --failed
-journalctl --no-pager --lines 60 --unit zookeeper --unit kafka --unit 'snap.microk8s.*'
+for unit in zookeeper kafka 'snap.microk8s.*'; do
+  journalctl --no-pager --lines 40 --unit "$unit"
+done
 if [ -x /snap/bin/microk8s ]; then
   /snap/bin/microk8s kubectl get pods --all-namespaces --output wide
   /snap/bin/microk8s kubectl get events --all-namespaces --sort-by .lastTimestamp | tail -n 30
@@ -25,8 +27,12 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     report = yield
     if report.failed:
         for name in group("all"):
-            seen = connect(name).run(EVIDENCE)
-            report.sections.append((f"journal of {name}", seen.stdout + seen.stderr))
+            try:
+                seen = connect(name).run(EVIDENCE)
+                journal = seen.stdout + seen.stderr
+            except RuntimeError as gone:
+                journal = f"not reachable: {gone}"
+            report.sections.append((f"journal of {name}", journal))
     return report
 
 

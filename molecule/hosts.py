@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import testinfra
+from kafka.errors import KafkaError
 from testinfra.host import Host
 from testinfra.utils.ansible_runner import AnsibleRunner
 
@@ -52,14 +53,14 @@ def restart_host(name: str) -> None:
 def eventually(check: Callable[[], T], within: float, what: str) -> T:
     """Return the first truthy result of `check`, asked for `within` seconds; print the time taken.
 
-    A refused connection or a failed assertion counts as "not yet", and as the reason in the end.
+    What a host or a broker that is away raises counts as "not yet", and as the reason in the end.
     """
     began = time.monotonic()
     last: object = None
     while time.monotonic() - began < within:
         try:
             result = check()
-        except (AssertionError, OSError) as problem:
+        except (AssertionError, OSError, RuntimeError, KafkaError) as problem:
             last = problem
         else:
             if result:

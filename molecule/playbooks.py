@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hosts import ROOT
@@ -35,3 +36,16 @@ def run(playbook: str, variables: dict[str, Any] | None = None, *inventories: st
         said=" ".join((done.stdout + done.stderr).split()),
         changed={name: int(count) for name, count in recap},
     )
+
+
+def assert_refused(
+    playbook: str, variables: dict[str, Any], words: list[str], folder: Path
+) -> None:
+    """The playbook says these words and changes nothing; `pair` is a group of two hosts."""
+    pair = folder / "hosts.yml"
+    pair.write_text("pair: {hosts: {host1: {}, host2: {}}}\n")
+    refused = run(playbook, variables, str(pair))
+    assert not refused.succeeded
+    for word in words:
+        assert word in refused.said
+    assert set(refused.changed.values()) == {0}

@@ -6,6 +6,7 @@ the first two and refuses a variable that is in one of them only, so that none c
 """
 
 import argparse
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ def load(path: Path) -> dict[str, Any]:
 
 def text(description: str | list[str]) -> str:
     paragraphs = description if isinstance(description, list) else [description]
-    return " ".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    joined = " ".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    return re.sub(r"C\(([^)]*)\)", r"`\1`", joined)
 
 
 def cell(value: Any) -> str:
@@ -66,18 +68,25 @@ def disagreements(role: str, defaults: dict[str, Any], options: dict[str, Any]) 
     return found
 
 
+def rows(name: str, option: dict[str, Any], default: str | None) -> list[str]:
+    """The table's row for a variable, and one for each key of the dictionaries it holds."""
+    if default is None:
+        default = "required" if option.get("required") else "none"
+    meaning = text(option["description"]).replace("|", "\\|")
+    found = [f"| `{name}` | {kind(option)} | {default} | {meaning} |"]
+    for key, inner in option.get("options", {}).items():
+        written = cell(inner["default"]) if "default" in inner else None
+        found += rows(f"{name}[].{key}", inner, written)
+    return found
+
+
 def readme(role: str, spec: dict[str, Any], defaults: dict[str, Any]) -> str:
     lines = [f"# Role `{role}`", "", text(spec["short_description"]), ""]
     for paragraph in spec.get("description", []):
         lines += [text(paragraph), ""]
     lines += ["## Variables", "", "| variable | type | default | meaning |", "|---|---|---|---|"]
     for name, option in sorted(spec.get("options", {}).items()):
-        if name in defaults:
-            default = cell(defaults[name])
-        else:
-            default = "required" if option.get("required") else "none"
-        meaning = text(option["description"]).replace("|", "\\|")
-        lines.append(f"| `{name}` | {kind(option)} | {default} | {meaning} |")
+        lines += rows(name, option, cell(defaults[name]) if name in defaults else None)
     lines += [
         "",
         "Written by `script/role_docs.py` from `meta/argument_specs.yml` and `defaults/main.yml`.",

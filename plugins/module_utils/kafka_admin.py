@@ -32,7 +32,7 @@ def connected(module: AnsibleModule) -> Iterator[KafkaAdminClient]:
     """Give an admin client; end the module with one sentence when Kafka is missing or refuses."""
     if IMPORT_ERROR:
         module.fail_json(
-            msg=missing_required_lib("kafka-python", url="https://pypi.org/project/kafka-python"),
+            msg=missing_required_lib("kafka-python"),
             exception=IMPORT_ERROR,
         )
     # The client's retries are its own affair: what matters is in the exception.

@@ -102,8 +102,6 @@ with contextlib.suppress(ImportError):  # `connected` says so.
 
 Topic = dict[str, Any]
 
-Topic = dict[str, Any]
-
 
 def as_kafka_writes(value: Any) -> str:
     """The string Kafka keeps for a setting: `true` for a YAML boolean, lists joined by commas."""

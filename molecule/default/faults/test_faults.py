@@ -27,13 +27,14 @@ def kubectl(command: str) -> str:
 
 
 def ready_replicas() -> list[str]:
-    """The pods that take clients: ready, and not on their way out."""
+    """The pods, if all of them take clients and none is on its way out; else none."""
     listed = kubectl(
         "get pods --selector app.kubernetes.io/name=chat --output "
         "jsonpath='{range .items[*]}{.metadata.name} {.metadata.deletionTimestamp} "
         '{.status.conditions[?(@.type=="Ready")].status}{"\\n"}{end}\''
     )
-    return [line.split()[0] for line in listed.splitlines() if line.split()[1:] == ["True"]]
+    pods = [line.split() for line in listed.splitlines()]
+    return [name for name, *_ in pods] if all(rest == ["True"] for _, *rest in pods) else []
 
 
 class Conversation:
@@ -43,7 +44,9 @@ class Conversation:
         self.room = f"room-{uuid.uuid4()}"
         self.acknowledged: dict[str, str] = {}
         self.seen: list[Frame] = []
+        self.reader_replicas: list[str] = []
         self._position: str | None = None
+        self._pending = ""
         self._written = threading.Event()
         self._problems: list[BaseException] = []
         self._threads = [
@@ -54,7 +57,7 @@ class Conversation:
     def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
-        eventually(lambda: len(self.acknowledged) > 3, within=30, what="the conversation flows")
+        eventually(lambda: len(self.seen) > 3, within=30, what="the conversation flows")
         return self
 
     def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
@@ -98,17 +101,20 @@ class Conversation:
     def _write(self) -> None:
         with Chat(EDGE, "writer") as chat:
             chat.join(self.room)
-            while not self._written.is_set():
+            while not self._written.is_set() or self._pending:
                 # The same cid until it is acknowledged: a retry is never a second message.
-                text = f"message {len(self.acknowledged)}"
-                self.acknowledged[text] = chat.send(self.room, text, cid=f"{self.room}-{text[8:]}")
+                self._pending = f"message {len(self.acknowledged)}"
+                cid = f"{self.room}-{len(self.acknowledged)}"
+                self.acknowledged[self._pending] = chat.send(self.room, self._pending, cid)
+                self._pending = ""
                 self._written.wait(0.05)
 
     def _read(self) -> None:
         with Chat(EDGE, "reader") as chat:
             joined = chat.join(self.room, since=self._position)
             assert self._position is None or joined["recovered"], "the log was there all the time"
-            while not self._written.is_set() or len(self.seen) < len(self.acknowledged):
+            self.reader_replicas.append(chat.replica)
+            while self._threads[0].is_alive() or len(self.seen) < len(self.acknowledged):
                 self.seen += chat.messages.pop(self.room, [])
                 self._position = chat.positions[self.room]
                 chat.poll(within=0.5)
@@ -121,7 +127,7 @@ def two_replicas() -> None:
 
 def test_a_killed_pod_costs_nobody_a_message() -> None:
     with Conversation() as conversation:
-        victim = ready_replicas()[0]
+        victim = conversation.reader_replicas[-1]
         kubectl(f"delete pod {victim} --grace-period=0 --force --wait=false")
         eventually(
             lambda: len(ready_replicas()) == 2 and victim not in ready_replicas(),
@@ -129,6 +135,7 @@ def test_a_killed_pod_costs_nobody_a_message() -> None:
             what="a new pod took the killed one's place",
         )
         conversation.goes_on(within=60, what="the conversation goes on")
+        assert len(conversation.reader_replicas) > 1, "the reader had to come back"
 
 
 def test_scaling_out_and_back_costs_nobody_a_message() -> None:
@@ -147,6 +154,7 @@ def test_a_rolling_restart_costs_nobody_a_message() -> None:
     with Conversation() as conversation:
         kubectl("rollout restart deployment chat")
         kubectl("rollout status deployment chat --timeout=180s")
+        eventually(lambda: len(ready_replicas()) == 2, within=90, what="the old replicas are gone")
         conversation.goes_on(within=60, what="the conversation goes on")
 
 

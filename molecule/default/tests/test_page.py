@@ -1,0 +1,33 @@
+"""The page through Traefik, in a real browser, for two people on different replicas."""
+
+from chat_client import MOST_TRIES
+from hosts import address, group
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+EDGE = address(group("microk8s")[0])
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+
+
+def open_page(browser: Browser, name: str) -> tuple[Page, str]:
+    """A connected page without anybody's cookie, and what it says of its replica."""
+    page = browser.new_context().new_page()
+    page.goto(f"http://{EDGE}/")
+    page.get_by_label("Name").fill(name)
+    page.keyboard.press("Enter")
+    status = page.get_by_role("status")
+    expect(status).to_have_attribute("data-state", "connected")
+    return page, status.inner_text()
+
+
+def test_what_one_writes_the_other_reads_on_another_replica() -> None:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
+        ada, here = open_page(browser, "Ada")
+        people = (open_page(browser, "Bob") for _ in range(MOST_TRIES))
+        bob = next(page for page, there in people if there != here)
+        for page, text in ((ada, "Hello from here"), (bob, "And from there")):
+            page.get_by_label("Message", exact=True).fill(text)
+            page.keyboard.press("Enter")
+            for each in (ada, bob):
+                expect(each.locator("[role=log]:visible li p").last).to_have_text(text)
+        browser.close()

@@ -1,0 +1,31 @@
+"""The inventory that operators copy fits the playbooks they run with it."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.mark.parametrize(
+    "playbook", ["site.yml", "playbooks/validate.yml", "playbooks/uninstall.yml"]
+)
+def test_the_playbooks_accept_the_example(playbook: str) -> None:
+    checked = subprocess.run(
+        ["ansible-playbook", "--inventory=inventory/example", "--syntax-check", playbook],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_FORCE_COLOR": "false"},
+        capture_output=True,
+        text=True,
+    )
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_the_example_declares_the_topic_that_was_tested() -> None:
+    def topics(path: str) -> object:
+        return yaml.safe_load((ROOT / "inventory" / path).read_text())["kafka_topics"]
+
+    assert topics("example/group_vars/all/main.yml") == topics("sandbox/group_vars/all/kafka.yml")
