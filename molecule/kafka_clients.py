@@ -4,7 +4,7 @@ import re
 import socket
 
 from hosts import address, group
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
 BROKERS = group("kafka")
 
@@ -41,3 +41,13 @@ def consume(topic: str, via: str, count: int) -> list[bytes]:
         return [record.value for _, record in zip(range(count), consumer, strict=False)]
     finally:
         consumer.close()
+
+
+def copies_in_sync(topic: str) -> list[int]:
+    """How many brokers hold all of each partition."""
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap())
+    try:
+        (described,) = admin.describe_topics([topic])
+        return [len(partition["isr_nodes"]) for partition in described["partitions"]]
+    finally:
+        admin.close()

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hosts import connect, eventually, group, restart_host
-from kafka import KafkaAdminClient
-from kafka_clients import BROKERS, bootstrap, consume, produce, zookeeper_mode
+from kafka_clients import BROKERS, consume, copies_in_sync, produce, zookeeper_mode
 
 VALUES = [f"message {number}".encode() for number in range(100)]
 
@@ -24,12 +23,7 @@ def stopped(name: str, unit: str) -> Iterator[None]:
 
 def whole_again(topic: str) -> bool:
     """Whether all brokers hold all of the topic."""
-    admin = KafkaAdminClient(bootstrap_servers=bootstrap())
-    try:
-        (described,) = admin.describe_topics([topic])
-        return all(len(partition["isr_nodes"]) == 3 for partition in described["partitions"])
-    finally:
-        admin.close()
+    return set(copies_in_sync(topic)) == {3}
 
 
 def test_a_message_survives_the_broker_it_was_produced_on(topic: str) -> None:

@@ -4,8 +4,7 @@ import re
 
 import pytest
 from hosts import connect, group
-from kafka import KafkaAdminClient
-from kafka_clients import BROKERS, bootstrap, consume, produce, zookeeper_mode
+from kafka_clients import BROKERS, bootstrap, consume, copies_in_sync, produce, zookeeper_mode
 
 
 def test_zookeeper_has_one_leader_and_everyone_else_follows() -> None:
@@ -21,13 +20,7 @@ def test_what_one_broker_takes_another_serves(topic: str, first: str, other: str
 
 
 def test_a_topic_has_three_copies_and_needs_two(topic: str) -> None:
-    admin = KafkaAdminClient(bootstrap_servers=bootstrap())
-    try:
-        (described,) = admin.describe_topics([topic])
-        (partition,) = described["partitions"]
-        assert len(partition["isr_nodes"]) == 3
-    finally:
-        admin.close()
+    assert copies_in_sync(topic) == [3]
     settings = connect(BROKERS[0]).check_output(
         "/opt/kafka/bin/kafka-configs.sh --bootstrap-server %s --describe --all "
         "--entity-type topics --entity-name %s",
