@@ -21,11 +21,11 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler, StaticFileHandler
 from tornado.websocket import WebSocketHandler, _WebSocketParams
 
-from chat.client import Client
 from chat.hub import Hub
 from chat.metrics import Metrics
 from chat.protocol import CloseCode, Limits
 from chat.relay.base import Relay
+from chat.session import Session
 from chat.settings import Settings
 from chat.websocket import StrictWebSocket
 
@@ -76,7 +76,7 @@ class ChatHandler(SecurityHeaders, WebSocketHandler):
     """A WebSocket of a client. Its origin was checked by Tornado, with `trusted_origins`."""
 
     server: Server
-    client: Client | None = None
+    client: Session | None = None
 
     def initialize(self, server: Server) -> None:
         self.server = server
@@ -203,7 +203,7 @@ class Server:
             rate=settings.rate,
             burst=settings.burst,
         )
-        self._clients: set[Client] = set()
+        self._clients: set[Session] = set()
         self._empty = asyncio.Event()
         self._empty.set()
         self._public = HTTPServer(self._application(), **REQUEST_LIMITS)
@@ -266,7 +266,7 @@ class Server:
         await self._internal.close_all_connections()
         log.info("drained")
 
-    async def _send_away(self, clients: list[Client]) -> None:
+    async def _send_away(self, clients: list[Session]) -> None:
         spread = min(self._settings.drain, len(clients) / CLOSES_PER_SECOND)
         # Whoever was connected longest is not always first.
         random.shuffle(clients)
@@ -281,8 +281,8 @@ class Server:
         except TimeoutError:
             log.info("%d clients did not answer the close", len(self._clients))
 
-    def connect(self, handler: ChatHandler) -> Client:
-        client = Client(
+    def connect(self, handler: ChatHandler) -> Session:
+        client = Session(
             _Connection(handler),
             self._hub,
             self._metrics,
@@ -296,7 +296,7 @@ class Server:
         self._metrics.clients.set(len(self._clients))
         return client
 
-    def disconnect(self, client: Client) -> None:
+    def disconnect(self, client: Session) -> None:
         client.gone()
         self._clients.discard(client)
         if not self._clients:

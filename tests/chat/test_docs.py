@@ -120,7 +120,7 @@ def test_the_page_needs_nothing_from_elsewhere() -> None:
 
 
 def test_imports_point_one_way() -> None:
-    """server → client → hub → room → protocol, relays beside them: nobody knows who uses it."""
+    """server → session → hub → room → protocol, relays beside them: nobody knows who uses it."""
     allowed = {
         "protocol": set(),
         "metrics": set(),
@@ -131,8 +131,8 @@ def test_imports_point_one_way() -> None:
         "websocket": {"protocol"},
         "room": {"protocol"},
         "hub": {"room", "protocol", "relay.base", "metrics"},
-        "client": {"hub", "protocol", "metrics"},
-        "server": {"client", "hub", "protocol", "websocket", "relay.base", "metrics", "settings"},
+        "session": {"hub", "protocol", "metrics"},
+        "server": {"session", "hub", "protocol", "websocket", "relay.base", "metrics", "settings"},
         "__main__": {"server", "settings", "relay.base", "relay.kafka", "relay.memory"},
     }
     package = ROOT / "chat"

@@ -1,5 +1,5 @@
-"""One connected client: who it is, which rooms it is in, what it may do, and what waits to be sent
-to it.
+"""A session: one connected client as the server sees it. Who it is, which rooms it is in, what it
+may do, and what waits to be sent to it.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class Outbox:
         self._drained = None
 
 
-class Client:
+class Session:
     """A connection that speaks the protocol. Its rooms know it as a `Member`."""
 
     def __init__(

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from chat.client import Outbox, TokenBucket
+from chat.session import Outbox, TokenBucket
 
 
 class Wire:
