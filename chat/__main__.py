@@ -77,6 +77,7 @@ def relay_for(settings: Settings) -> Relay:
     return KafkaRelay(
         settings.kafka_bootstrap_servers,
         settings.kafka_topic,
+        settings.kafka_signal_topic,
         client_id=f"chat-{settings.replica}",
         # Twice the window: what is a repeat inside it depends on the records before.
         rewind=2 * settings.window,

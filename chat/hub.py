@@ -227,6 +227,9 @@ class Hub:
         if self._ahead:
             self._release_waiting()
 
+    def signalled(self, payloads: Sequence[bytes]) -> None:
+        """What other replicas tell beside the log."""
+
     def _take(self, number: int, partition: Partition, entry: Entry) -> None:
         name, user, text, cid = (
             entry.record.room,

@@ -99,6 +99,12 @@ class Settings:
         _matching(r"[A-Za-z0-9._-]{1,249}", "give 1 to 249 letters, digits and ._-"),
         "topic that holds the messages; it must exist, and keep its number of partitions",
     )
+    kafka_signal_topic: str = _setting(
+        "KAFKA_SIGNAL_TOPIC",
+        "chat-signals",
+        _matching(r"[A-Za-z0-9._-]{1,249}", "give 1 to 249 letters, digits and ._-"),
+        "topic that tells replicas who is here and who is typing; without it, nobody sees that",
+    )
     kafka_in_flight: int = _setting(
         "KAFKA_IN_FLIGHT",
         1000,
@@ -246,6 +252,11 @@ def _check_together(settings: Settings) -> None:
     if settings.kafka_enabled and not settings.kafka_bootstrap_servers:
         raise SettingsError(
             "KAFKA_BOOTSTRAP_SERVERS='': with KAFKA_ENABLED=true, give HOST:PORT,HOST:PORT"
+        )
+    if settings.kafka_signal_topic == settings.kafka_topic:
+        raise SettingsError(
+            f"KAFKA_SIGNAL_TOPIC={settings.kafka_signal_topic!r}: give another topic than"
+            " KAFKA_TOPIC, for what it holds is soon deleted"
         )
     if settings.port == settings.internal_port != 0:
         raise SettingsError(

@@ -5,8 +5,11 @@ The log has partitions; a room's records are all in one of them, so a room has o
 record has an offset that grows within its partition (gaps are possible). The log's `epoch` changes
 when the log is not the same any more, and then no offset means what it meant.
 
-A relay knows nothing of clients, of repeats or of history: that follows from the order alone, and
-is computed by whoever listens, the same on every replica.
+Beside the log there are signals: small payloads for every replica that matter now or not at all
+(who is here, who is typing). They are never in the log, have no order with its records, and may be
+lost.
+
+A relay knows nothing of clients, of repeats or of what a signal means: that is for whoever listens.
 """
 
 from __future__ import annotations
@@ -60,6 +63,9 @@ class Listener(Protocol):
     def deliver(self, batches: Sequence[Batch]) -> None:
         """The next records, each partition's in order, none left out and none twice."""
 
+    def signalled(self, payloads: Sequence[bytes]) -> None:
+        """Signals of some replica, this one included; those of one replica in its order."""
+
 
 class UnavailableError(Exception):
     """The log does not take records now; the text says why. Trying again later is right."""
@@ -93,6 +99,23 @@ class Relay(abc.ABC):
 
         Raises `UnavailableError`, here or through the future. In the latter case the record may be
         in the log all the same: append it again with the same cid.
+        """
+
+    @abc.abstractmethod
+    async def read(self, partition: int, after: int, upto: int) -> Sequence[Entry]:
+        """The records with `after` < offset <= `upto` that the log still has, in order.
+
+        They come from the log itself, however long ago they were delivered, and beside the
+        delivery, which goes on. They are all held at once: ask for as much as memory allows.
+
+        Raises `UnavailableError`.
+        """
+
+    @abc.abstractmethod
+    def signal(self, payload: bytes) -> None:
+        """Tell every replica, this one included: best effort, at once, and nobody learns whether.
+
+        Never waits and never raises. What cannot be sent now is dropped.
         """
 
     @abc.abstractmethod

@@ -5,12 +5,16 @@ rebalance or to leak. It begins some way back from the end, so that rooms have t
 Writing: a record's key is its room, its partition is computed from it here, and it counts once all
 in-sync replicas have it. Epoch: the topic's id, which changes when the topic is made anew.
 
+Signals have a topic of their own, which keeps them for a minute. Nobody waits for them and none is
+sent twice, so they have a producer of their own too. Without that topic there are no signals, and
+all else works.
+
 kafka-python blocks, so it lives in threads of its own, and this class is the border. The *watcher*
 asks every second whether the topic is there, and which one it is: Kafka may be away when the
-service starts, and come and go later. It also keeps a producer that works. The *reader* reads, and
-hands over to the event loop once per poll. What belongs to the event loop is touched there alone;
-`_found`, `_reachable`, `_producer` and `_failed` are references that one thread sets and others
-read.
+service starts, and come and go later. It also keeps producers that work. The *reader* reads, and
+hands over to the event loop once per poll. *Readers back* answer `read`, a few at a time. What
+belongs to the event loop is touched there alone; `_found`, `_signals`, `_reachable`, `_producer`,
+`_signaller` and `_failed` are references that one thread sets and others read.
 """
 
 from __future__ import annotations
@@ -21,7 +25,10 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
@@ -46,6 +53,13 @@ POLL_RECORDS = 2000
 # Polls the reader may be ahead of the event loop: what it holds while the loop is busy stays
 # bounded.
 POLLS_AHEAD = 4
+# Signals that may wait for Kafka; what comes on top is dropped.
+MOST_SIGNALS = 1000
+# Reading back: how many at once, how many more may wait, and how long one may take.
+READERS_BACK = 2
+MOST_READS = 100
+READ_SECONDS = 5.0
+READ_BYTES = 262_144
 
 
 class Value(msgspec.Struct, frozen=True):
@@ -75,6 +89,7 @@ class KafkaRelay(Relay):
         self,
         bootstrap_servers: Sequence[str],
         topic: str,
+        signal_topic: str,
         *,
         client_id: str,
         rewind: int,
@@ -82,6 +97,7 @@ class KafkaRelay(Relay):
         delivery_seconds: float,
     ) -> None:
         self._topic = topic
+        self._signal_topic = signal_topic
         self._rewind = rewind
         self._in_flight_limit = in_flight
         self._delivery_ms = round(delivery_seconds * 1000)
@@ -96,18 +112,26 @@ class KafkaRelay(Relay):
         self._stopping = threading.Event()
         # What the watcher found and made, and the producer that did not deliver.
         self._found: Topic | None = None
+        self._signals: Topic | None = None
         self._reachable = False
         self._producer: KafkaProducer | None = None
+        self._signaller: KafkaProducer | None = None
         self._failed: KafkaProducer | None = None
         self._noted = (False, "")
+        self._noted_signals = True
         # The reader's place: the log it reads, and the next offset of each partition.
         self._reading: Topic | None = None
         self._next: dict[int, int] = {}
         self._handovers = threading.BoundedSemaphore(POLLS_AHEAD)
+        # Those who read back, and the consumers they are not using just now.
+        self._readers_back = ThreadPoolExecutor(READERS_BACK, "kafka-reader-back")
+        self._idle: deque[KafkaConsumer] = deque()
         # The event loop's.
         self._partitions = 0
         self._caught_up = False
         self._in_flight = 0
+        self._signals_in_flight = 0
+        self._reads = 0
         self._foreign = 0
 
     @property
@@ -165,6 +189,47 @@ class KafkaRelay(Relay):
         sent.add_errback(lambda error: self._loop.call_soon_threadsafe(settle, error))
         return held
 
+    async def read(self, partition: int, after: int, upto: int) -> Sequence[Entry]:
+        topic = self._found
+        if topic is None or not self._reachable:
+            raise UnavailableError("Kafka cannot be reached: try again.")
+        if self._reads >= MOST_READS:
+            raise UnavailableError("Too many read the history: try again.")
+        self._reads += 1
+        try:
+            return await self._loop.run_in_executor(
+                self._readers_back,
+                self._read_back,
+                topic,
+                partition,
+                after + 1,
+                upto + 1,
+                time.monotonic() + READ_SECONDS,
+            )
+        except (KafkaError, TimeoutError) as error:
+            raise UnavailableError(f"Kafka does not give the history: {_named(error)}.") from None
+        finally:
+            self._reads -= 1
+
+    def signal(self, payload: bytes) -> None:
+        producer, topic = self._signaller, self._signals
+        if producer is None or topic is None or not self._reachable:
+            return
+        if self._signals_in_flight >= MOST_SIGNALS:
+            return
+        # All of a replica's signals are in one partition: they keep their order.
+        partition = zlib.crc32(self._connect["client_id"].encode()) % topic.partitions
+        try:
+            sent = producer.send(self._signal_topic, value=payload, partition=partition)
+        except (KafkaError, ValueError):
+            return
+        self._signals_in_flight += 1
+
+        def settle() -> None:
+            self._signals_in_flight -= 1
+
+        sent.add_both(lambda _: self._loop.call_soon_threadsafe(settle))
+
     def _fail(self, producer: KafkaProducer, held: asyncio.Future[None], why: str) -> None:
         self._failed = producer
         if not held.done():
@@ -177,6 +242,11 @@ class KafkaRelay(Relay):
     def _close(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         self._replace_producer(None, seconds)
+        if self._signaller is not None:
+            _end(self._signaller, 0)
+        self._readers_back.shutdown(wait=False, cancel_futures=True)
+        while self._idle:
+            self._idle.pop().close()
         for thread in self._threads:
             # One that waits for a broker that does not answer ends with the process.
             thread.join(max(deadline - time.monotonic(), 2 * POLL_MS / 1000))
@@ -193,10 +263,13 @@ class KafkaRelay(Relay):
                         request_timeout_ms=ANSWER_MS,
                         bootstrap_timeout_ms=ANSWER_MS,
                     )
-                topic = self._look(admin)
+                topic, signals = self._look(admin)
                 if self._needs_producer(topic):
                     self._replace_producer(self._new_producer())
-                self._found = topic
+                if signals is not None and self._signaller is None:
+                    self._signaller = self._new_signaller()
+                self._found, self._signals = topic, signals
+                self._note_signals(signals is not None)
                 self._note(True, f"topic {self._topic} has {topic.partitions} partitions")
             except UnknownTopicOrPartitionError:
                 self._note(False, f"there is no topic {self._topic}: create it")
@@ -206,16 +279,37 @@ class KafkaRelay(Relay):
         if admin is not None:
             admin.close()
 
-    def _look(self, admin: KafkaAdminClient) -> Topic:
-        """Which topic there is now; raises `KafkaError` if there is none that can be used."""
+    def _look(self, admin: KafkaAdminClient) -> tuple[Topic, Topic | None]:
+        """Which topics there are now, for messages and for signals.
+
+        Raises `KafkaError` if there is none for messages that can be used.
+        """
+        names = [self._topic, self._signal_topic]
         try:
-            (described,) = admin.describe_topics([self._topic])
+            described = admin.describe_topics(names)
         except KafkaConnectionError:
             # The broker that was asked has just gone; the next attempt asks another one.
-            (described,) = admin.describe_topics([self._topic])
-        if described["error_code"]:
-            raise for_code(described["error_code"])()
-        return Topic(str(described["topic_id"]), len(described["partitions"]))
+            described = admin.describe_topics(names)
+        topics = {topic["name"]: topic for topic in described}
+        messages, signals = (topics[name] for name in names)
+        if messages["error_code"]:
+            raise for_code(messages["error_code"])()
+        # Signals must not hold up the messages: a partition that nobody leads would.
+        usable = not signals["error_code"] and all(
+            partition["leader_id"] >= 0 for partition in signals["partitions"]
+        )
+        return _topic(messages), _topic(signals) if usable else None
+
+    def _note_signals(self, there: bool) -> None:
+        if there != self._noted_signals:
+            if there:
+                log.info("topic %s is there: presence is on", self._signal_topic)
+            else:
+                log.warning(
+                    "there is no usable topic %s: create it; until then nobody sees who is here",
+                    self._signal_topic,
+                )
+        self._noted_signals = there
 
     def _note(self, reachable: bool, what: str) -> None:
         if (reachable, what) != self._noted:
@@ -233,13 +327,8 @@ class KafkaRelay(Relay):
     def _replace_producer(self, producer: KafkaProducer | None, seconds: float = 0) -> None:
         """Have the old one flush for so many seconds, and end it."""
         old, self._producer = self._producer, producer
-        if old is None:
-            return
-        try:
-            old.close(timeout=seconds)
-        except KafkaError:
-            # `close` gives up when it cannot flush, and leaves its thread running.
-            old._sender.force_close()
+        if old is not None:
+            _end(old, seconds)
 
     # The reader's thread.
 
@@ -248,7 +337,7 @@ class KafkaRelay(Relay):
             topic = self._found
             if topic is not None:
                 try:
-                    self._read_topic(topic)
+                    self._read_topic(topic, self._signals)
                 except LogTruncationError:
                     log.warning("Kafka lost records that were read: starting over")
                     self._reading = None
@@ -258,11 +347,14 @@ class KafkaRelay(Relay):
                     log.log(level, "reading is interrupted: %s", _named(error))
             self._stopping.wait(POLL_MS / 1000)
 
-    def _read_topic(self, topic: Topic) -> None:
-        """Read until the topic is another one or the relay stops. Raises `KafkaError`."""
+    def _read_topic(self, topic: Topic, signals: Topic | None) -> None:
+        """Read until a topic is another one or the relay stops. Raises `KafkaError`."""
         with contextlib.closing(self._consumer()) as consumer:
-            partitions = [TopicPartition(self._topic, number) for number in range(topic.partitions)]
-            consumer.assign(partitions)
+            partitions = _partitions(self._topic, topic)
+            signalling = _partitions(self._signal_topic, signals) if signals else []
+            consumer.assign(partitions + signalling)
+            if signalling:
+                consumer.seek_to_end(*signalling)
             first = {tp.partition: at for tp, at in consumer.beginning_offsets(partitions).items()}
             end = {tp.partition: at for tp, at in consumer.end_offsets(partitions).items()}
             if not self._can_go_on(topic, first, end):
@@ -272,17 +364,21 @@ class KafkaRelay(Relay):
             behind = {number for number, at in end.items() if self._next[number] < at}
             if not behind:
                 self._hand_over(self._catch_up)
-            while not self._stopping.is_set() and self._found == topic:
+            while not self._stopping.is_set() and (self._found, self._signals) == (topic, signals):
                 polled = consumer.poll(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
-                if not polled:
-                    continue
-                batches, foreign = [], 0
+                batches, foreign, payloads = [], 0, []
                 for tp, records in polled.items():
-                    entries = [entry for record in records if (entry := self._entry(record))]
+                    if tp.topic == self._signal_topic:
+                        payloads += [record.value for record in records if record.value is not None]
+                        continue
+                    entries = list(_entries(records, topic))
                     foreign += len(records) - len(entries)
                     self._next[tp.partition] = consumer.position(tp)
                     batches.append(Batch(tp.partition, self._next[tp.partition] - 1, entries))
-                self._hand_over(self._deliver, batches, foreign)
+                if batches:
+                    self._hand_over(self._deliver, batches, foreign)
+                if payloads:
+                    self._hand_over(self._listener.signalled, payloads)
                 if behind:
                     behind = {number for number in behind if self._next[number] < end[number]}
                     if not behind:
@@ -301,21 +397,10 @@ class KafkaRelay(Relay):
             self._reset, topic, [self._next[number] - 1 for number in range(topic.partitions)]
         )
 
-    def _entry(self, record: Any) -> Entry | None:
-        try:
-            value = _decoder.decode(record.value or b"")
-        except (msgspec.MsgspecError, RecursionError):
-            return None
-        assert self._reading is not None
-        # A room's order holds within its partition; elsewhere, somebody else has put it.
-        if partition_of(value.room, self._reading.partitions) != record.partition:
-            return None
-        said = Record(value.room, value.user, value.text, value.cid)
-        return Entry(record.offset, record.timestamp, said)
-
-    def _consumer(self) -> KafkaConsumer:
+    def _consumer(self, **more: Any) -> KafkaConsumer:
         return KafkaConsumer(
             **self._connect,
+            **more,
             bootstrap_timeout_ms=ANSWER_MS,
             group_id=None,
             enable_auto_commit=False,
@@ -346,10 +431,69 @@ class KafkaRelay(Relay):
         producer.config["max_block_ms"] = 0
         return producer
 
+    def _new_signaller(self) -> KafkaProducer:
+        producer = KafkaProducer(
+            **self._connect,
+            bootstrap_timeout_ms=ANSWER_MS,
+            # The leader has it: that is how the client learns that there is another leader. A
+            # signal that is sent again would come late, and after those that followed it.
+            acks=1,
+            enable_idempotence=False,
+            retries=0,
+            allow_auto_create_topics=False,
+            request_timeout_ms=ANSWER_MS,
+            delivery_timeout_ms=ANSWER_MS,
+            max_block_ms=ANSWER_MS,
+            metrics_enabled=False,
+        )
+        producer.partitions_for(self._signal_topic)
+        producer.config["max_block_ms"] = 0
+        return producer
+
     def _hand_over(self, call: Callable[..., None], *arguments: Any) -> None:
         """Have the event loop make the call, in the order of handing over."""
         self._handovers.acquire()
         self._loop.call_soon_threadsafe(functools.partial(self._take_over, call, *arguments))
+
+    # The threads of those who read back.
+
+    def _read_back(
+        self, topic: Topic, partition: int, start: int, end: int, deadline: float
+    ) -> Sequence[Entry]:
+        """The entries from offset `start` to before `end`. Raises `KafkaError`, `TimeoutError`."""
+        try:
+            consumer = self._idle.pop()
+        except IndexError:
+            consumer = self._consumer(max_partition_fetch_bytes=READ_BYTES)
+        try:
+            entries = list(self._entries_back(consumer, topic, partition, start, end, deadline))
+        except BaseException:
+            consumer.close()
+            raise
+        self._idle.append(consumer)
+        return entries
+
+    def _entries_back(
+        self,
+        consumer: KafkaConsumer,
+        topic: Topic,
+        partition: int,
+        start: int,
+        end: int,
+        deadline: float,
+    ) -> Iterator[Entry]:
+        tp = TopicPartition(self._topic, partition)
+        start = max(start, consumer.beginning_offsets([tp], ANSWER_MS)[tp])
+        end = min(end, consumer.end_offsets([tp], ANSWER_MS)[tp])
+        consumer.assign([tp])
+        consumer.seek(tp, start)
+        while consumer.position(tp) < end:
+            if time.monotonic() >= deadline or self._found != topic:
+                raise TimeoutError
+            polled = consumer.poll(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
+            for entry in _entries(polled.get(tp, ()), topic):
+                if entry.offset < end:
+                    yield entry
 
     # On the event loop again.
 
@@ -372,6 +516,36 @@ class KafkaRelay(Relay):
         if not self._caught_up:
             log.info("all that the topic held is read")
         self._caught_up = True
+
+
+def _topic(described: Mapping[str, Any]) -> Topic:
+    return Topic(str(described["topic_id"]), len(described["partitions"]))
+
+
+def _partitions(name: str, topic: Topic) -> list[TopicPartition]:
+    return [TopicPartition(name, number) for number in range(topic.partitions)]
+
+
+def _entries(records: Sequence[Any], topic: Topic) -> Iterator[Entry]:
+    """What a chat of this version wrote, in its place; the rest is left out."""
+    for record in records:
+        try:
+            value = _decoder.decode(record.value or b"")
+        except (msgspec.MsgspecError, RecursionError):
+            continue
+        # A room's order holds within its partition; elsewhere, somebody else has put it.
+        if partition_of(value.room, topic.partitions) == record.partition:
+            said = Record(value.room, value.user, value.text, value.cid)
+            yield Entry(record.offset, record.timestamp, said)
+
+
+def _end(producer: KafkaProducer, seconds: float) -> None:
+    """Have the producer flush for so many seconds, and end it."""
+    try:
+        producer.close(timeout=seconds)
+    except KafkaError:
+        # `close` gives up when it cannot flush, and leaves its thread running.
+        producer._sender.force_close()
 
 
 def _named(error: Exception) -> str:

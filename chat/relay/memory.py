@@ -1,23 +1,78 @@
-"""A log of this process alone: no Kafka, the same promises, and all of it forgotten at the end."""
+"""A log in this process's memory: no Kafka, the same promises, and all of it forgotten at the end.
+
+One relay has a log of its own; several that are given the same `MemoryLog` are replicas of each
+other, as those that name the same topic are.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 import uuid
+from collections import deque
+from collections.abc import Sequence
 
 from chat.relay.base import Batch, Entry, Listener, Record, Relay, UnavailableError, partition_of
 
 
-class MemoryRelay(Relay):
-    """Keeps no records: whoever listens has had them all since the process began.
+class MemoryLog:
+    """`retention`: how many records of a partition are kept, as a topic keeps them for a while.
 
-    The epoch is new in every process, so positions of an earlier one are recognised as lost.
+    The epoch is new with every log, so positions of an earlier one are recognised as lost.
     """
 
-    def __init__(self, partitions: int = 4) -> None:
-        self._offsets = [-1] * partitions
+    def __init__(self, partitions: int = 4, retention: int = 10_000) -> None:
+        self._retention = retention
+        self.relays: list[MemoryRelay] = []
+        self._begin(partitions)
+
+    def _begin(self, partitions: int) -> None:
+        self.epoch = uuid.uuid4().hex
+        self._partitions: list[deque[Entry]] = [
+            deque(maxlen=self._retention) for _ in range(partitions)
+        ]
+        self.ends = [0] * partitions
+
+    def recreate(self, partitions: int) -> None:
+        """Begin anew: empty and under another epoch, as a topic that was deleted and made."""
+        self._begin(partitions)
+        self._wake()
+
+    def append(self, record: Record) -> None:
+        partition = partition_of(record.room, len(self.ends))
+        entry = Entry(self.ends[partition], time.time_ns() // 1_000_000, record)
+        self._partitions[partition].append(entry)
+        self.ends[partition] += 1
+        self._wake()
+
+    def first(self, partition: int) -> int:
+        """The offset of the oldest record kept, or of the next if there is none."""
+        return self.ends[partition] - len(self._partitions[partition])
+
+    def read(self, partition: int, start: int, end: int) -> Sequence[Entry]:
+        """The entries from offset `start` to before `end`, as far as they are kept."""
+        entries, first = self._partitions[partition], self.first(partition)
+        # Indices near a deque's end are found from there.
+        return [
+            entries[offset - first]
+            for offset in range(max(start, first), min(end, self.ends[partition]))
+        ]
+
+    def _wake(self) -> None:
+        for relay in self.relays:
+            relay.wake()
+
+
+class MemoryRelay(Relay):
+    """`rewind`: where to begin, in records before a partition's end."""
+
+    def __init__(self, log: MemoryLog | None = None, *, rewind: int = 10_000) -> None:
+        self._log = log or MemoryLog()
+        self._rewind = rewind
         self._listener: Listener | None = None
+        self._epoch = ""
+        self._next: list[int] = []
+        self._awake = False
 
     @property
     def up(self) -> bool:
@@ -29,20 +84,63 @@ class MemoryRelay(Relay):
 
     async def start(self, listener: Listener) -> None:
         self._listener = listener
-        listener.reset(uuid.uuid4().hex, self._offsets)
+        self._log.relays.append(self)
+        self._follow()
 
     def append(self, record: Record) -> asyncio.Future[None]:
         if self._listener is None:
             raise UnavailableError("The service is not running.")
-        partition = partition_of(record.room, len(self._offsets))
-        self._offsets[partition] += 1
-        entry = Entry(self._offsets[partition], time.time_ns() // 1_000_000, record)
-        # Later, as with Kafka: nobody may rely on a delivery while they append.
-        loop = asyncio.get_running_loop()
-        loop.call_soon(self._listener.deliver, [Batch(partition, entry.offset, [entry])])
-        held: asyncio.Future[None] = loop.create_future()
+        self._log.append(record)
+        held: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         held.set_result(None)
         return held
 
+    async def read(self, partition: int, after: int, upto: int) -> Sequence[Entry]:
+        if self._listener is None:
+            raise UnavailableError("The service is not running.")
+        return self._log.read(partition, after + 1, upto + 1)
+
+    def signal(self, payload: bytes) -> None:
+        for relay in self._log.relays:
+            asyncio.get_running_loop().call_soon(relay.hear, payload)
+
     async def stop(self, seconds: float) -> None:  # noqa: ARG002 - nothing waits
+        if self._listener is not None:
+            self._log.relays.remove(self)
         self._listener = None
+
+    # What the log and the other relays tell.
+
+    def wake(self) -> None:
+        """The log has changed. What is new is delivered later, as with Kafka: nobody may rely on
+        it while they append.
+        """
+        if not self._awake:
+            self._awake = True
+            asyncio.get_running_loop().call_soon(self._follow)
+
+    def hear(self, payload: bytes) -> None:
+        if self._listener is not None:
+            self._listener.signalled([payload])
+
+    def _follow(self) -> None:
+        self._awake = False
+        if self._listener is None:
+            return
+        log, ends = self._log, self._log.ends
+        if self._epoch != log.epoch or any(
+            offset < log.first(partition) for partition, offset in enumerate(self._next)
+        ):
+            self._epoch = log.epoch
+            self._next = [
+                max(log.first(partition), end - self._rewind) for partition, end in enumerate(ends)
+            ]
+            self._listener.reset(self._epoch, [offset - 1 for offset in self._next])
+        batches = [
+            Batch(partition, end - 1, log.read(partition, self._next[partition], end))
+            for partition, end in enumerate(ends)
+            if self._next[partition] < end
+        ]
+        self._next = list(ends)
+        if batches:
+            self._listener.deliver(batches)

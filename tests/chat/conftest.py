@@ -63,16 +63,25 @@ def kafka_admin(kafka_broker: KafkaBroker) -> Iterator[KafkaAdminClient]:
         yield admin
 
 
-def make_topic(admin: KafkaAdminClient, name: str) -> None:
-    settings = {"message.timestamp.type": "LogAppendTime"}
-    admin.create_topics({name: {"num_partitions": 3, "replication_factor": 1, "configs": settings}})
-    admin.wait_for_topics([name])
+def make_topic(admin: KafkaAdminClient, *names: str, partitions: int = 3) -> None:
+    topic = {
+        "num_partitions": partitions,
+        "replication_factor": 1,
+        "configs": {"message.timestamp.type": "LogAppendTime"},
+    }
+    admin.create_topics(dict.fromkeys(names, topic))
+    admin.wait_for_topics(list(names))
+
+
+def signals_of(topic: str) -> str:
+    """The name of the topic for signals that goes with a topic of a test."""
+    return f"{topic}-signals"
 
 
 @pytest.fixture
 def topic(kafka_admin: KafkaAdminClient) -> str:
     name = f"chat-{uuid.uuid4().hex[:12]}"
-    make_topic(kafka_admin, name)
+    make_topic(kafka_admin, name, signals_of(name))
     return name
 
 
@@ -83,6 +92,7 @@ def kafka(kafka_broker: KafkaBroker, topic: str) -> dict[str, str]:
         "KAFKA_ENABLED": "true",
         "KAFKA_BOOTSTRAP_SERVERS": kafka_broker.bootstrap_servers,
         "KAFKA_TOPIC": topic,
+        "KAFKA_SIGNAL_TOPIC": signals_of(topic),
     }
 
 

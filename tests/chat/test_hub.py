@@ -54,6 +54,12 @@ class PlayedRelay(Relay):
         self.appended.append((record, held))
         return held
 
+    async def read(self, partition: int, after: int, upto: int) -> Sequence[Entry]:  # noqa: ARG002
+        raise UnavailableError("There is nothing to read back.")
+
+    def signal(self, payload: bytes) -> None:
+        pass
+
     async def stop(self, seconds: float) -> None:
         pass
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from conftest import until
 from chat import settings as chat_settings
 from chat.__main__ import relay_for
 from chat.relay.base import Batch, Record, Relay, UnavailableError, partition_of
+from chat.relay.memory import MemoryLog, MemoryRelay
 
 
 class Recorder:
@@ -22,6 +24,7 @@ class Recorder:
         self.started_at: Sequence[int] = ()
         self.positions: dict[int, int] = {}
         self.heard: list[tuple[int, int, Record]] = []
+        self.signals: list[bytes] = []
 
     def reset(self, epoch: str, positions: Sequence[int]) -> None:
         self.epochs.append(epoch)
@@ -37,6 +40,9 @@ class Recorder:
             assert batch.position >= self.positions[batch.partition]
             self.positions[batch.partition] = batch.position
 
+    def signalled(self, payloads: Sequence[bytes]) -> None:
+        self.signals += payloads
+
     @property
     def records(self) -> list[Record]:
         return [record for _, _, record in self.heard]
@@ -44,11 +50,12 @@ class Recorder:
 
 @pytest.fixture
 async def relay(log: dict[str, str]) -> AsyncIterator[Callable[..., Any]]:
-    """Start relays on the log; each has caught up when it is returned, with its listener."""
+    """Start relays on one log; each has caught up when it is returned, with its listener."""
     started: list[Relay] = []
+    in_memory = MemoryLog()
 
-    async def start(**more: str) -> tuple[Relay, Recorder]:
-        made = relay_for(chat_settings.load(log | more))
+    async def start() -> tuple[Relay, Recorder]:
+        made = relay_for(chat_settings.load(log)) if log else MemoryRelay(in_memory)
         started.append(made)
         listener = Recorder()
         await made.start(listener)
@@ -102,3 +109,80 @@ async def test_stopping_takes_no_more_and_loses_nothing(relay: Callable[..., Any
     assert all(one.done() and one.exception() is None for one in held)
     with pytest.raises(UnavailableError):
         made.append(record(200))
+
+
+async def test_relays_of_one_log_deliver_the_same(relay: Callable[..., Any]) -> None:
+    (one, first), (other, second) = await relay(), await relay()
+    appends = [made.append(record(n)) for n in range(30) for made in (one, other)]
+    await asyncio.gather(*appends)
+    await until(lambda: len(first.heard) == len(second.heard) == 60)
+    assert first.heard == second.heard
+    assert first.epochs == second.epochs
+
+
+async def test_one_that_comes_later_is_delivered_what_was_there(
+    relay: Callable[..., Any],
+) -> None:
+    made, listener = await relay()
+    await asyncio.gather(*(made.append(record(number)) for number in range(50)))
+    await until(lambda: len(listener.heard) == 50)
+    _, later = await relay()
+    assert later.heard == listener.heard
+
+
+async def test_a_signal_reaches_every_replica_and_is_not_in_the_log(
+    relay: Callable[..., Any],
+) -> None:
+    (one, first), (other, second) = await relay(), await relay()
+    payloads = [f"from {name} {number}".encode() for number in range(20) for name in ("one", "two")]
+
+    async def heard_by_both() -> None:
+        for payload in payloads:
+            (one if b"one" in payload else other).signal(payload)
+        await until(lambda: set(payloads) <= set(first.signals) & set(second.signals), 1)
+
+    # A replica hears nothing from before it listened, and nobody learns when it does.
+    async with asyncio.timeout(20):
+        while True:
+            first.signals.clear()
+            second.signals.clear()
+            with contextlib.suppress(AssertionError):
+                await heard_by_both()
+                break
+    for name in (b"one", b"two"):
+        sent = [payload for payload in payloads if name in payload]
+        for listener in (first, second):
+            assert [payload for payload in listener.signals if name in payload][-20:] == sent
+    assert first.heard == second.heard == []
+
+
+async def test_a_relay_that_does_not_run_drops_signals(relay: Callable[..., Any]) -> None:
+    made, listener = await relay()
+    await made.stop(2)
+    made.signal(b"nobody is there")
+    assert listener.signals == []
+
+
+async def test_the_log_can_be_read_back_beside_the_delivery(relay: Callable[..., Any]) -> None:
+    made, listener = await relay()
+    partition = partition_of("lobby", len(listener.started_at))
+    await asyncio.gather(*(made.append(record(number)) for number in range(100)))
+    await until(lambda: len(listener.heard) == 100)
+
+    async def texts(after: int, upto: int) -> list[str]:
+        return [entry.record.text for entry in await made.read(partition, after, upto)]
+
+    def between(first: int, last: int) -> list[str]:
+        return [f"text {number}" for number in range(first, last)]
+
+    assert await texts(-1, 99) == between(0, 100)
+    assert await texts(9, 19) == between(10, 20)
+    assert await texts(19, 19) == []
+    # No more than there is, on either side.
+    assert await texts(89, 1000) == between(90, 100)
+    assert await texts(-50, 1) == between(0, 2)
+    many = await asyncio.gather(*(texts(at, at + 10) for at in range(50)), made.append(record(100)))
+    assert many[:-1] == [between(at + 1, at + 11) for at in range(50)]
+    await until(lambda: len(listener.heard) == 101)
+    (entry,) = await made.read(partition, 41, 42)
+    assert (entry.offset, entry.record) == listener.heard[42][1:]

@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import msgspec
 import pytest
-from conftest import make_topic, until
+from conftest import make_topic, signals_of, until
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.errors import TopicAlreadyExistsError
 from kafka_broker import KafkaBroker
 from test_relay import Recorder, record
 
 from chat.relay.base import UnavailableError, partition_of
-from chat.relay.kafka import KafkaRelay
+from chat.relay.kafka import WATCH_SECONDS, KafkaRelay
 
 Start = Callable[..., Awaitable[tuple[KafkaRelay, Recorder]]]
 
@@ -27,9 +27,11 @@ async def start(kafka_broker: KafkaBroker, request: pytest.FixtureRequest) -> As
     async def start(
         topic: str = "", *, rewind: int = 1000, in_flight: int = 1000, wait: bool = True
     ) -> tuple[KafkaRelay, Recorder]:
+        topic = topic or request.getfixturevalue("topic")
         relay = KafkaRelay(
             [kafka_broker.bootstrap_servers],
-            topic or request.getfixturevalue("topic"),
+            topic,
+            signals_of(topic),
             client_id="test",
             rewind=rewind,
             in_flight=in_flight,
@@ -59,15 +61,6 @@ def made_again(admin: KafkaAdminClient, topic: str) -> bool:
         make_topic(admin, topic)
         return True
     return False
-
-
-async def test_two_relays_deliver_the_same(start: Start) -> None:
-    (one, first), (other, second) = await start(), await start()
-    appends = [relay.append(record(n)) for n in range(30) for relay in (one, other)]
-    await asyncio.gather(*appends)
-    await until(lambda: len(first.heard) == len(second.heard) == 60)
-    assert first.heard == second.heard
-    assert first.epochs == second.epochs
 
 
 async def test_it_begins_some_way_back_and_has_caught_up_when_it_was_read(start: Start) -> None:
@@ -211,3 +204,30 @@ async def test_kafka_may_come_after_the_service(
     await until(lambda: relay.up and relay.caught_up)
     await relay.append(record(0))
     await until(lambda: listener.records == [record(0)])
+
+
+async def test_without_the_topic_for_signals_all_else_works(
+    start: Start, kafka_admin: KafkaAdminClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_topic(kafka_admin, "no-signals")
+    relay, listener = await start("no-signals")
+    relay.signal(b"is anybody here?")
+    await relay.append(record(0))
+    await until(lambda: listener.records == [record(0)])
+    await asyncio.sleep(2 * WATCH_SECONDS)
+    (line,) = [line for line in caplog.messages if signals_of("no-signals") in line]
+    assert "create it" in line
+    # It may be made at any time, and deleted.
+    make_topic(kafka_admin, signals_of("no-signals"))
+
+    def heard() -> bool:
+        relay.signal(b"now")
+        return b"now" in listener.signals
+
+    await until(heard)
+    kafka_admin.delete_topics([signals_of("no-signals")])
+    await until(lambda: relay._signals is None)
+    relay.signal(b"is anybody here?")
+    await relay.append(record(1))
+    await until(lambda: listener.records == [record(0), record(1)])
+    assert len(listener.epochs) == 1
