@@ -3,8 +3,26 @@
 import re
 
 import pytest
-from hosts import connect, group
+from hosts import address, connect, group
+from kafka import KafkaAdminClient
 from kafka_clients import BROKERS, bootstrap, consume, copies_in_sync, produce, zookeeper_mode
+
+# A network of its own behind the host's address, as a pod has it.
+POD = """
+ip netns add pod
+ip link add pod0 type veth peer name eth0 netns pod
+ip address add 10.77.0.1/24 dev pod0
+ip link set pod0 up
+ip -netns pod address add 10.77.0.2/24 dev eth0
+ip -netns pod link set eth0 up
+ip -netns pod route add default via 10.77.0.1
+sysctl --quiet --write net.ipv4.ip_forward=1
+iptables --table nat --append POSTROUTING --source 10.77.0.0/24 --jump MASQUERADE
+"""
+NO_POD = """
+iptables --table nat --delete POSTROUTING --source 10.77.0.0/24 --jump MASQUERADE
+ip netns delete pod
+"""
 
 
 def test_zookeeper_has_one_leader_and_everyone_else_follows() -> None:
@@ -12,7 +30,9 @@ def test_zookeeper_has_one_leader_and_everyone_else_follows() -> None:
     assert modes == ["follower", "follower", "leader"]
 
 
-@pytest.mark.parametrize(("first", "other"), zip(BROKERS, BROKERS[1:] + BROKERS[:1], strict=True))
+@pytest.mark.parametrize(
+    ("first", "other"), list(zip(BROKERS, BROKERS[1:] + BROKERS[:1], strict=True))
+)
 def test_what_one_broker_takes_another_serves(topic: str, first: str, other: str) -> None:
     values = [f"{first} {number}".encode() for number in range(100)]
     produce(topic, via=first, values=values)
@@ -28,6 +48,39 @@ def test_a_topic_has_three_copies_and_needs_two(topic: str) -> None:
         topic,
     )
     assert re.search(r"min\.insync\.replicas=2 ", settings)
+
+
+def brokers_reached(name: str, port: int, within: str = "") -> set[str]:
+    """Every broker whose advertised address answers, asked for on a host by way of another."""
+    seen = connect(name).check_output(
+        f"{within} /opt/kafka/bin/kafka-broker-api-versions.sh"
+        f" --bootstrap-server {address(BROKERS[0])}:{port}"
+    )
+    return set(re.findall(r"^(\S+) \(id: \d+ rack: \w+\) ->", seen, re.MULTILINE))
+
+
+def test_the_controller_reaches_every_broker_and_knows_its_rack() -> None:
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap(BROKERS[0]))
+    try:
+        found = sorted(admin.describe_cluster()["brokers"], key=lambda broker: broker["broker_id"])
+    finally:
+        admin.close()
+    assert [f"{broker['host']}:{broker['port']}" for broker in found] == bootstrap()
+    assert [broker["rack"] for broker in found] == ["a", "b", "c"]
+
+
+def test_another_host_reaches_every_broker() -> None:
+    assert brokers_reached(BROKERS[1], 9092) == set(bootstrap())
+
+
+def test_a_pod_reaches_every_broker_by_a_listener_of_its_own() -> None:
+    host = connect(BROKERS[2])
+    host.check_output(POD)
+    try:
+        found = brokers_reached(BROKERS[2], 9093, within="ip netns exec pod")
+    finally:
+        host.check_output(NO_POD)
+    assert found == {f"{address(name)}:9093" for name in BROKERS}
 
 
 @pytest.mark.parametrize("unit", ["zookeeper", "kafka"])
