@@ -18,7 +18,17 @@ from msgspec import Raw
 
 from chat import protocol
 from chat.metrics import Metrics
-from chat.protocol import Ack, CloseCode, ErrorCode, Joined, Position, Progress, RefusedError
+from chat.presence import Presence
+from chat.protocol import (
+    Ack,
+    CloseCode,
+    ErrorCode,
+    IsTyping,
+    Joined,
+    Position,
+    Progress,
+    RefusedError,
+)
 from chat.relay.base import Batch, Entry, Record, Relay, UnavailableError, partition_of
 from chat.room import Member, Room
 
@@ -30,6 +40,9 @@ AHEAD_SECONDS = 3.0
 # them. A log that takes records and gives none back must not fill the memory.
 MOST_SENDING = 100_000
 MOST_SENDERS = 100
+
+# Changes of who is here wait so long for others, to be told together.
+PRESENCE_SECONDS = 0.1
 
 
 class Held(NamedTuple):
@@ -73,6 +86,9 @@ class Hub:
         recent: int,
         window: int,
         position_seconds: float,
+        heartbeat: float,
+        members_shown: int,
+        typing_seconds: float,
     ) -> None:
         self._relay = relay
         self._metrics = metrics
@@ -85,18 +101,26 @@ class Hub:
         self._rooms: dict[str, Room] = {}
         self._sending: dict[tuple[str, str, str], Sending] = {}
         self._ahead: list[tuple[Position, asyncio.Future[None]]] = []
-        self._teller: asyncio.Task[None] | None = None
+        self._typing_seconds = typing_seconds
+        self._presence = Presence(heartbeat=heartbeat, shown=members_shown, typing=typing_seconds)
+        # Members who read too slowly to be told of a change in a room.
+        self._stale: set[tuple[Member, str]] = set()
+        self._tellers: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         await self._relay.start(self)
-        self._teller = asyncio.create_task(self._tell_positions())
+        self._tellers = [
+            asyncio.create_task(self._tell_positions()),
+            asyncio.create_task(self._tell_presence()),
+        ]
 
     async def stop(self, seconds: float) -> None:
         """Stop the relay, which has so many seconds to get everything into the log."""
-        if self._teller is not None:
-            self._teller.cancel()
+        for teller in self._tellers:
+            teller.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._teller
+                await teller
+        self._relay.signal(self._presence.farewell())
         await self._relay.stop(seconds)
 
     # What clients ask for.
@@ -110,6 +134,8 @@ class Hub:
             await self._reach(position)
         # From here on nothing is awaited: what `joined` does not hold, `message` frames will bring.
         self._require_history()
+        if not self._is_in(member, name):
+            self._presence.enter(name, member.person)
         room = self._room(name)
         partition = self._partitions[room.partition]
         missed = None
@@ -133,12 +159,15 @@ class Hub:
                 [Raw(payload) for payload in messages],
             ),
         )
+        if not member.offer(_frame(self._presence.whole(name))):
+            self._stale.add((member, name))
 
     def leave(self, member: Member, name: str) -> None:
         room = self._rooms.get(name)
-        if room is None:
+        if room is None or member not in room.members:
             return
         room.members.discard(member)
+        self._presence.exit(name, member.person)
         if not room.members:
             self._partitions[room.partition].occupied.discard(room)
             self._drop_if_idle(room)
@@ -166,6 +195,15 @@ class Hub:
             raise RefusedError(ErrorCode.UNAVAILABLE, str(error)) from None
         self._sending[key] = Sending(time.monotonic(), [sender])
         held.add_done_callback(lambda done: self._appended(key, done))
+
+    def typing(self, member: Member, name: str) -> None:
+        """Tell the others in the room that `member` is typing."""
+        if self._presence.types(name, member.person.user, time.monotonic()):
+            self._tell_typing(name, member.person.user)
+
+    def _is_in(self, member: Member, name: str) -> bool:
+        room = self._rooms.get(name)
+        return room is not None and member in room.members
 
     def _appended(self, key: tuple[str, str, str], held: asyncio.Future[None]) -> None:
         # Success is what the log delivers, and nothing before: see `_take`.
@@ -212,6 +250,7 @@ class Hub:
         for _, reached in self._ahead:
             reached.set_result(None)
         self._ahead = []
+        self._presence.clear()
         # Their rooms are gone. Joining again tells them honestly what is left (`recovered`).
         for member in members:
             member.close(CloseCode.RESTART, "the log was replaced; retry_after=1")
@@ -228,7 +267,13 @@ class Hub:
             self._release_waiting()
 
     def signalled(self, payloads: Sequence[bytes]) -> None:
-        """What other replicas tell beside the log."""
+        now = time.monotonic()
+        for payload in payloads:
+            heard = self._presence.heard(payload, now)
+            for name, user in heard.lost:
+                self._put_out(name, user)
+            for name, user in heard.typing:
+                self._tell_typing(name, user)
 
     def _take(self, number: int, partition: Partition, entry: Entry) -> None:
         name, user, text, cid = (
@@ -283,9 +328,57 @@ class Hub:
                 partition.told = partition.position
                 for room in tuple(partition.occupied):
                     progress = Progress(room.name, room.position(partition.position))
-                    frame = protocol.text_frame(protocol.encode(progress))
+                    frame = _frame(progress)
                     for member in tuple(room.members):
                         member.push(frame)
+
+    async def _tell_presence(self) -> None:
+        """Tell other replicas who is here, and members who came and went anywhere."""
+        while True:
+            await asyncio.sleep(PRESENCE_SECONDS)
+            now = time.monotonic()
+            self._presence.expire(now)
+            for signal in self._presence.outgoing(now):
+                self._relay.signal(signal)
+            self._tell_stale()
+            for name in self._presence.due(now):
+                changes = self._presence.changes(name, now)
+                if members := self._members(name):
+                    frame = _frame(changes)
+                    self._stale.update(
+                        (member, name) for member in members if not member.offer(frame)
+                    )
+
+    def _tell_stale(self) -> None:
+        """Tell everything to those who were not told of a change, if they read again."""
+        wholes: dict[str, bytes] = {}
+        for member, name in tuple(self._stale):
+            if not self._is_in(member, name):
+                self._stale.discard((member, name))
+                continue
+            if name not in wholes:
+                wholes[name] = _frame(self._presence.whole(name))
+            if member.offer(wholes[name]):
+                self._stale.discard((member, name))
+
+    def _tell_typing(self, name: str, user: str) -> None:
+        if members := self._members(name):
+            frame = _frame(IsTyping(name, user, self._typing_seconds))
+            for member in members:
+                if member.person.user != user:
+                    member.offer(frame)
+
+    def _put_out(self, name: str, user: str) -> None:
+        """Take a name from whoever has it here: somebody on another replica had it first."""
+        for member in self._members(name):
+            if member.person.user == user:
+                self.leave(member, name)
+                member.put_out(name, protocol.name_taken(name, user))
+
+    def _members(self, name: str) -> tuple[Member, ...]:
+        """As they are now: a member may leave because of what it is told."""
+        room = self._rooms.get(name)
+        return tuple(room.members) if room else ()
 
     def _room(self, name: str) -> Room:
         room = self._rooms.get(name)
@@ -300,5 +393,9 @@ class Hub:
             del self._rooms[room.name]
 
 
+def _frame(frame: protocol.ServerFrame) -> bytes:
+    return protocol.text_frame(protocol.encode(frame))
+
+
 def _say(member: Member, frame: protocol.ServerFrame) -> None:
-    member.push(protocol.text_frame(protocol.encode(frame)))
+    member.push(_frame(frame))

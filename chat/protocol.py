@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import re
 import struct
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 import regex
@@ -51,6 +51,7 @@ class ErrorCode(enum.StrEnum):
     BAD_USER = "bad_user"
     BAD_TEXT = "bad_text"
     BAD_CID = "bad_cid"
+    NAME_TAKEN = "name_taken"
     TOO_LONG = "too_long"
     TOO_MANY_ROOMS = "too_many_rooms"
     RATE_LIMITED = "rate_limited"
@@ -80,11 +81,20 @@ class RefusedError(Exception):
         self.message = message
 
 
+def name_taken(room: str, user: str) -> RefusedError:
+    return RefusedError(
+        ErrorCode.NAME_TAKEN,
+        f"Somebody else in {room} is called {user}: come with another name.",
+    )
+
+
 # What clients say.
 
 
 class Hello(msgspec.Struct, tag_field="type", tag="hello"):
     user: str
+    # A secret of the client's own: who comes again with it is the same person, and keeps the name.
+    key: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{16,64}\Z")] | None = None
 
 
 class Join(msgspec.Struct, tag_field="type", tag="join"):
@@ -102,7 +112,11 @@ class Send(msgspec.Struct, tag_field="type", tag="send"):
     cid: str
 
 
-ClientFrame = Hello | Join | Leave | Send
+class Typing(msgspec.Struct, tag_field="type", tag="typing"):
+    room: str
+
+
+ClientFrame = Hello | Join | Leave | Send | Typing
 
 
 # What the server says.
@@ -156,6 +170,7 @@ class Error(msgspec.Struct, tag_field="type", tag="error", omit_defaults=True):
     code: ErrorCode
     message: str
     cid: str | None = None
+    room: str | None = None
 
 
 class Progress(msgspec.Struct, tag_field="type", tag="position"):
@@ -163,18 +178,39 @@ class Progress(msgspec.Struct, tag_field="type", tag="position"):
     position: str
 
 
-ServerFrame = Welcome | Joined | Left | Message | Ack | Error | Progress
+class Presence(msgspec.Struct, tag_field="type", tag="presence", omit_defaults=True):
+    """Who is in a room: `users` are all, `joined` and `left` the changes since; with none of them
+    there are too many to be named.
+    """
+
+    room: str
+    count: int
+    users: list[str] = []
+    joined: list[str] = []
+    left: list[str] = []
+
+
+class IsTyping(msgspec.Struct, tag_field="type", tag="typing"):
+    room: str
+    user: str
+    seconds: float
+
+
+ServerFrame = Welcome | Joined | Left | Message | Ack | Error | Progress | Presence | IsTyping
 
 
 _decoder: msgspec.json.Decoder[ClientFrame] = msgspec.json.Decoder(ClientFrame)
 _encoder = msgspec.json.Encoder()
 
 
-class _AnyCid(msgspec.Struct):
+class Subject(msgspec.Struct):
+    """What a frame is about, as far as it says."""
+
     cid: str | None = None
+    room: str | None = None
 
 
-_cid_decoder = msgspec.json.Decoder(_AnyCid)
+_subject_decoder = msgspec.json.Decoder(Subject)
 
 
 def decode(text: str) -> ClientFrame:
@@ -187,15 +223,19 @@ def decode(text: str) -> ClientFrame:
         raise RefusedError(ErrorCode.BAD_FRAME, "JSON is nested too deeply.") from None
 
 
-def cid_of(text: str) -> str | None:
-    """The `cid` of a frame that was refused, as far as it can be read, so that its sender knows
+def subject_of(text: str) -> Subject:
+    """What a frame that was refused is about, as far as it can be read, so that its sender knows
     which it was.
     """
     try:
-        cid = _cid_decoder.decode(text).cid
+        subject = _subject_decoder.decode(text)
     except (msgspec.MsgspecError, RecursionError):
-        return None
-    return cid if cid is not None and len(cid) <= CID_LENGTH else None
+        return Subject()
+    if subject.cid is not None and len(subject.cid) > CID_LENGTH:
+        subject.cid = None
+    if subject.room is not None and not _ROOM.fullmatch(subject.room):
+        subject.room = None
+    return subject
 
 
 def encode(frame: ServerFrame) -> bytes:

@@ -8,19 +8,46 @@ the window alone, so every replica decides alike, whenever it was started.
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from itertools import islice
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 import msgspec
 
-from chat.protocol import CloseCode, Message, Position, encode, text_frame
+from chat.protocol import CloseCode, Message, Position, RefusedError, encode, text_frame
+
+
+class Person(NamedTuple):
+    """Somebody under a name. Connections with the same key are the same person.
+
+    `key` is a digest: other replicas are told it, and the client's secret is nobody's business.
+    """
+
+    user: str
+    key: str
+
+    @classmethod
+    def of(cls, user: str, secret: str) -> Self:
+        digest = hashlib.blake2b(secret.encode(), digest_size=8, person=b"chat key")
+        return cls(user, digest.hexdigest())
 
 
 class Member(Protocol):
     """Someone in the room; takes whole WebSocket frames, and must not raise."""
 
+    @property
+    def person(self) -> Person: ...
+
     def push(self, frame: bytes) -> None: ...
+
+    def offer(self, frame: bytes) -> bool:
+        """Send what may be left out (presence, typing), unless too much waits for the client
+        already; whether it was taken.
+        """
+
+    def put_out(self, room: str, why: RefusedError) -> None:
+        """The member has been taken out of the room."""
 
     def close(self, code: CloseCode, reason: str) -> None: ...
 

@@ -194,6 +194,9 @@ class Server:
             recent=settings.recent,
             window=settings.window,
             position_seconds=settings.position,
+            heartbeat=settings.heartbeat,
+            members_shown=settings.members_shown,
+            typing_seconds=settings.typing,
         )
         self._limits = Limits(
             frame_bytes=settings.frame_bytes,

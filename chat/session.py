@@ -5,6 +5,7 @@ may do, and what waits to be sent to it.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -13,6 +14,7 @@ from chat import protocol
 from chat.hub import Hub
 from chat.metrics import Metrics
 from chat.protocol import CloseCode, Error, ErrorCode, Left, Limits, RefusedError, Welcome
+from chat.room import Person
 
 
 class Connection(Protocol):
@@ -83,6 +85,13 @@ class Outbox:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
 
+    def offer(self, frame: bytes) -> bool:
+        """Push it unless much waits already; whether that was done."""
+        if self._closed or self._waiting + self._writing > self._limit // 4:
+            return False
+        self.push(frame)
+        return True
+
     def drained(self) -> Awaitable[None] | None:
         """Something to wait for while the client has much to read; None if it has not."""
         if self._closed or self._waiting + self._writing <= self._limit // 2:
@@ -146,7 +155,7 @@ class Session:
         self._metrics = metrics
         self._limits = limits
         self._replica = replica
-        self._user: str | None = None
+        self._person: Person | None = None
         self._rooms: set[str] = set()
         self._closed = False
         self._bucket = TokenBucket(limits.rate, limits.burst)
@@ -172,12 +181,28 @@ class Session:
                     self._leave(leave)
                 case protocol.Send() as send:
                     self._send(send)
+                case protocol.Typing() as typing:
+                    self._typing(typing)
         except RefusedError as refused:
             self._refuse(refused, text)
         return self._outbox.drained()
 
+    @property
+    def person(self) -> Person:
+        assert self._person is not None, "nobody joins a room without a name"
+        return self._person
+
     def push(self, frame: bytes) -> None:
         self._outbox.push(frame)
+
+    def offer(self, frame: bytes) -> bool:
+        return self._outbox.offer(frame)
+
+    def put_out(self, room: str, why: RefusedError) -> None:
+        self._rooms.discard(room)
+        self._metrics.refusals.labels(why.code).inc()
+        self._say(Error(why.code, why.message, room=room))
+        self._say(Left(room))
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Say goodbye: what waits is still sent, then the code and the reason."""
@@ -193,11 +218,13 @@ class Session:
         self._rooms.clear()
 
     def _hello(self, hello: protocol.Hello) -> None:
-        if self._user is not None:
+        if self._person is not None:
             raise RefusedError(ErrorCode.BAD_FRAME, "Hello was said already.")
-        self._user = protocol.check_user(hello.user)
+        # Who brings no key cannot prove to be the same person, on whatever connection.
+        secret = hello.key or secrets.token_hex(16)
+        self._person = Person.of(protocol.check_user(hello.user), secret)
         self._deadline.cancel()
-        self._say(Welcome(protocol.VERSION, self._user, self._replica, self._limits))
+        self._say(Welcome(protocol.VERSION, self._person.user, self._replica, self._limits))
 
     async def _join(self, join: protocol.Join, text: str) -> None:
         try:
@@ -235,10 +262,14 @@ class Session:
         text = protocol.check_text(send.text, self._limits)
         self._hub.send(self, room, user, text, cid)
 
+    def _typing(self, typing: protocol.Typing) -> None:
+        self._require_user()
+        self._hub.typing(self, self._require_joined(typing.room))
+
     def _require_user(self) -> str:
-        if self._user is None:
+        if self._person is None:
             raise RefusedError(ErrorCode.HELLO_REQUIRED, "Say hello first.")
-        return self._user
+        return self._person.user
 
     def _require_joined(self, name: str) -> str:
         room = protocol.check_room(name)
@@ -248,7 +279,8 @@ class Session:
 
     def _refuse(self, refused: RefusedError, text: str) -> None:
         self._metrics.refusals.labels(refused.code).inc()
-        self._say(Error(refused.code, refused.message, protocol.cid_of(text)))
+        subject = protocol.subject_of(text)
+        self._say(Error(refused.code, refused.message, subject.cid, subject.room))
 
     def _say(self, frame: protocol.ServerFrame) -> None:
         self.push(protocol.text_frame(protocol.encode(frame)))

@@ -195,6 +195,25 @@ class Settings:
         _integer(1, 10_000_000),
         "records kept per partition: how far back history and the recognition of repeats reach",
     )
+    members_shown: int = _setting(
+        "CHAT_MEMBERS_SHOWN",
+        100,
+        _integer(0, 10_000),
+        "people in a room that are named; of more, only the number is told, and nobody's typing",
+    )
+    heartbeat: float = _setting(
+        "CHAT_HEARTBEAT_SECONDS",
+        5.0,
+        _seconds(0.1, 60),
+        "between two times that replicas tell each other all their people; after three without,"
+        " a replica is taken for dead. The same on all of them",
+    )
+    typing: float = _setting(
+        "CHAT_TYPING_SECONDS",
+        6.0,
+        _seconds(0.1, 60),
+        "how long to show that somebody is typing; told again at most twice as often",
+    )
     hello: float = _setting(
         "CHAT_HELLO_SECONDS",
         10.0,

@@ -33,7 +33,8 @@ class Chat:
         self.set_cookie = response.headers.get("Set-Cookie")
         self.messages: defaultdict[str, list[Frame]] = defaultdict(list)
         self.positions: dict[str, str] = {}
-        self._tell(type="hello", user=user)
+        # Whoever has the same name here is the same person.
+        self._tell(type="hello", user=user, key=uuid.uuid5(uuid.NAMESPACE_OID, user).hex)
         self.replica: str = self._await("welcome")["replica"]
 
     def __enter__(self) -> Self:

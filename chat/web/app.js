@@ -20,6 +20,9 @@ const page = Object.fromEntries(
 const rooms = new Map();       // name -> Room, in the order they were joined
 let current = null;            // the Room that is shown
 let user = stored("name", "");
+// Whoever comes with this key is the same person; others cannot take the name.
+const key = stored("key", null) ?? newCid();
+store("key", key);
 let limits = null;             // from `welcome`; null while there is none
 let socket = null;
 let attempts = 0;
@@ -253,7 +256,7 @@ function connect() {
   if (socket || !user) return;
   tell("connecting", "Connecting…");
   socket = new WebSocket(new URL("ws", location.href.replace(/^http/, "ws").replace(/#.*/, "")));
-  socket.addEventListener("open", () => say({ type: "hello", user }));
+  socket.addEventListener("open", () => say({ type: "hello", user, key }));
   socket.addEventListener("message", (event) => hear(JSON.parse(event.data)));
   socket.addEventListener("close", (event) => lost(event));
 }
@@ -318,7 +321,7 @@ const hearing = {
     const pending = cid && [...rooms.values()].map((room) => room.pending.get(cid)).find(Boolean);
     if (pending) {
       pending.refuse(code, message);
-    } else if (code === "bad_user") {
+    } else if (code === "bad_user" || code === "name_taken") {
       ask(message);
     } else if (code === "unavailable" || code === "rate_limited") {
       clearTimeout(joinTimer);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,7 +28,9 @@ class ChatClient:
     async def __aenter__(self) -> Self:
         self.ws = await websockets.connect(self._url, **self._options)
         if self._user is not None:
-            await self.say(type="hello", user=self._user)
+            # Whoever has the same name here is the same person.
+            key = uuid.uuid5(uuid.NAMESPACE_OID, self._user).hex
+            await self.say(type="hello", user=self._user, key=key)
             self.welcome = await self.hear("welcome")
         return self
 

@@ -130,8 +130,9 @@ def test_imports_point_one_way() -> None:
         "relay.kafka": {"relay.base"},
         "websocket": {"protocol"},
         "room": {"protocol"},
-        "hub": {"room", "protocol", "relay.base", "metrics"},
-        "session": {"hub", "protocol", "metrics"},
+        "presence": {"room", "protocol"},
+        "hub": {"room", "presence", "protocol", "relay.base", "metrics"},
+        "session": {"hub", "room", "protocol", "metrics"},
         "server": {"session", "hub", "protocol", "websocket", "relay.base", "metrics", "settings"},
         "__main__": {"server", "settings", "relay.base", "relay.kafka", "relay.memory"},
     }

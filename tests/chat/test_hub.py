@@ -23,6 +23,7 @@ from chat.relay.base import (
     UnavailableError,
     partition_of,
 )
+from chat.room import Person
 
 PARTITIONS = 2
 EPOCH = "log"
@@ -67,12 +68,22 @@ class PlayedRelay(Relay):
 class Listening:
     """A member that remembers what it was pushed."""
 
-    def __init__(self) -> None:
+    def __init__(self, user: str = "ada", secret: str = "") -> None:
+        self.person = Person.of(user, secret)
+        self.slow = False
         self.frames: list[dict[str, object]] = []
         self.closed: tuple[CloseCode, str] | None = None
 
     def push(self, frame: bytes) -> None:
         self.frames.append(json.loads(frame[frame.index(b"{") :]))
+
+    def offer(self, frame: bytes) -> bool:
+        if not self.slow:
+            self.push(frame)
+        return not self.slow
+
+    def put_out(self, room: str, why: RefusedError) -> None:
+        self.frames.append({"type": "error", "room": room, "code": why.code})
 
     def close(self, code: CloseCode, reason: str) -> None:
         self.closed = (code, reason)
@@ -91,6 +102,9 @@ def hub(
         recent=recent,
         window=window,
         position_seconds=0.01,
+        heartbeat=1,
+        members_shown=3,
+        typing_seconds=6,
     )
     made.reset(EPOCH, [-1] * PARTITIONS)
     return made
@@ -197,7 +211,7 @@ async def test_who_has_seen_more_than_this_replica_waits_until_it_has_caught_up(
     assert not member.frames
     feed(made, [said(1), said(2)], PARTITION)
     await joining
-    (answer,) = member.frames
+    (answer,) = member.of("joined")
     assert (answer["recovered"], texts(answer)) == (True, ["text 2"])
 
 

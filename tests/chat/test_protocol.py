@@ -60,7 +60,7 @@ def test_what_is_no_frame_is_refused(text: str) -> None:
 @given(st.text() | st.recursive(st.none() | st.text(), st.lists).map(json.dumps))
 def test_no_text_whatever_gets_past_the_decoder_but_as_frame_or_refusal(text: str) -> None:
     assert code_of(protocol.decode, text) in (None, ErrorCode.BAD_FRAME)
-    protocol.cid_of(text)
+    protocol.subject_of(text)
 
 
 @given(
@@ -103,14 +103,18 @@ def test_an_error_has_a_cid_only_if_there_is_one() -> None:
     }
 
 
-@pytest.mark.parametrize("text", ['{"cid":"7","text":1}', '{"type":"nope","cid":"7"}'])
-def test_the_cid_of_a_refused_frame_is_read_where_it_can_be(text: str) -> None:
-    assert protocol.cid_of(text) == "7"
+@pytest.mark.parametrize(
+    "text", ['{"cid":"7","room":"a","text":1}', '{"type":"nope","cid":"7","room":"a"}']
+)
+def test_what_a_refused_frame_is_about_is_read_where_it_can_be(text: str) -> None:
+    assert protocol.subject_of(text) == protocol.Subject("7", "a")
 
 
-@pytest.mark.parametrize("text", ["nope", "[]", "{}", '{"cid":7}', json.dumps({"cid": "x" * 65})])
+@pytest.mark.parametrize(
+    "text", ["nope", "[]", "{}", '{"cid":7}', json.dumps({"cid": "x" * 65, "room": "a b"})]
+)
 def test_and_is_left_out_where_it_cannot(text: str) -> None:
-    assert protocol.cid_of(text) is None
+    assert protocol.subject_of(text) == protocol.Subject()
 
 
 @pytest.mark.parametrize(
