@@ -31,6 +31,7 @@ from chat.protocol import (
 )
 from chat.relay.base import Batch, Entry, Record, Relay, UnavailableError, partition_of
 from chat.room import Member, Room
+from chat.websocket.frames import text_frame
 
 # A client that moved here may have seen more than this replica has read yet: some milliseconds'
 # worth. A position that is still ahead after this long is none of this log.
@@ -394,7 +395,7 @@ class Hub:
 
 
 def _frame(frame: protocol.ServerFrame) -> bytes:
-    return protocol.text_frame(protocol.encode(frame))
+    return text_frame(protocol.encode(frame))
 
 
 def _say(member: Member, frame: protocol.ServerFrame) -> None:

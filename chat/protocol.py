@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 import re
-import struct
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -240,19 +239,6 @@ def subject_of(text: str) -> Subject:
 
 def encode(frame: ServerFrame) -> bytes:
     return _encoder.encode(frame)
-
-
-def text_frame(payload: bytes) -> bytes:
-    """A whole WebSocket text message around `payload`, as a server sends it (RFC 6455 section 5.2).
-
-    Built once per message, however many clients get it.
-    """
-    size = len(payload)
-    if size < 126:
-        return b"\x81%c" % size + payload
-    if size < 1 << 16:
-        return b"\x81\x7e" + struct.pack("!H", size) + payload
-    return b"\x81\x7f" + struct.pack("!Q", size) + payload
 
 
 # What names and texts may be.

@@ -15,7 +15,8 @@ from typing import NamedTuple, Protocol, Self
 
 import msgspec
 
-from chat.protocol import CloseCode, Message, Position, RefusedError, encode, text_frame
+from chat.protocol import CloseCode, Message, Position, RefusedError, encode
+from chat.websocket.frames import text_frame
 
 
 class Person(NamedTuple):

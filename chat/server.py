@@ -1,9 +1,8 @@
 """HTTP: the page and `/ws` for everyone, health and metrics on a port of their own, and the way
 down.
 
-Tornado does HTTP and the WebSocket handshake. What clients may send is checked as strictly as RFC
-6455 asks; limits are set here where Tornado's are wide (an hour for a request's headers, 100 MB per
-buffer).
+Tornado does HTTP and the WebSocket handshake; after it, a connection is `chat.websocket`'s. Limits
+are set here where Tornado's are wide (an hour for a request's headers, 100 MB per buffer).
 """
 
 from __future__ import annotations
@@ -16,10 +15,9 @@ from typing import Any
 
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPServerRequest
-from tornado.iostream import StreamClosedError
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler, StaticFileHandler
-from tornado.websocket import WebSocketHandler, _WebSocketParams
+from tornado.websocket import WebSocketHandler
 
 from chat.hub import Hub
 from chat.metrics import Metrics
@@ -27,7 +25,10 @@ from chat.protocol import CloseCode, Limits
 from chat.relay.base import Relay
 from chat.session import Session
 from chat.settings import Settings
-from chat.websocket import StrictWebSocket
+from chat.websocket.connection import Connection, Endpoint
+from chat.websocket.connection import Limits as ConnectionLimits
+from chat.websocket.transport import Handshake
+from chat.websocket.wheel import Wheel
 
 log = logging.getLogger("chat")
 
@@ -73,10 +74,9 @@ class MissingHandler(SecurityHeaders):
 
 
 class ChatHandler(SecurityHeaders, WebSocketHandler):
-    """A WebSocket of a client. Its origin was checked by Tornado, with `trusted_origins`."""
+    """The handshake of a client. Its origin was checked by Tornado, with `trusted_origins`."""
 
     server: Server
-    client: Session | None = None
 
     def initialize(self, server: Server) -> None:
         self.server = server
@@ -86,59 +86,13 @@ class ChatHandler(SecurityHeaders, WebSocketHandler):
             self.set_header("Retry-After", "1")
             self.send_error(503, reason="Restarting")
 
-    def get_websocket_protocol(self) -> StrictWebSocket | None:
+    def get_websocket_protocol(self) -> Handshake | None:
         if self.request.headers.get("Sec-WebSocket-Version") != "13":
             return None
-        # Pings are Tornado's, compression is off: it costs more memory than it saves bytes here.
-        return StrictWebSocket(
-            self,
-            False,
-            _WebSocketParams(self.ping_interval, self.ping_timeout, self.max_message_size, None),
-        )
+        return Handshake(self, self.server.connect, fast=self.server.fast)
 
-    def open(self, *_args: str, **_kwargs: str) -> None:
-        # Many small messages that somebody waits for: never hold one back to fill a packet.
-        self.set_nodelay(True)
-        self.client = self.server.connect(self)
-
-    def on_message(self, message: str | bytes) -> Any:
-        assert isinstance(message, str), "StrictWebSocket passes on text alone"
-        return self.client.receive(message) if self.client else None
-
-    def close(self, code: int | None = None, reason: str | None = None) -> None:
-        """Close because of what came over the wire: the client is told as it is told everything
-        else.
-        """
-        if self.client is not None and code is not None:
-            self.client.close(CloseCode(code), reason or "")
-
-    def on_close(self) -> None:
-        if self.client is not None:
-            self.server.disconnect(self.client)
-            self.client = None
-
-    def write_frames(self, frames: bytes) -> asyncio.Future[None]:
-        assert isinstance(self.ws_connection, StrictWebSocket)
-        return self.ws_connection.stream.write(frames)
-
-
-class _Connection:
-    """What a client may do with its handler."""
-
-    def __init__(self, handler: ChatHandler) -> None:
-        self._handler = handler
-
-    def write(self, frames: bytes) -> asyncio.Future[None]:
-        try:
-            return self._handler.write_frames(frames)
-        except StreamClosedError:
-            # Tornado tells `on_close` by itself.
-            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            done.set_result(None)
-            return done
-
-    def close(self, code: CloseCode, reason: str) -> None:
-        WebSocketHandler.close(self._handler, code, reason)
+    def on_message(self, message: str | bytes) -> None:  # noqa: ARG002
+        raise AssertionError("frames are read by the connection")
 
 
 class LiveHandler(SecurityHeaders):
@@ -186,6 +140,7 @@ class Server:
         self._settings = settings
         self.relay = relay
         self.draining = False
+        self.fast = settings.transport == "fast"
         self._metrics = Metrics()
         self._hub = Hub(
             relay,
@@ -205,6 +160,17 @@ class Server:
             rooms=settings.rooms_per_client,
             rate=settings.rate,
             burst=settings.burst,
+        )
+        self._wheel = Wheel(on_lag=lambda _: None)
+        self._endpoint = Endpoint(
+            ConnectionLimits(
+                message_bytes=settings.frame_bytes,
+                outbox_bytes=settings.outbox_bytes,
+                accept_seconds=settings.hello,
+                ping_seconds=settings.ping,
+                pong_seconds=min(PONG_SECONDS, settings.ping),
+            ),
+            self._wheel,
         )
         self._clients: set[Session] = set()
         self._empty = asyncio.Event()
@@ -227,9 +193,6 @@ class Server:
             default_handler_class=MissingHandler,
             log_function=_log_request,
             trusted_origins=list(self._settings.allowed_origins),
-            websocket_max_message_size=self._settings.frame_bytes,
-            websocket_ping_interval=self._settings.ping,
-            websocket_ping_timeout=min(PONG_SECONDS, self._settings.ping),
         )
 
     def _internal_application(self) -> Application:
@@ -248,6 +211,7 @@ class Server:
         address = self._settings.address
         self.port = _listen(self._public, self._settings.port, address)
         self.internal_port = _listen(self._internal, self._settings.internal_port, address)
+        self._wheel.start()
         await self._hub.start()
         log.info(
             "replica %s: page on port %d, health and metrics on port %d",
@@ -265,6 +229,7 @@ class Server:
         await self._send_away(list(self._clients))
         await self._hub.stop(self._settings.drain)
         await self._public.close_all_connections()
+        self._wheel.stop()
         self._internal.stop()
         await self._internal.close_all_connections()
         log.info("drained")
@@ -284,23 +249,24 @@ class Server:
         except TimeoutError:
             log.info("%d clients did not answer the close", len(self._clients))
 
-    def connect(self, handler: ChatHandler) -> Session:
-        client = Session(
-            _Connection(handler),
+    def connect(self) -> Connection:
+        """Let a client in that has shaken hands; it gets a session of its own."""
+        connection = Connection(self._endpoint)
+        session = Session(
+            connection,
             self._hub,
             self._metrics,
             self._limits,
             replica=self._settings.replica,
-            outbox_bytes=self._settings.outbox_bytes,
-            hello_seconds=self._settings.hello,
+            on_gone=self._gone,
         )
-        self._clients.add(client)
+        connection.serve(session)
+        self._clients.add(session)
         self._empty.clear()
         self._metrics.clients.set(len(self._clients))
-        return client
+        return connection
 
-    def disconnect(self, client: Session) -> None:
-        client.gone()
+    def _gone(self, client: Session) -> None:
         self._clients.discard(client)
         if not self._clients:
             self._empty.set()

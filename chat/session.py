@@ -4,30 +4,23 @@ may do, and what waits to be sent to it.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from typing import Protocol
 
 from chat import protocol
 from chat.hub import Hub
 from chat.metrics import Metrics
 from chat.protocol import CloseCode, Error, ErrorCode, Left, Limits, RefusedError, Welcome
 from chat.room import Person
-
-
-class Connection(Protocol):
-    """The way to the client: takes whole WebSocket frames, and must not raise when it is gone."""
-
-    def write(self, frames: bytes) -> asyncio.Future[None]:
-        """Send; the future is done when the bytes have left this process."""
-
-    def close(self, code: CloseCode, reason: str) -> None: ...
+from chat.websocket.connection import Connection
+from chat.websocket.frames import text_frame
 
 
 class TokenBucket:
     """Allows `rate` per second for long, `burst` at once."""
+
+    __slots__ = ("_burst", "_clock", "_rate", "_then", "_tokens")
 
     def __init__(
         self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic
@@ -48,96 +41,21 @@ class TokenBucket:
         return True
 
 
-class Outbox:
-    """What waits for a client. Everything pushed within one turn of the event loop is written at
-    once, and while the client is slow to read, everything pushed since the last write.
-
-    `on_overflow` is called when more than `limit` bytes wait.
-    """
-
-    def __init__(
-        self,
-        write: Callable[[bytes], asyncio.Future[None]],
-        limit: int,
-        on_overflow: Callable[[], None],
-    ) -> None:
-        self._write = write
-        self._limit = limit
-        self._on_overflow = on_overflow
-        self._frames: list[bytes] = []
-        self._waiting = 0
-        self._writing = 0
-        self._scheduled = False
-        self._closed = False
-        self._drained: asyncio.Future[None] | None = None
-
-    def push(self, frame: bytes) -> None:
-        if self._closed:
-            return
-        # One answer may be larger than the limit; it is a client that does not take it that is
-        # slow.
-        if self._waiting + self._writing > self._limit:
-            self._on_overflow()
-            return
-        self._frames.append(frame)
-        self._waiting += len(frame)
-        if not self._scheduled and not self._writing:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush)
-
-    def offer(self, frame: bytes) -> bool:
-        """Push it unless much waits already; whether that was done."""
-        if self._closed or self._waiting + self._writing > self._limit // 4:
-            return False
-        self.push(frame)
-        return True
-
-    def drained(self) -> Awaitable[None] | None:
-        """Something to wait for while the client has much to read; None if it has not."""
-        if self._closed or self._waiting + self._writing <= self._limit // 2:
-            return None
-        if self._drained is None:
-            self._drained = asyncio.get_running_loop().create_future()
-        return self._drained
-
-    def close(self, *, flush: bool) -> None:
-        """Take no more; write what waits, or drop it."""
-        if self._closed:
-            return
-        self._closed = True
-        if flush and self._frames:
-            self._write(b"".join(self._frames))
-        self._frames.clear()
-        self._waiting = 0
-        self._release()
-
-    def _flush(self) -> None:
-        self._scheduled = False
-        if self._closed:
-            return
-        if self._frames:
-            frames = b"".join(self._frames)
-            self._frames.clear()
-            self._waiting = 0
-            written = self._write(frames)
-            if not written.done():
-                self._writing = len(frames)
-                written.add_done_callback(self._written)
-        if self._waiting + self._writing <= self._limit // 2:
-            self._release()
-
-    def _written(self, _: asyncio.Future[None]) -> None:
-        self._writing = 0
-        self._flush()
-
-    def _release(self) -> None:
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
-        self._drained = None
-
-
 class Session:
     """A connection that speaks the protocol. Its rooms know it as a `Member`."""
+
+    __slots__ = (
+        "_bucket",
+        "_closed",
+        "_connection",
+        "_hub",
+        "_limits",
+        "_metrics",
+        "_on_gone",
+        "_person",
+        "_replica",
+        "_rooms",
+    )
 
     def __init__(
         self,
@@ -147,8 +65,7 @@ class Session:
         limits: Limits,
         *,
         replica: str,
-        outbox_bytes: int,
-        hello_seconds: float,
+        on_gone: Callable[[Session], None],
     ) -> None:
         self._connection = connection
         self._hub = hub
@@ -159,8 +76,7 @@ class Session:
         self._rooms: set[str] = set()
         self._closed = False
         self._bucket = TokenBucket(limits.rate, limits.burst)
-        self._outbox = Outbox(connection.write, outbox_bytes, self._too_slow)
-        self._deadline = asyncio.get_running_loop().call_later(hello_seconds, self._no_hello)
+        self._on_gone = on_gone
 
     def receive(self, text: str) -> Awaitable[None] | None:
         """Act on a frame. The next one must wait for what is returned, if anything."""
@@ -185,18 +101,18 @@ class Session:
                     self._typing(typing)
         except RefusedError as refused:
             self._refuse(refused, text)
-        return self._outbox.drained()
+        return None
 
     @property
     def person(self) -> Person:
         assert self._person is not None, "nobody joins a room without a name"
         return self._person
 
-    def push(self, frame: bytes) -> None:
-        self._outbox.push(frame)
+    def push(self, frames: bytes) -> None:
+        self._connection.push(frames)
 
     def offer(self, frame: bytes) -> bool:
-        return self._outbox.offer(frame)
+        return self._connection.offer(frame)
 
     def put_out(self, room: str, why: RefusedError) -> None:
         self._rooms.discard(room)
@@ -206,13 +122,33 @@ class Session:
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Say goodbye: what waits is still sent, then the code and the reason."""
-        self._end(code, reason, flush=True)
+        if self._closed:
+            return
+        self._leave_all()
+        self._metrics.closes.labels(int(code)).inc()
+        self._connection.close(code, reason)
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait for the client to read."""
+        return self._connection.waiting
+
+    # What the connection tells.
+
+    def silent(self) -> None:
+        self.close(CloseCode.POLICY, "say hello in time")
+
+    def overflow(self) -> None:
+        # What waits is dropped. The client's last position is right behind what it got: it can
+        # resume.
+        self.close(CloseCode.TRY_LATER, "too slow: join again with the last position")
 
     def gone(self) -> None:
-        """The connection is gone, whoever ended it."""
+        self._leave_all()
+        self._on_gone(self)
+
+    def _leave_all(self) -> None:
         self._closed = True
-        self._deadline.cancel()
-        self._outbox.close(flush=False)
         for room in self._rooms:
             self._hub.leave(self, room)
         self._rooms.clear()
@@ -223,7 +159,7 @@ class Session:
         # Who brings no key cannot prove to be the same person, on whatever connection.
         secret = hello.key or secrets.token_hex(16)
         self._person = Person.of(protocol.check_user(hello.user), secret)
-        self._deadline.cancel()
+        self._connection.accept()
         self._say(Welcome(protocol.VERSION, self._person.user, self._replica, self._limits))
 
     async def _join(self, join: protocol.Join, text: str) -> None:
@@ -244,9 +180,6 @@ class Session:
             self._hub.leave(self, room)
             return
         self._rooms.add(room)
-        drained = self._outbox.drained()
-        if drained is not None:
-            await drained
 
     def _leave(self, leave: protocol.Leave) -> None:
         self._require_user()
@@ -283,20 +216,4 @@ class Session:
         self._say(Error(refused.code, refused.message, subject.cid, subject.room))
 
     def _say(self, frame: protocol.ServerFrame) -> None:
-        self.push(protocol.text_frame(protocol.encode(frame)))
-
-    def _no_hello(self) -> None:
-        self.close(CloseCode.POLICY, "say hello in time")
-
-    def _too_slow(self) -> None:
-        # What waits is dropped. The client's last position is right behind what it got: it can
-        # resume.
-        self._end(CloseCode.TRY_LATER, "too slow: join again with the last position", flush=False)
-
-    def _end(self, code: CloseCode, reason: str, *, flush: bool) -> None:
-        if self._closed:
-            return
-        self._outbox.close(flush=flush)
-        self.gone()
-        self._metrics.closes.labels(int(code)).inc()
-        self._connection.close(code, reason)
+        self.push(text_frame(protocol.encode(frame)))

@@ -144,6 +144,12 @@ class Settings:
         _list_of(_ORIGIN, "give origins such as https://chat.example.org, without a path"),
         "origins of other sites' pages that may connect, `https://HOST,…`; its own always may",
     )
+    transport: str = _setting(
+        "CHAT_TRANSPORT",
+        "fast",
+        _matching(r"fast|tornado", "say fast or tornado"),
+        "what carries the frames: the event loop's own transport, or Tornado's streams (slower)",
+    )
     log_level: str = _setting(
         "CHAT_LOG_LEVEL",
         "info",

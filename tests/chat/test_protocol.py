@@ -12,6 +12,7 @@ from websockets.streams import StreamReader
 
 from chat import protocol
 from chat.protocol import ErrorCode, Limits, Position, RefusedError
+from chat.websocket.frames import text_frame
 
 LIMITS = Limits(frame_bytes=32768, text_bytes=400, text_graphemes=100, rooms=3, rate=1, burst=1)
 
@@ -86,7 +87,7 @@ def test_what_is_no_position_is_none(text: str) -> None:
 )
 def test_a_frame_is_what_another_implementation_reads(payload: bytes) -> None:
     reader = StreamReader()
-    reader.feed_data(protocol.text_frame(payload))
+    reader.feed_data(text_frame(payload))
     parser = WebSocketFrame.parse(reader.read_exact, mask=False)
     with pytest.raises(StopIteration) as done:
         next(parser)

@@ -16,9 +16,9 @@ from chat.server import Server
 HELLO = b'{"type":"hello","user":"mallory"}'
 
 
-@pytest.fixture
-async def server(replica: Replica) -> Server:
-    return await replica()
+@pytest.fixture(params=["fast", "tornado"])
+async def server(replica: Replica, request: pytest.FixtureRequest) -> Server:
+    return await replica(CHAT_TRANSPORT=request.param)
 
 
 class Wire:

@@ -1,0 +1,333 @@
+"""A WebSocket connection after its handshake, over whatever transport carries its bytes.
+
+Writing: what is pushed within one turn of the event loop is written at once. When the client reads
+slowly (the transport says so by `pause_writing`), frames wait here; those that were only offered
+are dropped, and when more than `outbox_bytes` wait, the receiver is told to give up.
+
+Reading: a chunk is taken as a whole, message by message, without tasks or futures. It stops for a
+message whose receiver has to wait, for a client that asks faster than it reads, and when a chunk
+holds so many messages that others should have their turn.
+
+There may be ten thousand of these, nearly all of them idle: no timers, no buffers, no closures per
+connection, and slots instead of dictionaries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+from chat.protocol import CloseCode
+from chat.websocket.frames import (
+    PING,
+    Close,
+    Event,
+    Parser,
+    Ping,
+    Pong,
+    Violation,
+    close_frame,
+    pong_frame,
+)
+from chat.websocket.wheel import Wheel
+
+# After the close frame: time for the client to read it and to answer.
+LINGER_SECONDS = 2.0
+# Messages of one client before others get their turn.
+TURN = 64
+
+
+class Receiver(Protocol):
+    """Who is told what comes from a client; called on the event loop."""
+
+    def receive(self, text: str) -> Awaitable[None] | None:
+        """A message came. The next one waits for what is returned, if anything."""
+
+    def silent(self) -> None:
+        """The client has not been accepted in time."""
+
+    def overflow(self) -> None:
+        """More waits for the client than it may. Called from within `push`."""
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """The client broke the protocol: close the connection with this code and reason."""
+
+    def gone(self) -> None:
+        """The connection is no more, whoever ended it. Nothing is called after this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    message_bytes: int
+    outbox_bytes: int
+    # Until the receiver accepts the client.
+    accept_seconds: float
+    ping_seconds: float
+    pong_seconds: float
+
+
+class Endpoint:
+    """What all connections of a server share: their limits, one timer wheel, and the list of those
+    that have something to write at the end of the event loop's turn.
+    """
+
+    def __init__(self, limits: Limits, wheel: Wheel) -> None:
+        self.limits = limits
+        self.wheel = wheel
+        # Frames that were offered to clients too slow to take them.
+        self.dropped = 0
+        self._unwritten: list[Connection] = []
+
+    def write_later(self, connection: Connection) -> None:
+        if not self._unwritten:
+            asyncio.get_running_loop().call_soon(self._write)
+        self._unwritten.append(connection)
+
+    def _write(self) -> None:
+        connections, self._unwritten = self._unwritten, []
+        for connection in connections:
+            connection.write()
+
+
+class Connection(asyncio.Protocol):
+    """Frames from and to one client."""
+
+    __slots__ = (
+        "_accepted",
+        "_backlog",
+        "_bytes",
+        "_closing",
+        "_endpoint",
+        "_frames",
+        "_heard",
+        "_parser",
+        "_pinged",
+        "_receiver",
+        "_slow",
+        "_task",
+        "_transport",
+        "due",
+    )
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._parser = Parser(endpoint.limits.message_bytes)
+        self._receiver: Receiver | None = None
+        self._transport: asyncio.Transport | None = None
+        # The one deadline on the wheel: to be accepted, then the next ping or its pong, then the
+        # end.
+        self.due: int | None = None
+        self._accepted = False
+        self._pinged = False
+        self._heard = False
+        self._closing = False
+        # What waits to be written, and how much that is.
+        self._frames: list[bytes] = []
+        self._bytes = 0
+        self._slow = False
+        # What came and is held back, the last first. Reading is paused while this is not None.
+        self._backlog: list[Event] | None = None
+        self._task: asyncio.Future[None] | None = None
+
+    # What the receiver asks for.
+
+    def serve(self, receiver: Receiver) -> None:
+        """Hand what comes to `receiver`; called once, before anything can come."""
+        self._receiver = receiver
+
+    def accept(self) -> None:
+        """The client is one the receiver wants: it has no deadline any more but that of pings."""
+        self._accepted = True
+        # Those who came back all at once are not pinged all at once.
+        limits = self._endpoint.limits
+        self._endpoint.wheel.schedule(self, random.uniform(0.5, 1) * limits.ping_seconds)
+
+    def push(self, frames: bytes) -> None:
+        """Write whole frames: at the end of this turn of the loop, or when the client reads."""
+        if self._closing:
+            return
+        # One answer may be larger than the limit: slow is who does not take it.
+        if self._slow and self._bytes > self._endpoint.limits.outbox_bytes:
+            self._overflow()
+            return
+        if not self._frames and not self._slow:
+            self._endpoint.write_later(self)
+        self._frames.append(frames)
+        self._bytes += len(frames)
+
+    def offer(self, frames: bytes) -> bool:
+        """Push frames that nobody misses, unless the client reads slowly; whether that was done."""
+        if self._slow:
+            self._endpoint.dropped += 1
+            return False
+        self.push(frames)
+        return True
+
+    def close(self, code: int | None, reason: str = "", last: bytes = b"") -> None:
+        """Send the frames `last` and a close frame, and end when the client has answered it.
+
+        A client that reads slowly gets these instead of what waits for it.
+        """
+        if self._closing or self._transport is None:
+            return
+        self._closing = True
+        if self._slow:
+            self._frames.clear()
+        self._frames += (last, close_frame(code, reason))
+        self._write()
+        self._endpoint.wheel.schedule(self, LINGER_SECONDS)
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait for the client to read."""
+        buffered = self._transport.get_write_buffer_size() if self._transport else 0
+        return self._bytes + buffered
+
+    # What the endpoint and its wheel tell.
+
+    def write(self) -> None:
+        """The turn of the event loop is over."""
+        if self._frames and not self._slow and not self._closing:
+            self._write()
+
+    def on_deadline(self) -> None:
+        if self._transport is None or self._receiver is None:
+            return
+        wheel, limits = self._endpoint.wheel, self._endpoint.limits
+        if self._closing:
+            self._transport.abort()
+        elif not self._accepted:
+            self._receiver.silent()
+        elif not self._pinged:
+            self._pinged, self._heard = True, False
+            self.push(PING)
+            wheel.schedule(self, limits.pong_seconds)
+        elif self._heard:
+            self._pinged = False
+            wheel.schedule(self, limits.ping_seconds - limits.pong_seconds)
+        elif self._slow:
+            self._receiver.overflow()
+        else:
+            self._transport.abort()
+
+    # What the transport tells.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._endpoint.wheel.schedule(self, self._endpoint.limits.accept_seconds)
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = True
+        events = self._parser.feed(data)
+        events.reverse()
+        if self._backlog is None:
+            self._take(events)
+        else:
+            self._backlog[:0] = events
+
+    def pause_writing(self) -> None:
+        self._slow = True
+
+    def resume_writing(self) -> None:
+        self._slow = False
+        self.write()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._closing = True
+        self._transport = None
+        self._backlog = None
+        self._frames.clear()
+        self._bytes = 0
+        self._endpoint.wheel.cancel(self)
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.gone()
+
+    # How it goes.
+
+    def _take(self, events: list[Event]) -> None:
+        """Act on events, the last of the list first, as far as it may go on now."""
+        turn = TURN
+        while events:
+            event = events.pop()
+            if isinstance(event, str):
+                if self._closing or self._receiver is None:
+                    continue
+                pending = self._receiver.receive(event)
+                if pending is not None:
+                    self._hold(events)
+                    self._task = asyncio.ensure_future(pending)
+                    self._task.add_done_callback(self._done)
+                    return
+            else:
+                self._control(event)
+            turn -= 1
+            if self._outbox_is_half_full():
+                # What is written makes it go on.
+                self._hold(events)
+                return
+            if not turn and events:
+                self._hold(events)
+                asyncio.get_running_loop().call_soon(self._go_on)
+                return
+
+    def _control(self, event: Ping | Pong | Close | Violation) -> None:
+        if isinstance(event, Ping):
+            self.push(pong_frame(event.payload))
+        elif isinstance(event, Close):
+            # Section 5.5.1: answered in kind, and then it is the server that hangs up.
+            self.close(event.code)
+            if self._transport is not None:
+                self._transport.close()
+        elif isinstance(event, Violation) and self._receiver is not None:
+            self._receiver.close(event.code, event.reason)
+            # Where its frames begin is not known any more, so no answer can be waited for. Hanging
+            # up with bytes unread would reset the connection, and the code be lost: so only our
+            # half ends, and what still comes is dropped.
+            if self._transport is not None and not self._transport.is_closing():
+                self._transport.write_eof()
+
+    def _outbox_is_half_full(self) -> bool:
+        return self._bytes > self._endpoint.limits.outbox_bytes // 2
+
+    def _hold(self, events: list[Event]) -> None:
+        if self._transport is not None:
+            self._backlog = events
+            if not self._transport.is_closing():
+                self._transport.pause_reading()
+
+    def _done(self, task: asyncio.Future[None]) -> None:
+        self._task = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            if self._transport is not None:
+                self._transport.abort()
+            raise error
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._backlog is None or self._task is not None or self._outbox_is_half_full():
+            return
+        events, self._backlog = self._backlog, None
+        self._take(events)
+        if (
+            self._backlog is None
+            and self._transport is not None
+            and not self._transport.is_closing()
+        ):
+            self._transport.resume_reading()
+
+    def _overflow(self) -> None:
+        if self._receiver is not None:
+            self._receiver.overflow()
+
+    def _write(self) -> None:
+        frames = b"".join(self._frames)
+        self._frames.clear()
+        self._bytes = 0
+        if self._transport is not None:
+            self._transport.write(frames)
+        if self._backlog is not None:
+            asyncio.get_running_loop().call_soon(self._go_on)

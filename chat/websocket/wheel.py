@@ -1,0 +1,76 @@
+"""One timer for the deadlines of all connections: a hashed timing wheel.
+
+A deadline is put into the slot of its tick, and each tick looks at one slot. So a connection costs
+an entry in a set instead of a timer of the event loop, whoever has many of them (Varghese and
+Lauck, "Hashed and Hierarchical Timing Wheels", 1987, scheme 6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+TICK_SECONDS = 0.1
+# A power of two; deadlines further away than one turn (51 s) wait in their slot for the next one.
+SLOTS = 512
+
+
+class Timed(Protocol):
+    """Something with at most one deadline; `due` is the wheel's: its tick, or None."""
+
+    due: int | None
+
+    def on_deadline(self) -> None: ...
+
+
+class Wheel:
+    """Calls `on_deadline` at most one tick late, and `on_lag` with how late each tick came."""
+
+    def __init__(self, on_lag: Callable[[float], object]) -> None:
+        self._slots: list[set[Timed]] = [set() for _ in range(SLOTS)]
+        self._now = 0
+        self._on_lag = on_lag
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        self._arm(asyncio.get_running_loop().time() + TICK_SECONDS)
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def schedule(self, timed: Timed, seconds: float) -> None:
+        """Set the deadline of `timed`, instead of the one it has, if any."""
+        self.cancel(timed)
+        # One more: part of the current tick is over.
+        timed.due = due = self._now + 1 + math.ceil(seconds / TICK_SECONDS)
+        self._slots[due % SLOTS].add(timed)
+
+    def cancel(self, timed: Timed) -> None:
+        if timed.due is not None:
+            self._slots[timed.due % SLOTS].discard(timed)
+            timed.due = None
+
+    def _arm(self, when: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(when - loop.time(), self._tick, when)
+
+    def _tick(self, when: float) -> None:
+        late = max(0.0, asyncio.get_running_loop().time() - when)
+        self._on_lag(late)
+        # Ticks that are over are made up for at once, however long the loop was away.
+        passed = 1 + int(late / TICK_SECONDS)
+        self._arm(when + passed * TICK_SECONDS)
+        self.turn(passed)
+
+    def turn(self, ticks: int) -> None:
+        """Go on by so many ticks."""
+        for _ in range(ticks):
+            self._now += 1
+            for timed in tuple(self._slots[self._now % SLOTS]):
+                # Not another turn's, and not cancelled by what was called just before.
+                if timed.due == self._now:
+                    self.cancel(timed)
+                    timed.on_deadline()
