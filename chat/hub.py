@@ -101,6 +101,8 @@ class Hub:
         self._partitions: list[Partition] = []
         self._rooms: dict[str, Room] = {}
         self._sending: dict[tuple[str, str, str], Sending] = {}
+        # The rooms of the batches at hand, and who is told that its message is kept.
+        self._posted: dict[Room, list[tuple[Member, Ack]]] = {}
         self._ahead: list[tuple[Position, asyncio.Future[None]]] = []
         self._typing_seconds = typing_seconds
         self._presence = Presence(heartbeat=heartbeat, shown=members_shown, typing=typing_seconds)
@@ -263,6 +265,11 @@ class Hub:
                 self._take(batch.partition, partition, entry)
             partition.position = batch.position
             self._move_window(partition)
+        for room, acks in self._posted.items():
+            room.show()
+            for sender, ack in acks:
+                _say(sender, ack)
+        self._posted.clear()
         self._metrics.rooms.set(len(self._rooms))
         if self._ahead:
             self._release_waiting()
@@ -290,6 +297,7 @@ class Hub:
         if room is None:
             room = self._rooms[name] = Room(name, self._epoch, number, self._history)
         repeat = room.first(user, cid) is not None
+        acks = self._posted.setdefault(room, [])
         shown = room.post(entry.offset, entry.ts, user, text, cid)
         partition.window.append(Held(entry.offset, room, user, cid))
         (self._metrics.repeats if repeat else self._metrics.messages).inc()
@@ -299,8 +307,7 @@ class Hub:
             self._metrics.round_trip.observe(time.monotonic() - sending.since)
             first = room.first(user, cid)
             assert first is not None, "a room knows what it was just told"
-            for sender in sending.senders:
-                _say(sender, Ack(cid, first))
+            acks += [(sender, Ack(cid, first)) for sender in sending.senders]
 
     def _move_window(self, partition: Partition) -> None:
         floor = partition.position - self._window

@@ -40,7 +40,7 @@ class Member(Protocol):
     @property
     def person(self) -> Person: ...
 
-    def push(self, frame: bytes) -> None: ...
+    def push(self, frames: bytes) -> None: ...
 
     def offer(self, frame: bytes) -> bool:
         """Send what may be left out (presence, typing), unless too much waits for the client
@@ -70,7 +70,7 @@ class Seen(msgspec.Struct, gc=False):
 class Room:
     """One room on this replica: its members here, its history, and the cids it has seen."""
 
-    __slots__ = ("_floor", "_history", "_seen", "epoch", "members", "name", "partition")
+    __slots__ = ("_floor", "_history", "_seen", "_unseen", "epoch", "members", "name", "partition")
 
     def __init__(self, name: str, epoch: str, partition: int, history: int) -> None:
         self.name = name
@@ -81,6 +81,8 @@ class Room:
         # The history holds every message after this offset (and the window's floor).
         self._floor = -1
         self._seen: dict[tuple[str, str], Seen] = {}
+        # Frames that were posted and not pushed.
+        self._unseen: list[bytes] = []
 
     @property
     def idle(self) -> bool:
@@ -96,9 +98,9 @@ class Room:
         return self.position(seen.first) if seen else None
 
     def post(self, offset: int, ts: int, user: str, text: str, cid: str) -> int:
-        """Take what the log delivered next and show it to the members, unless it is a repeat.
+        """Take what the log delivered next, for `show` to push, unless it is a repeat.
 
-        Returns how many members were shown it.
+        Returns how many members are there to see it.
         """
         seen = self._seen.get((user, cid))
         if seen:
@@ -110,11 +112,19 @@ class Room:
         if len(self._history) == self._history.maxlen:
             self._floor = self._history[0].offset
         self._history.append(Said(offset, payload))
-        frame = text_frame(payload)
+        if self.members:
+            self._unseen.append(text_frame(payload))
+        return len(self.members)
+
+    def show(self) -> None:
+        """Push what was posted since the last time: built once, joined once, for all members."""
+        if not self._unseen:
+            return
+        frames = b"".join(self._unseen)
+        self._unseen.clear()
         # A member may leave because of what it is pushed.
         for member in tuple(self.members):
-            member.push(frame)
-        return len(self.members)
+            member.push(frames)
 
     def forget(self, offset: int, user: str, cid: str) -> None:
         """The record at `offset` has left the window: it is history no more, nor its cid known by

@@ -23,7 +23,7 @@ from chat.relay.base import (
     UnavailableError,
     partition_of,
 )
-from chat.room import Person
+from chat.room import Person, Room
 
 PARTITIONS = 2
 EPOCH = "log"
@@ -74,8 +74,14 @@ class Listening:
         self.frames: list[dict[str, object]] = []
         self.closed: tuple[CloseCode, str] | None = None
 
-    def push(self, frame: bytes) -> None:
-        self.frames.append(json.loads(frame[frame.index(b"{") :]))
+    def push(self, frames: bytes) -> None:
+        # Frames of a server are not masked: the payload follows its size.
+        while frames:
+            size, start = frames[1], 2
+            if size == 126:
+                size, start = int.from_bytes(frames[2:4], "big"), 4
+            self.frames.append(json.loads(frames[start : start + size]))
+            frames = frames[start + size :]
 
     def offer(self, frame: bytes) -> bool:
         if not self.slow:
@@ -389,3 +395,17 @@ def test_what_was_seen_live_and_what_is_missed_are_together_all_that_was_said(
         assert len(set(ids)) == len(ids)
 
     asyncio.run(play())
+
+
+def test_what_a_room_says_in_one_batch_is_pushed_once() -> None:
+    room = Room("lobby", "e", 0, history=10)
+    pushed: list[bytes] = []
+    ada = Listening()
+    ada.push = pushed.append  # type: ignore[method-assign]
+    room.members.add(ada)
+    for offset in range(3):
+        assert room.post(offset, 0, "bob", f"text {offset}", str(offset)) == 1
+    room.show()
+    room.show()
+    (frames,) = pushed
+    assert [frames.index(b"text %d" % offset) for offset in range(3)]
