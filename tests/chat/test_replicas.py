@@ -243,3 +243,23 @@ async def test_a_message_is_on_another_replica_within_100_ms(
     print(f"\nA message was on another replica after {p50:.1f} ms (p50), {p99:.1f} ms (p99)")
     # On a machine that does other things meanwhile, the median is what can be asserted.
     assert p50 < 100
+
+
+async def test_people_on_all_replicas_see_each_other_and_no_ghost_of_a_killed_one(
+    replica: Replica, process: Start, kafka: dict[str, str]
+) -> None:
+    beat = {"CHAT_HEARTBEAT_SECONDS": "0.5"}
+    safe, doomed = await replica(kafka, beat), process(kafka, beat)
+    async with ChatClient(safe.port, "bob") as bob:
+        await joined(bob)
+        async with ChatClient(doomed.port, "ada") as ada, ChatClient(doomed.port, "eve") as eve:
+            await joined(ada)
+            await joined(eve)
+            for client in (ada, bob):
+                await client.hear("presence", count=3)
+            await ada.say(type="typing", room="lobby")
+            assert (await bob.hear("typing"))["user"] == "ada"
+            await eve.say(type="leave", room="lobby")
+            await bob.hear("presence", left=["eve"])
+            doomed.popen.kill()
+            await bob.hear("presence", left=["ada"], count=1)

@@ -421,3 +421,62 @@ async def test_a_restart_tells_clients_when_to_come_back(replica: Replica) -> No
         assert code == 1012
         assert reason.startswith("restart; retry_after=")
         await draining
+
+
+async def sees(client: ChatClient, room: str, *users: str) -> None:
+    """Wait until the client's list of the room is this one: kept as docs/protocol.md says."""
+    seen: set[str] = set()
+    while seen != set(users):
+        frame = await client.hear("presence", room=room)
+        if "users" in frame:
+            seen = set(frame["users"])
+        seen = seen - set(frame.get("left", ())) | set(frame.get("joined", ()))
+        assert len(seen) == frame["count"]
+
+
+async def test_everyone_is_told_who_is_in_the_room_and_who_comes_and_goes(server: Server) -> None:
+    async with ChatClient(server.port, "ada") as ada:
+        await ada.join("lobby")
+        await sees(ada, "lobby", "ada")
+        async with ChatClient(server.port, "bob") as bob:
+            await bob.join("lobby")
+            await sees(bob, "lobby", "ada", "bob")
+            await bob.say(type="leave", room="lobby")
+            assert (await ada.hear("presence", left=["bob"]))["count"] == 1
+            await bob.join("lobby")
+            assert (await ada.hear("presence", joined=["bob"]))["count"] == 2
+        assert (await ada.hear("presence", left=["bob"]))["count"] == 1
+
+
+async def test_typing_is_told_to_the_others_and_is_no_history(server: Server) -> None:
+    async with ChatClient(server.port, "ada") as ada, ChatClient(server.port, "bob") as bob:
+        await ada.join("lobby")
+        await bob.join("lobby")
+        for _ in range(3):
+            await ada.say(type="typing", room="lobby")
+        frame = {"type": "typing", "room": "lobby", "user": "ada", "seconds": 6}
+        assert await bob.hear("typing") == frame
+        await ada.send("lobby", "written")
+        assert await bob.texts("lobby", 1) == ["written"]
+        for client in (ada, bob):
+            assert not [frame for frame in client.inbox if frame["type"] == "typing"]
+        assert len((await bob.join("lobby"))["messages"]) == 1
+        error = await ada.refused(type="typing", room="kafka")
+        assert (error["code"], error["room"]) == ("not_joined", "kafka")
+
+
+async def test_a_name_is_one_persons_in_a_room(server: Server) -> None:
+    async with (
+        ChatClient(server.port, "ada") as ada,
+        ChatClient(server.port, "ada") as again,
+        ChatClient(server.port, user=None) as mallory,
+    ):
+        await ada.join("lobby")
+        await again.join("lobby")
+        await mallory.say(type="hello", user="ADA")
+        await mallory.hear("welcome")
+        error = await mallory.refused(type="join", room="lobby")
+        assert (error["code"], error["room"]) == ("name_taken", "lobby")
+        error = await mallory.refused(type="send", room="lobby", text="I am Ada", cid="1")
+        assert error["code"] == "not_joined"
+        await mallory.join("kafka")
