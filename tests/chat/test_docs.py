@@ -154,6 +154,7 @@ def test_imports_point_one_way() -> None:
             "metrics",
             "settings",
         },
+        "client.connection": {"protocol"},
         "__main__": {"server", "settings", "relay.base", "relay.kafka", "relay.memory"},
     }
     package = ROOT / "chat"

@@ -1,0 +1,17 @@
+"""A client of the chat, to import or to run: docs/bots.md begins with a bot of ten lines."""
+
+from chat.client.connection import Away, Back, Chat, DisconnectedError, Gap, Room, connect
+from chat.protocol import ErrorCode, Message, RefusedError
+
+__all__ = [
+    "Away",
+    "Back",
+    "Chat",
+    "DisconnectedError",
+    "ErrorCode",
+    "Gap",
+    "Message",
+    "RefusedError",
+    "Room",
+    "connect",
+]

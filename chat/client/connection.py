@@ -1,0 +1,558 @@
+"""One user's connection that outlives the network, and the rooms that are read through it.
+
+What the protocol asks of a client is kept here, so that a bot need not know it: after a connection
+is lost, come back when the server says (or later each time, never all at once), join each room from
+its last position, send again under its old cid whatever was not acknowledged, and say where
+something may be missing.
+
+Nothing here grows without bound. A room that is read more slowly than it is written does not hold
+up the others: what does not fit into its buffer is not kept but fetched again, for the log has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import random
+import re
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import NamedTuple, TypeAlias, get_args
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+import websockets
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as open_websocket
+
+from chat import protocol
+from chat.protocol import (
+    Ack,
+    ClientFrame,
+    CloseCode,
+    Error,
+    ErrorCode,
+    Hello,
+    Join,
+    Joined,
+    Leave,
+    Limits,
+    Message,
+    Progress,
+    RefusedError,
+    Send,
+    ServerFrame,
+    Welcome,
+)
+
+log = logging.getLogger("chat.client")
+
+# The first pause after a lost connection and the longest; each time twice as long, and a random
+# part of that.
+RETRY_SECONDS = (0.5, 15.0)
+# A frame that is refused for now is said again after a time between these.
+AGAIN_SECONDS = (0.5, 2.5)
+# A silent connection is taken for dead after both of these.
+PING_SECONDS = PONG_SECONDS = 15.0
+# Messages of this client that may wait for their acknowledgement; more wait before they are sent.
+MOST_PENDING = 100
+# Messages of a room that may wait to be read.
+BUFFERED = 1000
+# Ids of a room's last messages, by which one that comes again is known.
+REMEMBERED = 2000
+# Of one frame: a `joined` with 500 messages of the greatest length has half of it.
+MOST_BYTES = 16 << 20
+
+# The server would close again for the same reason: whoever wrote the client has to look.
+_FATAL = {
+    CloseCode.PROTOCOL_ERROR,
+    CloseCode.NOT_TEXT,
+    CloseCode.NOT_UTF8,
+    CloseCode.TOO_BIG,
+}
+_FOR_NOW = {ErrorCode.UNAVAILABLE, ErrorCode.RATE_LIMITED, ErrorCode.NOT_JOINED}
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[ServerFrame] = msgspec.json.Decoder(ServerFrame)
+_message_decoder = msgspec.json.Decoder(Message)
+
+
+class _Typed(msgspec.Struct):
+    type: str
+
+
+_type_decoder = msgspec.json.Decoder(_Typed)
+_TYPES = {struct.__struct_config__.tag for struct in get_args(ServerFrame)}
+
+
+class DisconnectedError(Exception):
+    """There is no connection, and trying again will not bring one; the text says why."""
+
+
+class Gap(NamedTuple):
+    """Messages of the room may be missing here: the log does not reach back to what came before."""
+
+    room: str
+
+
+class Away(NamedTuple):
+    """The connection is lost; it is tried again in so many seconds."""
+
+    reason: str
+    retry_seconds: float
+
+
+class Back(NamedTuple):
+    """There is a connection (again), to this replica."""
+
+    replica: str
+
+
+Said: TypeAlias = Message | Gap
+Event: TypeAlias = Said | Away | Back
+
+
+@contextlib.asynccontextmanager
+async def connect(
+    url: str, user: str, *, open_seconds: float = 10.0, headers: dict[str, str] | None = None
+) -> AsyncIterator[Chat]:
+    """A connection as `user` to the chat at `url`: ws://HOST/ws, or the page's http://HOST/.
+
+    `open_seconds`: how long the first connection is tried; later ones are tried for ever. `headers`
+    go into each handshake.
+
+    Raises `RefusedError` if the name is refused, `DisconnectedError` if no connection comes to be,
+    `ValueError` if the URL is none.
+    """
+    chat = Chat(_websocket_url(url), user, headers or {})
+    running = asyncio.create_task(chat._run(), name=f"chat client {user}")
+    try:
+        await chat._opened(open_seconds)
+        yield chat
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+        if not running.cancelled():
+            running.result()
+
+
+def _websocket_url(url: str) -> str:
+    parts = urlsplit(url)
+    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+    if scheme not in ("ws", "wss") or not parts.hostname:
+        raise ValueError(f"{url!r} is no chat's address: give ws://HOST/ws or http://HOST/")
+    path = parts.path if parts.path.strip("/") else "/ws"
+    return urlunsplit((scheme, parts.netloc, path, parts.query, ""))
+
+
+class _Pending:
+    """A message of ours that the log may not have yet."""
+
+    def __init__(self, frame: Send) -> None:
+        self.frame = frame
+        self.answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        # On this connection.
+        self.sent = False
+
+
+class Chat:
+    """A user's connection; made by `connect`."""
+
+    def __init__(self, url: str, user: str, headers: dict[str, str]) -> None:
+        self._url = url
+        self._headers = headers
+        # As the server writes it, once it has said so.
+        self.user = user
+        # The replica that serves this client, or did last.
+        self.replica = ""
+        # What may be sent, as the server says; there once `connect` has returned.
+        self.limits: Limits
+        self.connected = False
+        self._rooms: dict[str, Room] = {}
+        self._pending: dict[str, _Pending] = {}
+        self._places = asyncio.Semaphore(MOST_PENDING)
+        self._outgoing: asyncio.Queue[ClientFrame] = asyncio.Queue()
+        self._welcomed = asyncio.Event()
+        self._attempts = 0
+        self._trouble = "no answer"
+        self._failure: Exception | None = None
+        self._ended = False
+
+    def room(
+        self, name: str, *, since: str | None = None, recent: bool = False, events: bool = False
+    ) -> Room:
+        """The room, joined as soon as there is a connection; iterate it for its messages.
+
+        By default only what is said from now on comes. `since` is a position (`Room.position`,
+        or a message's id) after which to begin; `recent`: begin with the last messages, `events`:
+        give `Away` and `Back`, too. They count when the room is first asked for.
+
+        Raises `RefusedError` if this is no room's name, or one room too many.
+        """
+        if name not in self._rooms:
+            protocol.check_room(name)
+            if len(self._rooms) >= self.limits.rooms:
+                raise RefusedError(
+                    ErrorCode.TOO_MANY_ROOMS,
+                    f"You are in {len(self._rooms)} rooms: leave one before you join another.",
+                )
+            self._rooms[name] = Room(self, name, since, recent=recent, events=events)
+            self._rooms[name]._join()
+        return self._rooms[name]
+
+    async def send(self, room: str, text: str, *, cid: str | None = None) -> str:
+        """Say `text` in the room (and join it first, if need be). Returns the message's id once the
+        log holds it, however many connections that takes; cancel it, or bound it with
+        `asyncio.timeout`, to wait no longer. The message may then be shown all the same; with the
+        same `cid` it can be sent again without being shown twice.
+
+        What is sent by calls that wait for each other keeps its order; at the same time, it may
+        not.
+
+        Raises `RefusedError` if the server does not take such a message, and `DisconnectedError`.
+        """
+        protocol.check_text(text, self.limits)
+        frame = Send(room, text, protocol.check_cid(cid or uuid.uuid4().hex))
+        async with self._places:
+            self._check()
+            if frame.cid in self._pending:
+                raise ValueError(f"cid {frame.cid!r} is being sent already: give another")
+            pending = self._pending[frame.cid] = _Pending(frame)
+            try:
+                if self.room(room)._in:
+                    self._send(pending)
+                return await pending.answer
+            finally:
+                del self._pending[frame.cid]
+
+    # The connection.
+
+    async def _opened(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._welcomed.wait()
+        except TimeoutError:
+            raise DisconnectedError(f"{self._url}: {self._trouble}") from None
+        self._check()
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                retry_after = await self._converse()
+                self._attempts += 1
+                most = min(RETRY_SECONDS[1], RETRY_SECONDS[0] * 2 ** min(self._attempts - 1, 10))
+                delay = random.uniform(most / 2, most) if retry_after is None else retry_after
+                log.info("%s: %s; again in %.1f s", self._url, self._trouble, delay)
+                for room in self._rooms.values():
+                    room._tell(Away(self._trouble, delay))
+                await asyncio.sleep(delay)
+        except (RefusedError, DisconnectedError) as failure:
+            self._failure = failure
+        finally:
+            self._ended = True
+            self._welcomed.set()
+            for room in self._rooms.values():
+                room._end()
+            for pending in self._pending.values():
+                if not pending.answer.done():
+                    pending.answer.set_exception(self._reason())
+
+    def _check(self) -> None:
+        if self._ended:
+            raise self._reason()
+
+    def _reason(self) -> Exception:
+        return self._failure or DisconnectedError("The connection was closed.")
+
+    async def _converse(self) -> float | None:
+        """One connection, until it ends. Returns the seconds the server asks to wait, if it
+        does.
+        """
+        try:
+            async with open_websocket(
+                self._url,
+                additional_headers=self._headers,
+                compression=None,
+                max_size=MOST_BYTES,
+                ping_interval=PING_SECONDS,
+                ping_timeout=PONG_SECONDS,
+                close_timeout=1,
+            ) as socket:
+                await self._talk(socket)
+        except websockets.InvalidStatus as refused:
+            response = refused.response
+            self._trouble = f"the server answers {response.status_code} {response.reason_phrase}"
+            if response.status_code < 500 and response.status_code != 429:
+                raise DisconnectedError(f"{self._url}: {self._trouble}") from None
+            asked = response.headers.get("Retry-After", "")
+            return float(asked) * random.uniform(1, 2) if asked.isdecimal() else None
+        except websockets.ConnectionClosed as closed:
+            return self._closed(closed)
+        except (OSError, TimeoutError, websockets.InvalidHandshake) as error:
+            self._trouble = str(error) or "no answer"
+        return None
+
+    def _closed(self, closed: websockets.ConnectionClosed) -> float | None:
+        if closed.rcvd is None:
+            self._trouble = "the connection broke"
+            if closed.sent is not None and closed.sent.code == CloseCode.TOO_BIG:
+                raise DisconnectedError(f"{self._url}: a frame has more than {MOST_BYTES} bytes")
+            return None
+        code, reason = closed.rcvd.code, closed.rcvd.reason
+        self._trouble = f"closed by the server: {code} {reason}".rstrip()
+        if code in _FATAL:
+            raise DisconnectedError(f"{self._url}: {self._trouble}")
+        asked = re.search(r"retry_after=(\d+(?:\.\d+)?)", reason)
+        return float(asked[1]) if asked else None
+
+    async def _talk(self, socket: ClientConnection) -> None:
+        """Raises `websockets.ConnectionClosed` when the connection ends, however it does."""
+        self._outgoing = asyncio.Queue()
+        # Reading never waits for writing: the server may read no more until it is read from.
+        writing = asyncio.create_task(self._write(socket))
+        self._say(Hello(self.user))
+        try:
+            while True:
+                self._hear(await socket.recv(decode=False))
+        finally:
+            self.connected = False
+            for room in self._rooms.values():
+                room._in = False
+            for pending in self._pending.values():
+                pending.sent = False
+            writing.cancel()
+            await asyncio.wait([writing])
+
+    async def _write(self, socket: ClientConnection) -> None:
+        with contextlib.suppress(websockets.ConnectionClosed):
+            while True:
+                await socket.send(_encoder.encode(await self._outgoing.get()), text=True)
+
+    def _say(self, frame: ClientFrame) -> None:
+        self._outgoing.put_nowait(frame)
+
+    def _hear(self, data: bytes) -> None:
+        match _decode(data):
+            case Message() as message:
+                if room := self._rooms.get(message.room):
+                    room._take(message)
+            case Ack(cid, identity):
+                self._answer(cid, identity)
+            case Progress(name, position):
+                if room := self._rooms.get(name):
+                    room._reach(position)
+            case Joined() as joined:
+                if room := self._rooms.get(joined.room):
+                    room._enter(joined)
+                    for pending in self._pending.values():
+                        if pending.frame.room == room.name:
+                            self._send(pending)
+            case Error() as error:
+                self._refused(error)
+            case Welcome() as welcome:
+                self._welcome(welcome)
+
+    def _welcome(self, welcome: Welcome) -> None:
+        if welcome.protocol != protocol.VERSION:
+            raise DisconnectedError(
+                f"{self._url} speaks protocol {welcome.protocol}, and this client"
+                f" {protocol.VERSION}: take the client that belongs to the server"
+            )
+        self.user, self.replica, self.limits = welcome.user, welcome.replica, welcome.limits
+        self._attempts = 0
+        self.connected = True
+        self._welcomed.set()
+        for room in self._rooms.values():
+            room._tell(Back(welcome.replica))
+            room._join()
+
+    def _send(self, pending: _Pending) -> None:
+        if not pending.sent:
+            pending.sent = True
+            self._say(pending.frame)
+
+    def _answer(self, cid: str, answer: str | RefusedError) -> None:
+        pending = self._pending.get(cid)
+        if pending is None or pending.answer.done():
+            return
+        if isinstance(answer, str):
+            pending.answer.set_result(answer)
+        else:
+            pending.answer.set_exception(answer)
+
+    def _refused(self, error: Error) -> None:
+        if not self.connected and error.code is not ErrorCode.RATE_LIMITED:
+            raise RefusedError(error.code, error.message)
+        if error.cid is None:
+            log.info("%s: %s", error.code, error.message)
+            if error.code in _FOR_NOW:
+                _later(self._join_missing)
+        elif error.code in _FOR_NOW:
+            _later(functools.partial(self._send_again, error.cid))
+        else:
+            self._answer(error.cid, RefusedError(error.code, error.message))
+
+    def _join_missing(self) -> None:
+        for room in self._rooms.values():
+            if self.connected and not room._in:
+                room._join()
+
+    def _send_again(self, cid: str) -> None:
+        pending = self._pending.get(cid)
+        if pending is None:
+            return
+        room = self._rooms.get(pending.frame.room)
+        if room is None:
+            self._answer(cid, RefusedError(ErrorCode.NOT_JOINED, "You left the room."))
+        elif room._in:
+            pending.sent = False
+            self._send(pending)
+
+
+class Room:
+    """A room as this client reads it: `async for` gives its messages, oldest first, each once, and
+    a `Gap` where some may be missing. Asked for by `Chat.room`.
+
+    One loop at a time; a further one goes on where the last one stopped. The loop ends when the
+    room is left or the connection is closed, and raises what the connection failed with.
+    """
+
+    def __init__(
+        self, chat: Chat, name: str, since: str | None, *, recent: bool, events: bool
+    ) -> None:
+        self._chat = chat
+        self.name = name
+        # What the loop has been given reaches up to here. With `since`, another process can go on.
+        self.position = since
+        self._recent = recent
+        self._events = events
+        # What has been buffered reaches up to here.
+        self._reached = since
+        self._buffer: deque[tuple[Event, str | None]] = deque()
+        self._ids: deque[str] = deque(maxlen=REMEMBERED)
+        # The server knows that we are in the room, and all that it says comes into the buffer …
+        self._in = False
+        # … unless that is full: then what is missing is asked for once it has been read.
+        self._behind = False
+        self._ended = False
+        self._reading = False
+        self._entered = asyncio.Event()
+        self._news = asyncio.Event()
+
+    async def joined(self) -> None:
+        """Wait until the room has been joined: from then on, nothing said there is missed."""
+        await self._entered.wait()
+        if self._ended:
+            raise self._chat._reason()
+
+    async def send(self, text: str, *, cid: str | None = None) -> str:
+        """As `Chat.send`."""
+        return await self._chat.send(self.name, text, cid=cid)
+
+    def leave(self) -> None:
+        """Be in the room no more. What has not been read is dropped."""
+        if self._chat._rooms.pop(self.name, None) is None:
+            return
+        if self._chat.connected:
+            self._chat._say(Leave(self.name))
+        self._buffer.clear()
+        self._end()
+
+    def __aiter__(self) -> Room:
+        return self
+
+    async def __anext__(self) -> Event:
+        if self._reading:
+            raise RuntimeError(f"Room {self.name} is read by another loop: use that one.")
+        self._reading = True
+        try:
+            while not self._buffer:
+                if self._ended:
+                    if self._chat._failure is not None:
+                        raise self._chat._failure
+                    raise StopAsyncIteration
+                if self._behind:
+                    self._behind = self._in = False
+                    self._join()
+                self._news.clear()
+                await self._news.wait()
+        finally:
+            self._reading = False
+        event, position = self._buffer.popleft()
+        self.position = position or self.position
+        return event
+
+    # What the connection tells.
+
+    def _join(self) -> None:
+        if self._chat.connected:
+            self._chat._say(Join(self.name, self._reached))
+
+    def _enter(self, joined: Joined) -> None:
+        self._in = True
+        self._entered.set()
+        self._behind = len(self._buffer) >= BUFFERED
+        if self._behind:
+            return
+        began = self._reached is not None
+        known: set[str] = set()
+        if began and not joined.recovered:
+            self._put(Gap(self.name), None)
+            # After a gap, the last messages come whether or not they came before.
+            known.update(self._ids)
+        if began or self._recent:
+            for message in map(_message_decoder.decode, joined.messages):
+                if message.id not in known:
+                    self._keep(message)
+        self._reach(joined.position)
+
+    def _take(self, message: Message) -> None:
+        if self._in and not self._behind:
+            self._keep(message)
+            self._behind = len(self._buffer) >= BUFFERED
+
+    def _keep(self, message: Message) -> None:
+        self._reached = message.id
+        self._ids.append(message.id)
+        self._put(message, message.id)
+
+    def _reach(self, position: str) -> None:
+        if not self._in or self._behind:
+            return
+        self._reached = position
+        if self._buffer:
+            self._buffer[-1] = (self._buffer[-1][0], position)
+        else:
+            self.position = position
+
+    def _tell(self, event: Away | Back) -> None:
+        if self._events and len(self._buffer) < BUFFERED:
+            self._put(event, None)
+
+    def _put(self, event: Event, position: str | None) -> None:
+        self._buffer.append((event, position))
+        self._news.set()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._entered.set()
+        self._news.set()
+
+
+def _decode(data: bytes) -> ServerFrame | None:
+    """A frame of the server; None if it is of a type that this client does not know yet."""
+    try:
+        return _decoder.decode(data)
+    except msgspec.ValidationError as error:
+        if _type_decoder.decode(data).type not in _TYPES:
+            return None
+        raise DisconnectedError(f"The server does not keep to the protocol: {error}") from None
+    except msgspec.DecodeError as error:
+        raise DisconnectedError(f"The server does not keep to the protocol: {error}") from None
+
+
+def _later(act: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_later(random.uniform(*AGAIN_SECONDS), act)

@@ -1,0 +1,444 @@
+"""The client library keeps its promises while the network does not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from conftest import ROOT, Process, Replica
+from websockets.asyncio.server import ServerConnection, serve
+
+from chat.client import (
+    Away,
+    Back,
+    DisconnectedError,
+    ErrorCode,
+    Gap,
+    Message,
+    RefusedError,
+    Room,
+    connect,
+)
+from chat.client import connection as library
+from chat.server import Server
+
+PATIENCE = 20.0
+
+Start = Callable[..., Process]
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same way, in less time."""
+    monkeypatch.setattr(library, "RETRY_SECONDS", (0.02, 0.2))
+    monkeypatch.setattr(library, "AGAIN_SECONDS", (0.02, 0.1))
+
+
+@pytest.fixture
+async def server(replica: Replica) -> Server:
+    return await replica()
+
+
+def url(port: int) -> str:
+    return f"ws://127.0.0.1:{port}/ws"
+
+
+async def texts(room: Room, count: int) -> list[str]:
+    """The texts of the room's next messages, `GAP` for a gap."""
+    heard: list[str] = []
+    async with asyncio.timeout(PATIENCE):
+        while len(heard) < count:
+            match await anext(room):
+                case Message() as message:
+                    heard.append(message.text)
+                case Gap():
+                    heard.append("GAP")
+    return heard
+
+
+class Network:
+    """What is between a client and the replica, and fails when it is told to."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self.port = 0
+        self.connections = 0
+        # What the replica says from now on is lost on the way.
+        self.deaf = False
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def __aenter__(self) -> Network:
+        self._server = await asyncio.start_server(self._pass_on, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.cut()
+        await self._server.wait_closed()
+
+    def cut(self) -> None:
+        """Break every connection, as when a cable is pulled and the system gives up."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        there, back = await asyncio.open_connection("127.0.0.1", self._to)
+        self._writers |= {writer, back}
+        with contextlib.suppress(OSError):
+            await asyncio.gather(self._pump(reader, back), self._pump(there, writer, answers=True))
+        for one in (writer, back):
+            one.close()
+            self._writers.discard(one)
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answers: bool = False
+    ) -> None:
+        while data := await reader.read(65536):
+            if not (answers and self.deaf):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+async def test_what_is_sent_comes_back_from_the_log_to_everyone(server: Server) -> None:
+    async with connect(url(server.port), " ada ") as ada, connect(url(server.port), "bob") as bob:
+        assert ada.user == "ada"
+        here, there = ada.room("lobby"), bob.room("lobby")
+        await here.joined()
+        await there.joined()
+        first = await ada.send("lobby", "hello")
+        second = await there.send("hello yourself")
+        for room in (here, there):
+            messages = [await anext(room), await anext(room)]
+            assert [(one.id, one.user, one.text) for one in messages] == [
+                (first, "ada", "hello"),
+                (second, "bob", "hello yourself"),
+            ]
+
+
+async def test_only_what_is_new_comes_unless_the_last_is_asked_for(server: Server) -> None:
+    async with connect(url(server.port), "ada") as ada:
+        ids = [await ada.send("lobby", f"text {number}") for number in range(3)]
+    async with connect(url(server.port), "bob") as bob, connect(url(server.port), "eve") as eve:
+        new, recent = bob.room("lobby"), eve.room("lobby", recent=True)
+        await new.joined()
+        await bob.send("lobby", "new")
+        assert await texts(new, 1) == ["new"]
+        assert await texts(recent, 4) == ["text 0", "text 1", "text 2", "new"]
+    async with connect(url(server.port), "bob") as bob:
+        assert await texts(bob.room("lobby", since=ids[1]), 2) == ["text 2", "new"]
+
+
+async def test_several_rooms_on_one_connection_are_read_on_their_own(server: Server) -> None:
+    async with connect(url(server.port), "ada") as ada:
+        rooms = [ada.room(name) for name in ("one", "two", "three")]
+        for room in rooms:
+            await room.joined()
+        for room in reversed(rooms):
+            await room.send(f"in {room.name}")
+        assert [await texts(room, 1) for room in rooms] == [["in one"], ["in two"], ["in three"]]
+        rooms[0].leave()
+        assert [event async for event in rooms[0]] == []
+        assert ada.room("one") is not rooms[0]
+
+
+async def test_after_a_break_it_goes_on_where_it_was(server: Server) -> None:
+    async with (
+        Network(server.port) as network,
+        connect(url(network.port), "ada") as ada,
+        connect(url(server.port), "bob") as bob,
+    ):
+        room = ada.room("lobby")
+        await room.joined()
+        for number in range(30):
+            if number % 10 == 5:
+                network.cut()
+            await bob.send("lobby", f"text {number}")
+        assert await texts(room, 30) == [f"text {number}" for number in range(30)]
+        assert network.connections > 1
+
+
+async def test_what_was_not_acknowledged_is_sent_again_and_shown_once(server: Server) -> None:
+    async with (
+        Network(server.port) as network,
+        connect(url(network.port), "ada") as ada,
+        connect(url(server.port), "bob") as bob,
+    ):
+        room, here = bob.room("lobby"), ada.room("lobby")
+        await room.joined()
+        await here.joined()
+        network.deaf = True
+        sending = asyncio.create_task(ada.send("lobby", "once"))
+        assert await texts(room, 1) == ["once"]
+        assert not sending.done()
+        network.deaf = False
+        network.cut()
+        identity = await sending
+        await ada.send("lobby", "end")
+        assert await texts(room, 1) == ["end"]
+        assert (await anext(here)).id == identity
+        assert await texts(here, 1) == ["end"]
+
+
+async def test_lost_history_is_a_gap_and_nothing_comes_twice(replica: Replica) -> None:
+    server = await replica(CHAT_WINDOW="10", CHAT_HISTORY="10", CHAT_RECENT="5")
+    async with (
+        Network(server.port) as network,
+        connect(url(network.port), "ada") as ada,
+        connect(url(server.port), "bob") as bob,
+    ):
+        room = ada.room("lobby")
+        await room.joined()
+        await bob.send("lobby", "before")
+        assert await texts(room, 1) == ["before"]
+        network.deaf = True
+        for number in range(20):
+            await bob.send("lobby", f"text {number}")
+        network.deaf = False
+        network.cut()
+        assert await texts(room, 6) == ["GAP", *(f"text {number}" for number in range(15, 20))]
+        await bob.send("lobby", "after")
+        assert await texts(room, 1) == ["after"]
+        assert room.position is not None
+    # A position that this log does not know.
+    async with connect(url(server.port), "ada") as ada:
+        room = ada.room("lobby", since="elsewhere:0:7")
+        assert (await texts(room, 6))[0] == "GAP"
+
+
+async def test_a_room_that_is_read_slowly_loses_nothing_and_holds_up_nobody(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "BUFFERED", 10)
+    async with connect(url(server.port), "ada") as ada, connect(url(server.port), "bob") as bob:
+        slow, other = ada.room("slow"), ada.room("other")
+        await slow.joined()
+        await other.joined()
+        for number in range(100):
+            await bob.send("slow", f"text {number}")
+        await bob.send("other", "in time")
+        assert await texts(other, 1) == ["in time"]
+        assert len(slow._buffer) == 10
+        heard = await texts(slow, 50)
+        for number in range(100, 150):
+            await bob.send("slow", f"text {number}")
+        assert heard + await texts(slow, 100) == [f"text {number}" for number in range(150)]
+
+
+async def test_a_wait_that_is_cancelled_loses_no_message(server: Server) -> None:
+    async with connect(url(server.port), "ada") as ada:
+        room = ada.room("lobby")
+        await room.joined()
+        for number in range(5):
+            waiting = asyncio.create_task(anext(room))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await ada.send("lobby", str(number))
+            assert await texts(room, 1) == [str(number)]
+        # The loop may be left and taken up again.
+        await ada.send("lobby", "a")
+        await ada.send("lobby", "b")
+        async for event in room:
+            assert event.text == "a"
+            break
+        assert await texts(room, 1) == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [("", ErrorCode.BAD_TEXT), ("bell\a", ErrorCode.BAD_TEXT), ("x" * 2001, ErrorCode.TOO_LONG)],
+)
+async def test_what_cannot_be_sent_is_refused_to_its_sender(
+    server: Server, text: str, code: ErrorCode
+) -> None:
+    async with connect(url(server.port), "ada") as ada:
+        with pytest.raises(RefusedError) as refused:
+            await ada.send("lobby", text)
+        assert refused.value.code is code
+        await ada.send("lobby", "this can")
+
+
+async def test_too_fast_is_sent_again_until_it_is_taken(replica: Replica) -> None:
+    server = await replica(CHAT_RATE="50", CHAT_BURST="5")
+    async with connect(url(server.port), "ada") as ada:
+        ids = await asyncio.gather(*(ada.send("lobby", str(number)) for number in range(30)))
+        assert len(set(ids)) == 30
+
+
+async def test_a_name_that_is_refused_is_said_where_the_connection_is_asked_for(
+    server: Server,
+) -> None:
+    with pytest.raises(RefusedError) as refused:
+        async with connect(url(server.port), "\u202eadmin"):
+            pass
+    assert refused.value.code is ErrorCode.BAD_USER
+    with pytest.raises(RefusedError, match="A room is named by"):
+        async with connect(url(server.port), "ada") as ada:
+            ada.room("no/room")
+
+
+async def test_an_address_that_is_none_or_does_not_answer_is_said() -> None:
+    with pytest.raises(ValueError, match="give ws://HOST/ws"):
+        async with connect("chat.example.org", "ada"):
+            pass
+    with pytest.raises(DisconnectedError, match=r"ws://127\.0\.0\.1:1/ws: .*Connect"):
+        async with connect("http://127.0.0.1:1", "ada", open_seconds=0.2):
+            pass
+
+
+async def test_leaving_ends_what_waits(server: Server) -> None:
+    async with connect(url(server.port), "ada") as ada:
+        waiting = asyncio.create_task(anext(ada.room("lobby"), None))
+        await ada.room("lobby").joined()
+    assert await waiting is None
+    with pytest.raises(DisconnectedError):
+        await ada.send("lobby", "too late")
+
+
+# What the server may say, said by one that can be told what to say.
+
+Script = Callable[[ServerConnection], Awaitable[None]]
+Speak = Callable[[Script], Awaitable[int]]
+
+
+@pytest.fixture
+async def speak() -> AsyncIterator[Speak]:
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(script: Script) -> int:
+            server = await stack.enter_async_context(serve(script, "127.0.0.1", 0))
+            port: int = server.sockets[0].getsockname()[1]
+            return port
+
+        yield start
+
+
+LIMITS = {
+    "frame_bytes": 32768,
+    "text_bytes": 8192,
+    "text_graphemes": 2000,
+    "rooms": 50,
+    "rate": 20,
+    "burst": 100,
+}
+
+
+async def welcome(socket: ServerConnection, **other: Any) -> None:
+    hello = json.loads(await socket.recv())
+    frame = {"type": "welcome", "protocol": 1, "user": hello["user"], "replica": "r"}
+    await socket.send(json.dumps(frame | {"limits": LIMITS} | other))
+
+
+async def test_a_restart_is_obeyed_to_the_second(speak: Speak) -> None:
+    came: list[float] = []
+
+    async def restart(socket: ServerConnection) -> None:
+        came.append(asyncio.get_running_loop().time())
+        await welcome(socket)
+        if len(came) == 1:
+            await socket.close(1012, "restart; retry_after=0.7")
+        await socket.wait_closed()
+
+    async with connect(url(await speak(restart)), "ada") as ada:
+        events = ada.room("lobby", events=True)
+        away = await anext(events)
+        assert isinstance(away, Away)
+        assert away.retry_seconds == 0.7
+        assert await anext(events) == Back("r")
+    assert came[1] - came[0] > 0.69
+
+
+async def test_what_is_new_in_the_protocol_is_ignored(speak: Speak) -> None:
+    async def newer(socket: ServerConnection) -> None:
+        await welcome(socket, weather="fine")
+        join = json.loads(await socket.recv())
+        joined = {"type": "joined", "room": join["room"], "position": "0", "recovered": False}
+        await socket.send(json.dumps({"type": "weather", "text": 7}))
+        await socket.send(json.dumps(joined | {"messages": [], "mood": "good"}))
+        said = {"type": "message", "room": "lobby", "id": "1", "user": "b", "text": "hi"}
+        await socket.send(json.dumps(said | {"ts": 0, "cid": "c", "colour": "red"}))
+        await socket.wait_closed()
+
+    async with connect(url(await speak(newer)), "ada") as ada:
+        assert await texts(ada.room("lobby"), 1) == ["hi"]
+
+
+async def test_after_a_gap_nothing_comes_twice(speak: Speak) -> None:
+    connections = iter([["1", "2"], ["2", "3"]])
+
+    async def forgetful(socket: ServerConnection) -> None:
+        ids = next(connections)
+        await welcome(socket)
+        await socket.recv()
+        said = [
+            {"type": "message", "room": "lobby", "id": one, "user": "b", "text": one, "ts": 0}
+            | {"cid": one}
+            for one in ids
+        ]
+        joined = {"type": "joined", "room": "lobby", "position": ids[-1], "recovered": False}
+        await socket.send(json.dumps(joined | {"messages": said}))
+        if "1" in ids:
+            await socket.close(1012, "again; retry_after=0.01")
+        await socket.wait_closed()
+
+    async with connect(url(await speak(forgetful)), "ada") as ada:
+        assert await texts(ada.room("lobby", recent=True), 4) == ["1", "2", "GAP", "3"]
+
+
+@pytest.mark.parametrize("code", [1002, 1003, 1007, 1009])
+async def test_what_would_happen_again_ends_it(speak: Speak, code: int) -> None:
+    async def reject(socket: ServerConnection) -> None:
+        await welcome(socket)
+        await socket.recv()
+        await socket.close(code, "mend the client")
+
+    async with connect(url(await speak(reject)), "ada") as ada:
+        with pytest.raises(DisconnectedError, match=f"{code} mend the client"):
+            await ada.send("lobby", "hello")
+        with pytest.raises(DisconnectedError, match="mend the client"):
+            await anext(ada.room("lobby"))
+
+
+async def test_another_protocol_is_said_plainly(speak: Speak) -> None:
+    port = await speak(lambda socket: welcome(socket, protocol=2))
+    with pytest.raises(DisconnectedError, match="speaks protocol 2"):
+        async with connect(url(port), "ada"):
+            pass
+
+
+BOT = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/bots.md").read_text(), re.M | re.S)[0]
+
+
+def test_the_first_bot_has_ten_lines() -> None:
+    assert len([line for line in BOT.splitlines() if line]) <= 10
+
+
+async def test_the_documents_bot_answers_across_a_restart(process: Start) -> None:
+    replica = process()
+    program = BOT.replace("8080", str(replica.port))
+    bot = await asyncio.create_subprocess_exec(sys.executable, "-c", program, cwd=ROOT)
+    try:
+        for _ in range(2):
+            async with connect(url(replica.port), "ada") as ada:
+                room = ada.room("lobby")
+                await room.joined()
+                # It comes in its own time, and does not answer what was said before.
+                async with asyncio.timeout(PATIENCE):
+                    await ada.send("lobby", "there?")
+                    while "ada said: there?" not in await texts(room, 1):
+                        await ada.send("lobby", "there?")
+            replica.popen.terminate()
+            replica.popen.wait()
+            replica = process(CHAT_PORT=str(replica.port))
+        assert bot.returncode is None
+    finally:
+        bot.kill()
+        await bot.wait()
