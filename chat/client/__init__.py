@@ -1,7 +1,7 @@
 """A client of the chat, to import or to run: docs/bots.md begins with a bot of ten lines."""
 
 from chat.client.connection import Away, Back, Chat, DisconnectedError, Gap, Room, connect
-from chat.protocol import ErrorCode, Message, RefusedError
+from chat.protocol import ErrorCode, IsTyping, Message, Presence, RefusedError
 
 __all__ = [
     "Away",
@@ -10,7 +10,9 @@ __all__ = [
     "DisconnectedError",
     "ErrorCode",
     "Gap",
+    "IsTyping",
     "Message",
+    "Presence",
     "RefusedError",
     "Room",
     "connect",

@@ -36,15 +36,18 @@ from chat.protocol import (
     Error,
     ErrorCode,
     Hello,
+    IsTyping,
     Join,
     Joined,
     Leave,
     Limits,
     Message,
+    Presence,
     Progress,
     RefusedError,
     Send,
     ServerFrame,
+    Typing,
     Welcome,
 )
 
@@ -112,22 +115,28 @@ class Back(NamedTuple):
 
 
 Said: TypeAlias = Message | Gap
-Event: TypeAlias = Said | Away | Back
+Event: TypeAlias = Said | Presence | IsTyping | Away | Back
 
 
 @contextlib.asynccontextmanager
 async def connect(
-    url: str, user: str, *, open_seconds: float = 10.0, headers: dict[str, str] | None = None
+    url: str,
+    user: str,
+    *,
+    key: str | None = None,
+    open_seconds: float = 10.0,
+    headers: dict[str, str] | None = None,
 ) -> AsyncIterator[Chat]:
     """A connection as `user` to the chat at `url`: ws://HOST/ws, or the page's http://HOST/.
 
-    `open_seconds`: how long the first connection is tried; later ones are tried for ever. `headers`
-    go into each handshake.
+    `key`: the secret by which the name is this client's, 16 to 64 of A-Z a-z 0-9 - _; two clients
+    with the same one are one person. Without it, one is made up. `open_seconds`: how long the first
+    connection is tried; later ones are tried for ever. `headers` go into each handshake.
 
     Raises `RefusedError` if the name is refused, `DisconnectedError` if no connection comes to be,
     `ValueError` if the URL is none.
     """
-    chat = Chat(_websocket_url(url), user, headers or {})
+    chat = Chat(_websocket_url(url), user, key or uuid.uuid4().hex, headers or {})
     running = asyncio.create_task(chat._run(), name=f"chat client {user}")
     try:
         await chat._opened(open_seconds)
@@ -161,8 +170,9 @@ class _Pending:
 class Chat:
     """A user's connection; made by `connect`."""
 
-    def __init__(self, url: str, user: str, headers: dict[str, str]) -> None:
+    def __init__(self, url: str, user: str, key: str, headers: dict[str, str]) -> None:
         self._url = url
+        self._key = key
         self._headers = headers
         # As the server writes it, once it has said so.
         self.user = user
@@ -187,8 +197,9 @@ class Chat:
         """The room, joined as soon as there is a connection; iterate it for its messages.
 
         By default only what is said from now on comes. `since` is a position (`Room.position`,
-        or a message's id) after which to begin; `recent`: begin with the last messages, `events`:
-        give `Away` and `Back`, too. They count when the room is first asked for.
+        or a message's id) after which to begin; `recent`: begin with the last messages; `events`:
+        give `Presence`, `IsTyping`, `Away` and `Back`, too. They count when the room is first asked
+        for.
 
         Raises `RefusedError` if this is no room's name, or one room too many.
         """
@@ -255,10 +266,9 @@ class Chat:
             self._ended = True
             self._welcomed.set()
             for room in self._rooms.values():
-                room._end()
-            for pending in self._pending.values():
-                if not pending.answer.done():
-                    pending.answer.set_exception(self._reason())
+                room._end(self._failure)
+            for cid in self._pending:
+                self._answer(cid, self._reason())
 
     def _check(self) -> None:
         if self._ended:
@@ -313,7 +323,7 @@ class Chat:
         self._outgoing = asyncio.Queue()
         # Reading never waits for writing: the server may read no more until it is read from.
         writing = asyncio.create_task(self._write(socket))
-        self._say(Hello(self.user))
+        self._say(Hello(self.user, self._key))
         try:
             while True:
                 self._hear(await socket.recv(decode=False))
@@ -344,6 +354,12 @@ class Chat:
             case Progress(name, position):
                 if room := self._rooms.get(name):
                     room._reach(position)
+            case Presence() as presence:
+                if room := self._rooms.get(presence.room):
+                    room._see(presence)
+            case IsTyping() as typing:
+                if room := self._rooms.get(typing.room):
+                    room._tell(typing)
             case Joined() as joined:
                 if room := self._rooms.get(joined.room):
                     room._enter(joined)
@@ -374,7 +390,7 @@ class Chat:
             pending.sent = True
             self._say(pending.frame)
 
-    def _answer(self, cid: str, answer: str | RefusedError) -> None:
+    def _answer(self, cid: str, answer: str | Exception) -> None:
         pending = self._pending.get(cid)
         if pending is None or pending.answer.done():
             return
@@ -384,16 +400,26 @@ class Chat:
             pending.answer.set_exception(answer)
 
     def _refused(self, error: Error) -> None:
-        if not self.connected and error.code is not ErrorCode.RATE_LIMITED:
-            raise RefusedError(error.code, error.message)
-        if error.cid is None:
-            log.info("%s: %s", error.code, error.message)
-            if error.code in _FOR_NOW:
+        refused = RefusedError(error.code, error.message)
+        room = self._rooms.get(error.room or "")
+        if not self.connected:
+            raise refused
+        if error.code in _FOR_NOW:
+            if error.cid is None:
                 _later(self._join_missing)
-        elif error.code in _FOR_NOW:
-            _later(functools.partial(self._send_again, error.cid))
+            else:
+                _later(functools.partial(self._send_again, error.cid))
+        elif error.cid is not None:
+            self._answer(error.cid, refused)
+        elif room is not None:
+            # It was not joined, or somebody else has the name there.
+            del self._rooms[room.name]
+            room._end(refused)
+            for cid, pending in self._pending.items():
+                if pending.frame.room == room.name:
+                    self._answer(cid, refused)
         else:
-            self._answer(error.cid, RefusedError(error.code, error.message))
+            log.warning("the server refused a frame: %s", error.message)
 
     def _join_missing(self) -> None:
         for room in self._rooms.values():
@@ -427,6 +453,9 @@ class Room:
         self.name = name
         # What the loop has been given reaches up to here. With `since`, another process can go on.
         self.position = since
+        # How many people are in the room, and who, unless there are too many to be named.
+        self.count = 0
+        self.users: frozenset[str] = frozenset()
         self._recent = recent
         self._events = events
         # What has been buffered reaches up to here.
@@ -438,6 +467,7 @@ class Room:
         # … unless that is full: then what is missing is asked for once it has been read.
         self._behind = False
         self._ended = False
+        self._failure: Exception | None = None
         self._reading = False
         self._entered = asyncio.Event()
         self._news = asyncio.Event()
@@ -446,11 +476,18 @@ class Room:
         """Wait until the room has been joined: from then on, nothing said there is missed."""
         await self._entered.wait()
         if self._ended:
-            raise self._chat._reason()
+            raise self._failure or DisconnectedError(f"Room {self.name} was left.")
 
     async def send(self, text: str, *, cid: str | None = None) -> str:
         """As `Chat.send`."""
         return await self._chat.send(self.name, text, cid=cid)
+
+    def typing(self) -> None:
+        """Tell the others that something is being written here; again every few seconds, while it
+        is.
+        """
+        if self._in:
+            self._chat._say(Typing(self.name))
 
     def leave(self) -> None:
         """Be in the room no more. What has not been read is dropped."""
@@ -459,7 +496,7 @@ class Room:
         if self._chat.connected:
             self._chat._say(Leave(self.name))
         self._buffer.clear()
-        self._end()
+        self._end(None)
 
     def __aiter__(self) -> Room:
         return self
@@ -471,9 +508,7 @@ class Room:
         try:
             while not self._buffer:
                 if self._ended:
-                    if self._chat._failure is not None:
-                        raise self._chat._failure
-                    raise StopAsyncIteration
+                    raise self._failure or StopAsyncIteration
                 if self._behind:
                     self._behind = self._in = False
                     self._join()
@@ -528,7 +563,15 @@ class Room:
         else:
             self.position = position
 
-    def _tell(self, event: Away | Back) -> None:
+    def _see(self, presence: Presence) -> None:
+        self.count = presence.count
+        if presence.joined or presence.left:
+            self.users = self.users - set(presence.left) | set(presence.joined)
+        else:
+            self.users = frozenset(presence.users)
+        self._tell(presence)
+
+    def _tell(self, event: Presence | IsTyping | Away | Back) -> None:
         if self._events and len(self._buffer) < BUFFERED:
             self._put(event, None)
 
@@ -536,7 +579,8 @@ class Room:
         self._buffer.append((event, position))
         self._news.set()
 
-    def _end(self) -> None:
+    def _end(self, failure: Exception | None) -> None:
+        self._failure = failure
         self._ended = True
         self._entered.set()
         self._news.set()

@@ -20,7 +20,9 @@ from chat.client import (
     DisconnectedError,
     ErrorCode,
     Gap,
+    IsTyping,
     Message,
+    Presence,
     RefusedError,
     Room,
     connect,
@@ -283,6 +285,46 @@ async def test_a_name_that_is_refused_is_said_where_the_connection_is_asked_for(
     with pytest.raises(RefusedError, match="A room is named by"):
         async with connect(url(server.port), "ada") as ada:
             ada.room("no/room")
+
+
+async def test_a_name_that_somebody_else_has_ends_the_room_and_not_the_connection(
+    server: Server,
+) -> None:
+    key = "0123456789abcdef"
+    async with (
+        connect(url(server.port), "ada", key=key) as ada,
+        connect(url(server.port), "ada", key=key) as tab,
+        connect(url(server.port), "ada") as other,
+    ):
+        await ada.room("lobby").joined()
+        await tab.room("lobby").joined()
+        taken = other.room("lobby")
+        for ending in (taken.joined(), anext(taken), other.send("lobby", "me!")):
+            with pytest.raises(RefusedError) as refused:
+                await ending
+            assert refused.value.code is ErrorCode.NAME_TAKEN
+        await other.send("elsewhere", "hello")
+
+
+async def test_who_is_there_and_who_types_is_told(server: Server) -> None:
+    async with connect(url(server.port), "ada") as ada, Network(server.port) as network:
+        events = ada.room("lobby", events=True)
+        await events.joined()
+        async with connect(url(network.port), "bob") as bob, asyncio.timeout(PATIENCE):
+            await bob.room("lobby").joined()
+            while events.users != {"ada", "bob"}:
+                assert isinstance(await anext(events), Presence)
+            assert events.count == 2
+            bob.room("lobby").typing()
+            while not isinstance(typing := await anext(events), IsTyping):
+                pass
+            assert typing.user == "bob"
+            # The name is kept across connections, also while the server has the old one.
+            network.cut()
+            await bob.send("lobby", "still me")
+        async with asyncio.timeout(PATIENCE):
+            while events.users != {"ada"}:
+                await anext(events)
 
 
 async def test_an_address_that_is_none_or_does_not_answer_is_said() -> None:
