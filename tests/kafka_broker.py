@@ -1,7 +1,7 @@
-"""A real Kafka broker for tests: ZooKeeper and one broker, on free loopback ports.
+"""Real Kafka for tests: one broker, or a cluster of several, and ZooKeeper, on free loopback ports.
 
-Both run from the archive that `sandbox/build kafka` assembles, as child processes that end with the
-tests whatever ends those. The broker keeps its port and its data when it is stopped and started, so
+They run from the archive that `sandbox/build kafka` assembles, as child processes that end with the
+tests whatever ends those. A broker keeps its port and its data when it is stopped and started, so
 that a test can take Kafka away and give it back.
 """
 
@@ -22,13 +22,22 @@ ARTIFACT = Path(__file__).parent.parent / ".artifacts" / "kafka"
 # Short-lived JVMs: a quick start matters more than peak speed.
 QUICK_START = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 
-# One broker, so there is nobody to hand leadership to; topics exist only when somebody made them.
+# Topics exist only when somebody made them.
 SETTINGS = {
     "auto.create.topics.enable": "false",
-    "controlled.shutdown.enable": "false",
     "group.initial.rebalance.delay.ms": "0",
     "offsets.topic.num.partitions": "1",
 }
+# There is nobody to hand leadership to.
+ALONE = {"controlled.shutdown.enable": "false"}
+# What role kafka sets, and as short as ZooKeeper's ticks allow: how long a dead broker is missed.
+TOGETHER = {
+    "default.replication.factor": "3",
+    "min.insync.replicas": "2",
+    "replica.lag.time.max.ms": "3000",
+    "zookeeper.session.timeout.ms": "3000",
+}
+TICK_MS = 500
 
 STARTED = "started (kafka.server.KafkaServer)"
 
@@ -42,19 +51,67 @@ def unpack(directory: Path) -> Path:
     return directory / archives[0].name.removesuffix(".tgz")
 
 
-class KafkaBroker:
-    """ZooKeeper and one broker, running once `start` has returned.
-
-    `home` is an unpacked archive; configuration, data and output are kept in `directory`.
-    """
+class ZooKeeper:
+    """One server, running once a broker has found it: brokers wait for it by themselves."""
 
     def __init__(self, home: Path, directory: Path) -> None:
         self._home = home
         self._directory = directory
         self._port = free_port()
-        self._zookeeper_port = free_port()
-        self._zookeeper: subprocess.Popen[bytes] | None = None
-        self._broker: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def server(self) -> str:
+        return f"127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        if self._process is not None:
+            return
+        configuration = self._directory / "zoo.cfg"
+        configuration.write_text(
+            f"dataDir={self._directory / 'zookeeper'}\n"
+            f"clientPort={self._port}\n"
+            "clientPortAddress=127.0.0.1\n"
+            "admin.enableServer=false\n"
+            f"tickTime={TICK_MS}\n"
+            # What a broker asks for, whatever the ticks are.
+            "maxSessionTimeout=60000\n"
+        )
+        self._process = run(
+            self._home / "bin" / "zookeeper-server-start.sh",
+            str(configuration),
+            heap="-Xmx64m",
+            output=self._directory / "zookeeper.out",
+        )
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+class KafkaBroker:
+    """A broker, running once `start` has returned, with a ZooKeeper of its own or a shared one.
+
+    `home` is an unpacked archive; configuration, data and output are kept in `directory`.
+    `settings` are the broker's, by Kafka's names.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        directory: Path,
+        *,
+        zookeeper: ZooKeeper | None = None,
+        settings: dict[str, str] | None = None,
+    ) -> None:
+        self._home = home
+        self._directory = directory
+        self._port = free_port()
+        self._zookeeper = zookeeper or ZooKeeper(home, directory)
+        self._settings = SETTINGS | (ALONE if settings is None else settings)
+        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def bootstrap_servers(self) -> str:
@@ -62,7 +119,7 @@ class KafkaBroker:
 
     @property
     def zookeeper_server(self) -> str:
-        return f"127.0.0.1:{self._zookeeper_port}"
+        return self._zookeeper.server
 
     @property
     def log(self) -> str:
@@ -70,28 +127,20 @@ class KafkaBroker:
         path = self._directory / "broker.out"
         return path.read_text(errors="replace") if path.exists() else ""
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None
+
     def start(self, timeout: float = 120) -> None:
         """Start the broker (and ZooKeeper, the first time) and return when it serves."""
-        if self._zookeeper is None:
-            self._zookeeper = self._start_zookeeper()
-        if self._broker is not None:
+        if self.running:
             return
         written = len(self.log)
-        settings = SETTINGS | {
-            "listeners": f"PLAINTEXT://{self.bootstrap_servers}",
-            "log.dirs": str(self._directory / "broker"),
-            "zookeeper.connect": self.zookeeper_server,
-        }
-        self._broker = self._run(
-            "broker",
-            "kafka-server-start.sh",
-            str(self._home / "config" / "server.properties"),
-            *(f"--override={key}={value}" for key, value in settings.items()),
-            heap="-Xmx256m",
-        )
+        self.launch()
+        assert self._process is not None
         deadline = time.monotonic() + timeout
         while STARTED not in self.log[written:]:
-            self._expect(self._broker.poll() is None, "The broker ended instead of starting")
+            self._expect(self._process.poll() is None, "The broker ended instead of starting")
             self._expect(time.monotonic() < deadline, f"The broker needs more than {timeout:.0f} s")
             time.sleep(0.05)
         # It takes connections from now on, and a moment later it also knows the cluster.
@@ -100,65 +149,118 @@ class KafkaBroker:
                 self._expect(time.monotonic() < deadline, "The broker finds no controller")
                 time.sleep(0.05)
 
+    def launch(self) -> None:
+        """Begin to start it, and do not wait."""
+        self._zookeeper.start()
+        settings = {
+            "listeners": f"PLAINTEXT://{self.bootstrap_servers}",
+            "log.dirs": str(self._directory / "broker"),
+            "zookeeper.connect": self._zookeeper.server,
+        }
+        self._process = run(
+            self._home / "bin" / "kafka-server-start.sh",
+            str(self._home / "config" / "server.properties"),
+            *(f"--override={key}={value}" for key, value in (self._settings | settings).items()),
+            heap="-Xmx256m",
+            output=self._directory / "broker.out",
+        )
+
     def _expect(self, condition: bool, otherwise: str) -> None:
         if not condition:
             raise RuntimeError(f"{otherwise}. The end of its log:\n{self.log[-3000:]}")
 
     def stop(self) -> None:
         """Stop the broker as an operator would; ZooKeeper goes on."""
-        if self._broker is not None:
-            self._broker.send_signal(signal.SIGCONT)
-            self._broker.terminate()
-            self._broker.wait(timeout=60)
-            self._broker = None
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.terminate()
+            self._process.wait(timeout=60)
+            self._process = None
+
+    def kill(self) -> None:
+        """End the broker as a power cut would; ZooKeeper goes on."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
 
     def pause(self) -> None:
         """Freeze the broker: it keeps its connections and answers nothing."""
-        assert self._broker is not None, "the broker is stopped"
-        self._broker.send_signal(signal.SIGSTOP)
+        assert self._process is not None, "the broker is stopped"
+        self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let a paused broker go on."""
-        assert self._broker is not None, "the broker is stopped"
-        self._broker.send_signal(signal.SIGCONT)
+        assert self._process is not None, "the broker is stopped"
+        self._process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
-        """End both, without ceremony."""
-        for process in (self._broker, self._zookeeper):
-            if process is not None:
-                process.kill()
-                process.wait()
-        self._broker = self._zookeeper = None
+        """End it and its ZooKeeper, without ceremony."""
+        self.kill()
+        self._zookeeper.close()
 
-    def _start_zookeeper(self) -> subprocess.Popen[bytes]:
-        # The broker waits for ZooKeeper by itself, so nothing is waited for here.
-        configuration = self._directory / "zoo.cfg"
-        configuration.write_text(
-            f"dataDir={self._directory / 'zookeeper'}\n"
-            f"clientPort={self._zookeeper_port}\n"
-            "clientPortAddress=127.0.0.1\n"
-            "admin.enableServer=false\n"
-        )
-        return self._run(
-            "zookeeper", "zookeeper-server-start.sh", str(configuration), heap="-Xmx64m"
-        )
 
-    def _run(self, name: str, script: str, *arguments: str, heap: str) -> subprocess.Popen[bytes]:
-        environment = os.environ | {
-            "EXTRA_ARGS": "",
-            "KAFKA_HEAP_OPTS": heap,
-            "KAFKA_JVM_PERFORMANCE_OPTS": QUICK_START,
-            "LOG_DIR": str(self._directory / f"{name}-logs"),
-        }
-        with (self._directory / f"{name}.out").open("ab") as output:
-            return subprocess.Popen(
-                # The kernel ends it when pytest is gone, however that went.
-                ["setpriv", "--pdeathsig=KILL", str(self._home / "bin" / script), *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment,
+class KafkaCluster:
+    """Three brokers that hold every partition, of which two are enough, on one ZooKeeper."""
+
+    def __init__(self, home: Path, directory: Path, settings: dict[str, str] | None = None) -> None:
+        self._zookeeper = ZooKeeper(home, directory)
+        self.brokers = []
+        for number in range(3):
+            folder = directory / f"broker-{number}"
+            folder.mkdir()
+            own = {"broker.id": str(number)}
+            self.brokers.append(
+                KafkaBroker(
+                    home,
+                    folder,
+                    zookeeper=self._zookeeper,
+                    settings=TOGETHER | (settings or {}) | own,
+                )
             )
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return ",".join(broker.bootstrap_servers for broker in self.brokers)
+
+    def start(self) -> None:
+        """Start them all at once, and return when each serves."""
+        for broker in self.brokers:
+            broker.launch()
+        with KafkaAdminClient(bootstrap_servers=self.bootstrap_servers) as admin:
+            deadline = time.monotonic() + 120
+            while len(admin.describe_cluster()["brokers"]) < len(self.brokers):
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"The brokers do not find each other:\n{self.log[-3000:]}")
+                time.sleep(0.05)
+
+    @property
+    def log(self) -> str:
+        """All that the brokers have written so far, one after the other."""
+        return "\n".join(broker.log for broker in self.brokers)
+
+    def close(self) -> None:
+        for broker in self.brokers:
+            broker.kill()
+        self._zookeeper.close()
+
+
+def run(script: Path, *arguments: str, heap: str, output: Path) -> subprocess.Popen[bytes]:
+    environment = os.environ | {
+        "EXTRA_ARGS": "",
+        "KAFKA_HEAP_OPTS": heap,
+        "KAFKA_JVM_PERFORMANCE_OPTS": QUICK_START,
+        "LOG_DIR": str(output.with_suffix(".logs")),
+    }
+    with output.open("ab") as written:
+        return subprocess.Popen(
+            # The kernel ends it when pytest is gone, however that went.
+            ["setpriv", "--pdeathsig=KILL", str(script), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=written,
+            stderr=subprocess.STDOUT,
+            env=environment,
+        )
 
 
 def free_port() -> int:

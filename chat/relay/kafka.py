@@ -398,7 +398,7 @@ class KafkaRelay(Relay):
         )
 
     def _consumer(self, **more: Any) -> KafkaConsumer:
-        return KafkaConsumer(
+        consumer = KafkaConsumer(
             **self._connect,
             **more,
             bootstrap_timeout_ms=ANSWER_MS,
@@ -409,6 +409,8 @@ class KafkaRelay(Relay):
             auto_offset_reset="none",
             metrics_enabled=False,
         )
+        _drain_before_fetching(consumer)
+        return consumer
 
     def _new_producer(self) -> KafkaProducer:
         producer = KafkaProducer(
@@ -537,6 +539,24 @@ def _entries(records: Sequence[Any], topic: Topic) -> Iterator[Entry]:
         if partition_of(value.room, topic.partitions) == record.partition:
             said = Record(value.room, value.user, value.text, value.cid)
             yield Entry(record.offset, record.timestamp, said)
+
+
+def _drain_before_fetching(consumer: KafkaConsumer) -> None:
+    """Have every fetch ask for all partitions (kafka-python 3.0.12).
+
+    `poll` takes what has come, and asks for more if that was nothing. What comes in between makes
+    it ask for all partitions *but those*, of which it then hears nothing until the broker has no
+    more reason to wait: up to `fetch_max_wait_ms`, half a second, or somebody else's message. The
+    thread that receives is also the one that asks, so there it is certain what has come.
+    """
+    fetcher = consumer._fetcher
+    fetch = fetcher._send_fetches_async
+
+    async def fetch_if_drained() -> Sequence[Any]:
+        # With something to take, `poll` does not wait, and asks again when it has taken it.
+        return [] if fetcher._completed_fetches else await fetch()
+
+    fetcher._send_fetches_async = fetch_if_drained
 
 
 def _end(producer: KafkaProducer, seconds: float) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from typing import Any
 
 import msgspec
 import pytest
 from conftest import make_topic, signals_of, until
-from kafka import KafkaAdminClient, KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.errors import TopicAlreadyExistsError
 from kafka_broker import KafkaBroker
 from test_relay import Recorder, record
@@ -100,6 +102,47 @@ async def test_records_that_no_chat_wrote_are_skipped_and_counted(
     assert relay.foreign_records == len(foreign)
     # The position is past them: who resumes there misses nothing.
     assert listener.positions[right] == len(foreign) - 1
+
+
+async def test_what_comes_while_fetching_is_prepared_does_not_hold_up_what_follows(
+    start: Start, topic: str, producer: KafkaProducer
+) -> None:
+    relay, _ = await start()
+    tp = TopicPartition(topic, 0)
+
+    def say(text: bytes) -> None:
+        producer.send(topic, value=text, partition=0).get(10)
+
+    def hear() -> Sequence[bytes]:
+        # A fetch that leaves the partition out would last for twenty seconds.
+        with contextlib.closing(relay._consumer(fetch_max_wait_ms=20_000)) as consumer:
+            consumer.assign([tp, TopicPartition(topic, 1)])
+            consumer.seek(tp, 0)
+            consumer.seek(TopicPartition(topic, 1), 0)
+            fetcher = consumer._fetcher
+            drain = fetcher.fetched_records
+
+            def drain_too_early(*arguments: Any, **more: Any) -> Any:
+                drained = drain(*arguments, **more)
+                fetcher.fetched_records = drain
+                say(b"in between")
+                while not fetcher._completed_fetches:
+                    time.sleep(0.001)
+                return drained
+
+            # The first answer names every partition, the next one those with news.
+            say(b"before")
+            heard = consumer.poll(timeout_ms=5000)[tp]
+            while not fetcher.in_flight_fetches():
+                assert consumer.poll(timeout_ms=100) == {}
+            fetcher.fetched_records = drain_too_early
+            heard += consumer.poll(timeout_ms=5000)[tp]
+            consumer.poll(timeout_ms=100)
+            say(b"afterwards")
+            heard += consumer.poll(timeout_ms=5000)[tp]
+            return [record.value for record in heard]
+
+    assert await asyncio.to_thread(hear) == [b"before", b"in between", b"afterwards"]
 
 
 async def test_a_topic_that_is_not_there_yet_is_waited_for(
