@@ -11,7 +11,8 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.parametrize(
-    "playbook", ["site.yml", "playbooks/validate.yml", "playbooks/uninstall.yml"]
+    "playbook",
+    ["site.yml", *(f"playbooks/{name}.yml" for name in ("artifacts", "validate", "uninstall"))],
 )
 def test_the_playbooks_accept_the_example(playbook: str) -> None:
     checked = subprocess.run(

@@ -1,0 +1,53 @@
+"""What the system gets from elsewhere is listed, and can be carried to a site without internet."""
+
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def artifacts(inventory: str, *options: str) -> str:
+    return subprocess.run(
+        [
+            "ansible-playbook",
+            f"--inventory=inventory/{inventory}",
+            "playbooks/artifacts.yml",
+            *options,
+        ],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_FORCE_COLOR": "false"},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+
+
+def test_every_source_that_a_role_asks_is_listed_with_a_checksum_or_a_digest() -> None:
+    listed = artifacts("example")
+    for source in (
+        "https://archive.apache.org/dist/kafka/3.9.2/kafka_2.13-3.9.2.tgz",
+        "sha512:01186a5086b5ae75",
+        "kubernetes-crd-definition-v1.yml",
+        "sha256:1d5e8558803804",
+        "docker.io/library/traefik:v3.7.13@sha256:",
+        "docker.io/library/python@sha256:",
+        "snap download microk8s --channel=1.36/stable",
+        "--require-hashes",
+    ):
+        assert source in listed
+
+
+def test_what_is_fetched_is_whole_and_named_to_the_roles(tmp_path: Path) -> None:
+    artifacts("sandbox", "--extra-vars", f"artifacts_directory={tmp_path}")
+    variables = yaml.safe_load((tmp_path / "variables.yml").read_text())
+    assert variables == {
+        "kafka_distribution_archive": [str(tmp_path / "kafka_2.13-3.9.2.tgz")],
+        "traefik_crds": [str(tmp_path / "traefik-crds.yml")],
+    }
+    built = (ROOT / ".artifacts/kafka/kafka_2.13-3.9.2.tgz.sha512").read_text().split()[0]
+    fetched = Path(variables["kafka_distribution_archive"][0]).read_bytes()
+    assert hashlib.sha512(fetched).hexdigest() == built
