@@ -155,6 +155,14 @@ def test_imports_point_one_way() -> None:
             "settings",
         },
         "client.connection": {"protocol"},
+        "client.pipe": {"client.connection", "protocol"},
+        "client.terminal": {"client.connection", "protocol"},
+        "client.__main__": {
+            "client.connection",
+            "client.pipe",
+            "client.terminal",
+            "protocol",
+        },
         "__main__": {"server", "settings", "relay.base", "relay.kafka", "relay.memory"},
     }
     package = ROOT / "chat"

@@ -1,0 +1,55 @@
+"""`python -m chat.client URL --user NAME`: chat in a terminal, or from a pipe.
+
+0: left, and everything that was written is in the log. 1: it could not go on. 2: a wrong argument.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import getpass
+import sys
+
+from chat.client.connection import DisconnectedError, connect
+from chat.client.pipe import Pipe
+from chat.client.terminal import Terminal
+from chat.protocol import RefusedError
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m chat.client", description=__doc__)
+    parser.add_argument("url", help="the chat's address, http://HOST/ or ws://HOST/ws")
+    parser.add_argument(
+        "--user", default=getpass.getuser(), help="your name (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--room", action="append", metavar="ROOM", help="join this room; may be said again"
+    )
+    parser.add_argument("--key", help="the secret by which a name is yours: see docs/protocol.md")
+    parser.add_argument(
+        "--follow", action="store_true", help="in a pipe: go on reading when the input has ended"
+    )
+    arguments = parser.parse_args()
+    try:
+        asyncio.run(run(arguments))
+    except KeyboardInterrupt:
+        return 130
+    except (RefusedError, DisconnectedError, ValueError) as error:
+        print(f"chat.client: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError) else 1
+    return 0
+
+
+async def run(arguments: argparse.Namespace) -> None:
+    rooms = arguments.room or ["lobby"]
+    async with connect(arguments.url, arguments.user, key=arguments.key) as chat:
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            await Terminal(chat).run(rooms)
+        else:
+            await Pipe(chat, follow=arguments.follow).run(rooms)
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError):
+        sys.exit(main())

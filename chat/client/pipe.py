@@ -1,0 +1,61 @@
+"""A room in a pipe: lines of standard input are said, and what is said comes out as lines of
+fields, separated by tabs: time, room, name, text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+
+from chat.client.connection import Chat, Gap, Room
+from chat.protocol import Message, RefusedError
+
+_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\t": "\\t"})
+
+
+class Pipe:
+    """What is written goes to the first room. It ends with the input, once the log has all of it;
+    with `follow`, it goes on until it is ended.
+    """
+
+    def __init__(self, chat: Chat, *, follow: bool) -> None:
+        self._chat = chat
+        self._follow = follow
+
+    async def run(self, names: list[str]) -> None:
+        rooms = [self._chat.room(name) for name in names]
+        async with asyncio.TaskGroup() as tasks:
+            reading = [tasks.create_task(self._print(room)) for room in rooms]
+            await asyncio.gather(*(room.joined() for room in rooms))
+            await self._say(rooms[0])
+            if not self._follow:
+                for task in reading:
+                    task.cancel()
+
+    async def _say(self, room: Room) -> None:
+        loop = asyncio.get_running_loop()
+        # A thread, for standard input may be a file, which no event loop waits for.
+        while line := await loop.run_in_executor(None, sys.stdin.readline):
+            if text := line.rstrip("\n"):
+                try:
+                    await room.send(text)
+                except RefusedError as refused:
+                    print(f"chat.client: {refused}", file=sys.stderr)
+
+    async def _print(self, room: Room) -> None:
+        async for event in room:
+            match event:
+                case Message(name, _, user, text, ts):
+                    print(_time(ts), name, _line(user), _line(text), sep="\t", flush=True)
+                case Gap(name):
+                    print(f"chat.client: messages of {name} may be missing", file=sys.stderr)
+
+
+def _time(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def _line(text: str) -> str:
+    """`text` without anything that would end a field or steer a terminal."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text.translate(_ESCAPES))

@@ -1,0 +1,190 @@
+"""Chat in a terminal: what is said scrolls by above the line one types in, and below it is told
+who is there, who is typing, what is on its way and whether there is a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import zlib
+from collections.abc import Callable
+from datetime import datetime
+
+from prompt_toolkit import PromptSession, print_formatted_text
+from prompt_toolkit.completion import WordCompleter
+from prompt_toolkit.formatted_text import FormattedText
+from prompt_toolkit.patch_stdout import patch_stdout
+
+from chat.client.connection import Away, Back, Chat, Event, Gap, Room
+from chat.protocol import IsTyping, Message, RefusedError
+
+# Readable on dark and on light.
+COLOURS = ["ansicyan", "ansigreen", "ansimagenta", "ansiblue", "ansiyellow"]
+# Between two times that the others are told of one's typing.
+TYPING_SECONDS = 3.0
+HELP = """\
+/join ROOM   go to a room, new or not
+/leave       leave this room
+/rooms       the rooms you are in
+/who         who is in this room
+/quit        leave the chat; so does Ctrl-D
+//TEXT       say something that begins with a slash"""
+
+
+class Terminal:
+    """Several rooms, one of which is written to; each line says which room it is from."""
+
+    def __init__(self, chat: Chat) -> None:
+        self._chat = chat
+        self._readers: dict[str, asyncio.Task[None]] = {}
+        self._room: Room | None = None
+        self._outgoing: asyncio.Queue[tuple[Room, str]] = asyncio.Queue()
+        self._on_the_way = 0
+        self._away: Away | None = None
+        # Per room: who is typing, and until when.
+        self._typing: dict[str, dict[str, float]] = {}
+        self._told_typing = 0.0
+        self._commands: dict[str, Callable[[str], None]] = {
+            "/join": self._join,
+            "/leave": lambda _: self._leave(),
+            "/rooms": lambda _: self._note("  ".join(self._readers) or "You are in no room."),
+            "/who": lambda _: self._note(self._who()),
+            "/help": lambda _: self._note(HELP),
+        }
+        self._prompt: PromptSession[str] = PromptSession(
+            message=lambda: f"{self._room.name if self._room else ''}> ",
+            bottom_toolbar=self._status,
+            refresh_interval=1.0,
+            completer=WordCompleter([*self._commands, "/quit"], sentence=True),
+            complete_while_typing=False,
+        )
+        self._prompt.default_buffer.on_text_changed += lambda _: self._tell_typing()
+
+    async def run(self, names: list[str]) -> None:
+        with patch_stdout(raw=True):
+            self._note("/help tells what you can do here.")
+            async with asyncio.TaskGroup() as self._tasks:
+                sending = self._tasks.create_task(self._send())
+                for name in names:
+                    self._join(name)
+                await self._read()
+                for task in (sending, *self._readers.values()):
+                    task.cancel()
+        if self._on_the_way:
+            print(f"{self._on_the_way} messages were not acknowledged.")
+
+    # What is typed.
+
+    async def _read(self) -> None:
+        while True:
+            try:
+                line = (await self._prompt.prompt_async()).strip()
+            except (EOFError, KeyboardInterrupt):
+                return
+            command, _, rest = line.partition(" ")
+            if command == "/quit":
+                return
+            if command in self._commands:
+                self._commands[command](rest.strip())
+            elif line.startswith("/") and not line.startswith("//"):
+                self._note(f"There is no {command}; /help tells what there is.")
+            elif line and self._room is None:
+                self._note("You are in no room: /join one.")
+            elif line and self._room is not None:
+                self._on_the_way += 1
+                text = line[1:] if line.startswith("//") else line
+                self._outgoing.put_nowait((self._room, text))
+
+    async def _send(self) -> None:
+        """Say what was typed, each once the one before it is in the log."""
+        while True:
+            room, text = await self._outgoing.get()
+            try:
+                await room.send(text)
+            except RefusedError as refused:
+                self._note(f"Not sent: {refused}")
+            self._on_the_way -= 1
+
+    def _tell_typing(self) -> None:
+        typed = self._prompt.default_buffer.text
+        now = time.monotonic()
+        if self._room and typed and typed[0] != "/" and now > self._told_typing + TYPING_SECONDS:
+            self._told_typing = now
+            self._room.typing()
+
+    def _join(self, name: str) -> None:
+        try:
+            self._room = self._chat.room(name, recent=True, events=True)
+        except RefusedError as refused:
+            self._note(str(refused))
+            return
+        if name not in self._readers:
+            self._readers[name] = self._tasks.create_task(self._show(self._room))
+
+    def _leave(self) -> None:
+        if self._room is None:
+            return
+        self._room.leave()
+        self._readers.pop(self._room.name).cancel()
+        last = next(reversed(self._readers), None)
+        self._room = self._chat.room(last) if last else None
+
+    def _who(self) -> str:
+        if self._room is None:
+            return "You are in no room."
+        names = "  ".join(sorted(self._room.users))
+        return names or f"{self._room.count} people, too many to be named."
+
+    # What is told.
+
+    async def _show(self, room: Room) -> None:
+        try:
+            async for event in room:
+                self._draw(room, event)
+        except RefusedError as refused:
+            self._note(f"{room.name}: {refused}")
+            self._readers.pop(room.name)
+            self._room = None if self._room is room else self._room
+
+    def _draw(self, room: Room, event: Event) -> None:
+        typing = self._typing.setdefault(room.name, {})
+        match event:
+            case Message(name, _, user, text, ts):
+                typing.pop(user, None)
+                colour = COLOURS[zlib.crc32(user.encode()) % len(COLOURS)]
+                when = datetime.fromtimestamp(ts / 1000).strftime("%H:%M")
+                margin = " " * len(f"{when} {name} ")
+                self._print(
+                    ("ansibrightblack", f"{when} {name} "),
+                    (f"{colour} bold", user),
+                    ("", ": " + text.replace("\n", "\n" + margin)),
+                )
+            case Gap(name):
+                self._note(f"{name}: messages may be missing here; you were away for too long.")
+            case IsTyping(_, user, seconds):
+                typing[user] = time.monotonic() + seconds
+            case Away():
+                self._away = event
+            case Back():
+                self._away = None
+
+    def _note(self, words: str) -> None:
+        self._print(("ansibrightblack", words))
+
+    def _print(self, *fragments: tuple[str, str]) -> None:
+        print_formatted_text(FormattedText(fragments))
+
+    def _status(self) -> str:
+        if self._away is not None:
+            parts = [f"{self._away.reason}; trying again"]
+        else:
+            parts = [f"{self._chat.user} on {self._chat.replica}"]
+        if self._room is not None and self._away is None:
+            parts.append(f"{self._room.count} here")
+            until = self._typing.get(self._room.name, {})
+            names = [name for name, end in until.items() if end > time.monotonic()]
+            if names:
+                parts.append(f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} typing")
+        if self._on_the_way:
+            parts.append(f"{self._on_the_way} on the way")
+        return "  ·  ".join(parts)
