@@ -11,12 +11,13 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Sequence
+from typing import NamedTuple, TypeVar
 
 from msgspec import Raw
 
 from chat import protocol
+from chat.history import Archive, Memory, Slice
 from chat.metrics import Metrics
 from chat.presence import Presence
 from chat.protocol import (
@@ -44,6 +45,9 @@ MOST_SENDERS = 100
 
 # Changes of who is here wait so long for others, to be told together.
 PRESENCE_SECONDS = 0.1
+
+
+T = TypeVar("T")
 
 
 class Held(NamedTuple):
@@ -75,8 +79,23 @@ class Sending(NamedTuple):
     senders: list[Member]
 
 
+class Stretch(NamedTuple):
+    """Messages of a room that follow each other, as clients are given them.
+
+    `position` is where the next page begins, if there is `more`. It is not `whole` if the log has
+    lost what came right after the position that was asked for.
+    """
+
+    messages: list[Raw]
+    position: str
+    more: bool
+    whole: bool
+
+
 class Hub:
-    """`history` and `recent` count messages of a room, `window` counts offsets of a partition."""
+    """`history`, `recent` and `page` count messages of a room, `window` and `scan` offsets of a
+    partition.
+    """
 
     def __init__(
         self,
@@ -86,6 +105,8 @@ class Hub:
         history: int,
         recent: int,
         window: int,
+        page: int,
+        scan: int,
         position_seconds: float,
         heartbeat: float,
         members_shown: int,
@@ -96,8 +117,11 @@ class Hub:
         self._history = history
         self._recent = recent
         self._window = window
+        self._page = page
+        self._scan = scan
         self._position_seconds = position_seconds
         self._epoch = ""
+        self._archive = self._new_archive()
         self._partitions: list[Partition] = []
         self._rooms: dict[str, Room] = {}
         self._sending: dict[tuple[str, str, str], Sending] = {}
@@ -133,8 +157,10 @@ class Hub:
         last.
         """
         position = Position.parse(since) if since is not None else None
+        older = None
         if position is not None:
             await self._reach(position)
+            older = await self._older(name, position)
         # From here on nothing is awaited: what `joined` does not hold, `message` frames will bring.
         self._require_history()
         if not self._is_in(member, name):
@@ -147,7 +173,12 @@ class Hub:
             and (position.epoch, position.partition) == (room.epoch, room.partition)
             and position.offset <= partition.position
         ):
-            missed = room.missed(position.offset, partition.floor)
+            since_then = older.reached if older else position.offset
+            missed = room.missed(since_then, partition.floor)
+            if older and missed is not None:
+                missed = [said.payload for said in older.messages] + missed
+                if len(missed) > self._history:
+                    missed = None
         if since is not None:
             self._metrics.resumes.labels(str(missed is not None).lower()).inc()
         messages = room.recent(self._recent) if missed is None else missed
@@ -199,6 +230,78 @@ class Hub:
         self._sending[key] = Sending(time.monotonic(), [sender])
         held.add_done_callback(lambda done: self._appended(key, done))
 
+    async def before(self, name: str, before: str | None, limit: int | None) -> Stretch:
+        """The messages before a position, or the last ones; raises `RefusedError`."""
+        archive, memory = self._archive, self._memory(name)
+        end = memory.held + 1
+        if before is not None:
+            end = min(self._place(name, before).offset, end)
+        limit = min(limit or self._page, self._page)
+        return await self._stretch(archive, name, archive.before(memory, end, limit))
+
+    async def after(self, name: str, after: str | None, limit: int | None) -> Stretch:
+        """The messages after a position, or the oldest ones; raises `RefusedError`."""
+        if after is not None:
+            await self._reach(self._place(name, after))
+        archive, memory = self._archive, self._memory(name)
+        limit = min(limit or self._page, self._page)
+        if after is None:
+            start = await self._look_up(archive.begin(memory))
+        else:
+            start = self._place(name, after).offset
+        return await self._stretch(archive, name, archive.after(memory, start, limit))
+
+    async def _stretch(self, archive: Archive, name: str, looking: Awaitable[Slice]) -> Stretch:
+        found = await self._look_up(looking)
+        if archive is not self._archive:
+            raise RefusedError(ErrorCode.UNAVAILABLE, "The log was replaced: try again.")
+        position = Position(self._epoch, partition_of(name, len(self._partitions)), found.reached)
+        messages = [Raw(said.payload) for said in found.messages]
+        return Stretch(messages, str(position), found.more, found.whole)
+
+    async def _look_up(self, looking: Awaitable[T]) -> T:
+        try:
+            return await looking
+        except UnavailableError as error:
+            raise RefusedError(ErrorCode.UNAVAILABLE, str(error)) from None
+
+    def _memory(self, name: str) -> Memory:
+        self._require_history()
+        number = partition_of(name, len(self._partitions))
+        partition = self._partitions[number]
+        room = self._rooms.get(name)
+        if room is None:
+            return Memory(name, number, partition.floor, partition.position, ())
+        floor = room.reaches(partition.floor)
+        return Memory(name, number, floor, partition.position, room.after(floor))
+
+    def _place(self, name: str, text: str) -> Position:
+        """Read a position of this room; raises `RefusedError` (bad_position)."""
+        self._require_history()
+        position = Position.parse(text)
+        expected = (self._epoch, partition_of(name, len(self._partitions)))
+        if position is None or (position.epoch, position.partition) != expected:
+            raise RefusedError(
+                ErrorCode.BAD_POSITION,
+                f"This is no position of {name}: take one that came with its messages.",
+            )
+        return position
+
+    async def _older(self, name: str, position: Position) -> Slice | None:
+        """What the log has after `position`, if memory does not reach back to it, but the log
+        does.
+        """
+        archive, memory = self._archive, self._memory(name)
+        if (position.epoch, position.partition) != (self._epoch, memory.partition):
+            return None
+        if not memory.held - self._scan <= position.offset < memory.floor:
+            return None
+        try:
+            found = await archive.after(memory, position.offset, self._history + 1)
+        except UnavailableError:
+            return None
+        return found if found.whole and not found.more and archive is self._archive else None
+
     def typing(self, member: Member, name: str) -> None:
         """Tell the others in the room that `member` is typing."""
         if self._presence.types(name, member.person.user, time.monotonic()):
@@ -246,6 +349,7 @@ class Hub:
     def reset(self, epoch: str, positions: Sequence[int]) -> None:
         members = {member for room in self._rooms.values() for member in room.members}
         self._epoch = epoch
+        self._archive = self._new_archive()
         self._partitions = [Partition(position) for position in positions]
         self._rooms = {}
         for key in tuple(self._sending):
@@ -387,6 +491,9 @@ class Hub:
         """As they are now: a member may leave because of what it is told."""
         room = self._rooms.get(name)
         return tuple(room.members) if room else ()
+
+    def _new_archive(self) -> Archive:
+        return Archive(self._relay.read, self._epoch, window=self._window, scan=self._scan)
 
     def _room(self, name: str) -> Room:
         room = self._rooms.get(name)

@@ -50,6 +50,7 @@ class ErrorCode(enum.StrEnum):
     BAD_USER = "bad_user"
     BAD_TEXT = "bad_text"
     BAD_CID = "bad_cid"
+    BAD_POSITION = "bad_position"
     NAME_TAKEN = "name_taken"
     TOO_LONG = "too_long"
     TOO_MANY_ROOMS = "too_many_rooms"
@@ -115,7 +116,13 @@ class Typing(msgspec.Struct, tag_field="type", tag="typing"):
     room: str
 
 
-ClientFrame = Hello | Join | Leave | Send | Typing
+class History(msgspec.Struct, tag_field="type", tag="history"):
+    room: str
+    before: str
+    limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
+ClientFrame = Hello | Join | Leave | Send | Typing | History
 
 
 # What the server says.
@@ -130,6 +137,7 @@ class Limits(msgspec.Struct, frozen=True):
     rooms: int
     rate: int
     burst: int
+    history: int
 
 
 class Welcome(msgspec.Struct, tag_field="type", tag="welcome"):
@@ -195,7 +203,19 @@ class IsTyping(msgspec.Struct, tag_field="type", tag="typing"):
     seconds: float
 
 
-ServerFrame = Welcome | Joined | Left | Message | Ack | Error | Progress | Presence | IsTyping
+class Page(msgspec.Struct, tag_field="type", tag="history"):
+    """All that was said in the room from `position` on and before `before`."""
+
+    room: str
+    before: str
+    position: str
+    more: bool
+    messages: list[msgspec.Raw]
+
+
+ServerFrame = (
+    Welcome | Joined | Left | Message | Ack | Error | Progress | Presence | IsTyping | Page
+)
 
 
 _decoder: msgspec.json.Decoder[ClientFrame] = msgspec.json.Decoder(ClientFrame)

@@ -143,12 +143,20 @@ class Room:
         start = max(0, len(self._history) - count)
         return [said.payload for said in islice(self._history, start, None)]
 
+    def reaches(self, floor: int) -> int:
+        """The offset after which the history has every message. `floor` is where the window begins:
+        nothing at or before it is known.
+        """
+        return max(floor, self._floor)
+
+    def after(self, offset: int) -> list[Said]:
+        """The messages of the history after `offset`, oldest first."""
+        return [said for said in self._history if said.offset > offset]
+
     def missed(self, since: int, floor: int) -> list[bytes] | None:
         """What was said after offset `since`, oldest first; None if the history does not reach back
         so far.
-
-        `floor` is where the window begins: nothing at or before it is known.
         """
-        if since < max(floor, self._floor):
+        if since < self.reaches(floor):
             return None
-        return [said.payload for said in self._history if said.offset > since]
+        return [said.payload for said in self.after(since)]

@@ -148,6 +148,8 @@ class Server:
             history=settings.history,
             recent=settings.recent,
             window=settings.window,
+            page=settings.page,
+            scan=settings.scan,
             position_seconds=settings.position,
             heartbeat=settings.heartbeat,
             members_shown=settings.members_shown,
@@ -160,6 +162,7 @@ class Server:
             rooms=settings.rooms_per_client,
             rate=settings.rate,
             burst=settings.burst,
+            history=settings.page,
         )
         self._wheel = Wheel(on_lag=lambda _: None)
         self._endpoint = Endpoint(

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from chat import protocol
 from chat.hub import Hub
 from chat.metrics import Metrics
-from chat.protocol import CloseCode, Error, ErrorCode, Left, Limits, RefusedError, Welcome
+from chat.protocol import CloseCode, Error, ErrorCode, Left, Limits, Page, RefusedError, Welcome
 from chat.room import Person
 from chat.websocket.connection import Connection
 from chat.websocket.frames import text_frame
@@ -99,6 +99,8 @@ class Session:
                     self._send(send)
                 case protocol.Typing() as typing:
                     self._typing(typing)
+                case protocol.History() as history:
+                    return self._history(history, text)
         except RefusedError as refused:
             self._refuse(refused, text)
         return None
@@ -198,6 +200,16 @@ class Session:
     def _typing(self, typing: protocol.Typing) -> None:
         self._require_user()
         self._hub.typing(self, self._require_joined(typing.room))
+
+    async def _history(self, history: protocol.History, text: str) -> None:
+        try:
+            self._require_user()
+            room = self._require_joined(history.room)
+            found = await self._hub.before(room, history.before, history.limit)
+        except RefusedError as refused:
+            self._refuse(refused, text)
+            return
+        self._say(Page(room, history.before, found.position, found.more, found.messages))
 
     def _require_user(self) -> str:
         if self._person is None:

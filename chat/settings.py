@@ -201,6 +201,15 @@ class Settings:
         _integer(1, 10_000_000),
         "records kept per partition: how far back history and the recognition of repeats reach",
     )
+    page: int = _setting(
+        "CHAT_PAGE", 100, _integer(1, 10_000), "messages in one answer to `history`, at most"
+    )
+    scan: int = _setting(
+        "CHAT_SCAN",
+        20_000,
+        _integer(1, 10_000_000),
+        "records of a partition that one request may look through in the log, beyond the window",
+    )
     members_shown: int = _setting(
         "CHAT_MEMBERS_SHOWN",
         100,

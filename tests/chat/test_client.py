@@ -370,6 +370,7 @@ LIMITS = {
     "rooms": 50,
     "rate": 20,
     "burst": 100,
+    "history": 100,
 }
 
 

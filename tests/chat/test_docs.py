@@ -17,7 +17,7 @@ from chat.protocol import CloseCode, ErrorCode
 from chat.settings import Settings
 
 DOCUMENT = (ROOT / "docs" / "protocol.md").read_text()
-FIRST, AGAIN = re.findall(r"^```\n(.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)
+FIRST, AGAIN, BACK = re.findall(r"^```\n(.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)
 
 
 def table(heading: str) -> list[list[str]]:
@@ -37,15 +37,17 @@ class Script:
         for line in lines.splitlines():
             frame = json.loads(line[2:])
             if line.startswith("→"):
-                known = self.positions.get(frame.get("since", ""))
-                await client.say(**(frame | {"since": known} if known else frame))
+                for field in ("since", "before"):
+                    if field in frame:
+                        frame[field] = self.positions[frame[field]]
+                await client.say(**frame)
             else:
                 self.compare(await client.hear(frame["type"]), frame)
 
     def compare(self, came: Frame, written: Frame) -> None:
         assert came.keys() == written.keys()
         for field, value in written.items():
-            if field in ("id", "position"):
+            if field in ("id", "position", "before"):
                 assert self.positions.setdefault(value, came[field]) == came[field]
             elif field == "ts":
                 assert isinstance(came[field], int)
@@ -67,6 +69,7 @@ async def test_the_examples_are_what_is_said(replica: Replica) -> None:
         await bob.send("lobby", "You missed this", cid="77")
     async with ChatClient(server.port, "ada") as ada:
         await script.play(ada, AGAIN)
+        await script.play(ada, BACK)
 
 
 def test_every_setting_is_in_the_table_with_its_default_and_meaning() -> None:
@@ -134,7 +137,16 @@ def test_imports_point_one_way() -> None:
         "websocket.transport": {"websocket.connection"},
         "room": {"protocol", "websocket.frames"},
         "presence": {"room", "protocol"},
-        "hub": {"room", "presence", "protocol", "relay.base", "metrics", "websocket.frames"},
+        "history": {"room", "protocol", "relay.base"},
+        "hub": {
+            "room",
+            "presence",
+            "history",
+            "protocol",
+            "relay.base",
+            "metrics",
+            "websocket.frames",
+        },
         "session": {
             "hub",
             "room",

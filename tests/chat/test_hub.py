@@ -99,7 +99,13 @@ class Listening:
 
 
 def hub(
-    relay: Relay | None = None, *, history: int = 100, recent: int = 10, window: int = 20
+    relay: Relay | None = None,
+    *,
+    history: int = 100,
+    recent: int = 10,
+    window: int = 20,
+    page: int = 10,
+    scan: int = 100,
 ) -> Hub:
     made = Hub(
         relay or PlayedRelay(),
@@ -107,6 +113,8 @@ def hub(
         history=history,
         recent=recent,
         window=window,
+        page=page,
+        scan=scan,
         position_seconds=0.01,
         heartbeat=1,
         members_shown=3,

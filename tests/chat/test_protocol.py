@@ -14,7 +14,9 @@ from chat import protocol
 from chat.protocol import ErrorCode, Limits, Position, RefusedError
 from chat.websocket.frames import text_frame
 
-LIMITS = Limits(frame_bytes=32768, text_bytes=400, text_graphemes=100, rooms=3, rate=1, burst=1)
+LIMITS = Limits(
+    frame_bytes=32768, text_bytes=400, text_graphemes=100, rooms=3, rate=1, burst=1, history=1
+)
 
 
 def code_of(check: object, *arguments: object) -> ErrorCode | None:

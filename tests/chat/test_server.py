@@ -44,6 +44,7 @@ async def test_hello_is_answered_with_who_serves_and_what_is_allowed(
                 "rooms": 50,
                 "rate": 20,
                 "burst": 100,
+                "history": 100,
             },
         }
 
@@ -480,3 +481,28 @@ async def test_a_name_is_one_persons_in_a_room(server: Server) -> None:
         error = await mallory.refused(type="send", room="lobby", text="I am Ada", cid="1")
         assert error["code"] == "not_joined"
         await mallory.join("kafka")
+
+
+async def test_what_was_said_before_is_read_back_page_by_page(
+    replica: Replica, log: dict[str, str]
+) -> None:
+    server = await replica(log, CHAT_WINDOW="10", CHAT_RECENT="3", CHAT_PAGE="7")
+    async with ChatClient(server.port, "ada") as ada:
+        await ada.join("lobby")
+        for number in range(40):
+            await ada.send("lobby", f"text {number}")
+        messages = (await ada.join("lobby"))["messages"]
+        before = messages[0]["id"]
+        while True:
+            await ada.say(type="history", room="lobby", before=before, limit=100)
+            page = await ada.hear("history", room="lobby", before=before)
+            assert len(page["messages"]) <= 7
+            messages = page["messages"] + messages
+            before = page["position"]
+            if not page["more"]:
+                break
+        assert messages == [await ada.hear("message") for _ in range(40)]
+        error = await ada.refused(type="history", room="lobby", before="yesterday")
+        assert (error["code"], error["room"]) == ("bad_position", "lobby")
+        error = await ada.refused(type="history", room="kafka", before=before)
+        assert error["code"] == "not_joined"
