@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
-from kafka_broker import KafkaBroker, unpack
+from kafka_broker import KafkaBroker, KafkaCluster, unpack
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +30,38 @@ def kafka_broker(
         yield broker
     finally:
         broker.close()
+
+
+@pytest.fixture(scope="session")
+def kafka_cluster(
+    kafka_home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[KafkaCluster]:
+    """Three running brokers. Whoever takes one away gives it back."""
+    cluster = KafkaCluster(kafka_home, tmp_path_factory.mktemp("cluster"))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--trials", type=int, default=50, help="trials of the chaos test (50)")
+    parser.addoption("--seed", type=int, help="what the chaos test draws its course from")
+
+
+@pytest.fixture
+def trials(request: pytest.FixtureRequest) -> int:
+    wanted: int = request.config.getoption("trials")
+    return wanted
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    given: int | None = request.config.getoption("seed")
+    drawn = random.randrange(1_000_000) if given is None else given
+    print(f"--seed {drawn}")
+    return drawn
 
 
 @pytest.hookimpl(wrapper=True)
