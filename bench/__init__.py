@@ -1,0 +1,1 @@
+"""The chat and its peers, measured side by side. See README.md."""

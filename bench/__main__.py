@@ -1,0 +1,115 @@
+"""`script/bench`: build what is missing, measure, and write what was found."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+
+from bench import report
+from bench.contenders import CHAT, ROOT
+from bench.run import BenchError, Run, run
+from bench.workloads import WORKLOADS, Workload
+
+# What does not come with script/bootstrap, and the Debian package that has it.
+PROGRAMS = {"node": "nodejs", "npm": "npm", "taskset": "util-linux", "setpriv": "util-linux"}
+# A moment is enough to see that everything works; it gives no figures.
+MOMENT = ("--warm-up=0.1", "--seconds=0.3")
+
+
+def main() -> int:
+    names = [workload.name for workload in WORKLOADS]
+    parser = argparse.ArgumentParser(
+        prog="script/bench",
+        description="Measure the chat and its peers side by side, and write bench/RESULTS.md.",
+        epilog="Workloads: "
+        + "; ".join(f"{workload.name} ({workload.title})" for workload in WORKLOADS),
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, metavar="N", help="runs of each contender (5)"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="ours alone, few clients and a moment each: does it all work? Writes nothing",
+    )
+    parser.add_argument(
+        "workload", nargs="*", metavar="WORKLOAD", help=f"{', '.join(names)}; all if none is given"
+    )
+    options = parser.parse_args()
+    if unknown := set(options.workload) - set(names):
+        parser.error(f"no workload is called '{sorted(unknown)[0]}'; there are: {', '.join(names)}")
+    if options.rounds < 1:
+        parser.error(f"--rounds {options.rounds}: give at least 1")
+    chosen = [
+        workload
+        for workload in WORKLOADS
+        if not options.workload or workload.name in options.workload
+    ]
+    try:
+        check_machine(quick=options.quick)
+        build(chosen, quick=options.quick)
+        for workload in chosen:
+            measure(workload, options.rounds, quick=options.quick)
+    except BenchError as error:
+        print(f"script/bench: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def check_machine(*, quick: bool) -> None:
+    if (os.cpu_count() or 1) < 2:
+        raise BenchError("this machine has one core; server and load need one each")
+    needed = PROGRAMS if not quick else ("taskset", "setpriv")
+    for program in needed:
+        if shutil.which(program) is None:
+            raise BenchError(
+                f"'{program}' is missing; install it, on Debian with:"
+                f" apt-get install --no-install-recommends {PROGRAMS[program]}"
+            )
+
+
+def build(chosen: list[Workload], *, quick: bool) -> None:
+    artifacts = {
+        entry.contender.artifact
+        for workload in chosen
+        for entry in workload.entries
+        if entry.contender.artifact and not quick
+    }
+    for folder, names in (("bench", ["wsload"]), ("bench/peers", sorted(artifacts))):
+        if names:
+            command = [str(ROOT / "sandbox" / "build"), "--from", folder, *names]
+            if subprocess.run(command, check=False).returncode != 0:
+                raise BenchError(f"{', '.join(names)} could not be built; see above")
+
+
+def measure(workload: Workload, rounds: int, *, quick: bool) -> None:
+    entries = [entry for entry in workload.entries if not quick or entry.contender is CHAT]
+    start = time.monotonic()
+    print(f"{workload.title}: {workload.metric.meaning}, {workload.metric.unit}")
+    runs: dict[str, list[Run]] = {entry.name: [] for entry in entries}
+    for _ in range(rounds):
+        for entry in entries:
+            load = [*workload.load, *entry.load, *((*workload.quick, *MOMENT) if quick else ())]
+            found = run(entry.contender, load, settle=workload.settle and not quick)
+            runs[entry.name].append(found)
+            print(f"  {entry.name} {workload.metric.of(found):.2f}", end="", flush=True)
+        print()
+    for name, found_runs in runs.items():
+        figures = [workload.metric.of(found) for found in found_runs]
+        print(
+            f"  {name:<16} {statistics.median(figures):8.2f}"
+            f"  ({min(figures):.2f} to {max(figures):.2f})"
+        )
+    print(f"  {time.monotonic() - start:.0f} s")
+    if not quick:
+        versions = {entry.contender.name: entry.contender.version() for entry in entries}
+        report.save(workload, report.record(workload, runs, versions))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""Who is measured, and how each is started: ours, and peers as small as their documentation writes
+a chat, each at the best settings it has for this.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+ARTIFACTS = ROOT / ".artifacts"
+PEERS = ROOT / "bench" / "peers"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """A server that `wsload` can talk to.
+
+    `command` gets the port on which it has to listen; `version` says what was measured;
+    `artifact` is what `sandbox/build --from bench/peers` has to build, if anything.
+    """
+
+    name: str
+    dialect: str
+    command: Callable[[int], list[str]]
+    version: Callable[[], str]
+    artifact: str | None = None
+    environment: Callable[[int], Mapping[str, str]] = field(default=lambda _port: {})
+    note: str = ""
+
+
+def _ours(port: int) -> dict[str, str]:
+    """One process with its relay in memory. What limits a client is lifted: the load's are few and
+    speak for many."""
+    return {
+        "KAFKA_ENABLED": "false",
+        "CHAT_ADDRESS": "127.0.0.1",
+        "CHAT_PORT": str(port),
+        "CHAT_INTERNAL_PORT": "0",
+        "CHAT_REPLICA": "bench",
+        "CHAT_LOG_LEVEL": "warning",
+        "CHAT_RATE": "100000",
+        "CHAT_BURST": "100000",
+    }
+
+
+def _our_version() -> str:
+    git = ["git", "-c", "safe.directory=*", "describe", "--always", "--dirty"]
+    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False)
+    return f"commit {commit.stdout.strip() or 'unknown'}, {_python()}, {_package('uvloop')}"
+
+
+def _python() -> str:
+    return f"CPython {sys.version.split()[0]}"
+
+
+def _package(name: str) -> str:
+    return f"{name} {metadata.version(name)}"
+
+
+def _node(name: str, *packages: str) -> Callable[[], str]:
+    def version() -> str:
+        node = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True)
+        modules = ARTIFACTS / name / "node_modules"
+        found = [
+            f"{package} {json.loads((modules / package / 'package.json').read_text())['version']}"
+            for package in packages
+        ]
+        return ", ".join([*found, f"Node {node.stdout.strip().removeprefix('v')}"])
+
+    return version
+
+
+def _go_module(path: str) -> str:
+    for line in (PEERS / "centrifuge" / "go.mod").read_text().splitlines():
+        if path in line:
+            return line.split()[-1].removeprefix("v")
+    raise LookupError(path)
+
+
+CHAT = Contender(
+    name="chat",
+    dialect="chat",
+    command=lambda _port: [sys.executable, "-m", "chat"],
+    environment=_ours,
+    version=_our_version,
+    note="ours, with all it promises: log, history, limits, acknowledgements, positions",
+)
+SEND_LOOP = Contender(
+    name="send-loop",
+    dialect="plain",
+    artifact="send-loop",
+    command=lambda port: [str(ARTIFACTS / "send-loop" / "server"), str(port)],
+    version=lambda: "C, gcc -O2",
+    note="the floor for one write per message: a loop of `send()` and nothing else",
+)
+TORNADO = Contender(
+    name="tornado",
+    dialect="plain",
+    command=lambda port: [sys.executable, str(PEERS / "tornado" / "server.py"), str(port)],
+    version=lambda: f"{_package('tornado')}, {_package('uvloop')}, {_python()}",
+    note="`write_message` to each member",
+)
+WEBSOCKETS = Contender(
+    name="websockets",
+    dialect="plain",
+    command=lambda port: [sys.executable, str(PEERS / "websockets" / "server.py"), str(port)],
+    version=lambda: f"{_package('websockets')}, {_package('uvloop')}, {_python()}",
+    note="`broadcast`",
+)
+NODE_WS = Contender(
+    name="node-ws",
+    dialect="plain",
+    artifact="node-ws",
+    command=lambda port: ["node", str(ARTIFACTS / "node-ws" / "server.js"), str(port)],
+    version=_node("node-ws", "ws", "bufferutil"),
+    note="`send` to each member",
+)
+SOCKET_IO = Contender(
+    name="socket.io",
+    dialect="socket.io",
+    artifact="socket.io",
+    command=lambda port: ["node", str(ARTIFACTS / "socket.io" / "server.js"), str(port)],
+    version=_node("socket.io", "socket.io", "ws"),
+    note="`io.to(room).emit`",
+)
+CENTRIFUGE = Contender(
+    name="centrifuge",
+    dialect="centrifuge",
+    artifact="centrifuge",
+    command=lambda port: [
+        str(ARTIFACTS / "centrifuge" / "server"),
+        f"-address=127.0.0.1:{port}",
+    ],
+    version=lambda: f"centrifuge {_go_module('centrifugal/centrifuge')}, Go",
+    note="channel on the memory broker, no history; frames of all messages that wait",
+)

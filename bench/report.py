@@ -1,0 +1,152 @@
+"""What was measured is kept in `results.json`, a record per workload, and `RESULTS.md` is written
+from it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import statistics
+from pathlib import Path
+from typing import Any
+
+from bench.contenders import CHAT
+from bench.run import LOAD_SHARE_LIMIT, Run
+from bench.workloads import WORKLOADS, Entry, Goal, Workload
+
+JSON = Path(__file__).parent / "results.json"
+MARKDOWN = Path(__file__).parent / "RESULTS.md"
+
+METHOD = f"""\
+How it is measured:
+
+- The server has one core for itself, the load the other. Each run starts a server of its own;
+  rounds go through all contenders in turn (A B C A B C), so that what changes about the machine
+  changes for all.
+- The load (`wsload`, C, one thread) parses every frame and knows every delivery by sender and
+  number: a run with anything lost, repeated or out of order has no result. It naps instead of
+  waiting in epoll, so that no server pays for waking it. A run in which it is busy for more than
+  {LOAD_SHARE_LIMIT:.0%} of the time has no result either; its share is in the tables.
+- Delivered messages have the same size everywhere: the load finds out what a server puts around a
+  text, and pads the text.
+- CPU time is user and system time of the server's process over the measured span, by the kernel's
+  own clock for it. Rates are paced, because load and server share a machine: what a delivery costs
+  is the figure to compare.
+- Figures are medians over the rounds, with the smallest and the largest. Ratios are of medians.
+- No compression anywhere. Peers are `bench/peers/*`, written as their documentation does, at their
+  best settings.
+"""
+
+
+def record(
+    workload: Workload, runs: dict[str, list[Run]], versions: dict[str, str]
+) -> dict[str, Any]:
+    """What is kept of a workload."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": _machine(),
+        "versions": versions,
+        "figures": {
+            entry: [round(workload.metric.of(run), 4) for run in entry_runs]
+            for entry, entry_runs in runs.items()
+        },
+        "p50_ms": {entry: [run.p50_ms for run in found] for entry, found in runs.items()},
+        "p99_ms": {entry: [run.p99_ms for run in found] for entry, found in runs.items()},
+        "delivered_bytes": {
+            entry: statistics.median(run.delivered_bytes for run in found)
+            for entry, found in runs.items()
+        },
+        "load_share": {
+            entry: round(max(run.load_share for run in found), 3) for entry, found in runs.items()
+        },
+        "others_share": round(
+            statistics.median(run.others_share for found in runs.values() for run in found), 3
+        ),
+    }
+
+
+def save(workload: Workload, found: dict[str, Any]) -> None:
+    """Put a record in the place of the last one of the same workload, and write the report."""
+    kept = json.loads(JSON.read_text()) if JSON.exists() else {}
+    kept[workload.name] = found
+    JSON.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+    MARKDOWN.write_text(markdown(kept))
+
+
+def markdown(kept: dict[str, Any]) -> str:
+    measured = [workload for workload in WORKLOADS if workload.name in kept]
+    sections = [
+        "# What was measured\n",
+        "Written by `script/bench`; the runs are in `results.json`.\n",
+        "| workload | against | goal | measured | |\n|---|---|---|---|---|\n"
+        + "".join(
+            _verdict(workload, goal, kept[workload.name])
+            for workload in measured
+            for goal in workload.goals
+        ),
+        METHOD,
+        *(_section(workload, kept[workload.name]) for workload in measured),
+    ]
+    return "\n".join(sections)
+
+
+def _verdict(workload: Workload, goal: Goal, found: dict[str, Any]) -> str:
+    value = statistics.median(found["figures"][goal.entry])
+    unit = workload.metric.unit
+    if goal.than is None:
+        than, wanted, got = "", f"≤ {goal.at_most:g} {unit}", f"{value:.2f} {unit}"
+    else:
+        than = goal.than
+        value /= statistics.median(found["figures"][than])
+        if goal.at_most < 1:
+            wanted, got = f"≥ {1 / goal.at_most:.3g} times less", f"{1 / value:.2f} times less"
+        else:
+            wanted, got = f"≤ {goal.at_most:g} times", f"{value:.2f} times"
+    met = "met" if value <= goal.at_most else "**missed**"
+    return f"| {workload.title} | {than} | {wanted} | {got} | {met} |\n"
+
+
+def _section(workload: Workload, found: dict[str, Any]) -> str:
+    figures: dict[str, list[float]] = found["figures"]
+    rounds = len(next(iter(figures.values())))
+    ours = statistics.median(figures.get(CHAT.name) or next(iter(figures.values())))
+    lines = [
+        f"## {workload.title}\n",
+        f"{workload.text} In the table: {workload.metric.meaning}; {rounds} rounds,"
+        f" {found['date']}, {found['machine']}. Other work on the machine took"
+        f" {found['others_share']:.0%} of a core.\n",
+        f"| | {workload.metric.unit} | smallest to largest | times ours | latency p50 / p99, ms |"
+        " bytes | load's share |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for entry in workload.entries:
+        values = figures[entry.name]
+        median = statistics.median(values)
+        spoke = found["delivered_bytes"][entry.name] > 0
+        lines.append(
+            f"| {entry.name} | {median:.2f} | {min(values):.2f} to {max(values):.2f} |"
+            f" {median / ours:.2f} | {_latency(found, entry) if spoke else ''} |"
+            f" {found['delivered_bytes'][entry.name]:.0f} | {found['load_share'][entry.name]:.0%} |"
+        )
+    versions = "".join(
+        f"- {name}: {version}\n" for name, version in sorted(found["versions"].items())
+    )
+    return "\n".join([*lines, "", versions])
+
+
+def _latency(found: dict[str, Any], entry: Entry) -> str:
+    return " / ".join(
+        f"{statistics.median(found[percentile][entry.name]):.1f}"
+        for percentile in ("p50_ms", "p99_ms")
+    )
+
+
+def _machine() -> str:
+    model = "unknown CPU"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    return f"{os.cpu_count()} cores of {model}, Linux {platform.release()}"

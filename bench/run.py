@@ -1,0 +1,171 @@
+"""One run: a fresh server on one core, the load on another, and what was measured."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from bench.contenders import ARTIFACTS, ROOT, Contender
+
+SERVER_CORE, LOAD_CORE = 0, 1
+# Above this share of its core the load may be what limits a run, and its figures are not used.
+LOAD_SHARE_LIMIT = 0.9
+START_SECONDS = 20
+# Memory is read when it has been the same for this long.
+SETTLE_SECONDS = 1.0
+SETTLE_LIMIT = 5.0
+
+
+class BenchError(Exception):
+    """A run that has no result; the text says why."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run found. Seconds are seconds; CPU time is user and system time together."""
+
+    clients: int
+    messages: int
+    deliveries: int
+    seconds: float
+    delivered_bytes: float
+    server_cpu: float
+    load_cpu: float
+    others_cpu: float
+    p50_ms: float
+    p99_ms: float
+    rss_before: int
+    rss_joined: int
+
+    @property
+    def load_share(self) -> float:
+        return self.load_cpu / self.seconds
+
+    @property
+    def others_share(self) -> float:
+        """What the rest of the machine took meanwhile, in cores."""
+        return max(0.0, self.others_cpu / self.seconds)
+
+
+def run(contender: Contender, load: Sequence[str], *, settle: bool = False) -> Run:
+    """Start the server, put it under load and return what was measured; with `settle`, memory is
+    read after it has stopped changing.
+
+    Raises `BenchError` if the server does not start or something was lost, repeated or misordered,
+    and when the load was the limit.
+    """
+    port = _free_port()
+    with _server(contender, port) as server:
+        before = rss(server.pid)
+        with _load(contender.dialect, [f"--server={server.pid}", *load, str(port)]) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            joined = process.stdout.readline()
+            after = 0
+            if joined:
+                after = _settled_rss(server.pid) if settle else rss(server.pid)
+            output, errors = process.communicate("speak\n")
+        if process.returncode != 0:
+            raise BenchError(f"{contender.name}: {errors.strip() or process.returncode}")
+    found = json.loads(output)
+    cpu = sum(found.pop("server_cpu"))
+    others = found.pop("machine_cpu") - cpu - found["load_cpu"]
+    result = Run(**found, server_cpu=cpu, others_cpu=others, rss_before=before, rss_joined=after)
+    if result.load_share > LOAD_SHARE_LIMIT:
+        raise BenchError(
+            f"{contender.name}: the load was busy for {result.load_share:.0%} of the time, so the"
+            " figures may be its own; nothing was recorded"
+        )
+    return result
+
+
+@contextlib.contextmanager
+def _server(contender: Contender, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            [*_pinned(SERVER_CORE), *contender.command(port)],
+            cwd=ROOT,
+            env=os.environ | contender.environment(port),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            deadline = time.monotonic() + START_SECONDS
+            while not _listens(port):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    output.seek(0)
+                    said = output.read().decode(errors="replace")[-1000:].strip()
+                    raise BenchError(f"{contender.name} does not listen on port {port}: {said}")
+                time.sleep(0.02)
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+@contextlib.contextmanager
+def _load(dialect: str, options: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [
+            *_pinned(LOAD_CORE),
+            str(ARTIFACTS / "wsload" / "wsload"),
+            f"--dialect={dialect}",
+            "--hold",
+            *options,
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _pinned(core: int) -> list[str]:
+    # The kernel ends it when the bench is gone, however that went.
+    return ["taskset", "-c", str(core), "setpriv", "--pdeathsig=KILL"]
+
+
+def rss(pid: int) -> int:
+    """Bytes of the process that are in memory."""
+    with open(f"/proc/{pid}/statm") as file:  # noqa: PTH123
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _settled_rss(pid: int) -> int:
+    """The same, once it has not changed for a while; a collector that goes on and on is not awaited
+    for ever.
+    """
+    start = then = time.monotonic()
+    before = rss(pid)
+    while time.monotonic() - then < SETTLE_SECONDS and time.monotonic() - start < SETTLE_LIMIT:
+        time.sleep(0.1)
+        if (current := rss(pid)) != before:
+            then, before = time.monotonic(), current
+    return before
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,657 @@
+/* wsload: puts a chat server of any make under load, and checks what it delivers.
+ *
+ * One thread and one epoll hold all clients. They connect, each joins a room, and some of them speak.
+ * Every message carries its sender, its number and the time it was sent; every delivery is found by
+ * parsing WebSocket frames, so that servers may join or split writes as they like, and its number must
+ * be the sender's next one at that client. What is lost, repeated or misordered ends the run.
+ *
+ * What differs between servers is a `dialect`: the path, how a room is joined, what a message looks
+ * like. A probe finds out how many bytes the server puts around a text, and texts are padded so that
+ * the messages that all servers deliver have the same size.
+ *
+ * The CPU time of the server's processes is read from the kernel's clocks at both ends of the measured
+ * span, and the load's own beside it. The result is one JSON object on standard output. */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <netinet/tcp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+/* In templates, $ROOM, $CLIENT, $NUMBER (of the message) and $TEXT are replaced. */
+struct dialect {
+    const char *name, *path;
+    struct {
+        const char *say, *until; /* what the client says, if anything, and what an answer has in it */
+    } steps[3];
+    const char *message, *refusal; /* refusal: what a frame has in it that says no */
+    const char *ping, *pong;       /* heartbeat of its own, above WebSocket's */
+};
+
+static const struct dialect dialects[] = {
+    {.name = "plain", .path = "/$ROOM", .message = "$TEXT"},
+    {.name = "chat",
+     .path = "/ws",
+     .steps = {{"{\"type\":\"hello\",\"user\":\"user$CLIENT\"}", "\"type\":\"welcome\""},
+               {"{\"type\":\"join\",\"room\":\"$ROOM\"}", "\"type\":\"joined\""}},
+     .message = "{\"type\":\"send\",\"room\":\"$ROOM\",\"cid\":\"$NUMBER\",\"text\":\"$TEXT\"}",
+     .refusal = "{\"type\":\"error\""},
+    {.name = "socket.io",
+     .path = "/socket.io/?EIO=4&transport=websocket",
+     .steps = {{NULL, "0{"}, {"40", "40{"}, {"420[\"join\",\"$ROOM\"]", "430["}},
+     .message = "42[\"message\",\"$TEXT\"]",
+     .refusal = "44{",
+     .ping = "2",
+     .pong = "3"},
+    {.name = "centrifuge",
+     .path = "/connection/websocket",
+     .steps = {{"{\"id\":1,\"connect\":{}}", "\"id\":1"},
+               {"{\"id\":2,\"subscribe\":{\"channel\":\"$ROOM\"}}", "\"id\":2"}},
+     .message = "{\"id\":$NUMBER,\"publish\":{\"channel\":\"$ROOM\",\"data\":\"$TEXT\"}}",
+     .refusal = "\"error\":{",
+     .ping = "{}",
+     .pong = "{}"},
+};
+
+/* The example of RFC 6455, 1.3: one key for all, so that no one here needs SHA-1. */
+#define KEY "dGhlIHNhbXBsZSBub25jZQ=="
+#define ACCEPT "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+
+#define SECOND 1000000000ull
+#define PATIENCE (20 * SECOND) /* without any progress */
+#define NAP (200 * 1000) /* nanoseconds; latencies are late by as much at most */
+#define CONNECTING 64          /* handshakes under way at once: fewer than any backlog */
+#define READ_BYTES (256 << 10)
+#define MESSAGE_BYTES 4096
+
+enum state { HANDSHAKE, JOINING, JOINED };
+
+struct client {
+    int fd;
+    enum state state;
+    unsigned step;
+    unsigned number, room;
+    unsigned said;  /* messages of this sender */
+    char *rest;     /* the beginning of a frame whose end has not come yet */
+    size_t rest_length;
+};
+
+static struct {
+    const struct dialect *dialect;
+    const char *host;
+    unsigned clients, senders, rooms, burst, sources, size;
+    unsigned window;          /* messages each sender may have under way; 0: not by window */
+    double rate;              /* messages per second of all senders; 0: not by rate */
+    double interval, seconds, warm_up;
+    unsigned ports[8], port_count;
+    clockid_t servers[8];
+    unsigned server_count;
+    bool hold;
+} options = {.dialect = &dialects[0], .host = "127.0.0.1", .clients = 1000, .senders = 1, .rooms = 1,
+             .burst = 1, .sources = 16, .size = 190, .interval = 0.05, .seconds = 3, .warm_up = 1};
+
+static struct client *clients;
+static unsigned *heard; /* [client][sender of its room]: number of the last message */
+static unsigned senders_per_room;
+static int poller;
+static unsigned joined;
+static unsigned padding;
+static uint64_t said, delivered, expected, delivered_bytes;
+static uint64_t longest_probe;
+
+/* Latency in powers of two, each in 32 steps, of microseconds: within 3 %. */
+static uint64_t histogram[40 * 32];
+static bool measuring;
+
+static void fail(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    fputs("wsload: ", stderr);
+    vfprintf(stderr, format, arguments);
+    fputc('\n', stderr);
+    va_end(arguments);
+    exit(1);
+}
+
+static uint64_t now(clockid_t clock) {
+    struct timespec time;
+    if (clock_gettime(clock, &time) != 0) fail("a server's process is gone");
+    return time.tv_sec * SECOND + time.tv_nsec;
+}
+
+/* CPU time that the whole machine has spent on anything, in seconds. */
+static double machine_time(void) {
+    unsigned long long user, nice, system, idle, wait, irq, soft, steal;
+    FILE *file = fopen("/proc/stat", "r");
+    if (!file || fscanf(file, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &user, &nice, &system,
+                        &idle, &wait, &irq, &soft, &steal) != 8)
+        fail("/proc/stat is not as it should be");
+    fclose(file);
+    return (double)(user + nice + system + irq + soft + steal) / sysconf(_SC_CLK_TCK);
+}
+
+static unsigned bucket_of(uint64_t microseconds) {
+    if (microseconds < 32) return microseconds;
+    unsigned power = 63 - __builtin_clzll(microseconds);
+    return (power - 4) * 32 + (microseconds >> (power - 5)) - 32;
+}
+
+static double milliseconds_at(double share) {
+    uint64_t total = 0, seen = 0;
+    for (unsigned i = 0; i < sizeof histogram / sizeof *histogram; i++) total += histogram[i];
+    for (unsigned i = 0; i < sizeof histogram / sizeof *histogram; i++) {
+        seen += histogram[i];
+        if (total > 0 && seen >= share * total)
+            return (i < 32 ? i : (uint64_t)(i % 32 + 32) << (i / 32 - 1)) / 1000.0;
+    }
+    return 0;
+}
+
+/* Write `template` to `out` with what it names filled in; returns the length. */
+static size_t expand(char *out, const char *template, const struct client *client, const char *text) {
+    char *end = out;
+    for (const char *in = template; *in;) {
+        if (strncmp(in, "$ROOM", 5) == 0) {
+            end += sprintf(end, "room%u", client->room);
+            in += 5;
+        } else if (strncmp(in, "$CLIENT", 7) == 0) {
+            end += sprintf(end, "%u", client->number);
+            in += 7;
+        } else if (strncmp(in, "$NUMBER", 7) == 0) {
+            end += sprintf(end, "%u", client->said);
+            in += 7;
+        } else if (strncmp(in, "$TEXT", 5) == 0) {
+            end = stpcpy(end, text);
+            in += 5;
+        } else {
+            *end++ = *in++;
+        }
+    }
+    *end = 0;
+    return end - out;
+}
+
+/* Put a masked frame at `out`; returns its length, at most 8 more than `length`. */
+static size_t frame(unsigned char *out, unsigned opcode, const char *payload, size_t length) {
+    static uint32_t random = 2463534242;
+    random ^= random << 13, random ^= random >> 17, random ^= random << 5;
+    unsigned char *end = out;
+    *end++ = 0x80 | opcode;
+    if (length < 126) {
+        *end++ = 0x80 | length;
+    } else {
+        *end++ = 0x80 | 126;
+        *end++ = length >> 8;
+        *end++ = length;
+    }
+    unsigned char *mask = end;
+    memcpy(mask, &random, 4);
+    end += 4;
+    for (size_t i = 0; i < length; i++) *end++ = payload[i] ^ mask[i % 4];
+    return end - out;
+}
+
+static void transmit(const struct client *client, const void *bytes, size_t length) {
+    ssize_t sent = send(client->fd, bytes, length, MSG_NOSIGNAL);
+    if (sent < 0 && errno != EAGAIN) fail("client %u: %s", client->number, strerror(errno));
+    if (sent != (ssize_t)length)
+        fail("client %u: the server does not read what is sent to it", client->number);
+}
+
+static void say(const struct client *client, unsigned opcode, const char *payload, size_t length) {
+    unsigned char bytes[MESSAGE_BYTES + 8];
+    transmit(client, bytes, frame(bytes, opcode, payload, length));
+}
+
+/* What marks a message in whatever is around it: @@, sender, number and time. */
+#define MARK_DIGITS (4 + 8 + 16)
+#define MARK_LENGTH (2 + MARK_DIGITS)
+
+static uint64_t parse_hex(const unsigned char *text, unsigned length) {
+    uint64_t value = 0;
+    for (unsigned i = 0; i < length; i++)
+        value = value << 4 | (text[i] <= '9' ? text[i] - '0' : text[i] - 'a' + 10);
+    return value;
+}
+
+/* Let a sender say `count` messages in one write. */
+static void speak(struct client *client, unsigned count) {
+    static unsigned char bytes[256 * (MESSAGE_BYTES + 8)];
+    char text[MESSAGE_BYTES], message[MESSAGE_BYTES];
+    size_t length = 0;
+    for (unsigned i = 0; i < count; i++) {
+        client->said++;
+        char *end = text + sprintf(text, "@@%04x%08x%016llx", client->number, client->said,
+                                   (unsigned long long)now(CLOCK_MONOTONIC));
+        memset(end, 'x', padding);
+        end[padding] = 0;
+        length += frame(bytes + length, 1, message,
+                        expand(message, options.dialect->message, client, text));
+    }
+    transmit(client, bytes, length);
+    said += count;
+    unsigned members = options.clients / options.rooms +
+                       (client->room < options.clients % options.rooms);
+    expected += (uint64_t)count * members;
+}
+
+static void hear(struct client *client, const unsigned char *mark, uint64_t time) {
+    unsigned sender = parse_hex(mark + 2, 4), number = parse_hex(mark + 6, 8);
+    if (sender >= options.senders || clients[sender].room != client->room)
+        fail("client %u got a message of client %u, who is in another room", client->number, sender);
+    unsigned *last = &heard[(size_t)client->number * senders_per_room + sender / options.rooms];
+    if (number != *last + 1)
+        fail("client %u got message %u of client %u after message %u", client->number, number, sender,
+             *last);
+    *last = number;
+    delivered++;
+    if (measuring)
+        histogram[bucket_of((time - parse_hex(mark + 14, 16)) / 1000)]++;
+}
+
+static void take_step(struct client *client) {
+    char message[MESSAGE_BYTES];
+    if (client->step == 3 || !options.dialect->steps[client->step].until) {
+        client->state = JOINED;
+        joined++;
+        return;
+    }
+    const char *template = options.dialect->steps[client->step].say;
+    if (template) say(client, 1, message, expand(message, template, client, ""));
+}
+
+static void on_text(struct client *client, const unsigned char *payload, size_t length, uint64_t time) {
+    const struct dialect *dialect = options.dialect;
+    bool marked = false;
+    const unsigned char *end = payload + length, *mark = payload;
+    while ((mark = memmem(mark, end - mark, "@@", 2)) && end - mark >= MARK_LENGTH) {
+        hear(client, mark, time);
+        mark += MARK_LENGTH;
+        marked = true;
+    }
+    if (marked) {
+        delivered_bytes += length;
+        if (length > longest_probe) longest_probe = length;
+        return;
+    }
+    if (dialect->refusal && memmem(payload, length, dialect->refusal, strlen(dialect->refusal)))
+        fail("client %u was refused: %.*s", client->number, (int)length, (const char *)payload);
+    if (dialect->ping && length == strlen(dialect->ping) && !memcmp(payload, dialect->ping, length)) {
+        say(client, 1, dialect->pong, strlen(dialect->pong));
+        return;
+    }
+    if (client->state == JOINING) {
+        const char *until = dialect->steps[client->step].until;
+        if (memmem(payload, length, until, strlen(until))) {
+            client->step++;
+            take_step(client);
+        }
+    }
+}
+
+static void on_frame(struct client *client, unsigned first, const unsigned char *payload, size_t length,
+                     uint64_t time) {
+    switch (first) {
+    case 0x81:
+        on_text(client, payload, length, time);
+        break;
+    case 0x88:
+        fail("client %u: the server closed the connection: %u %.*s", client->number,
+             length < 2 ? 1005 : payload[0] << 8 | payload[1], (int)(length < 2 ? 0 : length - 2),
+             (const char *)payload + 2);
+        break;
+    case 0x89:
+        say(client, 10, (const char *)payload, length);
+        break;
+    case 0x8a:
+        break;
+    default:
+        fail("client %u: a frame began with %#x, which no server here should send", client->number,
+             first);
+    }
+}
+
+/* Act on the whole frames in `bytes`; returns how many bytes they were. */
+static size_t take_frames(struct client *client, const unsigned char *bytes, size_t length,
+                          uint64_t time) {
+    size_t taken = 0;
+    while (length - taken >= 2) {
+        const unsigned char *head = bytes + taken;
+        size_t payload = head[1], header = 2;
+        if (payload == 126) {
+            header = 4;
+            if (length - taken < header) break;
+            payload = head[2] << 8 | head[3];
+        } else if (payload == 127) {
+            header = 10;
+            if (length - taken < header) break;
+            payload = 0;
+            for (int i = 2; i < 10; i++) payload = payload << 8 | head[i];
+        } else if (payload > 127) {
+            fail("client %u: the server masks its frames", client->number);
+        }
+        if (payload > length - taken - header) break;
+        on_frame(client, head[0], head + header, payload, time);
+        taken += header + payload;
+    }
+    return taken;
+}
+
+/* The answer to the handshake, once it is complete; returns how many bytes it was. */
+static size_t take_handshake(struct client *client, const unsigned char *bytes, size_t length) {
+    const unsigned char *end = memmem(bytes, length, "\r\n\r\n", 4);
+    if (!end) return 0;
+    size_t taken = end + 4 - bytes;
+    if (strncmp((const char *)bytes, "HTTP/1.1 101", 12) != 0 ||
+        !memmem(bytes, taken, ": " ACCEPT "\r\n", strlen(ACCEPT) + 4))
+        fail("client %u: no WebSocket, but: %.*s", client->number, (int)taken, (const char *)bytes);
+    client->state = JOINING;
+    take_step(client);
+    return taken;
+}
+
+static void on_readable(struct client *client) {
+    static unsigned char *bytes;
+    static size_t capacity;
+    if (capacity < client->rest_length + READ_BYTES) {
+        capacity = client->rest_length + READ_BYTES;
+        bytes = realloc(bytes, capacity);
+    }
+    if (client->rest_length) memcpy(bytes, client->rest, client->rest_length);
+    ssize_t got = recv(client->fd, bytes + client->rest_length, READ_BYTES, 0);
+    if (got == 0) fail("client %u: the server ended the connection", client->number);
+    if (got < 0) {
+        if (errno == EAGAIN) return;
+        fail("client %u: %s", client->number, strerror(errno));
+    }
+    size_t length = client->rest_length + got, taken = 0;
+    if (client->state == HANDSHAKE) taken = take_handshake(client, bytes, length);
+    if (client->state != HANDSHAKE)
+        taken += take_frames(client, bytes + taken, length - taken, now(CLOCK_MONOTONIC));
+    free(client->rest);
+    client->rest = NULL;
+    client->rest_length = length - taken;
+    if (client->rest_length) {
+        client->rest = malloc(client->rest_length);
+        memcpy(client->rest, bytes + taken, client->rest_length);
+    }
+}
+
+/* Take what has come. If nothing has, nap until `deadline` at most, rather than wait in epoll: a server
+ * would pay for waking the load at each send, the more often the slower it is, and clients that are
+ * elsewhere are not woken by it. */
+static void pump(uint64_t deadline) {
+    static const struct timespec at_once = {0};
+    struct epoll_event events[256];
+    int count = epoll_pwait2(poller, events, 256, &at_once, NULL);
+    if (count < 0 && errno != EINTR) fail("epoll: %s", strerror(errno));
+    for (int i = 0; i < count; i++) on_readable(events[i].data.ptr);
+    if (count > 0) return;
+    uint64_t time = now(CLOCK_MONOTONIC), left = deadline > time ? deadline - time : 0;
+    struct timespec nap = {0, left < NAP ? left : NAP};
+    nanosleep(&nap, NULL);
+}
+
+static void pump_until(uint64_t deadline) {
+    do pump(deadline);
+    while (now(CLOCK_MONOTONIC) < deadline);
+}
+
+/* Take what comes until all that was said is delivered. */
+static void pump_until_delivered(void) {
+    uint64_t before = delivered, deadline = now(CLOCK_MONOTONIC) + PATIENCE;
+    while (delivered < expected) {
+        pump(deadline);
+        if (delivered > before) {
+            before = delivered;
+            deadline = now(CLOCK_MONOTONIC) + PATIENCE;
+        } else if (now(CLOCK_MONOTONIC) >= deadline) {
+            fail("%llu of %llu deliveries did not come", (unsigned long long)(expected - delivered),
+                 (unsigned long long)expected);
+        }
+    }
+    if (delivered > expected) fail("more was delivered than was said");
+}
+
+static void connect_client(struct client *client) {
+    client->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (client->fd < 0) fail("client %u: %s", client->number, strerror(errno));
+    int yes = 1, send_bytes = 1 << 20;
+    setsockopt(client->fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+    setsockopt(client->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &yes, sizeof yes);
+    if (client->number < options.senders)
+        setsockopt(client->fd, SOL_SOCKET, SO_SNDBUF, &send_bytes, sizeof send_bytes);
+    struct sockaddr_in source = {.sin_family = AF_INET};
+    source.sin_addr.s_addr = htonl(INADDR_LOOPBACK + client->number % options.sources);
+    struct sockaddr_in server = {.sin_family = AF_INET};
+    unsigned port = options.ports[client->number % options.port_count];
+    server.sin_port = htons(port);
+    if (inet_pton(AF_INET, options.host, &server.sin_addr) != 1)
+        fail("'%s' is no IPv4 address", options.host);
+    if (bind(client->fd, (struct sockaddr *)&source, sizeof source) != 0 ||
+        connect(client->fd, (struct sockaddr *)&server, sizeof server) != 0)
+        fail("client %u: %s:%u: %s", client->number, options.host, port, strerror(errno));
+    fcntl(client->fd, F_SETFL, O_NONBLOCK);
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = client};
+    if (epoll_ctl(poller, EPOLL_CTL_ADD, client->fd, &event) != 0) fail("epoll: %s", strerror(errno));
+    char path[256], request[512];
+    expand(path, options.dialect->path, client, "");
+    int length = sprintf(request,
+                         "GET %s HTTP/1.1\r\nHost: %s:%u\r\nUpgrade: websocket\r\n"
+                         "Connection: Upgrade\r\nSec-WebSocket-Key: " KEY "\r\n"
+                         "Sec-WebSocket-Version: 13\r\n\r\n",
+                         path, options.host, port);
+    transmit(client, request, length);
+}
+
+static void connect_all(void) {
+    uint64_t deadline = now(CLOCK_MONOTONIC) + PATIENCE;
+    unsigned started = 0, before = 0;
+    while (joined < options.clients) {
+        while (started < options.clients && started - joined < CONNECTING)
+            connect_client(&clients[started++]);
+        pump(deadline);
+        if (joined > before) {
+            before = joined;
+            deadline = now(CLOCK_MONOTONIC) + PATIENCE;
+        } else if (now(CLOCK_MONOTONIC) >= deadline) {
+            fail("only %u of %u clients could join", joined, options.clients);
+        }
+    }
+}
+
+/* Find out what the server puts around a text, and pad the text to make up the size. */
+static void probe(void) {
+    speak(&clients[0], 1);
+    pump_until_delivered();
+    if (longest_probe > options.size)
+        fail("an empty message of this server has %llu bytes already: give --size at least that",
+             (unsigned long long)longest_probe);
+    padding = options.size - longest_probe;
+}
+
+/* Let the senders speak as the options say until `end`. */
+static void speak_until(uint64_t end) {
+    uint64_t start = now(CLOCK_MONOTONIC), time = start;
+    if (options.window) {
+        /* Each message under way is followed by the next when the sender itself hears it. */
+        while ((time = now(CLOCK_MONOTONIC)) < end) {
+            for (unsigned i = 0; i < options.senders; i++) {
+                unsigned own = heard[(size_t)i * senders_per_room + i / options.rooms];
+                if (clients[i].said - own < options.window)
+                    speak(&clients[i], options.window - (clients[i].said - own));
+            }
+            pump(end);
+        }
+    } else if (options.rate > 0) {
+        /* Evenly, whatever the server makes of it; senders take turns. */
+        static unsigned turn;
+        for (uint64_t count = 0; time < end; time = now(CLOCK_MONOTONIC)) {
+            uint64_t due = (time - start) / 1e9 * options.rate;
+            for (; count < due; count++) speak(&clients[turn++ % options.senders], 1);
+            uint64_t next = start + (count + 1) / options.rate * 1e9;
+            pump(next < end ? next : end);
+        }
+    } else if (options.burst) {
+        /* A tick begins when the one before is delivered everywhere, and not before its time. */
+        while (time < end) {
+            uint64_t next = time + options.interval * 1e9;
+            for (unsigned i = 0; i < options.senders; i++) speak(&clients[i], options.burst);
+            pump_until_delivered();
+            pump_until(next);
+            time = now(CLOCK_MONOTONIC);
+        }
+    } else {
+        pump_until(end);
+    }
+}
+
+static void measure(void) {
+    speak_until(now(CLOCK_MONOTONIC) + options.warm_up * 1e9);
+    uint64_t server[8], load, start, said_before = said, delivered_before = delivered;
+    uint64_t bytes_before = delivered_bytes;
+    measuring = true;
+    start = now(CLOCK_MONOTONIC);
+    for (unsigned i = 0; i < options.server_count; i++) server[i] = now(options.servers[i]);
+    load = now(CLOCK_PROCESS_CPUTIME_ID);
+    double machine = machine_time();
+    speak_until(start + options.seconds * 1e9);
+    for (unsigned i = 0; i < options.server_count; i++) server[i] = now(options.servers[i]) - server[i];
+    load = now(CLOCK_PROCESS_CPUTIME_ID) - load;
+    machine = machine_time() - machine;
+    uint64_t length = now(CLOCK_MONOTONIC) - start;
+    uint64_t messages = said - said_before, deliveries = delivered - delivered_before;
+    double bytes = deliveries ? (double)(delivered_bytes - bytes_before) / deliveries : 0;
+    pump_until_delivered();
+    printf("{\"clients\": %u, \"messages\": %llu, \"deliveries\": %llu, \"seconds\": %.6f, "
+           "\"delivered_bytes\": %.1f, \"machine_cpu\": %.2f, \"load_cpu\": %.6f, \"p50_ms\": %.3f, "
+           "\"p99_ms\": %.3f, "
+           "\"server_cpu\": [",
+           options.clients, (unsigned long long)messages, (unsigned long long)deliveries, length / 1e9,
+           bytes, machine, load / 1e9, milliseconds_at(0.50), milliseconds_at(0.99));
+    for (unsigned i = 0; i < options.server_count; i++)
+        printf("%s%.6f", i ? ", " : "", server[i] / 1e9);
+    printf("]}\n");
+}
+
+static const char usage[] =
+    "Usage: wsload [OPTION...] PORT...\n"
+    "Clients connect to the ports in turn, and to the rooms; the first of them speak.\n"
+    "  --dialect NAME    plain, chat, socket.io or centrifuge (plain)\n"
+    "  --host ADDRESS    IPv4 address of the server (127.0.0.1)\n"
+    "  --clients N       clients that join (1000)\n"
+    "  --senders N       how many of them speak (1)\n"
+    "  --rooms N         rooms they are spread over (1)\n"
+    "  --size BYTES      size of a delivered message (190)\n"
+    "  --burst N         messages that each sender says at each tick, in one write (1); 0: silence\n"
+    "  --interval S      seconds between ticks; a tick waits for the one before (0.05)\n"
+    "  --rate N          instead: messages per second of all senders, evenly\n"
+    "  --window N        instead: messages that each sender has under way at any time\n"
+    "  --warm-up S       seconds before the measured span (1)\n"
+    "  --seconds S       the measured span (3)\n"
+    "  --sources N       spread the clients over so many loopback addresses (16)\n"
+    "  --server PID      process whose CPU time is measured; may be repeated\n"
+    "  --hold            say 'joined' when all have, and wait for a line before speaking\n";
+
+static double number_of(const char *option, const char *text, double low, double high) {
+    char *end;
+    double value = strtod(text, &end);
+    if (end == text || *end || !(value >= low && value <= high))
+        fail("--%s '%s': give a number from %g to %g", option, text, low, high);
+    return value;
+}
+
+static void read_options(int count, char **arguments) {
+    enum { DIALECT, HOST, CLIENTS, SENDERS, ROOMS, SIZE, BURST, INTERVAL, RATE, WINDOW, WARM_UP,
+           SECONDS, SOURCES, SERVER, HOLD, HELP };
+    static const struct option known[] = {
+        {"dialect", 1, 0, DIALECT}, {"host", 1, 0, HOST},         {"clients", 1, 0, CLIENTS},
+        {"senders", 1, 0, SENDERS}, {"rooms", 1, 0, ROOMS},       {"size", 1, 0, SIZE},
+        {"burst", 1, 0, BURST},     {"interval", 1, 0, INTERVAL}, {"rate", 1, 0, RATE},
+        {"window", 1, 0, WINDOW},   {"warm-up", 1, 0, WARM_UP},   {"seconds", 1, 0, SECONDS},
+        {"sources", 1, 0, SOURCES}, {"server", 1, 0, SERVER},     {"hold", 0, 0, HOLD},
+        {"help", 0, 0, HELP},       {0}};
+    int choice, index = 0;
+    while ((choice = getopt_long(count, arguments, "", known, &index)) != -1) {
+        const char *name = choice == '?' ? "" : known[index].name;
+        switch (choice) {
+        case DIALECT:
+            options.dialect = NULL;
+            for (size_t i = 0; i < sizeof dialects / sizeof *dialects; i++)
+                if (strcmp(dialects[i].name, optarg) == 0) options.dialect = &dialects[i];
+            if (!options.dialect) fail("no dialect is called '%s'", optarg);
+            break;
+        case HOST: options.host = optarg; break;
+        case CLIENTS: options.clients = number_of(name, optarg, 1, 65535); break;
+        case SENDERS: options.senders = number_of(name, optarg, 1, 65535); break;
+        case ROOMS: options.rooms = number_of(name, optarg, 1, 65535); break;
+        case SIZE: options.size = number_of(name, optarg, 1, MESSAGE_BYTES / 2); break;
+        case BURST: options.burst = number_of(name, optarg, 0, 256); break;
+        case INTERVAL: options.interval = number_of(name, optarg, 0, 3600); break;
+        case RATE: options.rate = number_of(name, optarg, 0, 1e6); break;
+        case WINDOW: options.window = number_of(name, optarg, 0, 256); break;
+        case WARM_UP: options.warm_up = number_of(name, optarg, 0, 3600); break;
+        case SECONDS: options.seconds = number_of(name, optarg, 0.001, 3600); break;
+        case SOURCES: options.sources = number_of(name, optarg, 1, 65535); break;
+        case SERVER:
+            if (options.server_count == 8) fail("--server: at most 8 processes");
+            if (clock_getcpuclockid(number_of(name, optarg, 1, 1 << 22),
+                                    &options.servers[options.server_count++]) != 0)
+                fail("--server %s: there is no such process", optarg);
+            break;
+        case HOLD: options.hold = true; break;
+        case HELP: fputs(usage, stdout); exit(0);
+        default: fputs(usage, stderr); exit(2);
+        }
+    }
+    for (; optind < count; optind++) {
+        if (options.port_count == 8) fail("at most 8 ports");
+        options.ports[options.port_count++] = number_of("port", arguments[optind], 1, 65535);
+    }
+    if (!options.port_count) fail("give the server's port");
+    if (options.senders > options.clients || options.rooms > options.clients)
+        fail("%u clients cannot be %u senders in %u rooms", options.clients, options.senders,
+             options.rooms);
+}
+
+int main(int count, char **arguments) {
+    read_options(count, arguments);
+    struct rlimit files;
+    getrlimit(RLIMIT_NOFILE, &files);
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+    if (files.rlim_cur < options.clients + 16)
+        fail("--clients %u: the limit of open files is %llu here", options.clients,
+             (unsigned long long)files.rlim_cur);
+    prctl(PR_SET_TIMERSLACK, 1000);
+    poller = epoll_create1(EPOLL_CLOEXEC);
+    senders_per_room = (options.senders + options.rooms - 1) / options.rooms;
+    clients = calloc(options.clients, sizeof *clients);
+    heard = calloc((size_t)options.clients * senders_per_room, sizeof *heard);
+    for (unsigned i = 0; i < options.clients; i++) {
+        clients[i].number = i;
+        clients[i].room = i % options.rooms;
+    }
+    connect_all();
+    if (options.hold) {
+        puts("joined");
+        fflush(stdout);
+        char line[16];
+        if (!fgets(line, sizeof line, stdin)) return 1;
+    }
+    if (options.burst) probe();
+    measure();
+    return 0;
+}
