@@ -19,6 +19,8 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler, StaticFileHandler
 from tornado.websocket import WebSocketHandler
 
+from chat.api import MessagesHandler
+from chat.headers import SecurityHeaders
 from chat.hub import Hub
 from chat.metrics import Metrics
 from chat.protocol import CloseCode, Limits
@@ -45,21 +47,6 @@ REQUEST_LIMITS: dict[str, Any] = {
 PONG_SECONDS = 10
 # How fast clients are sent away on a restart: the others must take them in.
 CLOSES_PER_SECOND = 500
-
-
-class SecurityHeaders(RequestHandler):
-    def set_default_headers(self) -> None:
-        self.set_header("Server", "chat")
-        self.set_header(
-            "Content-Security-Policy",
-            "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-        )
-        self.set_header("X-Content-Type-Options", "nosniff")
-        self.set_header("Referrer-Policy", "no-referrer")
-
-    def write_error(self, status_code: int, **_: Any) -> None:
-        self.set_header("Content-Type", "text/plain; charset=utf-8")
-        self.finish(f"{status_code}: {self._reason}\n")
 
 
 class PageHandler(SecurityHeaders, StaticFileHandler):
@@ -187,6 +174,11 @@ class Server:
         return Application(
             [
                 (r"/ws", ChatHandler, {"server": self}),
+                (
+                    r"/api/rooms/([^/]+)/messages",
+                    MessagesHandler,
+                    {"hub": self._hub, "turns": asyncio.Semaphore(self._settings.api_requests)},
+                ),
                 (
                     r"/(|app\.js|style\.css|icon\.svg)",
                     PageHandler,

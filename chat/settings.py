@@ -210,6 +210,12 @@ class Settings:
         _integer(1, 10_000_000),
         "records of a partition that one request may look through in the log, beyond the window",
     )
+    api_requests: int = _setting(
+        "CHAT_API_REQUESTS",
+        8,
+        _integer(1, 1000),
+        "requests for messages over HTTP that are answered at once; more are told to come again",
+    )
     members_shown: int = _setting(
         "CHAT_MEMBERS_SHOWN",
         100,

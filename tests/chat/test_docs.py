@@ -147,6 +147,8 @@ def test_imports_point_one_way() -> None:
             "metrics",
             "websocket.frames",
         },
+        "headers": set(),
+        "api": {"hub", "headers", "protocol"},
         "session": {
             "hub",
             "room",
@@ -156,6 +158,8 @@ def test_imports_point_one_way() -> None:
             "websocket.frames",
         },
         "server": {
+            "api",
+            "headers",
             "session",
             "hub",
             "protocol",

@@ -1,0 +1,104 @@
+"""HTTP for bots and exports: what was said in a room, a page at a time.
+
+It is the history that clients get over their WebSocket, for programs that do not want one. Pages of
+other sites may ask for it where they may connect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import msgspec
+
+from chat import protocol
+from chat.headers import SecurityHeaders
+from chat.hub import Hub, Stretch
+from chat.protocol import ErrorCode, RefusedError
+
+# Where `after` begins when nothing is known yet.
+OLDEST = "oldest"
+RETRY_SECONDS = 1
+
+
+class Messages(msgspec.Struct):
+    """A page. The next one is before, or after, `position`."""
+
+    room: str
+    position: str
+    more: bool
+    recovered: bool
+    messages: list[msgspec.Raw]
+
+
+class Failure(msgspec.Struct):
+    """Why there is no page."""
+
+    error: str
+
+
+class MessagesHandler(SecurityHeaders):
+    """`turns`: how many may read at once; who comes on top is told to come again."""
+
+    def initialize(self, hub: Hub, turns: asyncio.Semaphore) -> None:
+        self._hub = hub
+        self._turns = turns
+
+    def prepare(self) -> None:
+        # The rule that Tornado has for WebSockets.
+        refusal = self._check_cross_origin(self.check_trusted_origin)
+        if refusal is not None:
+            self._fail(403, f"{refusal}: CHAT_ALLOWED_ORIGINS has those that are.")
+            return
+        origin = self.request.headers.get("Origin")
+        self.set_header("Vary", "Origin, Sec-Fetch-Site")
+        if origin is not None:
+            self.set_header("Access-Control-Allow-Origin", origin)
+
+    async def get(self, room: str) -> None:
+        if self._turns.locked():
+            self._unavailable("Too many read at once: try again in a moment.")
+            return
+        async with self._turns:
+            try:
+                found = await self._find(protocol.check_room(room))
+            except RefusedError as refused:
+                if refused.code is ErrorCode.UNAVAILABLE:
+                    self._unavailable(refused.message)
+                else:
+                    self._fail(400, refused.message)
+                return
+        self._answer(Messages(room, found.position, found.more, found.whole, found.messages))
+
+    async def _find(self, room: str) -> Stretch:
+        asked = {name: self.get_query_argument(name) for name in self.request.query_arguments}
+        if unknown := asked.keys() - {"before", "after", "limit"}:
+            raise _bad(f"{min(unknown)!r} cannot be asked for: give before, after or limit.")
+        limit = None
+        if (text := asked.get("limit")) is not None:
+            if not re.fullmatch("0*[1-9][0-9]{0,8}", text):
+                raise _bad(f"limit={text!r}: give a whole number from 1.")
+            limit = int(text)
+        if "after" not in asked:
+            return await self._hub.before(room, asked.get("before"), limit)
+        if "before" in asked:
+            raise _bad("Give before or after, not both.")
+        after = asked["after"]
+        return await self._hub.after(room, None if after == OLDEST else after, limit)
+
+    def _unavailable(self, why: str) -> None:
+        self.set_header("Retry-After", str(RETRY_SECONDS))
+        self._fail(503, why)
+
+    def _fail(self, status: int, why: str) -> None:
+        self.set_status(status)
+        self._answer(Failure(why))
+
+    def _answer(self, answer: Messages | Failure) -> None:
+        self.set_header("Content-Type", "application/json")
+        self.set_header("Cache-Control", "no-store")
+        self.finish(msgspec.json.encode(answer))
+
+
+def _bad(why: str) -> RefusedError:
+    return RefusedError(ErrorCode.BAD_FRAME, why)
