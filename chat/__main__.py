@@ -16,6 +16,7 @@ from dataclasses import fields
 
 import uvloop
 
+from chat import logs
 from chat import settings as chat_settings
 from chat.relay.base import Relay
 from chat.relay.kafka import KafkaRelay
@@ -41,9 +42,7 @@ def main() -> int:
     except SettingsError as error:
         print(f"chat: {error}", file=sys.stderr)
         return 2
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logs.configure(settings.log_level, settings.log_format, settings.replica)
     if settings.kafka_enabled:
         # The relay says once what its client says again and again while brokers are away.
         logging.getLogger("kafka").setLevel(logging.CRITICAL)

@@ -1,15 +1,43 @@
-"""What the service counts, for Prometheus. One registry per server, so that a process may hold
-several.
+"""What the service counts and measures, for Prometheus: every name is here. One registry per
+server, so that a process may hold several.
 """
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from collections.abc import Iterable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+
+class Tally(Collector):
+    """A counter that is counted elsewhere; `value` is set before it is read."""
+
+    def __init__(self, name: str, documentation: str, registry: CollectorRegistry) -> None:
+        self._name = name
+        self._documentation = documentation
+        self.value = 0.0
+        registry.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        yield CounterMetricFamily(self._name, self._documentation, self.value)
 
 
 class Metrics:
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
+        # Memory, processor time and open files of the process, under Prometheus' own names.
+        ProcessCollector(registry=registry)
+
+        self.ready = Gauge("chat_ready", "1 while new clients may be sent here.", registry=registry)
         self.clients = Gauge("chat_clients", "Connected clients.", registry=registry)
         self.rooms = Gauge("chat_rooms", "Rooms with members or history.", registry=registry)
         self.messages = Counter(
@@ -23,6 +51,12 @@ class Metrics:
         self.deliveries = Counter(
             "chat_deliveries", "Messages shown to a client, counted per client.", registry=registry
         )
+        self.round_trip = Histogram(
+            "chat_round_trip_seconds",
+            "From a client's send until the log delivered the message.",
+            buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+            registry=registry,
+        )
         self.resumes = Counter(
             "chat_resumes", "Joins with a position.", ["recovered"], registry=registry
         )
@@ -32,18 +66,32 @@ class Metrics:
         self.closes = Counter(
             "chat_closes", "Connections the server closed.", ["code"], registry=registry
         )
-        self.round_trip = Histogram(
-            "chat_round_trip_seconds",
-            "From a client's send until the log delivered the message.",
-            buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+        self.drops = Tally(
+            "chat_drops",
+            "Frames of presence and typing left out because their client read slowly.",
+            registry,
+        )
+        self.outbox_bytes = Gauge(
+            "chat_outbox_bytes", "What waits for clients to read it.", registry=registry
+        )
+        self.loop_lag = Histogram(
+            "chat_loop_lag_seconds",
+            "How late the event loop did what was due.",
+            buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
             registry=registry,
         )
         self.relay_up = Gauge("chat_relay_up", "1 while the log takes messages.", registry=registry)
         self.relay_caught_up = Gauge(
             "chat_relay_caught_up", "1 once the log's history is read.", registry=registry
         )
-        self.foreign_records = Gauge(
-            "chat_foreign_records", "Records in the log that no chat wrote.", registry=registry
+        self.relay_lag = Gauge(
+            "chat_relay_lag_records",
+            "Records that the log holds and this replica has not read.",
+            ["partition"],
+            registry=registry,
+        )
+        self.foreign_records = Tally(
+            "chat_foreign_records", "Records in the log that no chat wrote.", registry
         )
 
     def text(self) -> bytes:

@@ -101,14 +101,10 @@ class ReadyHandler(SecurityHeaders):
         self.server = server
 
     def get(self) -> None:
-        if self.server.draining:
+        why_not = self.server.look_ready()
+        if why_not:
             self.set_status(503)
-            self.finish("restarting\n")
-        elif not self.server.relay.caught_up:
-            self.set_status(503)
-            self.finish("the log is not read yet\n")
-        else:
-            self.finish("ok\n")
+        self.finish(f"{why_not or 'ok'}\n")
 
 
 class MetricsHandler(SecurityHeaders):
@@ -127,6 +123,8 @@ class Server:
         self._settings = settings
         self.relay = relay
         self.draining = False
+        # What was logged last of why not.
+        self._not_ready: str | None = None
         self.fast = settings.transport == "fast"
         self._metrics = Metrics()
         self._hub = Hub(
@@ -151,7 +149,7 @@ class Server:
             burst=settings.burst,
             history=settings.page,
         )
-        self._wheel = Wheel(on_lag=lambda _: None)
+        self._wheel = Wheel(on_lag=self._metrics.loop_lag.observe)
         self._endpoint = Endpoint(
             ConnectionLimits(
                 message_bytes=settings.frame_bytes,
@@ -267,11 +265,29 @@ class Server:
             self._empty.set()
         self._metrics.clients.set(len(self._clients))
 
+    def look_ready(self) -> str:
+        """Why new clients should not be sent here; empty if they may. Logged when it changes."""
+        why_not = ""
+        if self.draining:
+            why_not = "restarting"
+        elif not self.relay.caught_up:
+            why_not = "the log is not read yet"
+        if why_not != self._not_ready:
+            log.info("not ready: %s" if why_not else "ready%s", why_not)
+        self._not_ready = why_not
+        return why_not
+
     def metrics_text(self) -> bytes:
-        self._metrics.relay_up.set(self.relay.up)
-        self._metrics.relay_caught_up.set(self.relay.caught_up)
-        self._metrics.foreign_records.set(self.relay.foreign_records)
-        return self._metrics.text()
+        metrics = self._metrics
+        metrics.ready.set(not self.look_ready())
+        metrics.drops.value = self._endpoint.dropped
+        metrics.outbox_bytes.set(sum(client.waiting for client in self._clients))
+        metrics.relay_up.set(self.relay.up)
+        metrics.relay_caught_up.set(self.relay.caught_up)
+        for partition, records in self.relay.lag.items():
+            metrics.relay_lag.labels(partition).set(records)
+        metrics.foreign_records.value = self.relay.foreign_records
+        return metrics.text()
 
 
 def _listen(server: HTTPServer, port: int, address: str) -> int:

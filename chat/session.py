@@ -4,6 +4,8 @@ may do, and what waits to be sent to it.
 
 from __future__ import annotations
 
+import itertools
+import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -15,6 +17,9 @@ from chat.protocol import CloseCode, Error, ErrorCode, Left, Limits, Page, Refus
 from chat.room import Person
 from chat.websocket.connection import Connection
 from chat.websocket.frames import text_frame
+
+log = logging.getLogger("chat.session")
+_numbers = itertools.count(1)
 
 
 class TokenBucket:
@@ -51,6 +56,7 @@ class Session:
         "_hub",
         "_limits",
         "_metrics",
+        "_number",
         "_on_gone",
         "_person",
         "_replica",
@@ -67,6 +73,8 @@ class Session:
         replica: str,
         on_gone: Callable[[Session], None],
     ) -> None:
+        # By which the log calls it: names are for people.
+        self._number = next(_numbers)
         self._connection = connection
         self._hub = hub
         self._metrics = metrics
@@ -128,6 +136,7 @@ class Session:
             return
         self._leave_all()
         self._metrics.closes.labels(int(code)).inc()
+        log.debug("closed: %d %s", code, reason, extra={"client": self._number})
         self._connection.close(code, reason)
 
     @property
@@ -146,6 +155,7 @@ class Session:
         self.close(CloseCode.TRY_LATER, "too slow: join again with the last position")
 
     def gone(self) -> None:
+        log.debug("gone", extra={"client": self._number})
         self._leave_all()
         self._on_gone(self)
 
@@ -182,6 +192,7 @@ class Session:
             self._hub.leave(self, room)
             return
         self._rooms.add(room)
+        log.debug("joined", extra={"client": self._number, "room": room})
 
     def _leave(self, leave: protocol.Leave) -> None:
         self._require_user()
@@ -225,6 +236,7 @@ class Session:
     def _refuse(self, refused: RefusedError, text: str) -> None:
         self._metrics.refusals.labels(refused.code).inc()
         subject = protocol.subject_of(text)
+        log.debug("refused: %s", refused.code, extra={"client": self._number, "room": subject.room})
         self._say(Error(refused.code, refused.message, subject.cid, subject.room))
 
     def _say(self, frame: protocol.ServerFrame) -> None:

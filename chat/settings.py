@@ -156,6 +156,12 @@ class Settings:
         _matching(r"debug|info|warning|error", "say debug, info, warning or error"),
         "least important lines to log",
     )
+    log_format: str = _setting(
+        "CHAT_LOG_FORMAT",
+        "text",
+        _matching(r"text|json", "say text or json"),
+        "how lines of the log are written: for people, or an object each for programs",
+    )
     frame_bytes: int = _setting(
         "CHAT_FRAME_BYTES",
         32768,

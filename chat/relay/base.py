@@ -17,7 +17,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -83,6 +83,11 @@ class Relay(abc.ABC):
     @abc.abstractmethod
     def caught_up(self) -> bool:
         """Whether all that the log held when it was opened has been delivered."""
+
+    @property
+    def lag(self) -> Mapping[int, int]:
+        """Per partition, the records that the log is known to hold and that are not read yet."""
+        return {}
 
     @property
     def foreign_records(self) -> int:

@@ -122,6 +122,7 @@ class KafkaRelay(Relay):
         # The reader's place: the log it reads, and the next offset of each partition.
         self._reading: Topic | None = None
         self._next: dict[int, int] = {}
+        self._lag: dict[int, int] = {}
         self._handovers = threading.BoundedSemaphore(POLLS_AHEAD)
         # Those who read back, and the consumers they are not using just now.
         self._readers_back = ThreadPoolExecutor(READERS_BACK, "kafka-reader-back")
@@ -141,6 +142,10 @@ class KafkaRelay(Relay):
     @property
     def caught_up(self) -> bool:
         return self._caught_up
+
+    @property
+    def lag(self) -> Mapping[int, int]:
+        return self._lag
 
     @property
     def foreign_records(self) -> int:
@@ -375,6 +380,10 @@ class KafkaRelay(Relay):
                     foreign += len(records) - len(entries)
                     self._next[tp.partition] = consumer.position(tp)
                     batches.append(Batch(tp.partition, self._next[tp.partition] - 1, entries))
+                self._lag = {
+                    tp.partition: max(0, (consumer.highwater(tp) or 0) - self._next[tp.partition])
+                    for tp in partitions
+                }
                 if batches:
                     self._hand_over(self._deliver, batches, foreign)
                 if payloads:

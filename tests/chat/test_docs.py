@@ -128,6 +128,7 @@ def test_imports_point_one_way() -> None:
         "protocol": set(),
         "metrics": set(),
         "settings": set(),
+        "logs": set(),
         "relay.base": set(),
         "relay.memory": {"relay.base"},
         "relay.kafka": {"relay.base"},
@@ -179,7 +180,7 @@ def test_imports_point_one_way() -> None:
             "client.terminal",
             "protocol",
         },
-        "__main__": {"server", "settings", "relay.base", "relay.kafka", "relay.memory"},
+        "__main__": {"server", "settings", "logs", "relay.base", "relay.kafka", "relay.memory"},
     }
     package = ROOT / "chat"
     found = {}

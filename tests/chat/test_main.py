@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import os
 import signal
 import socket
@@ -12,7 +14,8 @@ from collections.abc import Callable
 
 import pytest
 from chat_client import ChatClient
-from conftest import ENVIRONMENT, ROOT, Process, joined
+from conftest import ENVIRONMENT, ROOT, Process, Replica, joined
+from test_server import get
 
 Start = Callable[..., Process]
 
@@ -92,3 +95,50 @@ async def test_without_kafka_each_process_is_an_island(process: Start) -> None:
         # And says so: a position of one is none of the other's.
         assert (await bob.join("lobby", since=here["position"]))["recovered"] is False
         assert here["position"] != there["position"]
+
+
+async def test_the_log_says_which_client_and_room_and_never_what_was_written(
+    process: Start,
+) -> None:
+    replica = process(CHAT_LOG_FORMAT="json", CHAT_LOG_LEVEL="debug", CHAT_REPLICA="chat-one")
+    async with ChatClient(replica.port, "ada") as ada:
+        await ada.join("kitchen")
+        await ada.send("kitchen", "the key is under the mat")
+        await ada.refused(type="send", room="kitchen", text="bell\a", cid="1")
+    replica.popen.terminate()
+    assert await asyncio.to_thread(replica.popen.wait, 20) == 0
+    written = replica.log.read_text()
+    lines = [json.loads(line) for line in written.splitlines()]
+    assert {line["replica"] for line in lines} == {"chat-one"}
+    about = [(one["message"], one.get("client"), one.get("room")) for one in lines]
+    assert ("joined", 1, "kitchen") in about
+    assert ("refused: bad_text", 1, "kitchen") in about
+    assert ("gone", 1, None) in about
+    assert "under the mat" not in written
+    assert "ada" not in written
+
+
+async def test_by_default_clients_come_and_go_without_a_word(process: Start) -> None:
+    replica = process()
+    before = replica.log.read_text()
+    for _ in range(3):
+        async with ChatClient(replica.port, "ada") as ada:
+            await ada.join("lobby")
+            await ada.refused(type="dance")
+    assert replica.log.read_text() == before
+
+
+async def test_why_a_replica_is_not_ready_is_logged_once_per_change(
+    replica: Replica, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "chat")
+    server = await replica(CHAT_DRAIN_DELAY_SECONDS="0.2")
+    for _ in range(3):
+        await get(server.internal_port, "/readyz")
+    draining = asyncio.create_task(server.drain())
+    await asyncio.sleep(0)
+    for _ in range(3):
+        await get(server.internal_port, "/readyz")
+    await draining
+    said = [line.message for line in caplog.records if "ready" in line.message]
+    assert said == ["ready", "not ready: restarting"]
