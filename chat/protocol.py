@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import re
+import unicodedata
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -271,7 +272,15 @@ CID_LENGTH = 64
 
 _ROOM = re.compile(rf"[A-Za-z0-9._-]{{1,{ROOM_LENGTH}}}")
 _GRAPHEME = regex.compile(r"\X")
-_VISIBLE = regex.compile(r"[\p{L}\p{N}\p{P}\p{S}]")
+# Letters, digits, signs: without those that are drawn as nothing (Unicode's ignorable ones, such as
+# U+3164, and the empty braille pattern).
+_INVISIBLE = r"\p{Default_Ignorable_Code_Point}\u2800"
+_VISIBLE_IN_USER = regex.compile(rf"[[\p{{L}}\p{{N}}\p{{P}}\p{{S}}]--[{_INVISIBLE}]]", regex.V1)
+_VISIBLE_IN_TEXT = regex.compile(rf"[^\s{_INVISIBLE}]")
+# Unicode's Stream-Safe Text Format (UAX #15, section 13) has no more, in any language. It bounds
+# what putting them into order costs, and how far a character reaches into the lines around it.
+ACCENTS = 30
+_STACK = regex.compile(rf"\p{{M}}{{{ACCENTS + 1}}}")
 _CONTROL = regex.compile(r"\p{Cc}")
 _CONTROL_IN_TEXT = regex.compile(r"[\p{Cc}--[\n\t]]", regex.V1)
 # Line separators and everything that steers writing direction: a name stays within itself.
@@ -285,11 +294,11 @@ _POP_ISOLATE = "\u2069"
 
 
 def check_user(user: str) -> str:
-    """Return the name without surrounding white space."""
-    user = user.strip()
-    if _CONTROL_IN_USER.search(user):
+    """Return the name normalised (NFC), and without surrounding white space."""
+    if _CONTROL_IN_USER.search(user.strip()):
         raise RefusedError(ErrorCode.BAD_USER, "A name has no control characters: leave them out.")
-    if not _VISIBLE.search(user):
+    user = _normalised(user, ErrorCode.BAD_USER).strip()
+    if not _VISIBLE_IN_USER.search(user):
         raise RefusedError(
             ErrorCode.BAD_USER, "A name has something to see: give 1 to 32 characters."
         )
@@ -315,6 +324,8 @@ def check_cid(cid: str) -> str:
 
 
 def check_text(text: str, limits: Limits) -> str:
+    """Return the text normalised (NFC): that is what is measured, kept and shown."""
+    text = _normalised(text, ErrorCode.BAD_TEXT)
     # Bytes first: they bound what counting graphemes can cost.
     size = len(text.encode())
     if size > limits.text_bytes:
@@ -326,19 +337,29 @@ def check_text(text: str, limits: Limits) -> str:
             ErrorCode.TOO_LONG,
             f"The text has {count} characters: at most {limits.text_graphemes} can go.",
         )
-    if not text.strip():
-        raise RefusedError(ErrorCode.BAD_TEXT, "The text is empty: write something.")
+    if not _VISIBLE_IN_TEXT.search(text):
+        raise RefusedError(ErrorCode.BAD_TEXT, "There is nothing to see: write something.")
     if _CONTROL_IN_TEXT.search(text):
         raise RefusedError(
             ErrorCode.BAD_TEXT,
             "The text has control characters: only line feed and tab are allowed.",
         )
-    if _OVERRIDE.search(text) or not _isolates_are_closed(text):
+    if not text.isascii() and (_OVERRIDE.search(text) or not _isolates_are_closed(text)):
         raise RefusedError(
             ErrorCode.BAD_TEXT,
             "The text has direction overrides or open isolates: leave them out or close them.",
         )
     return text
+
+
+def _normalised(text: str, code: ErrorCode) -> str:
+    if text.isascii():
+        return text
+    if _STACK.search(text):
+        raise RefusedError(
+            code, f"A character has more than {ACCENTS} accents: leave some of them out."
+        )
+    return unicodedata.normalize("NFC", text)
 
 
 def graphemes(text: str) -> int:

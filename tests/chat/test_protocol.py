@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 
 import msgspec
 import pytest
@@ -130,6 +131,8 @@ def test_and_is_left_out_where_it_cannot(text: str) -> None:
         ("é" * 32, "é" * 32),
         ("مريم", "مريم"),
         ("🦊", "🦊"),
+        ("Zoe\u0308", "Zo\u00eb"),
+        ("\u1112\u1161\u11ab", "\ud55c"),
     ],
 )
 def test_names_people_have(given: str, name: str) -> None:
@@ -149,6 +152,8 @@ def test_names_people_have(given: str, name: str) -> None:
         "a\u2066b",
         "a\u2028b",
         "\u200b\u200d",
+        "\u3164",
+        "\u2800",
         "e" + "́" * 200,
     ],
 )
@@ -208,13 +213,19 @@ def test_texts(text: str) -> None:
         "\u2066open",
         "closed\u2069",
         "\u2069\u2066",
+        "\u200b\u2060",
+        "\u3164 \u2800",
+        "e" + "\u0301" * 31,
+        ("a" + "\u0301\u0323" * 100) * 10,
     ],
 )
 def test_texts_with_control_characters_are_refused(text: str) -> None:
     assert code_of(protocol.check_text, text, LIMITS) is ErrorCode.BAD_TEXT
 
 
-@pytest.mark.parametrize("text", ["x" * 101, "é" * 201, "👩‍👩‍👧‍👦" * 17, "e" + "\u0301" * 200])
+@pytest.mark.parametrize(
+    "text", ["x" * 101, "é" * 201, "👩‍👩‍👧‍👦" * 17, "e\u0301\u0300\u0302" * 70]
+)
 def test_texts_that_are_too_long_are_refused(text: str) -> None:
     assert code_of(protocol.check_text, text, LIMITS) is ErrorCode.TOO_LONG
 
@@ -224,8 +235,32 @@ def test_counting_characters_never_counts_more_than_there_are(text: str) -> None
     assert protocol.graphemes(text) <= len(text)
 
 
+def test_a_text_is_as_long_as_it_is_when_normalised() -> None:
+    decomposed = "e\u0301" * 100
+    assert len(decomposed.encode()) == 300
+    limits = msgspec.structs.replace(LIMITS, text_bytes=200)
+    assert protocol.check_text(decomposed, limits) == "\u00e9" * 100
+    # This one grows: normalised, it is three characters.
+    limits = msgspec.structs.replace(LIMITS, text_bytes=4)
+    assert len("\U0001d160".encode()) == 4
+    assert code_of(protocol.check_text, "\U0001d160", limits) is ErrorCode.TOO_LONG
+
+
+def test_thirty_accents_are_allowed() -> None:
+    assert protocol.check_text("e" + "\u0301" * 30, LIMITS) == "\u00e9" + "\u0301" * 29
+
+
 @given(st.text(min_size=1, max_size=100).filter(lambda text: "\ud800" not in text))
-def test_an_accepted_text_arrives_as_it_was_written(text: str) -> None:
+def test_an_accepted_text_arrives_as_it_was_written_but_for_normalisation(text: str) -> None:
     if code_of(protocol.check_text, text, LIMITS) is None:
-        frame = protocol.encode(protocol.Message("r", "e:0:0", "u", text, 0, "c"))
-        assert msgspec.json.decode(frame)["text"] == text
+        kept = protocol.check_text(text, LIMITS)
+        assert kept == unicodedata.normalize("NFC", text)
+        frame = protocol.encode(protocol.Message("r", "e:0:0", "u", kept, 0, "c"))
+        assert msgspec.json.decode(frame)["text"] == kept
+
+
+@given(st.text(max_size=40).filter(lambda text: "\ud800" not in text))
+def test_an_accepted_name_or_text_is_accepted_again_as_it_is(text: str) -> None:
+    for check in (protocol.check_user, lambda text: protocol.check_text(text, LIMITS)):
+        if code_of(check, text) is None:
+            assert check(check(text)) == check(text)
