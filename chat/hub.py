@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 from msgspec import Raw
@@ -127,7 +127,8 @@ class Hub:
         self._sending: dict[tuple[str, str, str], Sending] = {}
         # The rooms of the batches at hand, and who is told that its message is kept.
         self._posted: dict[Room, list[tuple[Member, Ack]]] = {}
-        self._ahead: list[tuple[Position, asyncio.Future[None]]] = []
+        # Who waits until this replica has read so far.
+        self._ahead: dict[asyncio.Future[None], Position] = {}
         self._typing_seconds = typing_seconds
         self._presence = Presence(heartbeat=heartbeat, shown=members_shown, typing=typing_seconds)
         # Members who read too slowly to be told of a change in a room.
@@ -337,12 +338,14 @@ class Hub:
         if position.offset <= self._partitions[position.partition].position:
             return
         reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._ahead.append((position, reached))
+        self._ahead[reached] = position
         try:
             async with asyncio.timeout(AHEAD_SECONDS):
                 await reached
         except TimeoutError:
-            self._ahead.remove((position, reached))
+            return
+        finally:
+            self._ahead.pop(reached, None)
 
     # What the relay tells.
 
@@ -354,19 +357,23 @@ class Hub:
         self._rooms = {}
         for key in tuple(self._sending):
             self._refuse(key, "The log was replaced: try again.")
-        for _, reached in self._ahead:
-            reached.set_result(None)
-        self._ahead = []
+        self._release(lambda _: True)
         self._presence.clear()
         # Their rooms are gone. Joining again tells them honestly what is left (`recovered`).
         for member in members:
             member.close(CloseCode.RESTART, "the log was replaced; retry_after=1")
 
     def deliver(self, batches: Sequence[Batch]) -> None:
+        messages = repeats = deliveries = 0
         for batch in batches:
             partition = self._partitions[batch.partition]
             for entry in batch.entries:
-                self._take(batch.partition, partition, entry)
+                shown = self._take(batch.partition, partition, entry)
+                if shown is None:
+                    repeats += 1
+                else:
+                    messages += 1
+                    deliveries += shown
             partition.position = batch.position
             self._move_window(partition)
         for room, acks in self._posted.items():
@@ -374,9 +381,12 @@ class Hub:
             for sender, ack in acks:
                 _say(sender, ack)
         self._posted.clear()
+        self._metrics.messages.inc(messages)
+        self._metrics.repeats.inc(repeats)
+        self._metrics.deliveries.inc(deliveries)
         self._metrics.rooms.set(len(self._rooms))
         if self._ahead:
-            self._release_waiting()
+            self._release(lambda at: at.offset <= self._partitions[at.partition].position)
 
     def signalled(self, payloads: Sequence[bytes]) -> None:
         now = time.monotonic()
@@ -387,7 +397,8 @@ class Hub:
             for name, user in heard.typing:
                 self._tell_typing(name, user)
 
-    def _take(self, number: int, partition: Partition, entry: Entry) -> None:
+    def _take(self, number: int, partition: Partition, entry: Entry) -> int | None:
+        """Post one record; returns how many members see it, or None if it is a repeat."""
         name, user, text, cid = (
             entry.record.room,
             entry.record.user,
@@ -400,18 +411,16 @@ class Hub:
         room = self._rooms.get(name)
         if room is None:
             room = self._rooms[name] = Room(name, self._epoch, number, self._history)
-        repeat = room.first(user, cid) is not None
         acks = self._posted.setdefault(room, [])
         shown = room.post(entry.offset, entry.ts, user, text, cid)
         partition.window.append(Held(entry.offset, room, user, cid))
-        (self._metrics.repeats if repeat else self._metrics.messages).inc()
-        self._metrics.deliveries.inc(shown)
         sending = self._sending.pop((name, user, cid), None)
         if sending is not None:
             self._metrics.round_trip.observe(time.monotonic() - sending.since)
             first = room.first(user, cid)
             assert first is not None, "a room knows what it was just told"
             acks += [(sender, Ack(cid, first)) for sender in sending.senders]
+        return shown
 
     def _move_window(self, partition: Partition) -> None:
         floor = partition.position - self._window
@@ -421,14 +430,10 @@ class Hub:
             self._drop_if_idle(held.room)
         partition.floor = max(partition.floor, floor)
 
-    def _release_waiting(self) -> None:
-        waiting = []
-        for position, reached in self._ahead:
-            if position.offset > self._partitions[position.partition].position:
-                waiting.append((position, reached))
-            elif not reached.done():
+    def _release(self, can_go_on: Callable[[Position], bool]) -> None:
+        for reached, position in tuple(self._ahead.items()):
+            if can_go_on(position) and not reached.done():
                 reached.set_result(None)
-        self._ahead = waiting
 
     async def _tell_positions(self) -> None:
         """Tell members how far their room's partition has moved, whoever's messages moved it."""

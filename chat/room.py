@@ -97,15 +97,15 @@ class Room:
         seen = self._seen.get((user, cid))
         return self.position(seen.first) if seen else None
 
-    def post(self, offset: int, ts: int, user: str, text: str, cid: str) -> int:
+    def post(self, offset: int, ts: int, user: str, text: str, cid: str) -> int | None:
         """Take what the log delivered next, for `show` to push, unless it is a repeat.
 
-        Returns how many members are there to see it.
+        Returns how many members are there to see it; None if it is a repeat.
         """
         seen = self._seen.get((user, cid))
         if seen:
             seen.last = offset
-            return 0
+            return None
         self._seen[user, cid] = Seen(offset, offset)
         message = Message(self.name, self.position(offset), user, text, ts, cid)
         payload = encode(message)
