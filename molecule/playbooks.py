@@ -20,11 +20,22 @@ class Run:
     changed: dict[str, int]
 
 
-def run(playbook: str, variables: dict[str, Any] | None = None, *inventories: str) -> Run:
+def run(
+    playbook: str,
+    variables: dict[str, Any] | None = None,
+    *inventories: str,
+    tags: str = "all",
+) -> Run:
     """Run a playbook with extra variables and, beside the sandbox's, further inventories."""
     sources = [f"--inventory={source}" for source in ("inventory/sandbox", *inventories)]
     done = subprocess.run(
-        ["ansible-playbook", *sources, f"--extra-vars={json.dumps(variables or {})}", playbook],
+        [
+            "ansible-playbook",
+            *sources,
+            f"--tags={tags}",
+            f"--extra-vars={json.dumps(variables or {})}",
+            playbook,
+        ],
         cwd=ROOT,
         env={**os.environ, "ANSIBLE_FORCE_COLOR": "false"},
         capture_output=True,

@@ -11,19 +11,11 @@ description:
   - Reads the cluster's metadata. It changes nothing.
   - >-
     What an operator looks at before and after taking a broker away: a cluster is whole when all its
-    brokers are there and C(under_replicated) is empty.
-options:
-  bootstrap_servers:
-    description: Brokers to ask first, as C(HOST:PORT). All brokers must be reachable.
-    type: list
-    elements: str
-    required: true
-  timeout:
-    description: Seconds to wait for the cluster, for each answer.
-    type: int
-    default: 30
-requirements:
-  - kafka-python >= 3.0
+    brokers are there, C(silent) and C(under_replicated) are empty.
+  - >-
+    A broker that dies stays registered until its session ends, up to 18 s, and its partitions look
+    replicated until then. So each registered broker is also asked itself.
+extends_documentation_fragment: [kafka]
 attributes:
   check_mode:
     description: Changes nothing.
@@ -102,23 +94,28 @@ with contextlib.suppress(ImportError):  # `connected` says so.
 
 
 def describe(admin: KafkaAdminClient) -> dict[str, Any]:
-    """What RETURN promises."""
+    """What RETURN promises, as far as one broker knows it."""
     cluster = admin.describe_cluster()
     topics = sorted(admin.describe_topics(), key=lambda topic: topic["name"])
     minimum = min_insync_replicas(admin, [topic["name"] for topic in topics])
     under_replicated, under_min_isr, offline = [], [], []
+    needed: dict[int, list[str]] = {broker["broker_id"]: [] for broker in cluster["brokers"]}
     for topic in topics:
         for partition in sorted(topic["partitions"], key=lambda p: p["partition_index"]):
             name = f"{topic['name']}-{partition['partition_index']}"
-            in_sync = len(partition["isr_nodes"])
-            if in_sync < len(partition["replica_nodes"]):
+            in_sync = partition["isr_nodes"]
+            if len(in_sync) < len(partition["replica_nodes"]):
                 under_replicated.append(name)
-            if in_sync < minimum[topic["name"]]:
+            if len(in_sync) < minimum[topic["name"]]:
                 under_min_isr.append(name)
             if partition["leader_id"] < 0:
                 offline.append(name)
+            if len(in_sync) <= minimum[topic["name"]]:
+                for broker in set(in_sync) & needed.keys():
+                    needed[broker].append(name)
     brokers = [
         {key.removeprefix("broker_"): broker[key] for key in ("broker_id", "host", "port", "rack")}
+        | {"needed_by": needed[broker["broker_id"]]}
         for broker in cluster["brokers"]
     ]
     return {
@@ -128,6 +125,14 @@ def describe(admin: KafkaAdminClient) -> dict[str, Any]:
         "under_min_isr": under_min_isr,
         "offline": offline,
     }
+
+
+def protocol_version(admin: KafkaAdminClient, broker: int) -> str:
+    """What the broker speaks to others, from itself. Raises KafkaError when it does not answer."""
+    setting = "inter.broker.protocol.version"
+    resource = ConfigResource(ConfigResourceType.BROKER, str(broker), [setting])
+    settings = admin.describe_configs([resource], config_filter="all")["broker"][str(broker)]
+    return str(settings[setting]["value"]).partition("-")[0]
 
 
 def min_insync_replicas(admin: KafkaAdminClient, topics: list[str]) -> dict[str, int]:
@@ -152,11 +157,23 @@ def describe_within(seconds: float, admin: KafkaAdminClient) -> dict[str, Any]:
             time.sleep(0.1)
 
 
+def ask_each(admin: KafkaAdminClient, cluster: dict[str, Any]) -> None:
+    """Add what the brokers say themselves, or why one does not."""
+    cluster["silent"] = {}
+    for broker in cluster["brokers"]:
+        broker["protocol_version"] = None
+        try:
+            broker["protocol_version"] = protocol_version(admin, broker["id"])
+        except KafkaError as error:
+            cluster["silent"][str(broker["id"])] = str(error)
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=CONNECTION_OPTIONS, supports_check_mode=True)
     with connected(module) as admin:
         cluster = describe_within(module.params["timeout"], admin)
+        ask_each(admin, cluster)
     module.exit_json(changed=False, **cluster)
 
 

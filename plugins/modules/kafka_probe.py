@@ -12,11 +12,6 @@ description:
     Proves that a Kafka cluster takes messages and gives them back. The message is written with
     acks=all and read from where Kafka says that it is. It stays in the topic.
 options:
-  bootstrap_servers:
-    description: Brokers to ask first, as C(HOST:PORT). All brokers must be reachable.
-    type: list
-    elements: str
-    required: true
   topic:
     description: A topic that exists.
     type: str
@@ -25,12 +20,7 @@ options:
     description: The message.
     type: str
     default: Hello, World
-  timeout:
-    description: Seconds for connecting, and again for writing and for reading.
-    type: int
-    default: 30
-requirements:
-  - kafka-python >= 3.0
+extends_documentation_fragment: [kafka]
 attributes:
   check_mode:
     description: Writes nothing, and says nothing either.

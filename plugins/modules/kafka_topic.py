@@ -16,15 +16,6 @@ description:
     In check mode the brokers themselves validate the change, so that what they would refuse is
     refused.
 options:
-  bootstrap_servers:
-    description: Brokers to ask first, as C(HOST:PORT). All brokers must be reachable.
-    type: list
-    elements: str
-    required: true
-  timeout:
-    description: Seconds to wait for the cluster, for each answer.
-    type: int
-    default: 30
   name:
     description: Name of the topic.
     type: str
@@ -43,8 +34,7 @@ options:
       - Settings of the topic, by Kafka's own names. Settings that are not named are left alone.
     type: dict
     default: {}
-requirements:
-  - kafka-python >= 3.0
+extends_documentation_fragment: [kafka]
 attributes:
   check_mode:
     description: Validated by the brokers.

@@ -3,7 +3,7 @@
 import uuid
 
 import pytest
-from kafka.admin import KafkaAdminClient
+from kafka.admin import ConfigResourceType, KafkaAdminClient
 from kafka.errors import KafkaConnectionError
 
 
@@ -20,8 +20,9 @@ def cluster(run_module, kafka_broker):
 def test_brokers_and_the_controller_are_named(cluster, kafka_broker):
     answer = cluster()
     host, port = kafka_broker.bootstrap_servers.split(":")
-    assert answer["brokers"] == [{"id": 0, "host": host, "port": int(port), "rack": None}]
-    assert answer["controller"] == 0
+    [broker] = answer["brokers"]
+    assert broker["id"] == answer["controller"] == 0
+    assert (broker["host"], broker["port"], broker["rack"]) == (host, int(port), None)
     assert not answer["changed"]
 
 
@@ -51,6 +52,30 @@ def test_a_partition_with_all_replicas_in_sync_is_not_in_danger(cluster, topic):
 
 def test_a_partition_below_its_minimum_is_named(cluster, topic):
     assert topic(**{"min.insync.replicas": 2}) <= set(cluster()["under_min_isr"])
+
+
+def test_a_partition_without_a_replica_to_spare_needs_its_broker(cluster, topic):
+    partitions = topic()
+    [broker] = cluster()["brokers"]
+    assert partitions <= set(broker["needed_by"])
+
+
+def test_each_broker_is_asked_itself(cluster, monkeypatch):
+    """One that has died stays in the metadata until its session ends."""
+    [broker] = cluster()["brokers"]
+    assert broker["protocol_version"] == "3.9"
+    assert not cluster()["silent"]
+
+    def gone(admin, resources, **options):
+        if resources and resources[0].resource_type == ConfigResourceType.BROKER:
+            raise KafkaConnectionError("gone")
+        return describe_configs(admin, resources, **options)
+
+    describe_configs = KafkaAdminClient.describe_configs
+    monkeypatch.setattr(KafkaAdminClient, "describe_configs", gone)
+    answer = cluster()
+    assert answer["silent"] == {"0": "KafkaConnectionError: gone"}
+    assert answer["brokers"][0]["protocol_version"] is None
 
 
 def test_without_a_broker_it_says_where_it_looked(run_module):

@@ -1,0 +1,72 @@
+"""A rolling restart takes one broker at a time, stops when one stays away, and can be resumed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hosts import connect, eventually
+from kafka import KafkaAdminClient
+from kafka_clients import BROKERS, bootstrap, copies_in_sync
+
+from playbooks import run
+
+DROP_IN = "/etc/systemd/system/kafka.service.d/broken.conf"
+
+
+def started(name: str) -> int:
+    """When the broker's process started, in microseconds since the host's boot."""
+    properties = connect(name).service("kafka").systemd_properties
+    return int(properties["ExecMainStartTimestampMonotonic"])
+
+
+def controller() -> str:
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap())
+    try:
+        return BROKERS[admin.describe_cluster()["controller_id"] - 1]
+    finally:
+        admin.close()
+
+
+@contextmanager
+def broken(name: str) -> Iterator[None]:
+    """The broker's host can stop it, and not start it again."""
+    host = connect(name)
+    host.check_output(
+        "mkdir -p $(dirname %s) && printf '[Service]\\nExecStart=\\nExecStart=/bin/false\\n' > %s",
+        DROP_IN,
+        DROP_IN,
+    )
+    try:
+        yield
+    finally:
+        host.check_output("rm -r $(dirname %s) && systemctl daemon-reload", DROP_IN)
+        host.check_output("systemctl restart kafka")
+
+
+def test_it_stops_at_the_first_broker_that_stays_away_and_goes_on_with_the_rest(topic: str) -> None:
+    last = controller()
+    first, second = [name for name in BROKERS if name != last]
+    before = {name: started(name) for name in BROKERS}
+    with broken(second):
+        stopped = run("playbooks/restart.yml", {"kafka_health_timeout": 10}, tags="kafka")
+        assert not stopped.succeeded
+        assert f"Brokers restarted: {first}, {second}. Not restarted: {last}." in stopped.said
+        assert started(last) == before[last]
+    eventually(
+        lambda: set(copies_in_sync(topic)) == {3}, within=60, what="the mended broker is back"
+    )
+    between = {name: started(name) for name in BROKERS}
+    resumed = run("playbooks/restart.yml", tags="kafka")
+    assert resumed.succeeded, resumed.said
+    assert f"Brokers restarted, in this order: {last}." in resumed.said
+    assert {name for name in BROKERS if started(name) > between[name]} == {last}
+
+
+def test_nothing_is_restarted_while_a_broker_is_away() -> None:
+    first, second, away = BROKERS
+    before = {name: started(name) for name in (first, second)}
+    with stopped(away, "kafka"):
+        refused = run("playbooks/restart.yml", {"kafka_health_timeout": 4}, tags="kafka")
+    assert not refused.succeeded
+    assert f"Brokers not there: {away}." in refused.said
+    assert f"Brokers restarted: none. Not restarted: {first}, {second}." in refused.said
+    assert {name: started(name) for name in (first, second)} == before
