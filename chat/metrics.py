@@ -12,10 +12,14 @@ from prometheus_client import (
     Gauge,
     Histogram,
     ProcessCollector,
+    disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+# When each counter began is of no use without OpenMetrics, and as many lines again.
+disable_created_metrics()
 
 
 class Tally(Collector):
