@@ -123,6 +123,17 @@ def test_only_traefik_connects_to_the_chat(chat):
     ]
 
 
+def test_a_prometheus_that_is_named_reads_the_metrics_and_nothing_else(render):
+    watched = render("chat", chat_monitoring_namespace="monitoring")
+    _, monitoring = watched["NetworkPolicy"]["spec"]["ingress"]
+    assert monitoring == {
+        "from": [
+            {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+        ],
+        "ports": [{"port": "internal", "protocol": "TCP"}],
+    }
+
+
 def test_the_chat_connects_to_names_and_brokers_alone(chat):
     dns, by_address, by_name = chat["NetworkPolicy"]["spec"]["egress"]
     assert dns["ports"] == [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]
