@@ -130,10 +130,11 @@ def _section(workload: Workload, found: dict[str, Any]) -> str:
             f" {median / ours:.2f} | {_latency(found, entry) if spoke else ''} |"
             f" {found['delivered_bytes'][entry.name]:.0f} | {found['load_share'][entry.name]:.0%} |"
         )
-    versions = "".join(
-        f"- {name}: {version}\n" for name, version in sorted(found["versions"].items())
-    )
-    return "\n".join([*lines, "", versions])
+    versions = [
+        f"- {one.name}: {one.note} ({found['versions'][one.name]})"
+        for one in dict.fromkeys(entry.contender for entry in workload.entries)
+    ]
+    return "\n".join([*lines, "", *versions, ""])
 
 
 def _latency(found: dict[str, Any], entry: Entry) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bench.contenders import (
     CENTRIFUGE,
+    CENTRIFUGE_TUNED,
     CHAT,
     NODE_WS,
     SEND_LOOP,
@@ -106,12 +107,22 @@ WORKLOADS = (
         text="The same with ten messages at once, in one write, every 100 ms.",
         metric=CPU_PER_DELIVERY,
         load=("--clients=1000", "--burst=10", "--interval=0.1", "--warm-up=0.5", "--seconds=2"),
-        entries=_entries(CHAT, SEND_LOOP, WEBSOCKETS, NODE_WS, CENTRIFUGE, TORNADO, SOCKET_IO),
+        entries=_entries(
+            CHAT,
+            SEND_LOOP,
+            WEBSOCKETS,
+            NODE_WS,
+            CENTRIFUGE,
+            CENTRIFUGE_TUNED,
+            TORNADO,
+            SOCKET_IO,
+        ),
         goals=(
             Goal(1 / 25, TORNADO.name),
             Goal(1 / 8, NODE_WS.name),
             Goal(1 / 8, WEBSOCKETS.name),
             Goal(1 / 1.5, CENTRIFUGE.name),
+            Goal(1 / 1.5, CENTRIFUGE_TUNED.name),
         ),
     ),
     Workload(
@@ -120,8 +131,8 @@ WORKLOADS = (
         text="The same with a hundred messages at once, every 250 ms.",
         metric=CPU_PER_DELIVERY,
         load=("--clients=1000", "--burst=100", "--interval=0.25", "--warm-up=0.5", "--seconds=2"),
-        entries=_entries(CHAT, CENTRIFUGE),
-        goals=(Goal(1 / 4, CENTRIFUGE.name),),
+        entries=_entries(CHAT, CENTRIFUGE, CENTRIFUGE_TUNED),
+        goals=(Goal(1 / 4, CENTRIFUGE.name), Goal(1 / 4, CENTRIFUGE_TUNED.name)),
     ),
     Workload(
         name="clients-5000",

@@ -109,11 +109,11 @@ static int poller;
 static unsigned joined;
 static unsigned padding;
 static uint64_t said, delivered, expected, delivered_bytes;
-static uint64_t longest_probe;
+static uint64_t delivered_size; /* of the last message, with what the server puts around the text */
 
 /* Latency in powers of two, each in 32 steps, of microseconds: within 3 %. */
 static uint64_t histogram[40 * 32];
-static bool measuring;
+static bool measuring, probing;
 
 static void fail(const char *format, ...) {
     va_list arguments;
@@ -272,18 +272,25 @@ static void take_step(struct client *client) {
     if (template) say(client, 1, message, expand(message, template, client, ""));
 }
 
+/* Messages that share a frame are on lines of their own. */
+static void note_size(const unsigned char *begin, const unsigned char *end, const unsigned char *mark) {
+    const unsigned char *before = memrchr(begin, '\n', mark - begin);
+    const unsigned char *after = memchr(mark, '\n', end - mark);
+    delivered_size = (after ? after : end) - (before ? before + 1 : begin);
+}
+
 static void on_text(struct client *client, const unsigned char *payload, size_t length, uint64_t time) {
     const struct dialect *dialect = options.dialect;
     bool marked = false;
     const unsigned char *end = payload + length, *mark = payload;
     while ((mark = memmem(mark, end - mark, "@@", 2)) && end - mark >= MARK_LENGTH) {
         hear(client, mark, time);
+        if (probing) note_size(payload, end, mark);
         mark += MARK_LENGTH;
         marked = true;
     }
     if (marked) {
         delivered_bytes += length;
-        if (length > longest_probe) longest_probe = length;
         return;
     }
     if (dialect->refusal && memmem(payload, length, dialect->refusal, strlen(dialect->refusal)))
@@ -474,12 +481,14 @@ static void connect_all(void) {
 
 /* Find out what the server puts around a text, and pad the text to make up the size. */
 static void probe(void) {
+    probing = true;
     speak(&clients[0], 1);
     pump_until_delivered();
-    if (longest_probe > options.size)
+    probing = false;
+    if (delivered_size > options.size)
         fail("an empty message of this server has %llu bytes already: give --size at least that",
-             (unsigned long long)longest_probe);
-    padding = options.size - longest_probe;
+             (unsigned long long)delivered_size);
+    padding = options.size - delivered_size;
 }
 
 /* Let the senders speak as the options say until `end`. */

@@ -1,8 +1,8 @@
 // A chat as the README of the Centrifuge library writes one, on its memory broker: clients subscribe to
 // a channel and publish into it.
 //
-// No history, presence or logging. Frames take as many messages as wait (the default is 16), which
-// is cheaper in bursts; a write delay, which gathers them for a time, is the argument -write-delay.
+// No history, presence or logging. -write-delay gathers a client's messages for a time, and -frame says
+// how many may share a frame.
 package main
 
 import (
@@ -18,7 +18,7 @@ import (
 func main() {
 	address := flag.String("address", "127.0.0.1:8000", "where to listen")
 	delay := flag.Duration("write-delay", 0, "gather messages for this long before a write")
-	frame := flag.Int("frame", -1, "messages in a frame at most; -1: all that wait")
+	frame := flag.Int("frame", 16, "messages in a frame at most; -1: all that wait")
 	flag.Parse()
 
 	node, err := centrifuge.New(centrifuge.Config{})
