@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from chat import protocol
-from chat.presence import HEARTBEATS, MOST_IN_SIGNAL, Presence, skeleton
+from chat.presence import MOST_IN_SIGNAL, Presence, skeleton
 from chat.protocol import ErrorCode, RefusedError
 from chat.room import Person
 
 HEARTBEAT = 5.0
+# After so many, a silent replica is dead.
+HEARTBEATS = 3
 TICK = 0.5
 SHOWN = 4
 
@@ -150,14 +152,14 @@ def test_a_person_with_several_connections_is_one() -> None:
     world = World(2)
     here, there = world.alive
     world.tick()
-    for presence in (here, here, there):
+    for presence in (here, here, here, there):
         presence.enter("lobby", person("ada"))
     world.tick()
     assert here.whole("lobby").count == there.whole("lobby").count == 1
-    here.exit("lobby", person("ada"))
-    there.exit("lobby", person("ada"))
-    world.tick()
-    assert names(here) == names(there) == ["ada"]
+    for presence in (there, here, here):
+        presence.exit("lobby", person("ada"))
+        world.tick()
+        assert names(here) == names(there) == ["ada"]
 
 
 @pytest.mark.parametrize("name", ["ada", "ADA", "\uff41da", "a\u200bda"])
@@ -191,7 +193,10 @@ def test_of_two_who_took_a_name_in_the_same_moment_the_later_one_loses_it() -> N
     here.enter("lobby", person("ada", "first"))
     world.now += 0.001
     there.enter("lobby", person("Ada", "second"))
+    there.changes("lobby", world.now)
     assert world.tick() == [(there, "lobby", "Ada")]
+    changes = there.changes("lobby", world.now)
+    assert (changes.joined, changes.left, changes.count) == (["ada"], ["Ada"], 1)
     there.exit("lobby", person("Ada", "second"))
     world.tick()
     assert names(here) == names(there) == ["ada"]
@@ -213,6 +218,47 @@ def test_above_the_limit_people_are_counted_and_below_it_named_again() -> None:
     presence.exit("lobby", people[0])
     client.hear(presence.changes("lobby", 0))
     assert client.users == {"p1", "p2", "p3", "p4"}
+
+
+def test_who_comes_while_people_are_counted_gets_a_list_once_they_are_few_enough() -> None:
+    (presence,) = World(1).alive
+    for number in range(SHOWN):
+        presence.enter("lobby", person(f"p{number}"))
+    presence.changes("lobby", 0)
+    presence.enter("lobby", person("late"))
+    client = Client()
+    client.hear(presence.whole("lobby"))
+    assert client.users is None
+    presence.exit("lobby", person("p0"))
+    client.hear(presence.changes("lobby", 0))
+    assert client.users == {"late", "p1", "p2", "p3"}
+
+
+def test_a_signal_that_comes_again_or_late_changes_nothing() -> None:
+    world = World(2)
+    here, there = world.alive
+    world.tick()
+    here.enter("lobby", person("ada"))
+    (came,) = here.outgoing(world.now)
+    here.exit("lobby", person("ada"))
+    (went,) = here.outgoing(world.now)
+    for signal in (came, went, came, went, came):
+        there.heard(signal, world.now)
+    assert not there.due(world.now) or there.changes("lobby", world.now).count == 0
+
+
+def test_a_name_that_changed_hands_unheard_is_its_new_owners() -> None:
+    world = World(2)
+    here, there = world.alive
+    there.enter("kafka", person("bob"))
+    here.enter("lobby", person("ada", "first"))
+    world.tick()
+    here.exit("lobby", person("ada", "first"))
+    here.enter("lobby", person("ada", "second"))
+    here.outgoing(world.now)
+    world.pass_heartbeats(1)
+    assert code_of(there, person("ada", "first")) is ErrorCode.NAME_TAKEN
+    assert code_of(there, person("ada", "second")) is None
 
 
 def test_a_storm_of_joins_is_told_at_a_bounded_pace() -> None:
