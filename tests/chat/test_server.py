@@ -506,3 +506,22 @@ async def test_what_was_said_before_is_read_back_page_by_page(
         assert (error["code"], error["room"]) == ("bad_position", "lobby")
         error = await ada.refused(type="history", room="kafka", before=before)
         assert error["code"] == "not_joined"
+
+
+async def test_who_loses_a_name_to_another_replica_is_told_and_is_out(replica: Replica) -> None:
+    server = await replica()
+    async with ChatClient(server.port, "ada") as ada:
+        await ada.join("lobby")
+        first = {
+            "type": "snapshot",
+            "v": 1,
+            "replica": "0" * 32,
+            "seq": 1,
+            "people": {"lobby": {"Ada": ["f" * 16, 1]}},
+        }
+        server.relay.signal(json.dumps(first).encode())
+        error = await ada.hear("error")
+        assert (error["code"], error["room"]) == ("name_taken", "lobby")
+        await ada.hear("left", room="lobby")
+        error = await ada.refused(type="send", room="lobby", text="I am still here", cid="1")
+        assert error["code"] == "not_joined"
