@@ -21,6 +21,7 @@ from chat import settings as chat_settings
 from chat.relay.base import Relay
 from chat.relay.kafka import KafkaRelay
 from chat.relay.memory import MemoryRelay
+from chat.relay.security import security
 from chat.server import Server
 from chat.settings import Settings, SettingsError
 
@@ -39,6 +40,7 @@ def main() -> int:
     ).parse_args()
     try:
         settings = chat_settings.load(os.environ)
+        relay = relay_for(settings)
     except SettingsError as error:
         print(f"chat: {error}", file=sys.stderr)
         return 2
@@ -49,20 +51,20 @@ def main() -> int:
         sys.setswitchinterval(SWITCH_INTERVAL)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(settings))
+            runner.run(serve(settings, relay))
     except OSError as error:
         print(f"chat: cannot listen: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, relay: Relay) -> None:
     """Run one replica until a signal comes; a second signal ends the process as usual."""
     asked_to_stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop.set)
-    server = Server(settings, relay_for(settings))
+    server = Server(settings, relay)
     await server.start()
     await asked_to_stop.wait()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -81,7 +83,9 @@ def relay_for(settings: Settings) -> Relay:
         # Twice the window: what is a repeat inside it depends on the records before.
         rewind=2 * settings.window,
         in_flight=settings.kafka_in_flight,
+        in_flight_bytes=settings.kafka_in_flight_bytes,
         delivery_seconds=settings.kafka_delivery,
+        security=security(settings),
     )
 
 

@@ -30,7 +30,15 @@ from chat.protocol import (
     Progress,
     RefusedError,
 )
-from chat.relay.base import Batch, Entry, Record, Relay, UnavailableError, partition_of
+from chat.relay.base import (
+    Batch,
+    Entry,
+    Record,
+    Relay,
+    TooLargeError,
+    UnavailableError,
+    partition_of,
+)
 from chat.room import Member, Room
 from chat.websocket.frames import text_frame
 
@@ -228,6 +236,8 @@ class Hub:
             held = self._relay.append(Record(name, user, text, cid))
         except UnavailableError as error:
             raise RefusedError(ErrorCode.UNAVAILABLE, str(error)) from None
+        except TooLargeError as error:
+            raise RefusedError(ErrorCode.TOO_LONG, str(error)) from None
         self._sending[key] = Sending(time.monotonic(), [sender])
         held.add_done_callback(lambda done: self._appended(key, done))
 

@@ -12,6 +12,7 @@ import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 
@@ -67,6 +68,14 @@ def _list_of(pattern: str, remedy: str) -> Callable[[str], tuple[str, ...]]:
     return parse
 
 
+def _file(text: str) -> str:
+    try:
+        with Path(text).open("rb"):
+            return text
+    except OSError as error:
+        raise ValueError(f"give a file that can be read ({error.strerror})") from None
+
+
 def _setting(variable: str, default: Any, parse: Callable[[str], Any], meaning: str) -> Any:
     return field(
         default=default, metadata={"variable": variable, "parse": parse, "meaning": meaning}
@@ -111,11 +120,49 @@ class Settings:
         _integer(1, 1_000_000),
         "messages that may wait for Kafka's acknowledgement before more are refused",
     )
+    kafka_in_flight_bytes: int = _setting(
+        "KAFKA_IN_FLIGHT_BYTES",
+        16_777_216,
+        _integer(65_536, 1_073_741_824),
+        "how much those messages may hold together",
+    )
     kafka_delivery: float = _setting(
         "KAFKA_DELIVERY_SECONDS",
         10.0,
         _seconds(1, 300),
         "how long Kafka has to acknowledge a message before its sender is told `unavailable`",
+    )
+    kafka_security_protocol: str = _setting(
+        "KAFKA_SECURITY_PROTOCOL",
+        "PLAINTEXT",
+        _matching(r"PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL", "say as the brokers' listener does"),
+        "how brokers are spoken to: `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`",
+    )
+    kafka_ca_file: str = _setting(
+        "KAFKA_CA_FILE",
+        "",
+        _file,
+        "certificates (PEM) of who signed the brokers'; empty: those the system trusts",
+    )
+    kafka_certificate_file: str = _setting(
+        "KAFKA_CERTIFICATE_FILE", "", _file, "certificate (PEM) by which brokers know this client"
+    )
+    kafka_key_file: str = _setting(
+        "KAFKA_KEY_FILE", "", _file, "the certificate's key (PEM, without a passphrase)"
+    )
+    kafka_sasl_mechanism: str = _setting(
+        "KAFKA_SASL_MECHANISM",
+        "SCRAM-SHA-512",
+        _matching(
+            r"PLAIN|SCRAM-SHA-256|SCRAM-SHA-512", "say PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
+        ),
+        "how the password is proven: `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`",
+    )
+    kafka_sasl_username: str = _setting(
+        "KAFKA_SASL_USERNAME", "", str, "user by which brokers know this client"
+    )
+    kafka_sasl_password_file: str = _setting(
+        "KAFKA_SASL_PASSWORD_FILE", "", _file, "file that holds the user's password and no more"
     )
     address: str = _setting(
         "CHAT_ADDRESS",
@@ -304,6 +351,7 @@ def _check_together(settings: Settings) -> None:
             f"KAFKA_SIGNAL_TOPIC={settings.kafka_signal_topic!r}: give another topic than"
             " KAFKA_TOPIC, for what it holds is soon deleted"
         )
+    _check_security(settings)
     if settings.port == settings.internal_port != 0:
         raise SettingsError(
             f"CHAT_INTERNAL_PORT='{settings.internal_port}': give another port than CHAT_PORT"
@@ -314,4 +362,38 @@ def _check_together(settings: Settings) -> None:
         raise SettingsError(
             f"CHAT_FRAME_BYTES='{settings.frame_bytes}': give at least {least}, for a text of"
             f" CHAT_TEXT_BYTES={settings.text_bytes} travels in a frame"
+        )
+
+
+def _check_security(settings: Settings) -> None:
+    protocol = settings.kafka_security_protocol
+    needed = {
+        "KAFKA_SASL_USERNAME": settings.kafka_sasl_username,
+        "KAFKA_SASL_PASSWORD_FILE": settings.kafka_sasl_password_file,
+    }
+    for variable, value in needed.items():
+        if protocol.startswith("SASL_") and not value:
+            raise SettingsError(
+                f"{variable}='': KAFKA_SECURITY_PROTOCOL={protocol} needs a user and a password"
+            )
+        if value and not protocol.startswith("SASL_"):
+            raise SettingsError(
+                f"{variable}='{value}': it is used with KAFKA_SECURITY_PROTOCOL=SASL_SSL or"
+                f" SASL_PLAINTEXT, and that is {protocol}"
+            )
+    files = {
+        "KAFKA_CA_FILE": settings.kafka_ca_file,
+        "KAFKA_CERTIFICATE_FILE": settings.kafka_certificate_file,
+        "KAFKA_KEY_FILE": settings.kafka_key_file,
+    }
+    for variable, file in files.items():
+        if file and not protocol.endswith("SSL"):
+            raise SettingsError(
+                f"{variable}='{file}': it is used with KAFKA_SECURITY_PROTOCOL=SSL or SASL_SSL,"
+                f" and that is {protocol}"
+            )
+    if bool(settings.kafka_certificate_file) != bool(settings.kafka_key_file):
+        raise SettingsError(
+            f"KAFKA_CERTIFICATE_FILE='{settings.kafka_certificate_file}': give it together"
+            " with KAFKA_KEY_FILE, or neither"
         )

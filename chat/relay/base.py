@@ -71,6 +71,10 @@ class UnavailableError(Exception):
     """The log does not take records now; the text says why. Trying again later is right."""
 
 
+class TooLargeError(Exception):
+    """The log takes no record of this size; trying again is in vain."""
+
+
 class Relay(abc.ABC):
     """A log that is shared by all replicas that name the same one."""
 
@@ -102,8 +106,8 @@ class Relay(abc.ABC):
     def append(self, record: Record) -> asyncio.Future[None]:
         """Append a record; the future is done when the log holds it for good.
 
-        Raises `UnavailableError`, here or through the future. In the latter case the record may be
-        in the log all the same: append it again with the same cid.
+        Raises `TooLargeError`, or `UnavailableError`, here or through the future. In the latter
+        case the record may be in the log all the same: append it again with the same cid.
         """
 
     @abc.abstractmethod

@@ -33,15 +33,27 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import (
     KafkaConnectionError,
     KafkaError,
+    KafkaTimeoutError,
     LogTruncationError,
+    TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
     for_code,
 )
 
-from chat.relay.base import Batch, Entry, Listener, Record, Relay, UnavailableError, partition_of
+from chat.relay.base import (
+    Batch,
+    Entry,
+    Listener,
+    Record,
+    Relay,
+    TooLargeError,
+    UnavailableError,
+    partition_of,
+)
 
 log = logging.getLogger("chat.kafka")
 
@@ -55,11 +67,18 @@ POLL_RECORDS = 2000
 POLLS_AHEAD = 4
 # Signals that may wait for Kafka; what comes on top is dropped.
 MOST_SIGNALS = 1000
+LAST_SIGNAL_SECONDS = 0.5
 # Reading back: how many at once, how many more may wait, and how long one may take.
 READERS_BACK = 2
 MOST_READS = 100
 READ_SECONDS = 5.0
 READ_BYTES = 262_144
+
+# What Kafka's format adds to a record's value, its key included.
+OVERHEAD_BYTES = 256
+BATCH_BYTES = 65_536
+# `max.message.bytes` where nobody has said otherwise.
+KAFKAS_MESSAGE_BYTES = 1_048_588
 
 
 class Value(msgspec.Struct, frozen=True):
@@ -82,8 +101,19 @@ class Topic(NamedTuple):
     partitions: int
 
 
+class Open(NamedTuple):
+    """An append that waits for Kafka."""
+
+    producer: KafkaProducer
+    bytes: int
+    deadline: asyncio.TimerHandle
+
+
 class KafkaRelay(Relay):
-    """`rewind`: where to begin, in records before a partition's end. `in_flight`: open appends."""
+    """`rewind`: where to begin, in records before a partition's end. `in_flight` and
+    `in_flight_bytes`: how many appends may be open, and how much they may hold. `security`: what
+    kafka-python is told of TLS and SASL.
+    """
 
     def __init__(
         self,
@@ -94,17 +124,21 @@ class KafkaRelay(Relay):
         client_id: str,
         rewind: int,
         in_flight: int,
+        in_flight_bytes: int,
         delivery_seconds: float,
+        security: Mapping[str, Any] | None = None,
     ) -> None:
         self._topic = topic
         self._signal_topic = signal_topic
         self._rewind = rewind
         self._in_flight_limit = in_flight
+        self._in_flight_bytes_limit = in_flight_bytes
         self._delivery_ms = round(delivery_seconds * 1000)
         self._connect: dict[str, Any] = {
             "bootstrap_servers": list(bootstrap_servers),
             "client_id": client_id,
             "reconnect_backoff_max_ms": 1000,
+            **(security or {}),
         }
         self._loop: asyncio.AbstractEventLoop
         self._listener: Listener
@@ -116,8 +150,14 @@ class KafkaRelay(Relay):
         self._reachable = False
         self._producer: KafkaProducer | None = None
         self._signaller: KafkaProducer | None = None
+        self._record_bytes = 0
         self._failed: KafkaProducer | None = None
         self._noted = (False, "")
+        # The client says of a refused certificate or password that the connection failed.
+        protocol = self._connect.get("security_protocol", "PLAINTEXT")
+        self._hint = f"; it is asked by {protocol}: see to certificates and password"
+        if protocol == "PLAINTEXT":
+            self._hint = ""
         self._noted_signals = True
         # The reader's place: the log it reads, and the next offset of each partition.
         self._reading: Topic | None = None
@@ -130,7 +170,8 @@ class KafkaRelay(Relay):
         # The event loop's.
         self._partitions = 0
         self._caught_up = False
-        self._in_flight = 0
+        self._in_flight: dict[asyncio.Future[None], Open] = {}
+        self._in_flight_bytes = 0
         self._signals_in_flight = 0
         self._reads = 0
         self._foreign = 0
@@ -163,36 +204,63 @@ class KafkaRelay(Relay):
         producer = self._producer
         if producer is None or not self._reachable or not self._partitions:
             raise UnavailableError("Kafka cannot be reached: try again.")
-        if self._in_flight >= self._in_flight_limit:
+        value = msgspec.json.encode(
+            Value(v=1, room=record.room, user=record.user, text=record.text, cid=record.cid)
+        )
+        if len(value) + OVERHEAD_BYTES > self._record_bytes:
+            raise TooLargeError("The message is larger than Kafka's topic takes: make it shorter.")
+        if (
+            len(self._in_flight) >= self._in_flight_limit
+            or self._in_flight_bytes + len(value) > self._in_flight_bytes_limit
+        ):
             raise UnavailableError("Kafka is slow, and too many messages wait for it: try again.")
-        value = Value(v=1, room=record.room, user=record.user, text=record.text, cid=record.cid)
         held: asyncio.Future[None] = self._loop.create_future()
         try:
             sent = producer.send(
                 self._topic,
                 key=record.room.encode(),
-                value=msgspec.json.encode(value),
+                value=value,
                 partition=partition_of(record.room, self._partitions),
             )
         except (KafkaError, ValueError) as error:
             raise UnavailableError(f"Kafka does not take the message: {_named(error)}.") from None
-        self._in_flight += 1
-        # The producer should keep this time by itself, and does not always: see `_watch`.
+        # The producer should keep this time by itself, and does not always: see `_needs_producer`.
         deadline = self._loop.call_later(
-            self._delivery_ms / 1000, self._fail, producer, held, "no answer in time"
+            self._delivery_ms / 1000, self._give_up, held, "no answer in time"
         )
-
-        def settle(error: Exception | None) -> None:
-            self._in_flight -= 1
-            deadline.cancel()
-            if error is not None:
-                self._fail(producer, held, _named(error))
-            elif not held.done():
-                held.set_result(None)
-
-        sent.add_callback(lambda _: self._loop.call_soon_threadsafe(settle, None))
-        sent.add_errback(lambda error: self._loop.call_soon_threadsafe(settle, error))
+        self._in_flight[held] = Open(producer, len(value), deadline)
+        self._in_flight_bytes += len(value)
+        sent.add_callback(lambda _: self._loop.call_soon_threadsafe(self._settle, held, None))
+        sent.add_errback(lambda error: self._loop.call_soon_threadsafe(self._settle, held, error))
         return held
+
+    def _settle(self, held: asyncio.Future[None], error: Exception | None) -> None:
+        """The producer is done with an append, and `held` with it."""
+        append = self._in_flight.pop(held, None)
+        if append is None:
+            return
+        self._in_flight_bytes -= append.bytes
+        append.deadline.cancel()
+        if error is not None:
+            self._failed = append.producer
+            _refuse(held, _named(error))
+        elif not held.done():
+            held.set_result(None)
+
+    def _give_up(self, held: asyncio.Future[None], why: str) -> None:
+        """Who waits for `held` is told; what the producer still does with it is its own affair."""
+        self._failed = self._in_flight[held].producer
+        _refuse(held, why)
+
+    def _give_all_up(self) -> None:
+        for held in self._in_flight:
+            self._give_up(held, "it cannot be reached")
+
+    def _forget(self, producer: KafkaProducer) -> None:
+        """The producer has ended; it may not have said of each append what became of it."""
+        for held, append in tuple(self._in_flight.items()):
+            if append.producer is producer:
+                self._settle(held, KafkaError("its producer has ended"))
 
     async def read(self, partition: int, after: int, upto: int) -> Sequence[Entry]:
         topic = self._found
@@ -235,11 +303,6 @@ class KafkaRelay(Relay):
 
         sent.add_both(lambda _: self._loop.call_soon_threadsafe(settle))
 
-    def _fail(self, producer: KafkaProducer, held: asyncio.Future[None], why: str) -> None:
-        self._failed = producer
-        if not held.done():
-            held.set_exception(UnavailableError(f"Kafka did not take the message: {why}."))
-
     async def stop(self, seconds: float) -> None:
         self._stopping.set()
         await asyncio.to_thread(self._close, seconds)
@@ -248,7 +311,8 @@ class KafkaRelay(Relay):
         deadline = time.monotonic() + seconds
         self._replace_producer(None, seconds)
         if self._signaller is not None:
-            _end(self._signaller, 0)
+            # The last words of a replica that leaves: worth a moment, and no more.
+            _end(self._signaller, min(seconds, LAST_SIGNAL_SECONDS))
         self._readers_back.shutdown(wait=False, cancel_futures=True)
         while self._idle:
             self._idle.pop().close()
@@ -270,6 +334,7 @@ class KafkaRelay(Relay):
                     )
                 topic, signals = self._look(admin)
                 if self._needs_producer(topic):
+                    self._record_bytes = self._largest(admin)
                     self._replace_producer(self._new_producer())
                 if signals is not None and self._signaller is None:
                     self._signaller = self._new_signaller()
@@ -279,7 +344,7 @@ class KafkaRelay(Relay):
             except UnknownTopicOrPartitionError:
                 self._note(False, f"there is no topic {self._topic}: create it")
             except KafkaError as error:
-                self._note(False, _named(error))
+                self._note(False, _named(error) + self._hint)
             self._stopping.wait(WATCH_SECONDS)
         if admin is not None:
             admin.close()
@@ -292,8 +357,8 @@ class KafkaRelay(Relay):
         names = [self._topic, self._signal_topic]
         try:
             described = admin.describe_topics(names)
-        except KafkaConnectionError:
-            # The broker that was asked has just gone; the next attempt asks another one.
+        except (KafkaConnectionError, KafkaTimeoutError):
+            # The broker that was asked has gone or hangs; the next attempt asks another one.
             described = admin.describe_topics(names)
         topics = {topic["name"]: topic for topic in described}
         messages, signals = (topics[name] for name in names)
@@ -304,6 +369,16 @@ class KafkaRelay(Relay):
             partition["leader_id"] >= 0 for partition in signals["partitions"]
         )
         return _topic(messages), _topic(signals) if usable else None
+
+    def _largest(self, admin: KafkaAdminClient) -> int:
+        """The bytes of the largest batch the topic takes, as far as this client may know it."""
+        name = "max.message.bytes"
+        topic = ConfigResource(ConfigResourceType.TOPIC, self._topic, [name])
+        try:
+            described = admin.describe_configs([topic], config_filter="all")
+        except TopicAuthorizationFailedError:
+            return KAFKAS_MESSAGE_BYTES
+        return int(described["topic"][self._topic][name]["value"])
 
     def _note_signals(self, there: bool) -> None:
         if there != self._noted_signals:
@@ -322,6 +397,8 @@ class KafkaRelay(Relay):
             log.log(level, "Kafka is %s: %s", "there" if reachable else "away", what)
         self._noted = (reachable, what)
         self._reachable = reachable
+        if not reachable:
+            self._loop.call_soon_threadsafe(self._give_all_up)
 
     def _needs_producer(self, topic: Topic) -> bool:
         # One that let a record expire may be stuck for good, waiting for a producer id
@@ -334,6 +411,7 @@ class KafkaRelay(Relay):
         old, self._producer = self._producer, producer
         if old is not None:
             _end(old, seconds)
+            self._loop.call_soon_threadsafe(self._forget, old)
 
     # The reader's thread.
 
@@ -429,7 +507,8 @@ class KafkaRelay(Relay):
             enable_idempotence=True,
             allow_auto_create_topics=False,
             linger_ms=0,
-            batch_size=65_536,
+            # A topic that takes less takes no batch that holds more, however small each record is.
+            batch_size=min(BATCH_BYTES, self._record_bytes),
             retry_backoff_ms=50,
             request_timeout_ms=self._delivery_ms,
             delivery_timeout_ms=self._delivery_ms,
@@ -575,6 +654,11 @@ def _end(producer: KafkaProducer, seconds: float) -> None:
     except KafkaError:
         # `close` gives up when it cannot flush, and leaves its thread running.
         producer._sender.force_close()
+
+
+def _refuse(held: asyncio.Future[None], why: str) -> None:
+    if not held.done():
+        held.set_exception(UnavailableError(f"Kafka did not take the message: {why}."))
 
 
 def _named(error: Exception) -> str:

@@ -63,10 +63,10 @@ def kafka_admin(kafka_broker: KafkaBroker) -> Iterator[KafkaAdminClient]:
         yield admin
 
 
-def make_topic(admin: KafkaAdminClient, *names: str, partitions: int = 3) -> None:
+def make_topic(admin: KafkaAdminClient, *names: str, replicas: int = 1) -> None:
     topic = {
-        "num_partitions": partitions,
-        "replication_factor": 1,
+        "num_partitions": 3,
+        "replication_factor": replicas,
         "configs": {"message.timestamp.type": "LogAppendTime"},
     }
     admin.create_topics(dict.fromkeys(names, topic))

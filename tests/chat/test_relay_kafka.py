@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,11 +13,12 @@ import msgspec
 import pytest
 from conftest import make_topic, signals_of, until
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import TopicAlreadyExistsError
-from kafka_broker import KafkaBroker
+from kafka_broker import KafkaBroker, KafkaCluster
 from test_relay import Recorder, record
 
-from chat.relay.base import UnavailableError, partition_of
+from chat.relay.base import Record, TooLargeError, UnavailableError, partition_of
 from chat.relay.kafka import WATCH_SECONDS, KafkaRelay
 
 Start = Callable[..., Awaitable[tuple[KafkaRelay, Recorder]]]
@@ -27,17 +29,25 @@ async def start(kafka_broker: KafkaBroker, request: pytest.FixtureRequest) -> As
     started: list[KafkaRelay] = []
 
     async def start(
-        topic: str = "", *, rewind: int = 1000, in_flight: int = 1000, wait: bool = True
+        topic: str = "",
+        *,
+        servers: str = kafka_broker.bootstrap_servers,
+        rewind: int = 1000,
+        in_flight: int = 1000,
+        in_flight_bytes: int = 1_000_000,
+        delivery_seconds: float = 2,
+        wait: bool = True,
     ) -> tuple[KafkaRelay, Recorder]:
         topic = topic or request.getfixturevalue("topic")
         relay = KafkaRelay(
-            [kafka_broker.bootstrap_servers],
+            servers.split(","),
             topic,
             signals_of(topic),
             client_id="test",
             rewind=rewind,
             in_flight=in_flight,
-            delivery_seconds=2,
+            in_flight_bytes=in_flight_bytes,
+            delivery_seconds=delivery_seconds,
         )
         started.append(relay)
         listener = Recorder()
@@ -175,18 +185,142 @@ async def test_another_topic_of_the_same_name_is_another_log(
     await until(lambda: listener.records == [record(0), record(1)])
 
 
+@pytest.mark.parametrize("bound", [{"in_flight": 3}, {"in_flight_bytes": 3 * 1100}])
 async def test_when_too_much_is_in_flight_more_is_refused_at_once(
-    start: Start, kafka_broker: KafkaBroker
+    start: Start, kafka_broker: KafkaBroker, bound: dict[str, int]
 ) -> None:
-    relay, _ = await start(in_flight=3)
+    relay, _ = await start(**bound, delivery_seconds=10)
+
+    def kilobyte(number: int) -> Record:
+        return Record("lobby", "ada", "x" * 1024, str(number))
+
     kafka_broker.pause()
     try:
-        held = [relay.append(record(n)) for n in range(3)]
+        held = [relay.append(kilobyte(n)) for n in range(3)]
         with pytest.raises(UnavailableError, match="too many"):
-            relay.append(record(3))
+            relay.append(kilobyte(3))
     finally:
         kafka_broker.resume()
     await asyncio.gather(*held)
+    await relay.append(kilobyte(3))
+
+
+async def test_who_waits_is_told_as_soon_as_kafka_is_away(
+    start: Start, kafka_broker: KafkaBroker
+) -> None:
+    relay, listener = await start(delivery_seconds=300)
+    kafka_broker.pause()
+    try:
+        with pytest.raises(UnavailableError):
+            async with asyncio.timeout(10):
+                await relay.append(record(0))
+        assert not relay.up
+    finally:
+        kafka_broker.resume()
+    await until(lambda: relay.up)
+    # It may be in the log all the same, and what was counted as open is not any more.
+    await relay.append(record(1))
+    await until(lambda: record(1) in listener.records)
+    await until(lambda: not relay._in_flight)
+    assert relay._in_flight_bytes == 0
+
+
+async def test_a_record_the_topic_does_not_take_is_refused_for_good_and_alone(
+    start: Start, topic: str, kafka_admin: KafkaAdminClient
+) -> None:
+    resource = ConfigResource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": "2000"})
+    kafka_admin.alter_configs([resource])
+    relay, listener = await start()
+    producer = relay._producer
+    with pytest.raises(TooLargeError):
+        relay.append(Record("lobby", "ada", "x" * 3000, "too large"))
+    # Together they are too large for one batch, and none is alone.
+    records = [Record("lobby", "ada", "x" * size, str(size)) for size in (1000, 1500, 1600, 1200)]
+    await asyncio.gather(*(relay.append(one) for one in records))
+    await until(lambda: listener.records == records)
+    assert relay._producer is producer
+
+
+async def test_a_large_record_of_others_does_not_stop_the_reading(
+    start: Start, topic: str, producer: KafkaProducer
+) -> None:
+    relay, listener = await start()
+    room = partition_of("lobby", 3)
+    producer.send(topic, value=b"x" * 900_000, partition=room).get(10)
+    await relay.append(record(0))
+    await until(lambda: listener.records == [record(0)])
+    assert [entry.record for entry in await relay.read(room, -1, 1)] == [record(0)]
+
+
+async def test_more_partitions_are_another_log(
+    start: Start, topic: str, kafka_admin: KafkaAdminClient
+) -> None:
+    """Rooms move, so it should not be done; if it is, no room is in two places."""
+    (one, first), (other, second) = await start(), await start()
+    stays = next(f"room-{n}" for n in range(99) if _place(n, 3) == _place(n, 5))
+    moves = next(f"room-{n}" for n in range(99) if _place(n, 3) != _place(n, 5))
+    for room in (stays, moves):
+        await one.append(record(0, room))
+    kafka_admin.create_partitions({topic: 5})
+    await until(lambda: len(first.started_at) == len(second.started_at) == 5)
+    await until(lambda: one.caught_up and other.caught_up)
+    # The room that moved begins anew; its old messages are where nobody looks for them.
+    assert first.records[2:] == second.records[2:] == [record(0, stays)]
+    for relay in (one, other):
+        await relay.append(record(1, moves))
+    await until(lambda: len(first.heard) == len(second.heard) == 5)
+    assert first.heard[2:] == second.heard[2:]
+
+
+def _place(room: int, partitions: int) -> int:
+    return partition_of(f"room-{room}", partitions)
+
+
+async def test_the_loss_of_a_leader_costs_seconds_and_no_record(
+    start: Start,
+    kafka_cluster: KafkaCluster,
+    record_property: Callable[[str, object], None],
+) -> None:
+    topic = f"leader-{uuid.uuid4().hex[:12]}"
+    with contextlib.closing(
+        KafkaAdminClient(bootstrap_servers=kafka_cluster.bootstrap_servers)
+    ) as admin:
+        make_topic(admin, topic, signals_of(topic), replicas=3)
+        relay, listener = await start(topic, servers=kafka_cluster.bootstrap_servers)
+        (described,) = admin.describe_topics([topic])
+    place = partition_of("lobby", 3)
+    (leader,) = (
+        one["leader_id"] for one in described["partitions"] if one["partition_index"] == place
+    )
+    held: list[Record] = []
+
+    async def keep(number: int) -> None:
+        """As a client does: again, until it is there."""
+        while True:
+            try:
+                await relay.append(record(number))
+            except UnavailableError:
+                await asyncio.sleep(0.1)
+            else:
+                return held.append(record(number))
+
+    for number in range(10):
+        await keep(number)
+    began = time.monotonic()
+    kafka_cluster.brokers[leader].kill()
+    try:
+        await keep(10)
+        took = time.monotonic() - began
+        for number in range(11, 20):
+            await keep(number)
+        await until(lambda: set(map(str, listener.records)) >= set(map(str, held)))
+    finally:
+        kafka_cluster.brokers[leader].start()
+    record_property("leader_change_s", round(took, 1))
+    print(f"\nThe first message after the leader was killed took {took:.1f} s")
+    firsts = list(dict.fromkeys(one.cid for one in listener.records))
+    assert firsts == [str(number) for number in range(20)]
+    assert len(listener.epochs) == 1
 
 
 async def test_a_frozen_broker_is_told_to_the_sender_in_time_and_is_survived(
