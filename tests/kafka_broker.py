@@ -35,6 +35,7 @@ TOGETHER = {
     "default.replication.factor": "3",
     "min.insync.replicas": "2",
     "replica.lag.time.max.ms": "3000",
+    "zookeeper.connection.timeout.ms": "60000",
     "zookeeper.session.timeout.ms": "6000",
 }
 TICK_MS = 500
