@@ -5,16 +5,22 @@
 // known by id), nothing is shown in another order than the log's, and what was missed is fetched by
 // the last position. All that others wrote gets into the document as text nodes alone.
 
-// Messages kept in the document per room.
+// Messages kept in the document per room; more while somebody reads further up.
 const SHOWN = 1000;
+const SHOWN_READING = 5 * SHOWN;
 // Without an answer to a message for so long, the connection is taken for dead.
 const ANSWER_MS = 15_000;
 const RETRY_MS = [500, 15_000];
+// Between two times that the others are told of somebody's typing.
+const TYPING_MS = 3000;
+// Pieces of the log that are looked through for earlier messages before one has to ask again.
+const IN_VAIN = 10;
 
 const $ = (id) => document.getElementById(id);
 const page = Object.fromEntries(
-  ["status", "rename", "rooms", "join", "room", "title", "scroll", "logs", "pending", "notice",
-    "compose", "text", "welcome", "hello", "name", "refused"].map((id) => [id, $(id)]),
+  ["status", "rename", "rooms", "join", "room", "title", "people", "count", "names", "scroll",
+    "earlier", "logs", "pending", "typing", "notice", "compose", "text", "welcome", "hello", "name",
+    "refused"].map((id) => [id, $(id)]),
 );
 
 const rooms = new Map();       // name -> Room, in the order they were joined
@@ -28,6 +34,8 @@ let socket = null;
 let attempts = 0;
 let timer = 0;
 let joinTimer = 0;
+let askedToWait = null;        // milliseconds, from `bye`
+let toldTyping = 0;
 
 function stored(key, otherwise) {
   try {
@@ -72,12 +80,21 @@ class Room {
     this.ids = new Set();
     this.pending = new Map();  // cid -> Pending, in the order they were written
     this.unread = 0;
+    this.count = 0;            // people who are here; 0 while that is not known
+    this.people = new Set();   // their names, unless there are too many
+    this.typing = new Map();   // name -> the timer that takes it away
+    this.oldest = null;        // what was said before this can be asked for
+    this.more = false;         // whether there may be anything
+    this.asking = false;
+    this.inVain = 0;           // answers without a message, one after another
+    // What is fetched from before is no news: it has a list of its own, which nobody reads out.
+    this.older = element("ol", { "aria-label": `Earlier messages in ${name}`, hidden: true });
     // Screen readers read what is added to a log, and only that.
     this.log = element("ol", { role: "log", "aria-label": `Messages in ${name}`, hidden: true });
-    page.logs.append(this.log);
-    this.count = element("span", { className: "count", hidden: true });
+    page.logs.append(this.older, this.log);
+    this.badge = element("span", { className: "count", hidden: true });
     this.button = element("button", { type: "button", className: "enter" },
-      name, " ", this.count);
+      name, " ", this.badge);
     this.button.addEventListener("click", () => show(this));
     const leave = button("×", () => leaveRoom(this));
     leave.className = "quiet";
@@ -94,10 +111,86 @@ class Room {
       this.log.replaceChildren(element("li", { className: "gap" },
         "You were away for longer than the history reaches; these are the last messages."));
       this.ids.clear();
+      this.older.replaceChildren();
+    }
+    if (!again || !frame.recovered) {
+      this.oldest = frame.messages[0]?.id ?? frame.position;
+      this.more = true;
     }
     for (const message of frame.messages) this.add(message, again);
     this.position = frame.position;
     this.sendNext();
+    drawEarlier();
+  }
+
+  askEarlier() {
+    if (!this.joined || !this.more || this.asking) return;
+    this.asking = true;
+    say({ type: "history", room: this.name, before: this.oldest });
+    drawEarlier();
+  }
+
+  // What is in sight stays where it is.
+  addEarlier({ position, more, messages }) {
+    this.asking = false;
+    this.oldest = position;
+    this.more = more;
+    const { scrollHeight, scrollTop } = page.scroll;
+    const unknown = messages.filter((message) => !this.ids.has(message.id));
+    for (const message of unknown) this.ids.add(message.id);
+    this.older.prepend(...unknown.map(drawMessage));
+    drawEarlier();
+    if (this === current) page.scroll.scrollTop = scrollTop + page.scroll.scrollHeight - scrollHeight;
+    // One answer may hold nothing of this room, though there is more. But the log is long.
+    this.inVain = unknown.length ? 0 : this.inVain + 1;
+    if (this.inVain % IN_VAIN) this.askEarlier();
+  }
+
+  // Too many messages: the first ones go, and can be asked for again.
+  trim(most) {
+    if (this.older.childElementCount + this.log.childElementCount <= most) return;
+    for (const { dataset } of this.older.children) this.ids.delete(dataset.id);
+    this.older.replaceChildren();
+    while (this.log.childElementCount > most) {
+      this.ids.delete(this.log.firstElementChild.dataset.id);
+      this.log.firstElementChild.remove();
+    }
+    this.oldest = this.log.querySelector("[data-id]").dataset.id;
+    this.more = true;
+    drawEarlier();
+  }
+
+  // Who is here: everyone, or those who came and went, or how many.
+  see({ count, users, joined = [], left = [] }) {
+    this.count = count;
+    if (users || (joined.length === 0 && left.length === 0)) this.people = new Set(users);
+    for (const name of left) {
+      this.people.delete(name);
+      this.stopTyping(name);
+    }
+    for (const name of joined) this.people.add(name);
+    drawPeople();
+  }
+
+  startTyping(name, seconds) {
+    clearTimeout(this.typing.get(name));
+    this.typing.set(name, setTimeout(() => this.stopTyping(name), seconds * 1000));
+    drawTyping();
+  }
+
+  stopTyping(name) {
+    clearTimeout(this.typing.get(name));
+    if (this.typing.delete(name)) drawTyping();
+  }
+
+  // The connection is gone, and with it what was known of this moment.
+  lose() {
+    this.joined = false;
+    this.asking = false;
+    this.count = 0;
+    this.people.clear();
+    for (const name of [...this.typing.keys()]) this.stopTyping(name);
+    for (const pending of this.pending.values()) if (pending.state !== "failed") pending.wait();
   }
 
   // One at a time: what is refused for now must not be overtaken by what was written after it.
@@ -112,16 +205,17 @@ class Room {
     if (this.ids.has(message.id)) return;
     this.ids.add(message.id);
     const follow = this === current && atEnd();
+    this.stopTyping(message.user);
     this.log.append(drawMessage(message));
-    while (this.log.childElementCount > SHOWN) this.log.firstElementChild.remove();
+    this.trim(this === current && !follow ? SHOWN_READING : SHOWN);
     if (follow) scrollToEnd();
     if (isNew && (this !== current || document.hidden)) this.countUnread(this.unread + 1);
   }
 
   countUnread(unread) {
     this.unread = unread;
-    this.count.hidden = unread === 0;
-    this.count.textContent = unread ? `${unread} new` : "";
+    this.badge.hidden = unread === 0;
+    this.badge.textContent = unread ? `${unread} new` : "";
     const all = [...rooms.values()].reduce((sum, room) => sum + room.unread, 0);
     document.title = all ? `(${all}) Chat` : "Chat";
   }
@@ -202,6 +296,33 @@ function drawMessage({ user: author, text, ts, id }) {
     element("p", { dir: "auto" }, text));
 }
 
+function drawPeople() {
+  const { count, people } = current ?? { count: 0 };
+  page.people.hidden = count === 0;
+  if (count === 0) return;
+  page.count.textContent = count === 1 ? "1 person" : `${count} people`;
+  const names = [...people].sort((one, other) => one.localeCompare(other));
+  page.names.replaceChildren(...(names.length
+    ? names.map((name) => element("li", {}, element("bdi", {}, name)))
+    : [element("li", {}, "Too many to be named.")]));
+}
+
+function drawTyping() {
+  const names = current ? [...current.typing.keys()] : [];
+  if (names.length > 3) {
+    page.typing.replaceChildren("Several people are typing…");
+    return;
+  }
+  const who = names.flatMap((name, n) => [n ? ", " : "", element("bdi", {}, name)]);
+  page.typing.replaceChildren(
+    ...who, ["", " is typing…"][names.length] ?? " are typing…");
+}
+
+function drawEarlier() {
+  page.earlier.hidden = !current?.joined || !current.more;
+  page.earlier.textContent = current?.asking ? "Looking…" : "Show earlier messages";
+}
+
 function atEnd() {
   const { scrollHeight, scrollTop, clientHeight } = page.scroll;
   return scrollHeight - scrollTop - clientHeight < 40;
@@ -214,13 +335,16 @@ function scrollToEnd() {
 function show(room) {
   current = room;
   for (const one of rooms.values()) {
-    one.log.hidden = one !== room;
+    one.log.hidden = one.older.hidden = one !== room;
     if (one === room) one.button.setAttribute("aria-current", "page");
     else one.button.removeAttribute("aria-current");
     for (const pending of one.pending.values()) pending.item.hidden = one !== room;
   }
   page.title.textContent = room?.name ?? "";
   page.compose.hidden = !room;
+  drawPeople();
+  drawTyping();
+  drawEarlier();
   if (!room) return;
   room.countUnread(0);
   history.replaceState(null, "", `#${room.name}`);
@@ -244,6 +368,7 @@ function leaveRoom(room) {
   for (const pending of [...room.pending.values()]) pending.done();
   rooms.delete(room.name);
   store("rooms", [...rooms.keys()]);
+  room.older.remove();
   room.log.remove();
   room.tab.remove();
   if (current === room) show([...rooms.values()].at(-1) ?? null);
@@ -268,18 +393,19 @@ function say(frame) {
 function lost(event) {
   socket = null;
   limits = null;
-  for (const room of rooms.values()) {
-    room.joined = false;
-    for (const pending of room.pending.values()) if (pending.state !== "failed") pending.wait();
-  }
+  for (const room of rooms.values()) room.lose();
+  drawPeople();
+  drawEarlier();
   if (!user) {
     tell("idle", "Not connected");
     return;
   }
   // Whoever restarts says when to come back; otherwise later each time, and never all at once.
   const asked = /retry_after=([0-9.]+)/.exec(event.reason);
+  if (asked) askedToWait ??= Number(asked[1]) * 1000;
   const most = Math.min(RETRY_MS[1], RETRY_MS[0] * 2 ** attempts);
-  const delay = asked ? Number(asked[1]) * 1000 : between(most / 2, most);
+  const delay = askedToWait ?? between(most / 2, most);
+  askedToWait = null;
   attempts += 1;
   tell("waiting", navigator.onLine ? "Connection lost, trying again…" : "You are offline");
   timer = setTimeout(connect, delay);
@@ -317,13 +443,23 @@ const hearing = {
       if (pending) pending.done();
     }
   },
-  error({ code, message, cid }) {
+  presence(frame) { rooms.get(frame.room)?.see(frame); },
+  typing({ room, user: name, seconds }) { rooms.get(room)?.startTyping(name, seconds); },
+  history(frame) { rooms.get(frame.room)?.addEarlier(frame); },
+  bye({ retry_after: seconds }) { askedToWait = seconds * 1000; },
+  error({ code, message, cid, room }) {
     const pending = cid && [...rooms.values()].map((room) => room.pending.get(cid)).find(Boolean);
     if (pending) {
       pending.refuse(code, message);
     } else if (code === "bad_user" || code === "name_taken") {
       ask(message);
     } else if (code === "unavailable" || code === "rate_limited") {
+      const asking = rooms.get(room);
+      if (asking?.asking) {
+        asking.asking = false;
+        drawEarlier();
+        notice(message);
+      }
       clearTimeout(joinTimer);
       joinTimer = setTimeout(joinMissing, between(500, 2000));
     } else {
@@ -400,6 +536,7 @@ page.compose.addEventListener("submit", (event) => {
   }
   new Pending(current, text);
   page.text.value = "";
+  toldTyping = 0;
   scrollToEnd();
 });
 
@@ -409,6 +546,22 @@ page.text.addEventListener("keydown", (event) => {
     page.compose.requestSubmit();
   }
 });
+
+page.text.addEventListener("input", () => {
+  if (!page.text.value || !current?.joined || Date.now() < toldTyping + TYPING_MS) return;
+  toldTyping = Date.now();
+  say({ type: "typing", room: current.name });
+});
+
+page.people.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") page.people.open = false;
+});
+
+page.earlier.addEventListener("click", () => current?.askEarlier());
+// Whoever scrolls up to it need not press it.
+new IntersectionObserver(([{ isIntersecting }]) => {
+  if (isIntersecting && page.scroll.scrollHeight > page.scroll.clientHeight) current?.askEarlier();
+}, { root: page.scroll }).observe(page.earlier);
 
 addEventListener("online", () => { attempts = 0; connect(); });
 addEventListener("hashchange", () => joinNamed());

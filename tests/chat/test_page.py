@@ -258,3 +258,68 @@ def test_a_hundred_messages_keep_the_last_in_sight(process: Start, open_page: Op
     write(ada, "the end")
     expect(bob.get_by_text("the end")).to_have_count(1)
     expect(bob.get_by_text("text 0", exact=True)).to_be_in_viewport()
+
+
+def test_who_is_here_and_who_is_typing_is_shown(process: Start, open_page: Open) -> None:
+    island = process()
+    ada, bob = open_page(island, "Ada"), open_page(island, "<b>Bob</b>")
+    expect(ada.locator("#count")).to_have_text("2 people")
+    ada.locator("#count").click()
+    expect(ada.locator("#names li")).to_have_text(["<b>Bob</b>", "Ada"])
+    bob.get_by_label("Message", exact=True).press_sequentially("hello")
+    expect(ada.locator("#typing")).to_have_text("<b>Bob</b> is typing…")
+    bob.keyboard.press("Enter")
+    shows(ada, "hello")
+    expect(ada.locator("#typing")).to_have_text("")
+    bob.get_by_role("button", name="Leave lobby").click()
+    expect(ada.locator("#count")).to_have_text("1 person")
+
+
+def test_earlier_messages_come_as_one_scrolls_back_and_nothing_jumps(
+    process: Start, open_page: Open
+) -> None:
+    island = process(CHAT_RECENT="20", CHAT_PAGE="15")
+    ada = open_page(island, "Ada")
+    texts = [f"text {number}" for number in range(60)]
+    for text in texts:
+        write(ada, text)
+    expect(ada.locator("#pending li")).to_have_count(0)
+    bob = open_page(island, "Bob", viewport={"width": 800, "height": 600})
+    expect(bob.locator("#logs li:visible p")).to_have_text(texts[40:])
+    bob.locator("#scroll").evaluate("box => { box.scrollTop = 0; }")
+    expect(bob.locator("#logs li:visible p")).to_have_text(texts[25:])
+    expect(bob.get_by_text("text 40", exact=True)).to_be_in_viewport()
+    # By keyboard, too; and the last answer ends it.
+    for first in (10, 0):
+        bob.get_by_role("button", name="Show earlier messages").press("Enter")
+        expect(bob.locator("#logs li:visible p")).to_have_text(texts[first:])
+    expect(bob.locator("#earlier")).to_be_hidden()
+    # What is new goes on being new, and is the only thing that is read out.
+    write(ada, "new")
+    expect(bob.locator("#logs li:visible p")).to_have_text([*texts, "new"])
+    expect(bob.locator("[role=log] li p")).to_have_text([*texts[40:], "new"])
+
+
+def test_it_comes_back_when_it_was_asked_to(process: Start, open_page: Open) -> None:
+    """By itself, it would wait twice as long each time."""
+    came = 0
+
+    def answer(route: WebSocketRoute, text: str | bytes) -> None:
+        nonlocal came
+        hello = json.loads(text)
+        if hello["type"] != "hello":
+            return
+        came += 1
+        if came < 8:
+            route.send(json.dumps({"type": "bye", "reason": "restart", "retry_after": 0.01}))
+            route.close(code=1012, reason="restart")
+        else:
+            welcome = {"type": "welcome", "protocol": 1, "replica": "mock", "limits": {}}
+            route.send(json.dumps(welcome | {"user": hello["user"]}))
+
+    page = open_page(process())
+    page.route_web_socket("**/ws", lambda route: route.on_message(lambda text: answer(route, text)))
+    page.reload()
+    page.keyboard.type("Ada")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_have_text("Connected to mock", timeout=10_000)
