@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ def run(
     variables: dict[str, Any] | None = None,
     *inventories: str,
     tags: str = "all",
+    options: Sequence[str] = (),
 ) -> Run:
     """Run a playbook with extra variables and, beside the sandbox's, further inventories."""
     sources = [f"--inventory={source}" for source in ("inventory/sandbox", *inventories)]
@@ -33,6 +35,7 @@ def run(
             "ansible-playbook",
             *sources,
             f"--tags={tags}",
+            *options,
             f"--extra-vars={json.dumps(variables or {})}",
             playbook,
         ],

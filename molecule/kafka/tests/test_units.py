@@ -1,0 +1,111 @@
+"""The services as systemd runs them: what they may do, how they end, how much they write down."""
+
+import re
+
+import pytest
+from hosts import connect
+from kafka import KafkaAdminClient
+from kafka_clients import BROKERS, bootstrap
+
+from playbooks import run
+
+# The last values that systemd has of each; times as it writes them.
+PROMISES = {
+    "kafka": {"TimeoutStopUSec": "5min", "RestartUSec": "10s"},
+    "zookeeper": {"TimeoutStopUSec": "1min", "RestartUSec": "5s"},
+}
+COMMON = {
+    "KillMode": "mixed",
+    "LimitNOFILE": "100000",
+    "Restart": "on-failure",
+    "StartLimitIntervalUSec": "0",
+    "SuccessExitStatus": "143",
+    "User": "kafka",
+}
+MEGABYTE = 10**6
+CODECS = ["gzip", "lz4", "snappy", "zstd"]
+
+
+@pytest.mark.parametrize("unit", PROMISES)
+def test_a_unit_ends_in_time_comes_back_and_may_do_nothing_it_does_not_need(unit: str) -> None:
+    host = connect(BROKERS[0])
+    properties = host.service(unit).systemd_properties
+    promised = COMMON | PROMISES[unit]
+    assert {name: properties[name] for name in promised} == promised
+    exposure = host.check_output("systemd-analyze security --no-pager %s | tail -n 1", unit)
+    print(exposure)
+    level = re.search(r"exposure level for \S+: ([0-9.]+)", exposure)
+    assert level
+    assert float(level[1]) <= 1.5
+
+
+@pytest.mark.parametrize("unit", PROMISES)
+def test_a_service_writes_no_more_than_a_gigabyte_of_logs(unit: str) -> None:
+    host = connect(BROKERS[0])
+    settings = host.file(f"/etc/{unit}/log4j.properties").content_string
+    appenders = re.findall(r"^log4j\.appender\.(\w+)=(\S+)", settings, re.MULTILINE)
+    files = [name for name, kind in appenders if not kind.endswith("ConsoleAppender")]
+    bound = 0
+    for name in files:
+        size = re.search(rf"appender\.{name}\.MaxFileSize=(\d+)MB", settings)
+        old = re.search(rf"appender\.{name}\.MaxBackupIndex=(\d+)", settings)
+        assert size, f"nothing bounds the files of {name}"
+        assert old, f"nothing bounds the files of {name}"
+        bound += int(size[1]) * (int(old[1]) + 1)
+    # What the process was really started with.
+    command = host.check_output(
+        "tr '\\0' ' ' < /proc/$(systemctl show --property MainPID --value %s)/cmdline", unit
+    )
+    logs = re.findall(r"-Xlog:\S*", command)
+    for log in logs:
+        rotated = re.search(r"filecount=(\d+),filesize=(\d+)M", log)
+        assert rotated, f"nothing bounds {log}"
+        bound += (int(rotated[1]) + 1) * int(rotated[2])
+    assert len(files) >= 1
+    assert len(logs) == 1
+    assert bound * MEGABYTE <= 1000 * MEGABYTE
+    print(f"{unit}: at most {bound} MB of logs")
+
+
+def test_every_codec_is_unpacked_packed_and_served_by_the_confined_broker() -> None:
+    """Sent in one codec into a topic that is kept in another: the broker has to do both."""
+    kept_in = dict(zip(CODECS, CODECS[1:] + CODECS[:1], strict=True))
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap())
+    names = [f"codec-{codec}" for codec in CODECS]
+    host = connect(BROKERS[0])
+    tools = f"/opt/kafka/bin/kafka-console-%s.sh --bootstrap-server {bootstrap()[0]}"
+    try:
+        for codec, kept in kept_in.items():
+            topic = {"num_partitions": 1, "replication_factor": 3}
+            admin.create_topics({f"codec-{codec}": topic | {"configs": {"compression.type": kept}}})
+        admin.wait_for_topics(names)
+        producers = [
+            f"yes 'in {codec}' | head -n 100 | {tools % 'producer'} --topic codec-{codec}"
+            f" --compression-codec {codec} --producer-property linger.ms=100 &"
+            for codec in CODECS
+        ]
+        host.check_output("\n".join([*producers, "wait"]))
+        read = host.check_output(
+            f"{tools % 'consumer'} --include 'codec-.*' --from-beginning --max-messages 400"
+            " --timeout-ms 30000"
+        )
+    finally:
+        admin.delete_topics(names)
+        admin.close()
+    assert sorted(read.splitlines()) == sorted(
+        f"in {codec}" for codec in CODECS for _ in range(100)
+    )
+
+
+def test_a_dry_run_on_a_converged_system_finds_what_differs_and_shows_no_password() -> None:
+    checked = run(
+        "playbooks/kafka.yml",
+        {
+            "kafka_config": {"listener.name.client.ssl.keystore.password": "hunter2"},
+            "zookeeper_config": {"ssl.keyStore.password": "hunter2"},
+        },
+        options=("--check", "--diff"),
+    )
+    assert checked.succeeded, checked.said
+    assert set(checked.changed.values()) == {2}, "one file of each service, and nothing else"
+    assert "hunter2" not in checked.said
