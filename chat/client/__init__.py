@@ -1,6 +1,15 @@
 """A client of the chat, to import or to run: docs/bots.md begins with a bot of ten lines."""
 
-from chat.client.connection import Away, Back, Chat, DisconnectedError, Gap, Room, connect
+from chat.client.connection import (
+    Away,
+    Back,
+    Chat,
+    DisconnectedError,
+    Earlier,
+    Gap,
+    Room,
+    connect,
+)
 from chat.protocol import ErrorCode, IsTyping, Message, Presence, RefusedError
 
 __all__ = [
@@ -8,6 +17,7 @@ __all__ = [
     "Back",
     "Chat",
     "DisconnectedError",
+    "Earlier",
     "ErrorCode",
     "Gap",
     "IsTyping",

@@ -36,12 +36,14 @@ from chat.protocol import (
     Error,
     ErrorCode,
     Hello,
+    History,
     IsTyping,
     Join,
     Joined,
     Leave,
     Limits,
     Message,
+    Page,
     Presence,
     Progress,
     RefusedError,
@@ -99,6 +101,16 @@ class Gap(NamedTuple):
     """Messages of the room may be missing here: the log does not reach back to what came before."""
 
     room: str
+
+
+class Earlier(NamedTuple):
+    """All that was said in a room from `position` on and before what was asked for, oldest first;
+    there may be `more` before `position`.
+    """
+
+    messages: list[Message]
+    position: str
+    more: bool
 
 
 class Away(NamedTuple):
@@ -360,6 +372,9 @@ class Chat:
             case IsTyping() as typing:
                 if room := self._rooms.get(typing.room):
                     room._tell(typing)
+            case Page() as page:
+                if room := self._rooms.get(page.room):
+                    room._look_back(page)
             case Joined() as joined:
                 if room := self._rooms.get(joined.room):
                     room._enter(joined)
@@ -406,11 +421,13 @@ class Chat:
             raise refused
         if error.code in _FOR_NOW:
             if error.cid is None:
-                _later(self._join_missing)
+                _later(self._ask_again)
             else:
                 _later(functools.partial(self._send_again, error.cid))
         elif error.cid is not None:
             self._answer(error.cid, refused)
+        elif room is not None and room._refuse_earlier(refused):
+            pass
         elif room is not None:
             # It was not joined, or somebody else has the name there.
             del self._rooms[room.name]
@@ -421,10 +438,12 @@ class Chat:
         else:
             log.warning("the server refused a frame: %s", error.message)
 
-    def _join_missing(self) -> None:
+    def _ask_again(self) -> None:
         for room in self._rooms.values():
-            if self.connected and not room._in:
+            if not room._in:
                 room._join()
+            else:
+                room._ask_for_earlier()
 
     def _send_again(self, cid: str) -> None:
         pending = self._pending.get(cid)
@@ -469,6 +488,8 @@ class Room:
         self._ended = False
         self._failure: Exception | None = None
         self._reading = False
+        # What was said before these positions is asked for.
+        self._earlier: dict[str, tuple[History, asyncio.Future[Earlier]]] = {}
         self._entered = asyncio.Event()
         self._news = asyncio.Event()
 
@@ -481,6 +502,26 @@ class Room:
     async def send(self, text: str, *, cid: str | None = None) -> str:
         """As `Chat.send`."""
         return await self._chat.send(self.name, text, cid=cid)
+
+    async def earlier(self, before: str, *, limit: int | None = None) -> Earlier:
+        """What was said before the position (or the message of the id) `before`, from the log
+        itself: at most `limit` messages, and never more than the server gives at once.
+
+        To go on, ask for what is before the `position` of the answer. An answer without messages
+        may have `more` before it.
+
+        Raises `RefusedError`, and `DisconnectedError`.
+        """
+        self._chat._check()
+        if self._ended:
+            raise self._failure or DisconnectedError(f"Room {self.name} was left.")
+        asked = self._earlier.get(before)
+        if asked is None:
+            answer: asyncio.Future[Earlier] = asyncio.get_running_loop().create_future()
+            asked = self._earlier[before] = History(self.name, before, limit), answer
+            if self._in:
+                self._chat._say(asked[0])
+        return await asyncio.shield(asked[1])
 
     def typing(self) -> None:
         """Tell the others that something is being written here; again every few seconds, while it
@@ -529,6 +570,7 @@ class Room:
     def _enter(self, joined: Joined) -> None:
         self._in = True
         self._entered.set()
+        self._ask_for_earlier()
         self._behind = len(self._buffer) >= BUFFERED
         if self._behind:
             return
@@ -543,6 +585,26 @@ class Room:
                 if message.id not in known:
                     self._keep(message)
         self._reach(joined.position)
+
+    def _ask_for_earlier(self) -> None:
+        if self._chat.connected:
+            for frame, _ in self._earlier.values():
+                self._chat._say(frame)
+
+    def _look_back(self, page: Page) -> None:
+        # It may have been asked for twice, for the first answer was long in coming.
+        if page.before in self._earlier:
+            _, answer = self._earlier.pop(page.before)
+            messages = [_message_decoder.decode(message) for message in page.messages]
+            answer.set_result(Earlier(messages, page.position, page.more))
+
+    def _refuse_earlier(self, refused: RefusedError) -> bool:
+        """Whether it was the first thing asked for here that was refused."""
+        if refused.code is ErrorCode.NAME_TAKEN or not self._earlier:
+            return False
+        _, answer = self._earlier.pop(next(iter(self._earlier)))
+        answer.set_exception(refused)
+        return True
 
     def _take(self, message: Message) -> None:
         if self._in and not self._behind:
@@ -582,6 +644,11 @@ class Room:
     def _end(self, failure: Exception | None) -> None:
         self._failure = failure
         self._ended = True
+        for _, answer in self._earlier.values():
+            answer.set_exception(failure or DisconnectedError(f"Room {self.name} was left."))
+            # Nobody may be waiting any more.
+            answer.exception()
+        self._earlier.clear()
         self._entered.set()
         self._news.set()
 

@@ -15,7 +15,7 @@ from prompt_toolkit.completion import WordCompleter
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.patch_stdout import patch_stdout
 
-from chat.client.connection import Away, Back, Chat, Event, Gap, Room
+from chat.client.connection import Away, Back, Chat, DisconnectedError, Event, Gap, Room
 from chat.protocol import IsTyping, Message, RefusedError
 
 # Readable on dark and on light.
@@ -27,6 +27,7 @@ HELP = """\
 /leave       leave this room
 /rooms       the rooms you are in
 /who         who is in this room
+/earlier     what was said before the first message you see
 /quit        leave the chat; so does Ctrl-D
 //TEXT       say something that begins with a slash"""
 
@@ -44,11 +45,14 @@ class Terminal:
         # Per room: who is typing, and until when.
         self._typing: dict[str, dict[str, float]] = {}
         self._told_typing = 0.0
+        # Per room: what was said before this has not been shown.
+        self._oldest: dict[str, str] = {}
         self._commands: dict[str, Callable[[str], None]] = {
             "/join": self._join,
             "/leave": lambda _: self._leave(),
             "/rooms": lambda _: self._note("  ".join(self._readers) or "You are in no room."),
             "/who": lambda _: self._note(self._who()),
+            "/earlier": lambda _: self._look_back(),
             "/help": lambda _: self._note(HELP),
         }
         self._prompt: PromptSession[str] = PromptSession(
@@ -135,6 +139,10 @@ class Terminal:
         names = "  ".join(sorted(self._room.users))
         return names or f"{self._room.count} people, too many to be named."
 
+    def _look_back(self) -> None:
+        if self._room is not None:
+            self._tasks.create_task(self._show_earlier(self._room))
+
     # What is told.
 
     async def _show(self, room: Room) -> None:
@@ -146,11 +154,27 @@ class Terminal:
             self._readers.pop(room.name)
             self._room = None if self._room is room else self._room
 
+    async def _show_earlier(self, room: Room) -> None:
+        before = self._oldest.get(room.name) or room.position
+        if before is None:
+            return
+        try:
+            earlier = await room.earlier(before)
+        except (RefusedError, DisconnectedError) as refused:
+            self._note(str(refused))
+            return
+        self._note(f"--- {room.name}, earlier{'' if earlier.more else ', from the beginning'} ---")
+        for message in earlier.messages:
+            self._draw(room, message)
+        self._note("---")
+        self._oldest[room.name] = earlier.position
+
     def _draw(self, room: Room, event: Event) -> None:
         typing = self._typing.setdefault(room.name, {})
         match event:
-            case Message(name, _, user, text, ts):
+            case Message(name, identity, user, text, ts):
                 typing.pop(user, None)
+                self._oldest.setdefault(name, identity)
                 colour = COLOURS[zlib.crc32(user.encode()) % len(COLOURS)]
                 when = datetime.fromtimestamp(ts / 1000).strftime("%H:%M")
                 margin = " " * len(f"{when} {name} ")

@@ -327,6 +327,30 @@ async def test_who_is_there_and_who_types_is_told(server: Server) -> None:
                 await anext(events)
 
 
+async def test_what_was_said_before_is_read_from_the_log_across_a_break(replica: Replica) -> None:
+    server = await replica(CHAT_PAGE="10", CHAT_RECENT="5")
+    async with Network(server.port) as network, connect(url(network.port), "ada") as ada:
+        ids = [await ada.send("lobby", f"text {number}") for number in range(30)]
+        room = ada.room("lobby")
+        network.deaf = True
+        asking = asyncio.create_task(room.earlier(ids[-1]))
+        await asyncio.sleep(0)
+        network.deaf = False
+        network.cut()
+        said: list[str] = []
+        earlier = await asking
+        while True:
+            said[:0] = [message.text for message in earlier.messages]
+            assert len(earlier.messages) <= 10
+            if not earlier.more:
+                break
+            earlier = await room.earlier(earlier.position, limit=7)
+        assert said == [f"text {number}" for number in range(29)]
+        with pytest.raises(RefusedError):
+            await room.earlier("no position")
+        await room.send("still here")
+
+
 async def test_an_address_that_is_none_or_does_not_answer_is_said() -> None:
     with pytest.raises(ValueError, match="give ws://HOST/ws"):
         async with connect("chat.example.org", "ada"):

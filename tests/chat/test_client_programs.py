@@ -133,6 +133,8 @@ def test_two_people_chat_in_terminals(process: Start, terminal: Callable[..., Te
     bob.shows(r"kafka bob: alone")
     bob.type("/nonsense\r")
     bob.shows(r"There is no /nonsense")
+    bob.type("/earlier\r")
+    bob.shows(r"kafka, earlier, from the beginning")
     bob.type("/leave\r")
     bob.shows(r"lobby> ")
     bob.type("/who\r")
