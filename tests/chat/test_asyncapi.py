@@ -1,0 +1,111 @@
+"""docs/asyncapi.yaml is AsyncAPI 3, and describes what is really said."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from typing import Any, get_args
+
+import jsonschema
+import pytest
+import yaml
+from chat_client import ChatClient
+from conftest import ROOT, Replica
+
+from chat import protocol
+from chat.protocol import CloseCode, ErrorCode
+
+DOCUMENT: dict[str, Any] = yaml.safe_load((ROOT / "docs" / "asyncapi.yaml").read_text())
+MESSAGES: dict[str, Any] = DOCUMENT["components"]["messages"]
+
+
+def struct_of(message: dict[str, Any]) -> str:
+    name: str = message["payload"]["$ref"].removeprefix("#/components/schemas/")
+    return name
+
+
+def test_it_is_asyncapi_3() -> None:
+    # As in the package @asyncapi/specs 6.11.1 of npm (Apache License 2.0), compressed.
+    packed = ROOT / "tests" / "chat" / "asyncapi-3.0.0.schema.json.gz"
+    jsonschema.validate(DOCUMENT, json.loads(gzip.decompress(packed.read_bytes())))
+
+
+def test_every_reference_leads_somewhere() -> None:
+    def check(part: Any) -> None:
+        if isinstance(part, dict):
+            if "$ref" in part:
+                found = DOCUMENT
+                for step in part["$ref"].removeprefix("#/").split("/"):
+                    found = found[step]
+            for one in part.values():
+                check(one)
+        elif isinstance(part, list):
+            for one in part:
+                check(one)
+
+    check(DOCUMENT)
+
+
+def test_the_schemas_are_those_of_the_frames() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "script" / "asyncapi.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_frame_is_a_message_that_is_received_or_sent() -> None:
+    assert DOCUMENT["channels"]["chat"]["messages"].keys() == MESSAGES.keys()
+    directions: dict[str, set[str]] = {"receive": set(), "send": set()}
+    for operation in DOCUMENT["operations"].values():
+        replies = operation.get("reply", {}).get("messages", [])
+        for reference in operation["messages"]:
+            name = reference["$ref"].rpartition("/")[2]
+            directions[operation["action"]].add(struct_of(MESSAGES[name]))
+        directions["send"] |= {
+            struct_of(MESSAGES[one["$ref"].rpartition("/")[2]]) for one in replies
+        }
+    assert directions == {
+        "receive": {struct.__name__ for struct in get_args(protocol.ClientFrame)},
+        "send": {struct.__name__ for struct in get_args(protocol.ServerFrame)},
+    }
+
+
+def test_every_error_and_close_code_is_there() -> None:
+    assert DOCUMENT["components"]["schemas"]["ErrorCode"]["enum"] == sorted(ErrorCode)
+    said = set(DOCUMENT["channels"]["chat"]["x-close-codes"])
+    assert said == set(CloseCode) - {CloseCode.NORMAL, CloseCode.INTERNAL}
+
+
+async def test_what_is_said_fits_its_schema(replica: Replica) -> None:
+    server = await replica()
+    heard = []
+    async with ChatClient(server.port) as ada, ChatClient(server.port, "bob") as bob:
+        heard += [ada.welcome, await ada.join("lobby"), await ada.send("lobby", "hello")]
+        heard.append(await ada.refused(type="send", room="lobby", text="", cid="1"))
+        await bob.join("lobby")
+        await ada.say(type="history", room="lobby", before=(await bob.join("lobby"))["position"])
+        await bob.say(type="typing", room="lobby")
+        await ada.say(type="join", room="other")
+        await ada.say(type="leave", room="other")
+        for kind in ("message", "position", "presence", "history", "typing", "left"):
+            heard.append(await ada.hear(kind))
+    known = {
+        DOCUMENT["components"]["schemas"][struct.__name__]["properties"]["type"]["enum"][0]: struct
+        for struct in get_args(protocol.ServerFrame)
+    }
+    assert {frame["type"] for frame in heard} == known.keys()
+    for frame in heard:
+        reference = {"$ref": f"#/components/schemas/{known[frame['type']].__name__}"}
+        jsonschema.validate(frame, reference | {"components": DOCUMENT["components"]})
+
+
+@pytest.mark.parametrize("broken", [{"type": "ack"}, {"type": "ack", "cid": 7, "id": "P"}])
+def test_what_is_not_so_does_not_fit(broken: dict[str, Any]) -> None:
+    schema = {"$ref": "#/components/schemas/Ack", "components": DOCUMENT["components"]}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(broken, schema)
