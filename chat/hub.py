@@ -387,7 +387,7 @@ class Hub:
             partition.position = batch.position
             self._move_window(partition)
         for room, acks in self._posted.items():
-            room.show()
+            room.show(alone=len(self._posted) == 1)
             for sender, ack in acks:
                 _say(sender, ack)
         self._posted.clear()

@@ -40,7 +40,11 @@ class Member(Protocol):
     @property
     def person(self) -> Person: ...
 
-    def push(self, frames: bytes) -> None: ...
+    def push(self, frames: bytes) -> None:
+        """Write them together with all that is pushed in this turn of the event loop."""
+
+    def write(self, frames: bytes) -> None:
+        """Write them now, behind what was pushed: cheaper, if nothing else is to follow."""
 
     def offer(self, frame: bytes) -> bool:
         """Send what may be left out (presence, typing), unless too much waits for the client
@@ -116,15 +120,21 @@ class Room:
             self._unseen.append(text_frame(payload))
         return len(self.members)
 
-    def show(self) -> None:
-        """Push what was posted since the last time: built once, joined once, for all members."""
+    def show(self, *, alone: bool) -> None:
+        """Send what was posted since the last time: built once, joined once, for all members.
+
+        `alone`: no other room has something to say at this moment.
+        """
         if not self._unseen:
             return
         frames = b"".join(self._unseen)
         self._unseen.clear()
-        # A member may leave because of what it is pushed.
+        # A member may leave because of what it is sent.
         for member in tuple(self.members):
-            member.push(frames)
+            if alone:
+                member.write(frames)
+            else:
+                member.push(frames)
 
     def forget(self, offset: int, user: str, cid: str) -> None:
         """The record at `offset` has left the window: it is history no more, nor its cid known by

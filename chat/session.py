@@ -121,6 +121,9 @@ class Session:
     def push(self, frames: bytes) -> None:
         self._connection.push(frames)
 
+    def write(self, frames: bytes) -> None:
+        self._connection.write(frames)
+
     def offer(self, frame: bytes) -> bool:
         return self._connection.offer(frame)
 

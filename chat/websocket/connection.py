@@ -89,7 +89,7 @@ class Endpoint:
     def _write(self) -> None:
         connections, self._unwritten = self._unwritten, []
         for connection in connections:
-            connection.write()
+            connection.flush()
 
 
 class Connection(asyncio.Protocol):
@@ -158,6 +158,13 @@ class Connection(asyncio.Protocol):
         self._frames.append(frames)
         self._bytes += len(frames)
 
+    def write(self, frames: bytes) -> None:
+        """Write whole frames now, unless others are to be written before them."""
+        if self._frames or self._slow or self._closing or self._transport is None:
+            self.push(frames)
+        else:
+            self._transport.write(frames)
+
     def offer(self, frames: bytes) -> bool:
         """Push frames that nobody misses, unless the client reads slowly; whether that was done."""
         if self._slow:
@@ -188,7 +195,7 @@ class Connection(asyncio.Protocol):
 
     # What the endpoint and its wheel tell.
 
-    def write(self) -> None:
+    def flush(self) -> None:
         """The turn of the event loop is over."""
         if self._frames and not self._slow and not self._closing:
             self._write()
@@ -233,7 +240,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._slow = False
-        self.write()
+        self.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._closing = True

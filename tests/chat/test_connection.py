@@ -113,6 +113,19 @@ async def test_what_is_pushed_in_one_turn_is_written_at_once(client: Client) -> 
     assert client.transport.written == [b"abc", b"d"]
 
 
+async def test_what_is_written_at_once_still_goes_behind_what_was_pushed(client: Client) -> None:
+    client.connection.write(b"now")
+    assert client.transport.written == [b"now"]
+    client.connection.push(b"first ")
+    client.connection.write(b"second")
+    assert client.transport.written == [b"now"]
+    await asyncio.sleep(0)
+    assert client.transport.written == [b"now", b"first second"]
+    client.connection.pause_writing()
+    client.connection.write(b"later")
+    assert client.transport.written == [b"now", b"first second"]
+
+
 async def test_while_a_client_is_slow_frames_wait_and_offers_are_dropped(client: Client) -> None:
     client.connection.offer(b"typing ")
     client.connection.push(b"first")
