@@ -1,26 +1,27 @@
 """The chat through the loss of its parts: a pod, replicas, a broker, a ZooKeeper member, a host.
 
-One writer keeps sending and retries what was not acknowledged; one reader reconnects wherever the
-edge sends it and resumes from the last position it knows. What is promised of both, whatever
-happened in between: every acknowledged message was shown exactly once, in the order of the log.
+One writer keeps sending, one reader reads, each with the client library, which comes back wherever
+the edge sends it. What is promised of both, whatever happened in between: every acknowledged
+message was shown exactly once, in the order of the log.
 """
 
+import asyncio
+import contextlib
 import threading
-import time
 import uuid
-from collections.abc import Callable
 from typing import Self
 
 import pytest
-from chat_client import Chat, Frame
-from hosts import address, connect, eventually, group, restart_host
-from websockets.exceptions import WebSocketException
+from hosts import address, eventually, group, restart_host
+from hosts import connect as host
 
-EDGE = address(group("microk8s")[0])
+from chat.client import Back, Gap, Message, Room, connect
+
+URL = f"http://{address(group('microk8s')[0])}/"
 
 
 def kubectl(command: str) -> str:
-    output: str = connect(group("microk8s")[0]).check_output(
+    output: str = host(group("microk8s")[0]).check_output(
         "/snap/bin/microk8s kubectl --namespace chat " + command
     )
     return output.strip()
@@ -38,32 +39,26 @@ def ready_replicas() -> list[str]:
 
 
 class Conversation:
-    """A writer and a reader that go on, each in a thread, until `finish`."""
+    """A writer and a reader that go on, in a thread of their own, until the end of the block."""
 
     def __init__(self) -> None:
         self.room = f"room-{uuid.uuid4()}"
-        self.acknowledged: dict[str, str] = {}
-        self.seen: list[Frame] = []
+        # Text and id, in the order of sending and of showing.
+        self.acknowledged: list[tuple[str, str]] = []
+        self.seen: list[tuple[str, str]] = []
         self.reader_replicas: list[str] = []
-        self._position: str | None = None
-        self._pending = ""
-        self._written = threading.Event()
-        self._problems: list[BaseException] = []
-        self._threads = [
-            threading.Thread(target=self._keep_up, args=(session,), daemon=True)
-            for session in (self._write, self._read)
-        ]
+        self._finished = threading.Event()
+        self._problem: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
+        self._thread.start()
         eventually(lambda: len(self.seen) > 3, within=30, what="the conversation flows")
         return self
 
     def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
-        self._written.set()
-        for thread in self._threads:
-            thread.join(timeout=60)
+        self._finished.set()
+        self._thread.join(timeout=60)
         if failure is None:
             self._check()
 
@@ -77,47 +72,43 @@ class Conversation:
         )
 
     def _check(self) -> None:
-        assert not self._problems, self._problems
-        assert not any(thread.is_alive() for thread in self._threads), "the reader still waits"
-        texts = [message["text"] for message in self.seen]
+        assert self._problem is None, self._problem
+        assert not self._thread.is_alive(), "the reader still waits"
         # The writer sends one at a time, so the order of the log is the order of sending.
-        assert texts == list(self.acknowledged), "lost, doubled or out of order"
-        assert [message["id"] for message in self.seen] == list(self.acknowledged.values())
+        assert self.seen == self.acknowledged, "lost, doubled or out of order"
 
-    def _keep_up(self, session: Callable[[], None]) -> None:
-        """Hold a session until its end, on a new connection whenever the old one breaks."""
+    def _run(self) -> None:
         try:
-            while True:
-                try:
-                    return session()
-                except (OSError, WebSocketException, RuntimeError) as broken:
-                    # What breaks connections is what these tests are about.
-                    print(f"{session.__name__}: {broken!r}")
-                    time.sleep(0.5)
+            asyncio.run(self._converse())
         except BaseException as problem:
-            self._problems.append(problem)
+            self._problem = problem
             raise
 
-    def _write(self) -> None:
-        with Chat(EDGE, "writer") as chat:
-            chat.join(self.room)
-            while not self._written.is_set() or self._pending:
-                # The same cid until it is acknowledged: a retry is never a second message.
-                self._pending = f"message {len(self.acknowledged)}"
-                cid = f"{self.room}-{len(self.acknowledged)}"
-                self.acknowledged[self._pending] = chat.send(self.room, self._pending, cid)
-                self._pending = ""
-                self._written.wait(0.05)
+    async def _converse(self) -> None:
+        async with connect(URL, "writer") as writer, connect(URL, "reader") as reader:
+            self.reader_replicas.append(reader.replica)
+            room = reader.room(self.room, events=True)
+            await room.joined()
+            reading = asyncio.create_task(self._read(room))
+            while not self._finished.is_set():
+                text = f"message {len(self.acknowledged)}"
+                self.acknowledged.append((text, await writer.send(self.room, text)))
+                await asyncio.sleep(0.05)
+            while len(self.seen) < len(self.acknowledged) and not reading.done():
+                await asyncio.sleep(0.05)
+            reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reading
 
-    def _read(self) -> None:
-        with Chat(EDGE, "reader") as chat:
-            joined = chat.join(self.room, since=self._position)
-            assert self._position is None or joined["recovered"], "the log was there all the time"
-            self.reader_replicas.append(chat.replica)
-            while self._threads[0].is_alive() or len(self.seen) < len(self.acknowledged):
-                self.seen += chat.messages.pop(self.room, [])
-                self._position = chat.positions[self.room]
-                chat.poll(within=0.5)
+    async def _read(self, room: Room) -> None:
+        async for event in room:
+            match event:
+                case Message(_, identity, _, text):
+                    self.seen.append((text, identity))
+                case Back(replica):
+                    self.reader_replicas.append(replica)
+                case Gap():
+                    raise AssertionError("the log was there all the time")
 
 
 @pytest.fixture(autouse=True)
@@ -159,13 +150,13 @@ def test_a_rolling_restart_costs_nobody_a_message() -> None:
 
 
 def test_the_chat_goes_on_without_one_broker_and_one_zookeeper_member() -> None:
-    host = connect(group("kafka")[-1])
+    last = host(group("kafka")[-1])
     with Conversation() as conversation:
         try:
-            host.check_output("systemctl stop kafka zookeeper")
+            last.check_output("systemctl stop kafka zookeeper")
             conversation.goes_on(within=60, what="two of three brokers carry the conversation")
         finally:
-            host.check_output("systemctl start zookeeper kafka")
+            last.check_output("systemctl start zookeeper kafka")
         conversation.goes_on(within=60, what="the conversation goes on with all three")
 
 
@@ -175,4 +166,4 @@ def test_after_a_restart_of_the_cluster_host_everything_comes_back_by_itself() -
         conversation.goes_on(within=150, what="the conversation goes on")
     eventually(lambda: len(ready_replicas()) == 2, within=60, what="two replicas are ready")
     for unit in ("zookeeper", "kafka"):
-        assert connect(group("kafka")[0]).service(unit).is_running
+        assert host(group("kafka")[0]).service(unit).is_running

@@ -1,14 +1,23 @@
 """The chat as people meet it: through Traefik's port 80, on more than one replica."""
 
+import asyncio
+import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
+from http.cookies import SimpleCookie
 
 import pytest
 import requests
-from chat_client import Chat, on_different_replicas
 from hosts import address, group
+from replicas import connect_elsewhere
+from websockets.sync.client import connect as open_websocket
+
+from chat.client import Chat, Message, Room, connect
 
 EDGE = address(group("microk8s")[0])
+URL = f"http://{EDGE}/"
+# Bob comes and goes, and stays the same person.
+KEY = uuid.uuid4().hex
 
 
 @pytest.fixture
@@ -17,71 +26,83 @@ def room() -> str:
 
 
 @pytest.fixture
-def pair(room: str) -> Iterator[tuple[Chat, Chat]]:
+async def pair(room: str) -> AsyncIterator[tuple[Chat, Chat]]:
     """Ada and Bob in one room, on different replicas."""
-    ada, bob = on_different_replicas(EDGE, "ada", "bob")
-    with ada, bob:
-        ada.join(room)
-        bob.join(room)
+    async with (
+        connect(URL, "ada", key=KEY) as ada,
+        connect_elsewhere(URL, "bob", ada.replica, key=KEY) as bob,
+    ):
+        for chat in (ada, bob):
+            await chat.room(room).joined()
         yield ada, bob
 
 
+async def messages(room: Room, count: int) -> list[Message]:
+    """The next messages; nothing may be missing among them."""
+    async with asyncio.timeout(10):
+        heard = [await anext(room) for _ in range(count)]
+    assert all(isinstance(one, Message) for one in heard), heard
+    return heard
+
+
 def test_the_page_is_served() -> None:
-    page = requests.get(f"http://{EDGE}/", timeout=10)
+    page = requests.get(URL, timeout=10)
     assert page.status_code == 200
     assert "text/html" in page.headers["Content-Type"]
     assert "default-src 'self'" in page.headers["Content-Security-Policy"]
 
 
 def test_the_internal_port_is_not_reachable_through_the_edge() -> None:
-    for path in ("/metrics", "/readyz", "/livez"):
-        assert requests.get(f"http://{EDGE}{path}", timeout=10).status_code == 404
+    for path in ("metrics", "readyz", "livez"):
+        assert requests.get(URL + path, timeout=10).status_code == 404
 
 
-def test_people_on_different_replicas_hear_each_other_in_one_order(
+async def test_people_on_different_replicas_hear_each_other_in_one_order(
     pair: tuple[Chat, Chat], room: str
 ) -> None:
     ada, bob = pair
     for number in range(20):
-        ada.send(room, f"ada {number}")
-        bob.send(room, f"bob {number}")
-    ada.read_until(room, "bob 19")
-    bob.read_until(room, "bob 19")
-    assert len(ada.texts(room)) == 40
-    assert ada.messages[room] == bob.messages[room]
+        await ada.send(room, f"ada {number}")
+        await bob.send(room, f"bob {number}")
+    assert await messages(ada.room(room), 40) == await messages(bob.room(room), 40)
 
 
 def test_the_handshake_sets_a_cookie_that_leads_back_to_the_same_replica() -> None:
-    with Chat(EDGE, "ada") as first:
-        assert first.set_cookie is not None
-        assert "httponly" in first.set_cookie.lower()
-        for _ in range(6):
-            with Chat(EDGE, "ada", cookie=first.cookie) as again:
-                assert again.replica == first.replica
+    def shake_hands(cookie: str = "") -> tuple[str, str | None]:
+        """Which replica answers, and the cookie it sets."""
+        headers = {"Cookie": cookie} if cookie else {}
+        with open_websocket(f"ws://{EDGE}/ws", additional_headers=headers) as socket:
+            socket.send(json.dumps({"type": "hello", "user": "ada"}))
+            assert socket.response is not None
+            return json.loads(socket.recv(10))["replica"], socket.response.headers.get("Set-Cookie")
+
+    first, set_cookie = shake_hands()
+    assert set_cookie is not None
+    assert "httponly" in set_cookie.lower()
+    (morsel,) = SimpleCookie(set_cookie).values()
+    for _ in range(6):
+        again, _ = shake_hands(f"{morsel.key}={morsel.value}")
+        assert again == first
 
 
-def test_another_replica_knows_what_a_client_missed(pair: tuple[Chat, Chat], room: str) -> None:
+async def test_another_replica_knows_what_a_client_missed(room: str) -> None:
+    async with connect(URL, "ada") as ada:
+        async with connect(URL, "bob", key=KEY) as bob:
+            since, here = await bob.send(room, "heard"), bob.replica
+        missed = [f"missed {number}" for number in range(5)]
+        for text in missed:
+            await ada.send(room, text)
+        async with connect_elsewhere(URL, "bob", here, key=KEY) as elsewhere:
+            heard = await messages(elsewhere.room(room, since=since), 5)
+            assert [message.text for message in heard] == missed
+
+
+async def test_a_repeated_send_is_acknowledged_and_shown_once(
+    pair: tuple[Chat, Chat], room: str
+) -> None:
     ada, bob = pair
-    since = ada.send(room, "heard")
-    bob.read_until(room, "heard")
-    bob.close()
-    missed = [f"missed {number}" for number in range(5)]
-    for text in missed:
-        ada.send(room, text)
-    with Chat(EDGE, "bob", cookie=ada.cookie) as elsewhere:
-        assert elsewhere.replica != bob.replica
-        joined = elsewhere.join(room, since=since)
-    assert joined["recovered"] is True
-    assert [message["text"] for message in joined["messages"]] == missed
-
-
-def test_a_repeated_send_is_acknowledged_and_shown_once(pair: tuple[Chat, Chat], room: str) -> None:
-    ada, bob = pair
-    cid = str(uuid.uuid4())
-    first = ada.send(room, "once", cid=cid)
-    with Chat(EDGE, "ada", cookie=bob.cookie) as retrying:
-        retrying.join(room)
-        assert retrying.send(room, "once", cid=cid) == first
-    ada.send(room, "end")
-    bob.read_until(room, "end")
-    assert bob.texts(room) == ["once", "end"]
+    first = await ada.send(room, "once", cid="the same")
+    async with connect_elsewhere(URL, "ada", ada.replica, key=KEY) as retrying:
+        assert await retrying.send(room, "once", cid="the same") == first
+    await ada.send(room, "end")
+    assert [message.text for message in await messages(bob.room(room), 2)] == ["once", "end"]

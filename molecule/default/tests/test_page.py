@@ -1,8 +1,8 @@
 """The page through Traefik, in a real browser, for two people on different replicas."""
 
-from chat_client import MOST_TRIES
 from hosts import address, group
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from replicas import MOST_TRIES
 
 EDGE = address(group("microk8s")[0])
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
