@@ -10,16 +10,21 @@ reads the next: blocks are kept for a while, and who asks for one that is being 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from chat.protocol import Message, Position, encode
-from chat.relay.base import Entry
+from chat.relay.base import Entry, UnavailableError
 from chat.room import Said
 
 # Records held at once while a block is read.
 STEP = 2000
+# Blocks that may wait to be read. They are read one after the other, with a rest as long as reading
+# took: whatever people ask for, it takes half of one thread's time from what is said now.
+MOST_READING = 100
+MOST_REST = 1.0
 # Records looked at to see whether the log has any at some offset.
 PROBE = 100
 # Messages that are kept, in bytes, for whoever asks for them next.
@@ -85,6 +90,7 @@ class Archive:
         self._kept: OrderedDict[tuple[int, int, int], Block] = OrderedDict()
         self._kept_bytes = 0
         self._reading: dict[tuple[int, int, int], asyncio.Task[Block]] = {}
+        self._turn = asyncio.Lock()
 
     async def before(self, memory: Memory, end: int, limit: int) -> Slice:
         """The last messages before offset `end`, at most `limit` of them."""
@@ -151,10 +157,22 @@ class Archive:
             return block
         reading = self._reading.get(key)
         if reading is None:
-            reading = self._reading[key] = asyncio.create_task(self._read_block(*key))
+            if len(self._reading) >= MOST_READING:
+                raise UnavailableError("Too many read the history: try again in a moment.")
+            reading = self._reading[key] = asyncio.create_task(self._take_turn(*key))
             reading.add_done_callback(lambda _: self._reading.pop(key))
         # Whoever gives up waiting does not do so for the others.
         return await asyncio.shield(reading)
+
+    async def _take_turn(self, partition: int, number: int, end: int) -> Block:
+        """Read a block, after the others and after a rest."""
+        await self._turn.acquire()
+        began = time.monotonic()
+        try:
+            return await self._read_block(partition, number, end)
+        finally:
+            rest = min(time.monotonic() - began, MOST_REST)
+            asyncio.get_running_loop().call_later(rest, self._turn.release)
 
     async def _read_block(self, partition: int, number: int, end: int) -> Block:
         start = number * self._window

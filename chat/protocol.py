@@ -302,7 +302,9 @@ def check_user(user: str) -> str:
         raise RefusedError(
             ErrorCode.BAD_USER, "A name has something to see: give 1 to 32 characters."
         )
-    if len(user.encode()) > USER_BYTES or graphemes(user) > USER_GRAPHEMES:
+    if len(user.encode()) > USER_BYTES or (
+        len(user) > USER_GRAPHEMES and graphemes(user) > USER_GRAPHEMES
+    ):
         raise RefusedError(ErrorCode.BAD_USER, "The name is too long: give 1 to 32 characters.")
     return user
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -170,6 +171,38 @@ async def test_many_who_want_the_same_make_the_log_be_read_once() -> None:
     assert len({page.position for page in pages}) == 1
     await made.before(ROOM, at(99), 10)
     assert len(log.reads) == 1
+
+
+async def test_the_log_is_read_by_one_at_a_time_with_a_rest_as_long_as_reading_took() -> None:
+    log = written(200)
+    made = replica(log)
+    log.answers.clear()
+    ends = (100, 60)
+    asking = [asyncio.create_task(made.before(ROOM, at(end), 1)) for end in ends]
+    began = time.monotonic()
+    await until(lambda: log.reads)
+    await asyncio.sleep(0.05)
+    assert len(log.reads) == 1
+    took = time.monotonic() - began
+    log.answers.set()
+    await asking[0]
+    rested = time.monotonic()
+    await asking[1]
+    assert time.monotonic() - rested > took * 0.8
+
+
+async def test_more_than_can_wait_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chat.history.MOST_READING", 2)
+    log = written(200)
+    made = replica(log)
+    log.answers.clear()
+    asking = [asyncio.create_task(made.before(ROOM, at(end), 1)) for end in (150, 100)]
+    await until(lambda: log.reads)
+    with pytest.raises(RefusedError) as refused:
+        await made.before(ROOM, at(60), 1)
+    assert refused.value.code is ErrorCode.UNAVAILABLE
+    log.answers.set()
+    await asyncio.gather(*asking)
 
 
 async def test_where_the_log_begins_there_is_no_more() -> None:
