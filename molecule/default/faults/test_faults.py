@@ -6,7 +6,6 @@ message was shown exactly once, in the order of the log.
 """
 
 import asyncio
-import contextlib
 import threading
 import uuid
 from typing import Self
@@ -18,6 +17,7 @@ from hosts import connect as host
 from chat.client import Back, Gap, Message, Room, connect
 
 URL = f"http://{address(group('microk8s')[0])}/"
+END = "the end"
 
 
 def kubectl(command: str) -> str:
@@ -94,15 +94,14 @@ class Conversation:
                 text = f"message {len(self.acknowledged)}"
                 self.acknowledged.append((text, await writer.send(self.room, text)))
                 await asyncio.sleep(0.05)
-            while len(self.seen) < len(self.acknowledged) and not reading.done():
-                await asyncio.sleep(0.05)
-            reading.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await reading
+            await writer.send(self.room, END)
+            await reading
 
     async def _read(self, room: Room) -> None:
         async for event in room:
             match event:
+                case Message(text=text) if text == END:
+                    return
                 case Message(_, identity, _, text):
                     self.seen.append((text, identity))
                 case Back(replica):
