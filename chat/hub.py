@@ -138,7 +138,7 @@ class Hub:
         # Who waits until this replica has read so far.
         self._ahead: dict[asyncio.Future[None], Position] = {}
         self._typing_seconds = typing_seconds
-        self._presence = Presence(heartbeat=heartbeat, shown=members_shown, typing=typing_seconds)
+        self.presence = Presence(heartbeat=heartbeat, shown=members_shown, typing=typing_seconds)
         # Members who read too slowly to be told of a change in a room.
         self._stale: set[tuple[Member, str]] = set()
         self._tellers: list[asyncio.Task[None]] = []
@@ -156,7 +156,7 @@ class Hub:
             teller.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await teller
-        self._relay.signal(self._presence.farewell())
+        self._relay.signal(self.presence.farewell())
         await self._relay.stop(seconds)
 
     # What clients ask for.
@@ -173,7 +173,7 @@ class Hub:
         # From here on nothing is awaited: what `joined` does not hold, `message` frames will bring.
         self._require_history()
         if not self._is_in(member, name):
-            self._presence.enter(name, member.person)
+            self.presence.enter(name, member.person)
         room = self._room(name)
         partition = self._partitions[room.partition]
         missed = None
@@ -202,7 +202,7 @@ class Hub:
                 [Raw(payload) for payload in messages],
             ),
         )
-        if not member.offer(_frame(self._presence.whole(name))):
+        if not member.offer(_frame(self.presence.whole(name))):
             self._stale.add((member, name))
 
     def leave(self, member: Member, name: str) -> None:
@@ -210,7 +210,7 @@ class Hub:
         if room is None or member not in room.members:
             return
         room.members.discard(member)
-        self._presence.exit(name, member.person)
+        self.presence.exit(name, member.person)
         if not room.members:
             self._partitions[room.partition].occupied.discard(room)
             self._drop_if_idle(room)
@@ -315,7 +315,7 @@ class Hub:
 
     def typing(self, member: Member, name: str) -> None:
         """Tell the others in the room that `member` is typing."""
-        if self._presence.types(name, member.person.user, time.monotonic()):
+        if self.presence.types(name, member.person.user, time.monotonic()):
             self._tell_typing(name, member.person.user)
 
     def _is_in(self, member: Member, name: str) -> bool:
@@ -368,7 +368,7 @@ class Hub:
         for key in tuple(self._sending):
             self._refuse(key, "The log was replaced: try again.")
         self._release(lambda _: True)
-        self._presence.clear()
+        self.presence.clear()
         # Their rooms are gone. Joining again tells them honestly what is left (`recovered`).
         for member in members:
             member.close(CloseCode.RESTART, "the log was replaced; retry_after=1")
@@ -401,7 +401,7 @@ class Hub:
     def signalled(self, payloads: Sequence[bytes]) -> None:
         now = time.monotonic()
         for payload in payloads:
-            heard = self._presence.heard(payload, now)
+            heard = self.presence.heard(payload, now)
             for name, user in heard.lost:
                 self._put_out(name, user)
             for name, user in heard.typing:
@@ -464,12 +464,12 @@ class Hub:
         while True:
             await asyncio.sleep(PRESENCE_SECONDS)
             now = time.monotonic()
-            self._presence.expire(now)
-            for signal in self._presence.outgoing(now):
+            self.presence.expire(now)
+            for signal in self.presence.outgoing(now):
                 self._relay.signal(signal)
             self._tell_stale()
-            for name in self._presence.due(now):
-                changes = self._presence.changes(name, now)
+            for name in self.presence.due(now):
+                changes = self.presence.changes(name, now)
                 if members := self._members(name):
                     frame = _frame(changes)
                     self._stale.update(
@@ -484,7 +484,7 @@ class Hub:
                 self._stale.discard((member, name))
                 continue
             if name not in wholes:
-                wholes[name] = _frame(self._presence.whole(name))
+                wholes[name] = _frame(self.presence.whole(name))
             if member.offer(wholes[name]):
                 self._stale.discard((member, name))
 

@@ -97,6 +97,12 @@ class Metrics:
         self.foreign_records = Tally(
             "chat_foreign_records", "Records in the log that no chat wrote.", registry
         )
+        self.replicas = Gauge(
+            "chat_replicas", "Replicas that this one hears, itself included.", registry=registry
+        )
+        self.foreign_signals = Tally(
+            "chat_foreign_signals", "Signals between replicas that no chat sent.", registry
+        )
 
     def text(self) -> bytes:
         return generate_latest(self._registry)

@@ -166,7 +166,13 @@ class Presence:
         self._changed: set[str] = set()
         self._next_beat = 0.0
         self._last_beat = -ANSWER_SECONDS
+        # Signals, or people in them, that cannot be.
         self.foreign = 0
+
+    @property
+    def replicas(self) -> int:
+        """How many replicas there are, as far as they were heard; this one is one of them."""
+        return 1 + len(self._peers)
 
     # Who is here.
 

@@ -261,5 +261,7 @@ async def test_people_on_all_replicas_see_each_other_and_no_ghost_of_a_killed_on
             assert (await bob.hear("typing"))["user"] == "ada"
             await eve.say(type="leave", room="lobby")
             await bob.hear("presence", left=["eve"])
+            assert b"chat_replicas 2.0" in safe.metrics_text()
             doomed.popen.kill()
             await bob.hear("presence", left=["ada"], count=1)
+            assert b"chat_replicas 1.0" in safe.metrics_text()
