@@ -8,11 +8,13 @@ import json
 import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 
 import pytest
 from conftest import ROOT, Process, Replica
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request, Response
 
 from chat.client import (
     Away,
@@ -509,3 +511,18 @@ async def test_the_documents_bot_answers_across_a_restart(process: Start) -> Non
     finally:
         bot.kill()
         await bot.wait()
+
+
+async def test_who_is_busy_is_asked_again_and_who_refuses_is_not() -> None:
+    answers = iter([HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS, None])
+
+    def answer(socket: ServerConnection, _: Request) -> Response | None:
+        status = next(answers, HTTPStatus.FORBIDDEN)
+        return socket.respond(status, "not now\n") if status else None
+
+    async with serve(welcome, "127.0.0.1", 0, process_request=answer) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with connect(url(port), "ada") as ada:
+            assert ada.replica == "r"
+            with pytest.raises(DisconnectedError, match="the server answers 403 Forbidden"):
+                await anext(ada.room("lobby"))
