@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import statistics
@@ -11,8 +12,9 @@ import sys
 import time
 
 from bench import report
+from bench.broker import Broker, broker
 from bench.contenders import CHAT, ROOT
-from bench.run import BenchError, Run, run
+from bench.run import LOAD_CORE, BenchError, Run, run
 from bench.workloads import WORKLOADS, Workload
 
 # What does not come with script/bootstrap, and the Debian package that has it.
@@ -50,11 +52,17 @@ def main() -> int:
         for workload in WORKLOADS
         if not options.workload or workload.name in options.workload
     ]
+    # The servers are given the other core; the broker and whatever else is started stay off it.
+    os.sched_setaffinity(0, {LOAD_CORE})
     try:
         check_machine(quick=options.quick)
         build(chosen, quick=options.quick)
-        for workload in chosen:
-            measure(workload, options.rounds, quick=options.quick)
+        with contextlib.ExitStack() as stack:
+            kafka = None
+            for workload in chosen:
+                if workload.kafka and kafka is None:
+                    kafka = stack.enter_context(broker())
+                measure(workload, options.rounds, kafka, quick=options.quick)
     except BenchError as error:
         print(f"script/bench: {error}", file=sys.stderr)
         return 1
@@ -80,29 +88,41 @@ def build(chosen: list[Workload], *, quick: bool) -> None:
         for entry in workload.entries
         if entry.contender.artifact and not quick
     }
-    for folder, names in (("bench", ["wsload"]), ("bench/peers", sorted(artifacts))):
+    kafka = ["kafka"] if any(workload.kafka for workload in chosen) else []
+    for folder, names in (
+        ("sandbox/artifacts", kafka),
+        ("bench", ["wsload"]),
+        ("bench/peers", sorted(artifacts)),
+    ):
         if names:
             command = [str(ROOT / "sandbox" / "build"), "--from", folder, *names]
             if subprocess.run(command, check=False).returncode != 0:
                 raise BenchError(f"{', '.join(names)} could not be built; see above")
 
 
-def measure(workload: Workload, rounds: int, *, quick: bool) -> None:
-    entries = [entry for entry in workload.entries if not quick or entry.contender is CHAT]
+def measure(workload: Workload, rounds: int, kafka: Broker | None, *, quick: bool) -> None:
+    entries = [
+        entry for entry in workload.entries if not quick or entry.contender.name == CHAT.name
+    ]
     start = time.monotonic()
     print(f"{workload.title}: {workload.metric.meaning}, {workload.metric.unit}")
     runs: dict[str, list[Run]] = {entry.name: [] for entry in entries}
     for _ in range(rounds):
         for entry in entries:
-            load = [*workload.load, *entry.load, *((*workload.quick, *MOMENT) if quick else ())]
-            found = run(entry.contender, load, settle=workload.settle and not quick)
+            found = run(
+                entry.contender,
+                [*workload.load, *entry.load, *((*workload.quick, *MOMENT) if quick else ())],
+                settle=workload.settle and not quick,
+                replicas=workload.replicas,
+                kafka=kafka if workload.kafka else None,
+            )
             runs[entry.name].append(found)
             print(f"  {entry.name} {workload.metric.of(found):.2f}", end="", flush=True)
         print()
     for name, found_runs in runs.items():
         figures = [workload.metric.of(found) for found in found_runs]
         print(
-            f"  {name:<16} {statistics.median(figures):8.2f}"
+            f"  {name:<18} {statistics.median(figures):10.2f}"
             f"  ({min(figures):.2f} to {max(figures):.2f})"
         )
     print(f"  {time.monotonic() - start:.0f} s")

@@ -22,7 +22,8 @@ class Contender:
     """A server that `wsload` can talk to.
 
     `command` gets the port on which it has to listen; `version` says what was measured;
-    `artifact` is what `sandbox/build --from bench/peers` has to build, if anything.
+    `artifact` is what `sandbox/build --from bench/peers` has to build, if anything; `ready` is a
+    path that answers 200 once clients may join, for a server that listens before.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Contender:
     artifact: str | None = None
     environment: Callable[[int], Mapping[str, str]] = field(default=lambda _port: {})
     note: str = ""
+    ready: str | None = None
 
 
 def _ours(port: int) -> dict[str, str]:
@@ -93,6 +95,23 @@ CHAT = Contender(
     environment=_ours,
     version=_our_version,
     note="ours, with all it promises: log, history, limits, acknowledgements, positions",
+)
+CHAT_ON_KAFKA = Contender(
+    name="chat",
+    dialect="chat",
+    command=CHAT.command,
+    environment=lambda port: {**_ours(port), "KAFKA_ENABLED": "true"},
+    version=lambda: f"{_our_version()}, {_package('kafka-python')}",
+    note="ours, two replicas",
+    ready="/api/rooms/room0/messages",
+)
+NODE_KAFKA = Contender(
+    name="node-ws + kafkajs",
+    dialect="plain",
+    artifact="node-kafka",
+    command=lambda port: ["node", str(ARTIFACTS / "node-kafka" / "server.js"), str(port)],
+    version=_node("node-kafka", "ws", "kafkajs", "bufferutil"),
+    note="the same relay: acks=all, room as key, every replica reads all partitions; two replicas",
 )
 SEND_LOOP = Contender(
     name="send-loop",

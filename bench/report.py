@@ -58,6 +58,14 @@ def record(
             entry: statistics.median(run.delivered_bytes for run in found)
             for entry, found in runs.items()
         },
+        "messages": {
+            entry: round(statistics.median(run.messages / run.seconds for run in found), 1)
+            for entry, found in runs.items()
+        },
+        "server_share": {
+            entry: round(statistics.median(run.server_share for run in found), 3)
+            for entry, found in runs.items()
+        },
         "load_share": {
             entry: round(max(run.load_share for run in found), 3) for entry, found in runs.items()
         },
@@ -94,18 +102,21 @@ def markdown(kept: dict[str, Any]) -> str:
 
 def _verdict(workload: Workload, goal: Goal, found: dict[str, Any]) -> str:
     value = statistics.median(found["figures"][goal.entry])
-    unit = workload.metric.unit
+    sign = "≥" if goal.more else "≤"
     if goal.than is None:
-        than, wanted, got = "", f"≤ {goal.at_most:g} {unit}", f"{value:.2f} {unit}"
+        wanted, got = f"{goal.limit:g}", f"{value:.1f} {workload.metric.unit}"
     else:
-        than = goal.than
-        value /= statistics.median(found["figures"][than])
-        if goal.at_most < 1:
-            wanted, got = f"≥ {1 / goal.at_most:.3g} times less", f"{1 / value:.2f} times less"
+        value /= statistics.median(found["figures"][goal.than])
+        if goal.limit < 1:
+            sign = "≥"
+            wanted, got = f"{1 / goal.limit:.3g} times less", f"{1 / value:.2f} times less"
         else:
-            wanted, got = f"≤ {goal.at_most:g} times", f"{value:.2f} times"
-    met = "met" if value <= goal.at_most else "**missed**"
-    return f"| {workload.title} | {than} | {wanted} | {got} | {met} |\n"
+            wanted, got = f"{goal.limit:g} times", f"{value:.2f} times"
+    met = value >= goal.limit if goal.more else value <= goal.limit
+    return (
+        f"| {workload.title}: {workload.metric.meaning} | {goal.than or ''} | {sign} {wanted} |"
+        f" {got} | {'met' if met else '**missed**'} |\n"
+    )
 
 
 def _section(workload: Workload, found: dict[str, Any]) -> str:
@@ -118,8 +129,8 @@ def _section(workload: Workload, found: dict[str, Any]) -> str:
         f" {found['date']}, {found['machine']}. Other work on the machine took"
         f" {found['others_share']:.0%} of a core.\n",
         f"| | {workload.metric.unit} | smallest to largest | times ours | latency p50 / p99, ms |"
-        " bytes | load's share |",
-        "|---|---|---|---|---|---|---|",
+        " messages/s | bytes | server's core | load's core |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for entry in workload.entries:
         values = figures[entry.name]
@@ -128,7 +139,8 @@ def _section(workload: Workload, found: dict[str, Any]) -> str:
         lines.append(
             f"| {entry.name} | {median:.2f} | {min(values):.2f} to {max(values):.2f} |"
             f" {median / ours:.2f} | {_latency(found, entry) if spoke else ''} |"
-            f" {found['delivered_bytes'][entry.name]:.0f} | {found['load_share'][entry.name]:.0%} |"
+            f" {found['messages'][entry.name]:.0f} | {found['delivered_bytes'][entry.name]:.0f} |"
+            f" {found['server_share'][entry.name]:.0%} | {found['load_share'][entry.name]:.0%} |"
         )
     versions = [
         f"- {one.name}: {one.note} ({found['versions'][one.name]})"

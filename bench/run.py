@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 
+from bench.broker import Broker
 from bench.contenders import ARTIFACTS, ROOT, Contender
 
 SERVER_CORE, LOAD_CORE = 0, 1
@@ -53,31 +56,50 @@ class Run:
         """What the rest of the machine took meanwhile, in cores."""
         return max(0.0, self.others_cpu / self.seconds)
 
+    @property
+    def server_share(self) -> float:
+        return self.server_cpu / self.seconds
 
-def run(contender: Contender, load: Sequence[str], *, settle: bool = False) -> Run:
-    """Start the server, put it under load and return what was measured; with `settle`, memory is
-    read after it has stopped changing.
+
+def run(
+    contender: Contender,
+    load: Sequence[str],
+    *,
+    settle: bool = False,
+    replicas: int = 1,
+    kafka: Broker | None = None,
+) -> Run:
+    """Start the server, put it under load and return what was measured.
+
+    With `settle`, memory is read after it has stopped changing. With `kafka`, the server has topics
+    of its own there; the broker shares the load's core, so its CPU time counts as the load's.
 
     Raises `BenchError` if the server does not start or something was lost, repeated or misordered,
     and when the load was the limit.
     """
-    port = _free_port()
-    with _server(contender, port) as server:
-        before = rss(server.pid)
-        with _load(contender.dialect, [f"--server={server.pid}", *load, str(port)]) as process:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            joined = process.stdout.readline()
-            after = 0
-            if joined:
-                after = _settled_rss(server.pid) if settle else rss(server.pid)
-            output, errors = process.communicate("speak\n")
+    with contextlib.ExitStack() as stack:
+        ports = [_free_port() for _ in range(replicas)]
+        variables = kafka.new_topics() if kafka else {}
+        pids = [stack.enter_context(_server(contender, port, variables)) for port in ports]
+        for port in ports:
+            _await_ready(contender, port)
+        before = sum(rss(pid) for pid in pids)
+        processes = [f"--server={pid}" for pid in pids]
+        if kafka:
+            processes.append(f"--neighbour={kafka.pid}")
+        options = [*processes, *load, *map(str, ports)]
+        process = stack.enter_context(_load(contender.dialect, options))
+        assert process.stdin is not None
+        assert process.stdout is not None
+        joined = 0
+        if process.stdout.readline():
+            joined = sum(_settled_rss(pid) if settle else rss(pid) for pid in pids)
+        output, errors = process.communicate("speak\n")
         if process.returncode != 0:
             raise BenchError(f"{contender.name}: {errors.strip() or process.returncode}")
     found = json.loads(output)
-    cpu = sum(found.pop("server_cpu"))
-    others = found.pop("machine_cpu") - cpu - found["load_cpu"]
-    result = Run(**found, server_cpu=cpu, others_cpu=others, rss_before=before, rss_joined=after)
+    others = found.pop("machine_cpu") - found["server_cpu"] - found["load_cpu"]
+    result = Run(**found, others_cpu=others, rss_before=before, rss_joined=joined)
     if result.load_share > LOAD_SHARE_LIMIT:
         raise BenchError(
             f"{contender.name}: the load was busy for {result.load_share:.0%} of the time, so the"
@@ -87,12 +109,13 @@ def run(contender: Contender, load: Sequence[str], *, settle: bool = False) -> R
 
 
 @contextlib.contextmanager
-def _server(contender: Contender, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def _server(contender: Contender, port: int, variables: Mapping[str, str]) -> Iterator[int]:
+    """Its process id, once it listens."""
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             [*_pinned(SERVER_CORE), *contender.command(port)],
             cwd=ROOT,
-            env=os.environ | contender.environment(port),
+            env={**os.environ, **contender.environment(port), **variables},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -105,10 +128,22 @@ def _server(contender: Contender, port: int) -> Iterator[subprocess.Popen[bytes]
                     said = output.read().decode(errors="replace")[-1000:].strip()
                     raise BenchError(f"{contender.name} does not listen on port {port}: {said}")
                 time.sleep(0.02)
-            yield process
+            yield process.pid
         finally:
             process.kill()
             process.wait()
+
+
+def _await_ready(contender: Contender, port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while contender.ready is not None:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
+            connection.request("GET", contender.ready)
+            if (answer := connection.getresponse()).status == HTTPStatus.OK:
+                return
+        if time.monotonic() > deadline:
+            raise BenchError(f"{contender.name} does not become ready: {answer.read().decode()}")
+        time.sleep(0.1)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,8 @@ from bench.contenders import (
     CENTRIFUGE,
     CENTRIFUGE_TUNED,
     CHAT,
+    CHAT_ON_KAFKA,
+    NODE_KAFKA,
     NODE_WS,
     SEND_LOOP,
     SOCKET_IO,
@@ -32,6 +34,10 @@ CPU_PER_DELIVERY = Metric(
 CPU_PER_MESSAGE = Metric(
     "µs", "CPU time of the server per message", lambda run: run.server_cpu / run.messages * 1e6
 )
+DELIVERIES = Metric(
+    "deliveries/s", "deliveries per second", lambda run: run.deliveries / run.seconds
+)
+P99 = Metric("ms", "99th percentile from said to delivered", lambda run: run.p99_ms)
 RSS_PER_CLIENT = Metric(
     "KiB",
     "resident memory of the server per client",
@@ -54,18 +60,21 @@ class Entry:
 
 @dataclass(frozen=True)
 class Goal:
-    """The figure of `entry` is at most `at_most` times that of `than`, or without that, at most so
-    many units.
+    """The figure of `entry` is at most `limit` times that of `than`, or without that, at most so
+    many units; with `more`, at least.
     """
 
-    at_most: float
+    limit: float
     than: str | None = None
     entry: str = CHAT.name
+    more: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """`settle`: memory is read once it has stopped changing; `quick`: the same with few clients."""
+    """`settle`: memory is read once it has stopped changing; `quick`: the same with few clients;
+    `kafka`: through a real broker, by so many replicas.
+    """
 
     name: str
     title: str
@@ -76,6 +85,8 @@ class Workload:
     goals: tuple[Goal, ...]
     settle: bool = False
     quick: tuple[str, ...] = ("--clients=50",)
+    kafka: bool = False
+    replicas: int = 1
 
 
 def _entries(*contenders: Contender) -> tuple[Entry, ...]:
@@ -179,5 +190,36 @@ WORKLOADS = (
         entries=_entries(CHAT, WEBSOCKETS, NODE_WS, CENTRIFUGE, TORNADO),
         goals=(Goal(4.0),),
         settle=True,
+    ),
+    Workload(
+        name="relay",
+        title="Whole relay, as fast as it goes",
+        text=(
+            "Two replicas on the servers' core, Kafka (one broker) and the load on the other."
+            " 500 clients at each, all in one room; 100 of them have one message under way at any"
+            " time: who hears its own says the next."
+        ),
+        metric=DELIVERIES,
+        load=("--clients=1000", "--senders=100", "--window=1", "--warm-up=2", "--seconds=3"),
+        entries=_entries(CHAT_ON_KAFKA, NODE_KAFKA),
+        goals=(Goal(2, NODE_KAFKA.name, more=True),),
+        kafka=True,
+        replicas=2,
+        quick=("--clients=50", "--senders=10"),
+    ),
+    Workload(
+        name="relay-latency",
+        title="Whole relay, at 60 % of a core",
+        text=(
+            "The same, with messages said evenly at the rate at which the two replicas together"
+            " take 60 % of their core; the load finds it for each."
+        ),
+        metric=P99,
+        load=("--clients=1000", "--senders=100", "--share=0.6", "--warm-up=5", "--seconds=4"),
+        entries=_entries(CHAT_ON_KAFKA, NODE_KAFKA),
+        goals=(Goal(1, NODE_KAFKA.name), Goal(50)),
+        kafka=True,
+        replicas=2,
+        quick=("--clients=50", "--senders=10"),
     ),
 )

@@ -126,6 +126,11 @@ class KafkaBroker:
         return f"127.0.0.1:{self._port}"
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None, "the broker is stopped"
+        return self._process.pid
+
+    @property
     def zookeeper_server(self) -> str:
         return self._zookeeper.server
 

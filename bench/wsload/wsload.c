@@ -94,10 +94,11 @@ static struct {
     unsigned clients, senders, rooms, burst, sources, size;
     unsigned window;          /* messages each sender may have under way; 0: not by window */
     double rate;              /* messages per second of all senders; 0: not by rate */
+    double share;             /* by rate, such that the servers take this share of a core */
     double interval, seconds, warm_up;
     unsigned ports[8], port_count;
-    clockid_t servers[8];
-    unsigned server_count;
+    clockid_t servers[8], neighbours[8];
+    unsigned server_count, neighbour_count;
     bool hold;
 } options = {.dialect = &dialects[0], .host = "127.0.0.1", .clients = 1000, .senders = 1, .rooms = 1,
              .burst = 1, .sources = 16, .size = 190, .interval = 0.05, .seconds = 3, .warm_up = 1};
@@ -491,9 +492,50 @@ static void probe(void) {
     padding = options.size - delivered_size;
 }
 
+/* Let the senders speak in turns and evenly, whatever the server makes of it. */
+static void speak_evenly(uint64_t end) {
+    static unsigned turn;
+    uint64_t start = now(CLOCK_MONOTONIC), time = start;
+    for (uint64_t count = 0; time < end; time = now(CLOCK_MONOTONIC)) {
+        uint64_t due = (time - start) / 1e9 * options.rate;
+        for (; count < due; count++) speak(&clients[turn++ % options.senders], 1);
+        uint64_t next = start + (count + 1) / options.rate * 1e9;
+        pump(next < end ? next : end);
+    }
+}
+
+static uint64_t time_of(const clockid_t *processes, unsigned count) {
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < count; i++) sum += now(processes[i]);
+    return sum;
+}
+
+static uint64_t server_time(void) { return time_of(options.servers, options.server_count); }
+
+/* Of the load, and of those with whom it shares its core. */
+static uint64_t load_time(void) {
+    return now(CLOCK_PROCESS_CPUTIME_ID) + time_of(options.neighbours, options.neighbour_count);
+}
+
+/* Find the rate at which the servers take the share of a core that they should: the warm-up, in
+ * steps. It begins low and at most doubles, and is halved when deliveries fall behind, so that nothing
+ * piles up on the way. */
+static void find_rate(uint64_t end) {
+    const uint64_t step = SECOND / 2;
+    options.rate = 10;
+    for (uint64_t time = now(CLOCK_MONOTONIC); time < end; time = now(CLOCK_MONOTONIC)) {
+        uint64_t cpu = server_time(), wanted = expected, came = delivered;
+        speak_evenly(time + step);
+        double share = (double)(server_time() - cpu) / (now(CLOCK_MONOTONIC) - time);
+        double factor = options.share / share;
+        if (delivered - came < 0.75 * (expected - wanted) || factor < 0.5) factor = 0.5;
+        options.rate *= factor > 2 ? 2 : factor;
+    }
+}
+
 /* Let the senders speak as the options say until `end`. */
 static void speak_until(uint64_t end) {
-    uint64_t start = now(CLOCK_MONOTONIC), time = start;
+    uint64_t time = now(CLOCK_MONOTONIC);
     if (options.window) {
         /* Each message under way is followed by the next when the sender itself hears it. */
         while ((time = now(CLOCK_MONOTONIC)) < end) {
@@ -505,14 +547,7 @@ static void speak_until(uint64_t end) {
             pump(end);
         }
     } else if (options.rate > 0) {
-        /* Evenly, whatever the server makes of it; senders take turns. */
-        static unsigned turn;
-        for (uint64_t count = 0; time < end; time = now(CLOCK_MONOTONIC)) {
-            uint64_t due = (time - start) / 1e9 * options.rate;
-            for (; count < due; count++) speak(&clients[turn++ % options.senders], 1);
-            uint64_t next = start + (count + 1) / options.rate * 1e9;
-            pump(next < end ? next : end);
-        }
+        speak_evenly(end);
     } else if (options.burst) {
         /* A tick begins when the one before is delivered everywhere, and not before its time. */
         while (time < end) {
@@ -528,17 +563,21 @@ static void speak_until(uint64_t end) {
 }
 
 static void measure(void) {
-    speak_until(now(CLOCK_MONOTONIC) + options.warm_up * 1e9);
-    uint64_t server[8], load, start, said_before = said, delivered_before = delivered;
+    uint64_t start = now(CLOCK_MONOTONIC), warm = start + options.warm_up * 1e9;
+    if (options.share > 0)
+        find_rate(warm);
+    else
+        speak_until(warm);
+    uint64_t server, load, said_before = said, delivered_before = delivered;
     uint64_t bytes_before = delivered_bytes;
     measuring = true;
     start = now(CLOCK_MONOTONIC);
-    for (unsigned i = 0; i < options.server_count; i++) server[i] = now(options.servers[i]);
-    load = now(CLOCK_PROCESS_CPUTIME_ID);
+    server = server_time();
+    load = load_time();
     double machine = machine_time();
     speak_until(start + options.seconds * 1e9);
-    for (unsigned i = 0; i < options.server_count; i++) server[i] = now(options.servers[i]) - server[i];
-    load = now(CLOCK_PROCESS_CPUTIME_ID) - load;
+    server = server_time() - server;
+    load = load_time() - load;
     machine = machine_time() - machine;
     uint64_t length = now(CLOCK_MONOTONIC) - start;
     uint64_t messages = said - said_before, deliveries = delivered - delivered_before;
@@ -546,13 +585,10 @@ static void measure(void) {
     pump_until_delivered();
     printf("{\"clients\": %u, \"messages\": %llu, \"deliveries\": %llu, \"seconds\": %.6f, "
            "\"delivered_bytes\": %.1f, \"machine_cpu\": %.2f, \"load_cpu\": %.6f, \"p50_ms\": %.3f, "
-           "\"p99_ms\": %.3f, "
-           "\"server_cpu\": [",
+           "\"p99_ms\": %.3f, \"server_cpu\": %.6f}\n",
            options.clients, (unsigned long long)messages, (unsigned long long)deliveries, length / 1e9,
-           bytes, machine, load / 1e9, milliseconds_at(0.50), milliseconds_at(0.99));
-    for (unsigned i = 0; i < options.server_count; i++)
-        printf("%s%.6f", i ? ", " : "", server[i] / 1e9);
-    printf("]}\n");
+           bytes, machine, load / 1e9, milliseconds_at(0.50), milliseconds_at(0.99),
+           server / 1e9);
 }
 
 static const char usage[] =
@@ -567,11 +603,14 @@ static const char usage[] =
     "  --burst N         messages that each sender says at each tick, in one write (1); 0: silence\n"
     "  --interval S      seconds between ticks; a tick waits for the one before (0.05)\n"
     "  --rate N          instead: messages per second of all senders, evenly\n"
+    "  --share SHARE     instead: evenly, so that the servers take this share of a core;\n"
+    "                    the warm-up finds the rate, and needs some seconds\n"
     "  --window N        instead: messages that each sender has under way at any time\n"
     "  --warm-up S       seconds before the measured span (1)\n"
     "  --seconds S       the measured span (3)\n"
     "  --sources N       spread the clients over so many loopback addresses (16)\n"
     "  --server PID      process whose CPU time is measured; may be repeated\n"
+    "  --neighbour PID   process on the load's core: its CPU time counts as the load's\n"
     "  --hold            say 'joined' when all have, and wait for a line before speaking\n";
 
 static double number_of(const char *option, const char *text, double low, double high) {
@@ -582,16 +621,23 @@ static double number_of(const char *option, const char *text, double low, double
     return value;
 }
 
+static clockid_t process_clock(const char *option, const char *text) {
+    clockid_t clock;
+    if (clock_getcpuclockid(number_of(option, text, 1, 1 << 22), &clock) != 0)
+        fail("--%s %s: there is no such process", option, text);
+    return clock;
+}
+
 static void read_options(int count, char **arguments) {
-    enum { DIALECT, HOST, CLIENTS, SENDERS, ROOMS, SIZE, BURST, INTERVAL, RATE, WINDOW, WARM_UP,
-           SECONDS, SOURCES, SERVER, HOLD, HELP };
+    enum { DIALECT, HOST, CLIENTS, SENDERS, ROOMS, SIZE, BURST, INTERVAL, RATE, SHARE, WINDOW,
+           WARM_UP, SECONDS, SOURCES, SERVER, NEIGHBOUR, HOLD, HELP };
     static const struct option known[] = {
         {"dialect", 1, 0, DIALECT}, {"host", 1, 0, HOST},         {"clients", 1, 0, CLIENTS},
         {"senders", 1, 0, SENDERS}, {"rooms", 1, 0, ROOMS},       {"size", 1, 0, SIZE},
         {"burst", 1, 0, BURST},     {"interval", 1, 0, INTERVAL}, {"rate", 1, 0, RATE},
-        {"window", 1, 0, WINDOW},   {"warm-up", 1, 0, WARM_UP},   {"seconds", 1, 0, SECONDS},
-        {"sources", 1, 0, SOURCES}, {"server", 1, 0, SERVER},     {"hold", 0, 0, HOLD},
-        {"help", 0, 0, HELP},       {0}};
+        {"share", 1, 0, SHARE},     {"window", 1, 0, WINDOW},     {"warm-up", 1, 0, WARM_UP},
+        {"seconds", 1, 0, SECONDS}, {"sources", 1, 0, SOURCES},   {"server", 1, 0, SERVER},
+        {"neighbour", 1, 0, NEIGHBOUR}, {"hold", 0, 0, HOLD},     {"help", 0, 0, HELP}, {0}};
     int choice, index = 0;
     while ((choice = getopt_long(count, arguments, "", known, &index)) != -1) {
         const char *name = choice == '?' ? "" : known[index].name;
@@ -610,15 +656,18 @@ static void read_options(int count, char **arguments) {
         case BURST: options.burst = number_of(name, optarg, 0, 256); break;
         case INTERVAL: options.interval = number_of(name, optarg, 0, 3600); break;
         case RATE: options.rate = number_of(name, optarg, 0, 1e6); break;
+        case SHARE: options.share = options.rate = number_of(name, optarg, 0.01, 0.95); break;
         case WINDOW: options.window = number_of(name, optarg, 0, 256); break;
         case WARM_UP: options.warm_up = number_of(name, optarg, 0, 3600); break;
         case SECONDS: options.seconds = number_of(name, optarg, 0.001, 3600); break;
         case SOURCES: options.sources = number_of(name, optarg, 1, 65535); break;
         case SERVER:
             if (options.server_count == 8) fail("--server: at most 8 processes");
-            if (clock_getcpuclockid(number_of(name, optarg, 1, 1 << 22),
-                                    &options.servers[options.server_count++]) != 0)
-                fail("--server %s: there is no such process", optarg);
+            options.servers[options.server_count++] = process_clock(name, optarg);
+            break;
+        case NEIGHBOUR:
+            if (options.neighbour_count == 8) fail("--neighbour: at most 8 processes");
+            options.neighbours[options.neighbour_count++] = process_clock(name, optarg);
             break;
         case HOLD: options.hold = true; break;
         case HELP: fputs(usage, stdout); exit(0);
