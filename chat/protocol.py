@@ -214,8 +214,13 @@ class Page(msgspec.Struct, tag_field="type", tag="history"):
     messages: list[msgspec.Raw]
 
 
+class Bye(msgspec.Struct, tag_field="type", tag="bye"):
+    reason: str
+    retry_after: float
+
+
 ServerFrame = (
-    Welcome | Joined | Left | Message | Ack | Error | Progress | Presence | IsTyping | Page
+    Welcome | Joined | Left | Message | Ack | Error | Progress | Presence | IsTyping | Page | Bye
 )
 
 

@@ -8,7 +8,10 @@ are set here where Tornado's are wide (an hour for a request's headers, 100 MB p
 from __future__ import annotations
 
 import asyncio
+import functools
+import ipaddress
 import logging
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -22,12 +25,13 @@ from tornado.websocket import WebSocketHandler
 from chat.api import MessagesHandler
 from chat.headers import SecurityHeaders
 from chat.hub import Hub
+from chat.limits import Budgets, client_address
 from chat.metrics import Metrics
-from chat.protocol import CloseCode, Limits
+from chat.protocol import Limits
 from chat.relay.base import Relay
 from chat.session import Session
 from chat.settings import Settings
-from chat.websocket.connection import Connection, Endpoint
+from chat.websocket.connection import LINGER_SECONDS, Connection, Endpoint
 from chat.websocket.connection import Limits as ConnectionLimits
 from chat.websocket.transport import Handshake
 from chat.websocket.wheel import Wheel
@@ -36,17 +40,15 @@ log = logging.getLogger("chat")
 
 WEB = Path(__file__).parent / "web"
 
-# Nothing here takes request bodies; a request that is not complete in time is not one.
-REQUEST_LIMITS: dict[str, Any] = {
-    "idle_connection_timeout": 15,
-    "body_timeout": 15,
-    "max_header_size": 16_384,
-    "max_body_size": 1024,
-    "max_buffer_size": 2 << 20,
-}
-PONG_SECONDS = 10
-# How fast clients are sent away on a restart: the others must take them in.
-CLOSES_PER_SECOND = 500
+# On the way down clients are sent away in batches, evenly over most of the time there is, but not
+# slower than some per second. Each is back within about a second, so it is the pace that bounds how
+# many are away at once.
+BATCH_SECONDS = 0.1
+SPREAD = 0.8
+LEAST_PER_SECOND = 50
+RETRY_SECONDS = (0.1, 1.0)
+# With this part of the clients that it may have, a replica asks that others are chosen.
+NEARLY_FULL = 0.95
 
 
 class PageHandler(SecurityHeaders, StaticFileHandler):
@@ -70,13 +72,24 @@ class ChatHandler(SecurityHeaders, WebSocketHandler):
 
     def prepare(self) -> None:
         if self.server.draining:
-            self.set_header("Retry-After", "1")
-            self.send_error(503, reason="Restarting")
+            self._refuse("Restarting", retry_after=1)
+        elif self.server.full:
+            self._refuse("Full", retry_after=5)
+
+    def _refuse(self, reason: str, retry_after: int) -> None:
+        self.set_status(503, reason)
+        self.set_header("Retry-After", retry_after)
+        self.finish(f"503: {reason}\n")
 
     def get_websocket_protocol(self) -> Handshake | None:
         if self.request.headers.get("Sec-WebSocket-Version") != "13":
             return None
-        return Handshake(self, self.server.connect, fast=self.server.fast)
+        connect = functools.partial(
+            self.server.connect,
+            self.request.remote_ip or "",
+            self.request.headers.get_list("X-Forwarded-For"),
+        )
+        return Handshake(self, connect, fast=self.server.fast)
 
     def on_message(self, message: str | bytes) -> None:  # noqa: ARG002
         raise AssertionError("frames are read by the connection")
@@ -92,7 +105,8 @@ class LiveHandler(SecurityHeaders):
 class ReadyHandler(SecurityHeaders):
     """Whether new clients should be sent here.
 
-    Not while the history is read, and not on the way down. A log that goes away later does not
+    Not while the history is read, not on the way down, and not when nearly as many are here as may
+    be. A log that goes away later does not
     change it: all replicas would turn unready together, and clients lose even what works (being
     connected, reading what was said). `chat_relay_up` tells, and senders are told `unavailable`.
     """
@@ -156,15 +170,25 @@ class Server:
                 outbox_bytes=settings.outbox_bytes,
                 accept_seconds=settings.hello,
                 ping_seconds=settings.ping,
-                pong_seconds=min(PONG_SECONDS, settings.ping),
+                pong_seconds=settings.pong,
             ),
             self._wheel,
         )
         self._clients: set[Session] = set()
         self._empty = asyncio.Event()
         self._empty.set()
-        self._public = HTTPServer(self._application(), **REQUEST_LIMITS)
-        self._internal = HTTPServer(self._internal_application(), **REQUEST_LIMITS)
+        self._budgets = Budgets(settings.address_rate, settings.address_burst)
+        self._proxies = [ipaddress.ip_network(network) for network in settings.trusted_proxies]
+        # Nothing here takes request bodies; a request that is not complete in time is not one.
+        request_limits: dict[str, Any] = {
+            "idle_connection_timeout": settings.handshake,
+            "body_timeout": settings.handshake,
+            "max_header_size": settings.header_bytes,
+            "max_body_size": 1024,
+            "max_buffer_size": 2 << 20,
+        }
+        self._public = HTTPServer(self._application(), **request_limits)
+        self._internal = HTTPServer(self._internal_application(), **request_limits)
         self.port = 0
         self.internal_port = 0
 
@@ -218,8 +242,8 @@ class Server:
         self.draining = True
         log.info("draining: %d clients", len(self._clients))
         await asyncio.sleep(self._settings.drain_delay)
-        self._public.stop()
         await self._send_away(list(self._clients))
+        self._public.stop()
         await self._hub.stop(self._settings.drain)
         await self._public.close_all_connections()
         self._wheel.stop()
@@ -228,22 +252,33 @@ class Server:
         log.info("drained")
 
     async def _send_away(self, clients: list[Session]) -> None:
-        spread = min(self._settings.drain, len(clients) / CLOSES_PER_SECOND)
         # Whoever was connected longest is not always first.
         random.shuffle(clients)
-        for number, client in enumerate(clients):
-            if number % 50 == 49:
-                await asyncio.sleep(spread * 50 / len(clients))
-            retry_after = random.uniform(0.1, 1 + spread)
-            client.close(CloseCode.RESTART, f"restart; retry_after={retry_after:.1f}")
+        spread = min(SPREAD * self._settings.drain, len(clients) / LEAST_PER_SECOND)
+        batch = math.ceil(len(clients) * min(1, BATCH_SECONDS / spread)) if spread else len(clients)
+        while clients:
+            for client in clients[-batch:]:
+                client.send_away("restart", random.uniform(*RETRY_SECONDS))
+            del clients[-batch:]
+            if clients:
+                await asyncio.sleep(random.uniform(0.5, 1.5) * BATCH_SECONDS)
+        # A connection whose client does not answer is cut; the rest is for what goes wrong.
         try:
-            async with asyncio.timeout(self._settings.drain):
+            async with asyncio.timeout(2 * LINGER_SECONDS):
                 await self._empty.wait()
         except TimeoutError:
-            log.info("%d clients did not answer the close", len(self._clients))
+            log.warning("%d clients are still here", len(self._clients))
 
-    def connect(self) -> Connection:
+    @property
+    def full(self) -> bool:
+        return len(self._clients) >= self._settings.clients
+
+    def connect(self, peer: str, forwarded: list[str]) -> Connection:
         """Let a client in that has shaken hands; it gets a session of its own."""
+        shared = None
+        if self._settings.address_rate:
+            address = client_address(peer, forwarded, self._proxies)
+            shared = self._budgets.of(address)
         connection = Connection(self._endpoint)
         session = Session(
             connection,
@@ -251,6 +286,7 @@ class Server:
             self._metrics,
             self._limits,
             replica=self._settings.replica,
+            shared=shared,
             on_gone=self._gone,
         )
         connection.serve(session)
@@ -272,6 +308,8 @@ class Server:
             why_not = "restarting"
         elif not self.relay.caught_up:
             why_not = "the log is not read yet"
+        elif len(self._clients) >= NEARLY_FULL * self._settings.clients:
+            why_not = "nearly full"
         if why_not != self._not_ready:
             log.info("not ready: %s" if why_not else "ready%s", why_not)
         self._not_ready = why_not

@@ -7,11 +7,11 @@ from __future__ import annotations
 import itertools
 import logging
 import secrets
-import time
 from collections.abc import Awaitable, Callable
 
 from chat import protocol
 from chat.hub import Hub
+from chat.limits import TokenBucket
 from chat.metrics import Metrics
 from chat.protocol import CloseCode, Error, ErrorCode, Left, Limits, Page, RefusedError, Welcome
 from chat.room import Person
@@ -20,30 +20,6 @@ from chat.websocket.frames import text_frame
 
 log = logging.getLogger("chat.session")
 _numbers = itertools.count(1)
-
-
-class TokenBucket:
-    """Allows `rate` per second for long, `burst` at once."""
-
-    __slots__ = ("_burst", "_clock", "_rate", "_then", "_tokens")
-
-    def __init__(
-        self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._rate = rate
-        self._burst = burst
-        self._clock = clock
-        self._tokens = float(burst)
-        self._then = clock()
-
-    def take(self) -> bool:
-        now = self._clock()
-        self._tokens = min(self._burst, self._tokens + (now - self._then) * self._rate)
-        self._then = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
 
 
 class Session:
@@ -61,6 +37,7 @@ class Session:
         "_person",
         "_replica",
         "_rooms",
+        "_shared",
     )
 
     def __init__(
@@ -71,6 +48,7 @@ class Session:
         limits: Limits,
         *,
         replica: str,
+        shared: TokenBucket | None,
         on_gone: Callable[[Session], None],
     ) -> None:
         # By which the log calls it: names are for people.
@@ -84,6 +62,8 @@ class Session:
         self._rooms: set[str] = set()
         self._closed = False
         self._bucket = TokenBucket(limits.rate, limits.burst)
+        # What all clients of its address may send together.
+        self._shared = shared
         self._on_gone = on_gone
 
     def receive(self, text: str) -> Awaitable[None] | None:
@@ -95,6 +75,10 @@ class Session:
                 raise RefusedError(
                     ErrorCode.RATE_LIMITED,
                     f"Too fast: send at most {self._limits.rate} frames per second.",
+                )
+            if self._shared is not None and not self._shared.take():
+                raise RefusedError(
+                    ErrorCode.RATE_LIMITED, "Too fast: many frames come from your address."
                 )
             match protocol.decode(text):
                 case protocol.Hello() as hello:
@@ -135,12 +119,24 @@ class Session:
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Say goodbye: what waits is still sent, then the code and the reason."""
+        self._close(code, reason)
+
+    def send_away(self, reason: str, retry_after: float) -> None:
+        """Ask the client to come back after so many seconds: this replica goes."""
+        bye = protocol.Bye(reason, round(retry_after, 2))
+        self._close(
+            CloseCode.RESTART,
+            f"{reason}; retry_after={retry_after:.2f}",
+            text_frame(protocol.encode(bye)),
+        )
+
+    def _close(self, code: CloseCode, reason: str, last: bytes = b"") -> None:
         if self._closed:
             return
         self._leave_all()
         self._metrics.closes.labels(int(code)).inc()
         log.debug("closed: %d %s", code, reason, extra={"client": self._number})
-        self._connection.close(code, reason)
+        self._connection.close(code, reason, last)
 
     @property
     def waiting(self) -> int:

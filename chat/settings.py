@@ -7,6 +7,7 @@ what to do about it.
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 import socket
@@ -66,6 +67,16 @@ def _list_of(pattern: str, remedy: str) -> Callable[[str], tuple[str, ...]]:
         return tuple(one(part.strip()) for part in text.split(",") if part.strip())
 
     return parse
+
+
+def _network_list(text: str) -> tuple[str, ...]:
+    parts = tuple(part.strip() for part in text.split(",") if part.strip())
+    try:
+        for part in parts:
+            ipaddress.ip_network(part)
+    except ValueError:
+        raise ValueError("give networks such as 10.1.0.0/16, without host bits") from None
+    return parts
 
 
 def _file(text: str) -> str:
@@ -288,6 +299,39 @@ class Settings:
         _seconds(0.1, 60),
         "how long to show that somebody is typing; told again at most twice as often",
     )
+    address_rate: int = _setting(
+        "CHAT_ADDRESS_RATE",
+        0,
+        _integer(0, 1_000_000),
+        "frames per second all clients of one address may send for long; 0: no such limit",
+    )
+    address_burst: int = _setting(
+        "CHAT_ADDRESS_BURST",
+        5000,
+        _integer(1, 1_000_000),
+        "frames all clients of one address may send at once",
+    )
+    trusted_proxies: tuple[str, ...] = _setting(
+        "CHAT_TRUSTED_PROXIES",
+        (),
+        _network_list,
+        "networks of proxies whose X-Forwarded-For tells a client's address, `10.1.0.0/16,…`",
+    )
+    clients: int = _setting(
+        "CHAT_CLIENTS",
+        20_000,
+        _integer(1, 1_000_000),
+        "connected clients; with 95 % of them it is not ready, and beyond them refuses (503)",
+    )
+    header_bytes: int = _setting(
+        "CHAT_HEADER_BYTES", 16_384, _integer(1024, 1_048_576), "largest header of a request"
+    )
+    handshake: float = _setting(
+        "CHAT_HANDSHAKE_SECONDS",
+        15.0,
+        _seconds(0.1, 300),
+        "how long a request may take to come, and a connection without one may stay",
+    )
     hello: float = _setting(
         "CHAT_HELLO_SECONDS",
         10.0,
@@ -298,7 +342,13 @@ class Settings:
         "CHAT_PING_SECONDS",
         25.0,
         _seconds(1, 3600),
-        "between pings; a client that does not answer within 10 s is gone",
+        "between pings",
+    )
+    pong: float = _setting(
+        "CHAT_PONG_SECONDS",
+        10.0,
+        _seconds(0.1, 3600),
+        "how long a client may take to answer a ping, before it is gone",
     )
     position: float = _setting(
         "CHAT_POSITION_SECONDS",
@@ -316,7 +366,7 @@ class Settings:
         "CHAT_DRAIN_SECONDS",
         5.0,
         _seconds(0, 300),
-        "at most this long clients are told to leave (1012), and again as long the log is flushed",
+        "at most this long clients are sent away (1012), and again as long the log is flushed",
     )
 
 
@@ -352,6 +402,11 @@ def _check_together(settings: Settings) -> None:
             " KAFKA_TOPIC, for what it holds is soon deleted"
         )
     _check_security(settings)
+    if settings.pong > settings.ping:
+        raise SettingsError(
+            f"CHAT_PONG_SECONDS='{settings.pong:g}': give at most"
+            f" CHAT_PING_SECONDS={settings.ping:g}"
+        )
     if settings.port == settings.internal_port != 0:
         raise SettingsError(
             f"CHAT_INTERNAL_PORT='{settings.internal_port}': give another port than CHAT_PORT"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import subprocess
@@ -94,6 +95,9 @@ async def test_what_is_said_fits_its_schema(replica: Replica) -> None:
         await ada.say(type="leave", room="other")
         for kind in ("message", "position", "presence", "history", "typing", "left"):
             heard.append(await ada.hear(kind))
+        draining = asyncio.create_task(server.drain())
+        heard.append(await ada.hear("bye"))
+    await draining
     known = {
         DOCUMENT["components"]["schemas"][struct.__name__]["properties"]["type"]["enum"][0]: struct
         for struct in get_args(protocol.ServerFrame)

@@ -132,6 +132,7 @@ def test_imports_point_one_way() -> None:
         "relay.base": set(),
         "relay.memory": {"relay.base"},
         "relay.kafka": {"relay.base"},
+        "limits": set(),
         "websocket.frames": {"protocol"},
         "websocket.wheel": set(),
         "websocket.connection": {"protocol", "websocket.frames", "websocket.wheel"},
@@ -152,6 +153,7 @@ def test_imports_point_one_way() -> None:
         "api": {"hub", "headers", "protocol"},
         "session": {
             "hub",
+            "limits",
             "room",
             "protocol",
             "metrics",
@@ -160,6 +162,7 @@ def test_imports_point_one_way() -> None:
         },
         "server": {
             "api",
+            "limits",
             "headers",
             "session",
             "hub",

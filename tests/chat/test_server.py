@@ -418,6 +418,10 @@ async def test_a_restart_tells_clients_when_to_come_back(replica: Replica) -> No
         with pytest.raises(websockets.InvalidStatus) as refused:
             await websockets.connect(f"ws://127.0.0.1:{server.port}/ws")
         assert refused.value.response.status_code == 503
+        assert int(refused.value.response.headers["Retry-After"]) > 0
+        bye = await ada.hear("bye")
+        assert bye["reason"] == "restart"
+        assert 0 < bye["retry_after"] <= 1
         code, reason = await ada.closed()
         assert code == 1012
         assert reason.startswith("restart; retry_after=")

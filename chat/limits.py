@@ -1,0 +1,101 @@
+"""How many frames may come: from one client, and from all clients of one address.
+
+Behind a proxy every connection comes from the proxy, and the client's address is in
+X-Forwarded-For. Anybody may write that header, so it is believed only as far as trusted proxies
+wrote it: read from its end, the first address that is not one of theirs is the client's.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# What a site gives to one customer (RFC 6177): within it, addresses are free.
+_IPV6_PREFIX = 64
+
+
+class TokenBucket:
+    """Allows `rate` per second for long, `burst` at once."""
+
+    __slots__ = ("_burst", "_clock", "_rate", "_then", "_tokens")
+
+    def __init__(
+        self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._clock = clock
+        self._tokens = float(burst)
+        self._then = clock()
+
+    def take(self) -> bool:
+        now = self._clock()
+        self._tokens = min(self._burst, self._tokens + (now - self._then) * self._rate)
+        self._then = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+    @property
+    def full(self) -> bool:
+        return self._tokens + (self._clock() - self._then) * self._rate >= self._burst
+
+
+class Budgets:
+    """The bucket of each address that has sent something lately."""
+
+    def __init__(
+        self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._clock = clock
+        self._buckets: dict[str, TokenBucket] = {}
+        self._next_sweep = 1024
+
+    def of(self, address: str) -> TokenBucket:
+        """The bucket that all connections of `address` share, and those after them."""
+        bucket = self._buckets.get(address)
+        if bucket is None:
+            if len(self._buckets) >= self._next_sweep:
+                self._sweep()
+            bucket = self._buckets[address] = TokenBucket(self._rate, self._burst, self._clock)
+        return bucket
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def _sweep(self) -> None:
+        # A full bucket is as good as a new one. One that is still held by a connection is lost
+        # with it: its address gets a second one, once.
+        self._buckets = {key: one for key, one in self._buckets.items() if not one.full}
+        self._next_sweep = max(1024, 2 * len(self._buckets))
+
+
+def client_address(peer: str, forwarded: Iterable[str], proxies: Sequence[Network]) -> str:
+    """The address to hold a client to: an IPv4 address, or an IPv6 network.
+
+    `peer` is who connected, `forwarded` the values of X-Forwarded-For in their order.
+    """
+    hops = [hop.strip() for value in forwarded for hop in value.split(",")]
+    address = None
+    for hop in itertools.chain([peer], reversed(hops)):
+        try:
+            found = ipaddress.ip_address(hop)
+        except ValueError:
+            break
+        address = found
+        if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
+            address = found.ipv4_mapped
+        if not any(address in proxy for proxy in proxies):
+            break
+    if address is None:
+        return peer
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((address, _IPV6_PREFIX), strict=False))
+    return str(address)
