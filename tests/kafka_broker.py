@@ -144,6 +144,11 @@ class KafkaBroker:
     def running(self) -> bool:
         return self._process is not None
 
+    @property
+    def ended(self) -> bool:
+        """Whether it ended by itself, as one does that cannot register with ZooKeeper."""
+        return self._process is not None and self._process.poll() is not None
+
     def start(self, timeout: float = 120) -> None:
         """Start the broker (and ZooKeeper, the first time) and return when it serves."""
         if not self.running:

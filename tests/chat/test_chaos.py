@@ -143,8 +143,12 @@ class Site:
 
     async def _all_in_sync(self) -> None:
         # The next broker goes when this one is back: with two away, nothing can be written.
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while True:
+                for broker in self._cluster.brokers:
+                    # As systemd does: a broker gives up while ZooKeeper still knows the old one.
+                    if broker.ended:
+                        broker.launch()
                 with contextlib.suppress(KafkaError):
                     (described,) = await asyncio.to_thread(self._describe)
                     if all(len(one["isr_nodes"]) == 3 for one in described["partitions"]):
