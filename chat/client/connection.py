@@ -31,6 +31,7 @@ from websockets.asyncio.client import connect as open_websocket
 from chat import protocol
 from chat.protocol import (
     Ack,
+    Bye,
     ClientFrame,
     CloseCode,
     Error,
@@ -199,6 +200,8 @@ class Chat:
         self._outgoing: asyncio.Queue[ClientFrame] = asyncio.Queue()
         self._welcomed = asyncio.Event()
         self._attempts = 0
+        # Seconds, from `bye`.
+        self._asked_to_wait: float | None = None
         self._trouble = "no answer"
         self._failure: Exception | None = None
         self._ended = False
@@ -322,17 +325,18 @@ class Chat:
             self._trouble = "the connection broke"
             if closed.sent is not None and closed.sent.code == CloseCode.TOO_BIG:
                 raise DisconnectedError(f"{self._url}: a frame has more than {MOST_BYTES} bytes")
-            return None
+            return self._asked_to_wait
         code, reason = closed.rcvd.code, closed.rcvd.reason
         self._trouble = f"closed by the server: {code} {reason}".rstrip()
         if code in _FATAL:
             raise DisconnectedError(f"{self._url}: {self._trouble}")
         asked = re.search(r"retry_after=(\d+(?:\.\d+)?)", reason)
-        return float(asked[1]) if asked else None
+        return float(asked[1]) if asked else self._asked_to_wait
 
     async def _talk(self, socket: ClientConnection) -> None:
         """Raises `websockets.ConnectionClosed` when the connection ends, however it does."""
         self._outgoing = asyncio.Queue()
+        self._asked_to_wait = None
         # Reading never waits for writing: the server may read no more until it is read from.
         writing = asyncio.create_task(self._write(socket))
         self._say(Hello(self.user, self._key))
@@ -366,6 +370,8 @@ class Chat:
             case Progress(name, position):
                 if room := self._rooms.get(name):
                     room._reach(position)
+            case Bye() as bye:
+                self._asked_to_wait = bye.retry_after
             case Presence() as presence:
                 if room := self._rooms.get(presence.room):
                     room._see(presence)

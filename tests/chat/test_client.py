@@ -406,14 +406,18 @@ async def welcome(socket: ServerConnection, **other: Any) -> None:
     await socket.send(json.dumps(frame | {"limits": LIMITS} | other))
 
 
-async def test_a_restart_is_obeyed_to_the_second(speak: Speak) -> None:
+@pytest.mark.parametrize("way", ["bye", "reason"])
+async def test_a_restart_is_obeyed_to_the_second(speak: Speak, way: str) -> None:
     came: list[float] = []
 
     async def restart(socket: ServerConnection) -> None:
         came.append(asyncio.get_running_loop().time())
         await welcome(socket)
         if len(came) == 1:
-            await socket.close(1012, "restart; retry_after=0.7")
+            bye = {"type": "bye", "reason": "restart", "retry_after": 0.7}
+            if way == "bye":
+                await socket.send(json.dumps(bye))
+            await socket.close(1012, "restart; retry_after=0.7" if way == "reason" else "restart")
         await socket.wait_closed()
 
     async with connect(url(await speak(restart)), "ada") as ada:
