@@ -125,7 +125,8 @@ def measure(workload: Workload, rounds: int, kafka: Broker | None, *, quick: boo
             f"  {name:<18} {statistics.median(figures):10.2f}"
             f"  ({min(figures):.2f} to {max(figures):.2f})"
         )
-    print(f"  {time.monotonic() - start:.0f} s")
+    others = statistics.median(one.others_share for found in runs.values() for one in found)
+    print(f"  {time.monotonic() - start:.0f} s; others on this machine took {others:.0%} of a core")
     if not quick:
         versions = {entry.contender.name: entry.contender.version() for entry in entries}
         report.save(workload, report.record(workload, runs, versions))

@@ -28,7 +28,8 @@ How it is measured:
 - The load (`wsload`, C, one thread) parses every frame and knows every delivery by sender and
   number: a run with anything lost, repeated or out of order has no result. It naps instead of
   waiting in epoll, so that no server pays for waking it. A run in which it is busy for more than
-  {LOAD_SHARE_LIMIT:.0%} of the time has no result either; its share is in the tables.
+  {LOAD_SHARE_LIMIT:.0%} of the time has no result either; what it took of its core, and for a
+  delivery, is in the tables.
 - Delivered messages have the same size everywhere: the load finds out what a server puts around a
   text, and pads the text.
 - CPU time is user and system time of the server's process over the measured span, by the kernel's
@@ -64,6 +65,12 @@ def record(
         },
         "server_share": {
             entry: round(statistics.median(run.server_share for run in found), 3)
+            for entry, found in runs.items()
+        },
+        "load_cost": {
+            entry: round(
+                statistics.median(run.load_cpu / max(1, run.deliveries) * 1e6 for run in found), 2
+            )
             for entry, found in runs.items()
         },
         "load_share": {
@@ -129,8 +136,8 @@ def _section(workload: Workload, found: dict[str, Any]) -> str:
         f" {found['date']}, {found['machine']}. Other work on the machine took"
         f" {found['others_share']:.0%} of a core.\n",
         f"| | {workload.metric.unit} | smallest to largest | times ours | latency p50 / p99, ms |"
-        " messages/s | bytes | server's core | load's core |",
-        "|---|---|---|---|---|---|---|---|---|",
+        " messages/s | bytes | server's core | load's core | load, µs |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for entry in workload.entries:
         values = figures[entry.name]
@@ -141,6 +148,7 @@ def _section(workload: Workload, found: dict[str, Any]) -> str:
             f" {median / ours:.2f} | {_latency(found, entry) if spoke else ''} |"
             f" {found['messages'][entry.name]:.0f} | {found['delivered_bytes'][entry.name]:.0f} |"
             f" {found['server_share'][entry.name]:.0%} | {found['load_share'][entry.name]:.0%} |"
+            f" {found['load_cost'][entry.name]:.1f} |"
         )
     versions = [
         f"- {one.name}: {one.note} ({found['versions'][one.name]})"
