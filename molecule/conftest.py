@@ -1,12 +1,10 @@
 """What the tests of all scenarios share: a topic, and the hosts' journals when a test fails."""
 
-import uuid
 from collections.abc import Generator, Iterator
 
 import pytest
 from hosts import connect, group
-from kafka import KafkaAdminClient
-from kafka_clients import bootstrap
+from kafka_clients import new_topic
 
 EVIDENCE = r"""
 systemctl --no-pager --failed
@@ -39,12 +37,5 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 @pytest.fixture
 def topic() -> Iterator[str]:
     """A topic of one partition with the layer's own defaults."""
-    name = f"test-{uuid.uuid4()}"
-    admin = KafkaAdminClient(bootstrap_servers=bootstrap())
-    try:
-        admin.create_topics({name: {"num_partitions": 1, "replication_factor": -1}})
-        admin.wait_for_topics([name])
+    with new_topic() as name:
         yield name
-        admin.delete_topics([name])
-    finally:
-        admin.close()

@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import testinfra
 from kafka.errors import KafkaError
@@ -26,6 +26,11 @@ STATE = ROOT / ".cache" / "sandboxes" / SANDBOX
 def group(name: str) -> list[str]:
     """The names of an inventory group's hosts, in the inventory's order."""
     return AnsibleRunner(str(ROOT / "inventory" / "sandbox")).get_hosts(name)
+
+
+def variable(name: str, wanted: str) -> Any:
+    """What the inventory says for a host."""
+    return AnsibleRunner(str(ROOT / "inventory" / "sandbox")).get_variables(name)[wanted]
 
 
 def connect(name: str) -> Host:

@@ -2,15 +2,59 @@
 
 import re
 import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from hosts import address, group
+from hosts import address, group, variable
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
 BROKERS = group("kafka")
+_NAMES = {variable(name, "kafka_broker_id"): name for name in BROKERS}
 
 
 def bootstrap(*names: str) -> list[str]:
     return [f"{address(name)}:9092" for name in names or BROKERS]
+
+
+@contextmanager
+def new_topic(partitions: int = 1, replicas: int = -1) -> Iterator[str]:
+    """The name of a topic with the layer's own defaults; it is gone afterwards."""
+    name = f"test-{uuid.uuid4()}"
+    with KafkaAdminClient(bootstrap_servers=bootstrap()) as admin:
+        admin.create_topics({name: {"num_partitions": partitions, "replication_factor": replicas}})
+        admin.wait_for_topics([name])
+    yield name
+    # Another client: what happened to the brokers meanwhile must not be this one's affair.
+    with KafkaAdminClient(bootstrap_servers=bootstrap()) as admin:
+        admin.delete_topics([name])
+
+
+def leader(topic: str, *via: str) -> str:
+    """The host that leads a topic's first partition; nobody's name while it has no leader."""
+    with KafkaAdminClient(bootstrap_servers=bootstrap(*via)) as admin:
+        (described,) = admin.describe_topics([topic])
+    leaders = {each["partition_index"]: each["leader_id"] for each in described["partitions"]}
+    return _NAMES.get(leaders[0], "")
+
+
+def controller(*via: str) -> str:
+    """The host that these brokers (all) agree is the controller; nobody's name if they do not."""
+    named = set()
+    for name in via or BROKERS:
+        with KafkaAdminClient(bootstrap_servers=bootstrap(name)) as admin:
+            named.add(_NAMES.get(admin.describe_cluster()["controller_id"], ""))
+    return named.pop() if len(named) == 1 else ""
+
+
+def whole() -> bool:
+    """Whether all brokers are there and every partition has all its copies in sync."""
+    with KafkaAdminClient(bootstrap_servers=bootstrap()) as admin:
+        brokers = {broker["broker_id"] for broker in admin.describe_cluster()["brokers"]}
+        partitions = [each for topic in admin.describe_topics() for each in topic["partitions"]]
+    return brokers == _NAMES.keys() and all(
+        set(each["isr_nodes"]) == set(each["replica_nodes"]) for each in partitions
+    )
 
 
 def zookeeper_mode(name: str) -> str:

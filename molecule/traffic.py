@@ -72,10 +72,7 @@ class Traffic:
         ]
 
     def __enter__(self) -> Self:
-        with closing(self._consumer()) as consumer:
-            numbers = sorted(consumer.partitions_for_topic(self._topic) or ())
-        assert numbers, f"there is no topic {self._topic}"
-        self._partitions = [TopicPartition(self._topic, number) for number in numbers]
+        self._partitions = self._look_up()
         for thread in self._threads:
             thread.start()
         self.goes_on(within=30)
@@ -89,6 +86,15 @@ class Traffic:
         with self._changed:
             self._abandoned = True
             self._changed.notify_all()
+
+    def _look_up(self) -> list[TopicPartition]:
+        deadline = time.monotonic() + 30
+        with closing(self._consumer()) as consumer:
+            # The broker that is asked hears of a new topic a moment after the one that made it.
+            while not (numbers := consumer.partitions_for_topic(self._topic)):
+                assert time.monotonic() < deadline, f"there is no topic {self._topic}"
+                time.sleep(0.1)
+        return [TopicPartition(self._topic, number) for number in sorted(numbers)]
 
     @property
     def acknowledged(self) -> int:

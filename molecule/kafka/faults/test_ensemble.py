@@ -1,0 +1,72 @@
+"""ZooKeeper that loses members, and everything at once: rows 5, 6 and 10."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hosts import connect, eventually, group
+from kafka import KafkaAdminClient
+from kafka.errors import KafkaError
+from kafka_clients import BROKERS, bootstrap, new_topic, zookeeper_mode
+from matrix import Fault
+from nodes import stopped
+
+MEMBERS = group("zookeeper")
+
+
+def member(mode: str) -> str:
+    return next(name for name in MEMBERS if zookeeper_mode(name) == mode)
+
+
+def topics_can_be_made() -> bool:
+    with new_topic():
+        return True
+
+
+@pytest.mark.fault(5, "stop one ZooKeeper member", gap=2, back=60, every_run=True)
+def test_writers_do_not_notice_the_loss_of_a_zookeeper_member(fault: Fault) -> None:
+    with fault.traffic() as traffic:
+        for victim in (member("leader"), member("follower")):
+            others = [name for name in MEMBERS if name != victim]
+            with stopped(victim, "zookeeper"):
+                eventually(
+                    lambda others=others: (
+                        sorted(map(zookeeper_mode, others)) == ["follower", "leader"]
+                    ),
+                    within=60,
+                    what="the other two have one leader",
+                )
+                eventually(topics_can_be_made, within=60, what="topics can be made")
+                traffic.goes_on(within=30)
+            eventually(
+                lambda victim=victim: zookeeper_mode(victim) == "follower",
+                within=60,
+                what="the member follows",
+            )
+        fault.recovers()
+
+
+@pytest.mark.fault(6, "stop two of three ZooKeeper members", gap=2, back=60)
+def test_without_a_quorum_leaders_go_on_and_nothing_new_is_made(fault: Fault) -> None:
+    with fault.traffic() as traffic:
+        with stopped(MEMBERS[0], "zookeeper"), stopped(MEMBERS[1], "zookeeper"):
+            with (
+                KafkaAdminClient(bootstrap_servers=bootstrap(), request_timeout_ms=10_000) as admin,
+                pytest.raises(KafkaError),
+            ):
+                admin.create_topics({"nobody-makes-it": {"num_partitions": 1}}, timeout_ms=8_000)
+            traffic.goes_on(within=30)
+        fault.recovers()
+        eventually(topics_can_be_made, within=60, what="topics can be made")
+
+
+@pytest.mark.fault(10, "stop everything, start brokers first", back=120, every_run=True)
+def test_everything_that_was_acknowledged_outlives_a_full_stop(fault: Fault) -> None:
+    with fault.traffic(), ThreadPoolExecutor() as pool:
+        list(pool.map(lambda name: connect(name).check_output("systemctl stop kafka"), BROKERS))
+        list(pool.map(lambda name: connect(name).check_output("systemctl stop zookeeper"), MEMBERS))
+        for name in reversed(BROKERS):
+            # Otherwise the unit has its host's ZooKeeper started first.
+            connect(name).check_output("systemctl start --job-mode=ignore-dependencies kafka")
+        for name in MEMBERS:
+            connect(name).check_output("systemctl start zookeeper")
+        fault.recovers()
