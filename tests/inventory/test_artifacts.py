@@ -31,6 +31,8 @@ def test_every_source_that_a_role_asks_is_listed_with_a_checksum_or_a_digest() -
     for source in (
         "https://archive.apache.org/dist/kafka/3.9.2/kafka_2.13-3.9.2.tgz",
         "sha512:01186a5086b5ae75",
+        "https://repo1.maven.org/maven2/io/prometheus/jmx/jmx_prometheus_javaagent/1.0.1/",
+        "sha256:7d61f737fd661610",
         "kubernetes-crd-definition-v1.yml",
         "sha256:1d5e8558803804",
         "docker.io/library/traefik:v3.7.13@sha256:",
@@ -46,6 +48,7 @@ def test_what_is_fetched_is_whole_and_named_to_the_roles(tmp_path: Path) -> None
     variables = yaml.safe_load((tmp_path / "variables.yml").read_text())
     assert variables == {
         "kafka_distribution_archive": [str(tmp_path / "kafka_2.13-3.9.2.tgz")],
+        "jmx_exporter_jar": [str(tmp_path / "jmx_prometheus_javaagent-1.0.1.jar")],
         "traefik_crds": [str(tmp_path / "traefik-crds.yml")],
     }
     built = (ROOT / ".artifacts/kafka/kafka_2.13-3.9.2.tgz.sha512").read_text().split()[0]

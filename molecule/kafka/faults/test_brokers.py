@@ -9,6 +9,7 @@ from kafka import KafkaProducer
 from kafka.errors import NotEnoughReplicasError
 from kafka_clients import BROKERS, bootstrap, controller, leader, zookeeper_mode
 from matrix import Fault
+from metrics import tell
 from nodes import kill, property_of, restarts, stopped
 
 DATA = "/var/lib/kafka/data"
@@ -47,7 +48,9 @@ def test_a_killed_controller_has_one_successor(fault: Fault) -> None:
             what="the others agree on another controller (25)",
         )
         fault.recovers()
-        assert controller() in BROKERS
+        # What KafkaNotOneController asks.
+        metric = "kafka_controller_kafkacontroller_activecontrollercount"
+        assert sum(tell("kafka", metric, *BROKERS)) == 1
 
 
 @pytest.mark.fault(4, "chase the leader 5 x stop, 5 x kill -9", gap=25, back=60)
@@ -157,6 +160,10 @@ def test_one_broker_alone_acknowledges_nothing(fault: Fault) -> None:
             with pytest.raises(AssertionError, match="0 failed"):
                 traffic.goes_on(within=3)
             assert traffic.acknowledged == before
+            # What KafkaUnderMinIsr and KafkaUnderReplicated ask.
+            for metric in ("underminisrpartitioncount", "underreplicatedpartitions"):
+                (told,) = tell("kafka", f"kafka_server_replicamanager_{metric}", alone)
+                assert told > 0
         fault.recovers()
 
 

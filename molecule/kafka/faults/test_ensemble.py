@@ -8,6 +8,7 @@ from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 from kafka_clients import BROKERS, bootstrap, new_topic, zookeeper_mode
 from matrix import Fault
+from metrics import scrape
 from nodes import stopped
 
 MEMBERS = group("zookeeper")
@@ -55,6 +56,10 @@ def test_without_a_quorum_leaders_go_on_and_nothing_new_is_made(fault: Fault) ->
             ):
                 admin.create_topics({"nobody-makes-it": {"num_partitions": 1}}, timeout_ms=8_000)
             traffic.goes_on(within=30)
+            # What ZooKeeperWithoutQuorum asks: who is left knows how many there should be.
+            told = scrape("zookeeper", MEMBERS[2])
+            assert told["zookeeper_quorum_size"] == 3
+            assert "zookeeper_outstandingrequests" not in told
         fault.recovers()
         eventually(topics_can_be_made, within=60, what="topics can be made")
 

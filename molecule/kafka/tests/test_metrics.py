@@ -1,0 +1,55 @@
+"""Prometheus gets what the alerts ask for, from the address it was told, and from there only."""
+
+import re
+
+import promql_parser
+import pytest
+import yaml
+from hosts import ROOT, address, connect
+from kafka_clients import BROKERS
+from metrics import PORTS, scrape, tell
+
+ALERTS = yaml.safe_load((ROOT / "monitoring" / "kafka-alerts.yml").read_text())["groups"]
+# Prometheus' own, and node_exporter's, which is not ours to run.
+ELSEWHERE = {"up", "node_filesystem_avail_bytes", "node_filesystem_size_bytes"}
+
+
+def asked(expression: str) -> set[str]:
+    """The metrics of an expression, which the parser writes with braces after each."""
+    return set(re.findall(r"(\w+)\{", str(promql_parser.parse(expression))))
+
+
+@pytest.mark.parametrize(
+    ("alert", "expression"),
+    [(rule["alert"], rule["expr"]) for group in ALERTS for rule in group["rules"]],
+)
+def test_every_metric_that_an_alert_asks_for_is_there(alert: str, expression: str) -> None:
+    jobs = ["zookeeper"] if alert.startswith("ZooKeeper") else ["kafka"]
+    if 'job=~"kafka|zookeeper"' in expression:
+        jobs = ["kafka", "zookeeper"]
+    for job in jobs:
+        assert asked(expression) - ELSEWHERE <= scrape(job, BROKERS[0]).keys()
+
+
+def test_the_cluster_tells_that_it_is_well() -> None:
+    assert (
+        sum(tell("kafka", "kafka_controller_kafkacontroller_activecontrollercount", *BROKERS)) == 1
+    )
+    for metric in (
+        "kafka_controller_kafkacontroller_offlinepartitionscount",
+        "kafka_server_replicamanager_underreplicatedpartitions",
+        "kafka_server_replicamanager_underminisrpartitioncount",
+        "kafka_log_logmanager_offlinelogdirectorycount",
+    ):
+        assert tell("kafka", metric, *BROKERS) == [0, 0, 0], metric
+    assert tell("zookeeper", "zookeeper_quorum_size", *BROKERS) == [3, 3, 3]
+    assert len(tell("zookeeper", "zookeeper_outstandingrequests", *BROKERS)) == 3
+
+
+@pytest.mark.parametrize("name", BROKERS)
+def test_metrics_are_served_on_the_chosen_address_alone(name: str) -> None:
+    listening = connect(name).check_output("ss --listening --tcp --numeric --no-header")
+    for port in PORTS.values():
+        bound = re.findall(rf"(\S+):{port}\s", listening)
+        # Java's sockets are IPv6 sockets, on IPv4 addresses too.
+        assert [at.strip("[]").removeprefix("::ffff:") for at in bound] == [address(name)]
