@@ -1,16 +1,17 @@
 /* wsload: puts a chat server of any make under load, and checks what it delivers.
  *
- * One thread and one epoll hold all clients. They connect, each joins a room, and some of them speak.
- * Every message carries its sender, its number and the time it was sent; every delivery is found by
- * parsing WebSocket frames, so that servers may join or split writes as they like, and its number must
- * be the sender's next one at that client. What is lost, repeated or misordered ends the run.
+ * One thread and one epoll hold all clients. They connect, each joins a room, and some of them
+ * speak. Every message carries its sender, its number and the time it was sent; every delivery is
+ * found by parsing WebSocket frames, so that servers may join or split writes as they like, and its
+ * number must be the sender's next one at that client. What is lost, repeated or misordered ends
+ * the run.
  *
  * What differs between servers is a `dialect`: the path, how a room is joined, what a message looks
- * like. A probe finds out how many bytes the server puts around a text, and texts are padded so that
- * the messages that all servers deliver have the same size.
+ * like. A probe finds out how many bytes the server puts around a text, and texts are padded so
+ * that the messages that all servers deliver have the same size.
  *
- * The CPU time of the server's processes is read from the kernel's clocks at both ends of the measured
- * span, and the load's own beside it. The result is one JSON object on standard output. */
+ * The CPU time of the server's processes is read from the kernel's clocks at both ends of the
+ * measured span, and the load's own beside it. The result is one JSON object on standard output. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -34,7 +35,8 @@
 struct dialect {
     const char *name, *path;
     struct {
-        const char *say, *until; /* what the client says, if anything, and what an answer has in it */
+        const char *say;   /* what the client says, if anything */
+        const char *until; /* what the answer has in it */
     } steps[3];
     const char *message, *refusal; /* refusal: what a frame has in it that says no */
     const char *ping, *pong;       /* heartbeat of its own, above WebSocket's */
@@ -71,7 +73,7 @@ static const struct dialect dialects[] = {
 
 #define SECOND 1000000000ull
 #define PATIENCE (20 * SECOND) /* without any progress */
-#define NAP (200 * 1000) /* nanoseconds; latencies are late by as much at most */
+#define NAP (200 * 1000)       /* nanoseconds; latencies are late by as much at most */
 #define CONNECTING 64          /* handshakes under way at once: fewer than any backlog */
 #define READ_BYTES (256 << 10)
 #define MESSAGE_BYTES 4096
@@ -83,8 +85,8 @@ struct client {
     enum state state;
     unsigned step;
     unsigned number, room;
-    unsigned said;  /* messages of this sender */
-    char *rest;     /* the beginning of a frame whose end has not come yet */
+    unsigned said; /* messages of this sender */
+    char *rest;    /* the beginning of a frame whose end has not come yet */
     size_t rest_length;
 };
 
@@ -92,16 +94,25 @@ static struct {
     const struct dialect *dialect;
     const char *host;
     unsigned clients, senders, rooms, burst, sources, size;
-    unsigned window;          /* messages each sender may have under way; 0: not by window */
-    double rate;              /* messages per second of all senders; 0: not by rate */
-    double share;             /* by rate, such that the servers take this share of a core */
+    unsigned window; /* messages each sender may have under way; 0: not by window */
+    double rate;     /* messages per second of all senders; 0: not by rate */
+    double share;    /* by rate, such that the servers take this share of a core */
     double interval, seconds, warm_up;
     unsigned ports[8], port_count;
     clockid_t servers[8], neighbours[8];
     unsigned server_count, neighbour_count;
     bool hold;
-} options = {.dialect = &dialects[0], .host = "127.0.0.1", .clients = 1000, .senders = 1, .rooms = 1,
-             .burst = 1, .sources = 16, .size = 190, .interval = 0.05, .seconds = 3, .warm_up = 1};
+} options = {.dialect = &dialects[0],
+             .host = "127.0.0.1",
+             .clients = 1000,
+             .senders = 1,
+             .rooms = 1,
+             .burst = 1,
+             .sources = 16,
+             .size = 190,
+             .interval = 0.05,
+             .seconds = 3,
+             .warm_up = 1};
 
 static struct client *clients;
 static unsigned *heard; /* [client][sender of its room]: number of the last message */
@@ -161,7 +172,8 @@ static double milliseconds_at(double share) {
 }
 
 /* Write `template` to `out` with what it names filled in; returns the length. */
-static size_t expand(char *out, const char *template, const struct client *client, const char *text) {
+static size_t expand(char *out, const char *template, const struct client *client,
+                     const char *text) {
     char *end = out;
     for (const char *in = template; *in;) {
         if (strncmp(in, "$ROOM", 5) == 0) {
@@ -243,23 +255,23 @@ static void speak(struct client *client, unsigned count) {
     }
     transmit(client, bytes, length);
     said += count;
-    unsigned members = options.clients / options.rooms +
-                       (client->room < options.clients % options.rooms);
+    unsigned members =
+        options.clients / options.rooms + (client->room < options.clients % options.rooms);
     expected += (uint64_t)count * members;
 }
 
 static void hear(struct client *client, const unsigned char *mark, uint64_t time) {
     unsigned sender = parse_hex(mark + 2, 4), number = parse_hex(mark + 6, 8);
     if (sender >= options.senders || clients[sender].room != client->room)
-        fail("client %u got a message of client %u, who is in another room", client->number, sender);
+        fail("client %u got a message of client %u, who is in another room", client->number,
+             sender);
     unsigned *last = &heard[(size_t)client->number * senders_per_room + sender / options.rooms];
     if (number != *last + 1)
-        fail("client %u got message %u of client %u after message %u", client->number, number, sender,
-             *last);
+        fail("client %u got message %u of client %u after message %u", client->number, number,
+             sender, *last);
     *last = number;
     delivered++;
-    if (measuring)
-        histogram[bucket_of((time - parse_hex(mark + 14, 16)) / 1000)]++;
+    if (measuring) histogram[bucket_of((time - parse_hex(mark + 14, 16)) / 1000)]++;
 }
 
 static void take_step(struct client *client) {
@@ -274,13 +286,15 @@ static void take_step(struct client *client) {
 }
 
 /* Messages that share a frame are on lines of their own. */
-static void note_size(const unsigned char *begin, const unsigned char *end, const unsigned char *mark) {
+static void note_size(const unsigned char *begin, const unsigned char *end,
+                      const unsigned char *mark) {
     const unsigned char *before = memrchr(begin, '\n', mark - begin);
     const unsigned char *after = memchr(mark, '\n', end - mark);
     delivered_size = (after ? after : end) - (before ? before + 1 : begin);
 }
 
-static void on_text(struct client *client, const unsigned char *payload, size_t length, uint64_t time) {
+static void on_text(struct client *client, const unsigned char *payload, size_t length,
+                    uint64_t time) {
     const struct dialect *dialect = options.dialect;
     bool marked = false;
     const unsigned char *end = payload + length, *mark = payload;
@@ -296,7 +310,8 @@ static void on_text(struct client *client, const unsigned char *payload, size_t 
     }
     if (dialect->refusal && memmem(payload, length, dialect->refusal, strlen(dialect->refusal)))
         fail("client %u was refused: %.*s", client->number, (int)length, (const char *)payload);
-    if (dialect->ping && length == strlen(dialect->ping) && !memcmp(payload, dialect->ping, length)) {
+    if (dialect->ping && length == strlen(dialect->ping) &&
+        !memcmp(payload, dialect->ping, length)) {
         say(client, 1, dialect->pong, strlen(dialect->pong));
         return;
     }
@@ -309,22 +324,17 @@ static void on_text(struct client *client, const unsigned char *payload, size_t 
     }
 }
 
-static void on_frame(struct client *client, unsigned first, const unsigned char *payload, size_t length,
-                     uint64_t time) {
+static void on_frame(struct client *client, unsigned first, const unsigned char *payload,
+                     size_t length, uint64_t time) {
     switch (first) {
-    case 0x81:
-        on_text(client, payload, length, time);
-        break;
+    case 0x81: on_text(client, payload, length, time); break;
     case 0x88:
         fail("client %u: the server closed the connection: %u %.*s", client->number,
              length < 2 ? 1005 : payload[0] << 8 | payload[1], (int)(length < 2 ? 0 : length - 2),
              (const char *)payload + 2);
         break;
-    case 0x89:
-        say(client, 10, (const char *)payload, length);
-        break;
-    case 0x8a:
-        break;
+    case 0x89: say(client, 10, (const char *)payload, length); break;
+    case 0x8a: break;
     default:
         fail("client %u: a frame began with %#x, which no server here should send", client->number,
              first);
@@ -397,9 +407,9 @@ static void on_readable(struct client *client) {
     }
 }
 
-/* Take what has come. If nothing has, nap until `deadline` at most, rather than wait in epoll: a server
- * would pay for waking the load at each send, the more often the slower it is, and clients that are
- * elsewhere are not woken by it. */
+/* Take what has come. If nothing has, nap until `deadline` at most, rather than wait in epoll: a
+ * server would pay for waking the load at each send, the more often the slower it is, and clients
+ * that are elsewhere are not woken by it. */
 static void pump(uint64_t deadline) {
     static const struct timespec at_once = {0};
     struct epoll_event events[256];
@@ -453,7 +463,8 @@ static void connect_client(struct client *client) {
         fail("client %u: %s:%u: %s", client->number, options.host, port, strerror(errno));
     fcntl(client->fd, F_SETFL, O_NONBLOCK);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = client};
-    if (epoll_ctl(poller, EPOLL_CTL_ADD, client->fd, &event) != 0) fail("epoll: %s", strerror(errno));
+    if (epoll_ctl(poller, EPOLL_CTL_ADD, client->fd, &event) != 0)
+        fail("epoll: %s", strerror(errno));
     char path[256], request[512];
     expand(path, options.dialect->path, client, "");
     int length = sprintf(request,
@@ -518,8 +529,8 @@ static uint64_t load_time(void) {
 }
 
 /* Find the rate at which the servers take the share of a core that they should: the warm-up, in
- * steps. It begins low and at most doubles, and is halved when deliveries fall behind, so that nothing
- * piles up on the way. */
+ * steps. It begins low and at most doubles, and is halved when deliveries fall behind, so that
+ * nothing piles up on the way. */
 static void find_rate(uint64_t end) {
     const uint64_t step = SECOND / 2;
     options.rate = 10;
@@ -583,12 +594,12 @@ static void measure(void) {
     uint64_t messages = said - said_before, deliveries = delivered - delivered_before;
     double bytes = deliveries ? (double)(delivered_bytes - bytes_before) / deliveries : 0;
     pump_until_delivered();
-    printf("{\"clients\": %u, \"messages\": %llu, \"deliveries\": %llu, \"seconds\": %.6f, "
-           "\"delivered_bytes\": %.1f, \"machine_cpu\": %.2f, \"load_cpu\": %.6f, \"p50_ms\": %.3f, "
-           "\"p99_ms\": %.3f, \"server_cpu\": %.6f}\n",
-           options.clients, (unsigned long long)messages, (unsigned long long)deliveries, length / 1e9,
-           bytes, machine, load / 1e9, milliseconds_at(0.50), milliseconds_at(0.99),
-           server / 1e9);
+    printf(
+        "{\"clients\": %u, \"messages\": %llu, \"deliveries\": %llu, \"seconds\": %.6f, "
+        "\"delivered_bytes\": %.1f, \"machine_cpu\": %.2f, \"load_cpu\": %.6f, \"p50_ms\": %.3f, "
+        "\"p99_ms\": %.3f, \"server_cpu\": %.6f}\n",
+        options.clients, (unsigned long long)messages, (unsigned long long)deliveries, length / 1e9,
+        bytes, machine, load / 1e9, milliseconds_at(0.50), milliseconds_at(0.99), server / 1e9);
 }
 
 static const char usage[] =
@@ -600,7 +611,7 @@ static const char usage[] =
     "  --senders N       how many of them speak (1)\n"
     "  --rooms N         rooms they are spread over (1)\n"
     "  --size BYTES      size of a delivered message (190)\n"
-    "  --burst N         messages that each sender says at each tick, in one write (1); 0: silence\n"
+    "  --burst N         messages of each sender at each tick, in one write (1); 0: silence\n"
     "  --interval S      seconds between ticks; a tick waits for the one before (0.05)\n"
     "  --rate N          instead: messages per second of all senders, evenly\n"
     "  --share SHARE     instead: evenly, so that the servers take this share of a core;\n"
@@ -629,15 +640,45 @@ static clockid_t process_clock(const char *option, const char *text) {
 }
 
 static void read_options(int count, char **arguments) {
-    enum { DIALECT, HOST, CLIENTS, SENDERS, ROOMS, SIZE, BURST, INTERVAL, RATE, SHARE, WINDOW,
-           WARM_UP, SECONDS, SOURCES, SERVER, NEIGHBOUR, HOLD, HELP };
-    static const struct option known[] = {
-        {"dialect", 1, 0, DIALECT}, {"host", 1, 0, HOST},         {"clients", 1, 0, CLIENTS},
-        {"senders", 1, 0, SENDERS}, {"rooms", 1, 0, ROOMS},       {"size", 1, 0, SIZE},
-        {"burst", 1, 0, BURST},     {"interval", 1, 0, INTERVAL}, {"rate", 1, 0, RATE},
-        {"share", 1, 0, SHARE},     {"window", 1, 0, WINDOW},     {"warm-up", 1, 0, WARM_UP},
-        {"seconds", 1, 0, SECONDS}, {"sources", 1, 0, SOURCES},   {"server", 1, 0, SERVER},
-        {"neighbour", 1, 0, NEIGHBOUR}, {"hold", 0, 0, HOLD},     {"help", 0, 0, HELP}, {0}};
+    enum {
+        DIALECT,
+        HOST,
+        CLIENTS,
+        SENDERS,
+        ROOMS,
+        SIZE,
+        BURST,
+        INTERVAL,
+        RATE,
+        SHARE,
+        WINDOW,
+        WARM_UP,
+        SECONDS,
+        SOURCES,
+        SERVER,
+        NEIGHBOUR,
+        HOLD,
+        HELP
+    };
+    static const struct option known[] = {{"dialect", 1, 0, DIALECT},
+                                          {"host", 1, 0, HOST},
+                                          {"clients", 1, 0, CLIENTS},
+                                          {"senders", 1, 0, SENDERS},
+                                          {"rooms", 1, 0, ROOMS},
+                                          {"size", 1, 0, SIZE},
+                                          {"burst", 1, 0, BURST},
+                                          {"interval", 1, 0, INTERVAL},
+                                          {"rate", 1, 0, RATE},
+                                          {"share", 1, 0, SHARE},
+                                          {"window", 1, 0, WINDOW},
+                                          {"warm-up", 1, 0, WARM_UP},
+                                          {"seconds", 1, 0, SECONDS},
+                                          {"sources", 1, 0, SOURCES},
+                                          {"server", 1, 0, SERVER},
+                                          {"neighbour", 1, 0, NEIGHBOUR},
+                                          {"hold", 0, 0, HOLD},
+                                          {"help", 0, 0, HELP},
+                                          {0}};
     int choice, index = 0;
     while ((choice = getopt_long(count, arguments, "", known, &index)) != -1) {
         const char *name = choice == '?' ? "" : known[index].name;

@@ -1,8 +1,8 @@
-// A chat as the README of the Centrifuge library writes one, on its memory broker: clients subscribe to
-// a channel and publish into it.
+// A chat as the README of the Centrifuge library writes one, on its memory broker: clients
+// subscribe to a channel and publish into it.
 //
-// No history, presence or logging. -write-delay gathers a client's messages for a time, and -frame says
-// how many may share a frame.
+// No history, presence or logging. -write-delay gathers a client's messages for a time, and -frame
+// says how many may share a frame.
 package main
 
 import (
@@ -44,9 +44,7 @@ func main() {
 	if err := node.Run(); err != nil {
 		log.Fatal(err)
 	}
-	http.Handle("/connection/websocket", centrifuge.NewWebsocketHandler(node, centrifuge.WebsocketConfig{
-		UseWriteBufferPool: true,
-		WriteTimeout:       10 * time.Second,
-	}))
+	options := centrifuge.WebsocketConfig{UseWriteBufferPool: true, WriteTimeout: 10 * time.Second}
+	http.Handle("/connection/websocket", centrifuge.NewWebsocketHandler(node, options))
 	log.Fatal(http.ListenAndServe(*address, nil))
 }

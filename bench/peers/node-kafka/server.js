@@ -2,8 +2,8 @@
 // key, every replica reads all partitions, and delivers what it read with `send` to each member.
 //
 // As in ours, a message counts once all in-sync brokers have it. Messages that come while a request
-// is under way go with the next one, together: one request for each would be slower. Every replica is
-// a consumer group of its own and commits nothing. It listens once it reads.
+// is under way go with the next one, together: one request for each would be slower. Every replica
+// is a consumer group of its own and commits nothing. It listens once it reads.
 'use strict';
 const {randomUUID} = require('node:crypto');
 const {Kafka, Partitioners, logLevel} = require('kafkajs');
@@ -41,7 +41,8 @@ function deliver(message) {
 }
 
 function listen() {
-  new WebSocketServer({host: '127.0.0.1', port, backlog: 1024}).on('connection', (member, request) => {
+  const server = new WebSocketServer({host: '127.0.0.1', port, backlog: 1024});
+  server.on('connection', (member, request) => {
     if (!rooms.has(request.url)) rooms.set(request.url, new Set());
     const room = rooms.get(request.url);
     room.add(member);

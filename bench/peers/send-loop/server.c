@@ -1,8 +1,8 @@
 /* The floor: a chat that does nothing for a message but one send() per member.
  *
- * It frames a message once, keeps no queue and checks nothing, so a server that sends each message by
- * itself cannot be cheaper. The room is the path. It knows one handshake key, the load's: RFC 6455's
- * own example. */
+ * It frames a message once, keeps no queue and checks nothing, so a server that sends each message
+ * by itself cannot be cheaper. The room is the path. It knows one handshake key, the load's: RFC
+ * 6455's own example. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -19,8 +19,8 @@
 #include <unistd.h>
 
 #define KEY "dGhlIHNhbXBsZSBub25jZQ=="
-#define ANSWER                                                                      \
-    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" \
+#define ANSWER                                                                                     \
+    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"            \
     "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
 
 struct room {
@@ -49,7 +49,8 @@ static struct room *room_called(const char *name, size_t length) {
     for (size_t i = 0; i < length; i++) hash = hash * 31 + (unsigned char)name[i];
     struct room **place = &rooms[hash % 65536];
     for (; *place; place = &(*place)->next)
-        if (strlen((*place)->name) == length && !memcmp((*place)->name, name, length)) return *place;
+        if (strlen((*place)->name) == length && !memcmp((*place)->name, name, length))
+            return *place;
     *place = calloc(1, sizeof **place);
     memcpy((*place)->name, name, length < 31 ? length : 31);
     return *place;
