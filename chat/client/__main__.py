@@ -31,14 +31,25 @@ def main() -> int:
         "--follow", action="store_true", help="in a pipe: go on reading when the input has ended"
     )
     arguments = parser.parse_args()
+    code = 0
+    # Several rooms may fail for the same reason at once.
     try:
         asyncio.run(run(arguments))
-    except KeyboardInterrupt:
-        return 130
-    except (RefusedError, DisconnectedError, ValueError) as error:
-        print(f"chat.client: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ValueError) else 1
-    return 0
+    except* KeyboardInterrupt:
+        code = 130
+    except* ValueError as errors:
+        code = _complain(errors, 2)
+    except* (RefusedError, DisconnectedError) as errors:
+        code = _complain(errors, 1)
+    return code
+
+
+def _complain(errors: BaseExceptionGroup[Exception], code: int) -> int:
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    print(f"chat.client: {error}", file=sys.stderr)
+    return code
 
 
 async def run(arguments: argparse.Namespace) -> None:

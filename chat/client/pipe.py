@@ -5,11 +5,16 @@ fields, separated by tabs: time, room, name, text.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import sys
+import threading
+from collections.abc import AsyncIterator
+from concurrent.futures import CancelledError
 from datetime import UTC, datetime
 
 from chat.client.connection import Chat, Gap, Room
-from chat.protocol import Message, RefusedError
+from chat.protocol import ErrorCode, Message, RefusedError
 
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\t": "\\t"})
 
@@ -34,14 +39,13 @@ class Pipe:
                     task.cancel()
 
     async def _say(self, room: Room) -> None:
-        loop = asyncio.get_running_loop()
-        # A thread, for standard input may be a file, which no event loop waits for.
-        while line := await loop.run_in_executor(None, sys.stdin.readline):
-            if text := line.rstrip("\n"):
-                try:
-                    await room.send(text)
-                except RefusedError as refused:
-                    print(f"chat.client: {refused}", file=sys.stderr)
+        async for text in _lines():
+            try:
+                await room.send(text)
+            except RefusedError as refused:
+                if refused.code is ErrorCode.NAME_TAKEN:
+                    raise
+                print(f"chat.client: {refused}", file=sys.stderr)
 
     async def _print(self, room: Room) -> None:
         async for event in room:
@@ -50,6 +54,29 @@ class Pipe:
                     print(_time(ts), name, _line(user), _line(text), sep="\t", flush=True)
                 case Gap(name):
                     print(f"chat.client: messages of {name} may be missing", file=sys.stderr)
+
+
+async def _lines() -> AsyncIterator[str]:
+    """The lines of standard input that are not empty."""
+    loop = asyncio.get_running_loop()
+    chunks: asyncio.Queue[bytes] = asyncio.Queue(1)
+
+    def read() -> None:
+        with contextlib.suppress(CancelledError):
+            while chunk := os.read(0, 65536):
+                asyncio.run_coroutine_threadsafe(chunks.put(chunk), loop).result()
+            asyncio.run_coroutine_threadsafe(chunks.put(b""), loop).result()
+
+    # No event loop waits for a file, so a thread does. Nobody waits for the thread: it may have
+    # nothing to read for ever.
+    threading.Thread(target=read, daemon=True).start()
+    rest = b""
+    while chunk := await chunks.get():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in filter(None, lines):
+            yield line.decode(errors="replace")
+    if rest:
+        yield rest.decode(errors="replace")
 
 
 def _time(milliseconds: int) -> str:

@@ -13,6 +13,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
+from subprocess import PIPE
 
 import pyte
 import pytest
@@ -113,6 +114,28 @@ def test_what_is_refused_is_said_and_what_cannot_go_on_ends_with_1(process: Star
     nameless = pipe(replica, "\u202eada", "")
     assert nameless.returncode == 1
     assert nameless.stderr == "chat.client: A name has no control characters: leave them out.\n"
+
+
+def test_a_pipe_whose_name_is_taken_ends_though_its_input_does_not(process: Start) -> None:
+    replica = process()
+    with subprocess.Popen(
+        command(replica, "ada"), cwd=ROOT, stdin=PIPE, stdout=PIPE, text=True
+    ) as ada:
+        assert ada.stdin is not None
+        assert ada.stdout is not None
+        ada.stdin.write("I am here\n")
+        ada.stdin.flush()
+        assert "I am here" in ada.stdout.readline()
+        # Its input is open for as long as ours is.
+        with subprocess.Popen(
+            command(replica, "ada"), cwd=ROOT, stdin=PIPE, stderr=PIPE, text=True
+        ) as other:
+            assert other.wait(PATIENCE) == 1
+            assert other.stderr is not None
+            said = other.stderr.read()
+        assert (
+            said == "chat.client: Somebody else in lobby is called ada: come with another name.\n"
+        )
 
 
 def test_two_people_chat_in_terminals(process: Start, terminal: Callable[..., Terminal]) -> None:
