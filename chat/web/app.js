@@ -140,7 +140,8 @@ class Room {
     for (const message of unknown) this.ids.add(message.id);
     this.older.prepend(...unknown.map(drawMessage));
     drawEarlier();
-    if (this === current) page.scroll.scrollTop = scrollTop + page.scroll.scrollHeight - scrollHeight;
+    const grown = page.scroll.scrollHeight - scrollHeight;
+    if (this === current) page.scroll.scrollTop = scrollTop + grown;
     // One answer may hold nothing of this room, though there is more. But the log is long.
     this.inVain = unknown.length ? 0 : this.inVain + 1;
     if (this.inVain % IN_VAIN) this.askEarlier();
