@@ -5,7 +5,13 @@ from hosts import connect, group
 from playbooks import run
 
 HOSTS = group("all")
-MADE = ["/opt/kafka", "/etc/kafka", "/etc/zookeeper", "/etc/systemd/system/kafka.service"]
+MADE = [
+    "/opt/kafka",
+    "/opt/jmx_exporter",
+    "/etc/kafka",
+    "/etc/zookeeper",
+    "/etc/systemd/system/kafka.service",
+]
 DATA = ["/var/lib/kafka/data/meta.properties", "/var/lib/zookeeper/version-2"]
 
 
