@@ -91,6 +91,7 @@ class Archive:
         self._kept_bytes = 0
         self._reading: dict[tuple[int, int, int], asyncio.Task[Block]] = {}
         self._turn = asyncio.Lock()
+        self._rested = 0.0
 
     async def before(self, memory: Memory, end: int, limit: int) -> Slice:
         """The last messages before offset `end`, at most `limit` of them."""
@@ -166,13 +167,14 @@ class Archive:
 
     async def _take_turn(self, partition: int, number: int, end: int) -> Block:
         """Read a block, after the others and after a rest."""
-        await self._turn.acquire()
-        began = time.monotonic()
-        try:
-            return await self._read_block(partition, number, end)
-        finally:
-            rest = min(time.monotonic() - began, MOST_REST)
-            asyncio.get_running_loop().call_later(rest, self._turn.release)
+        async with self._turn:
+            await asyncio.sleep(self._rested - time.monotonic())
+            began = time.monotonic()
+            try:
+                return await self._read_block(partition, number, end)
+            finally:
+                now = time.monotonic()
+                self._rested = now + min(now - began, MOST_REST)
 
     async def _read_block(self, partition: int, number: int, end: int) -> Block:
         start = number * self._window
