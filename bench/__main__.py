@@ -20,7 +20,7 @@ from bench.workloads import WORKLOADS, Workload
 # What does not come with script/bootstrap, and the Debian package that has it.
 PROGRAMS = {"node": "nodejs", "npm": "npm", "taskset": "util-linux", "setpriv": "util-linux"}
 # A moment is enough to see that everything works; it gives no figures.
-MOMENT = ("--warm-up=0.1", "--seconds=0.3")
+MOMENT = ("--warm-up=0.1", "--seconds=0.5")
 
 
 def main() -> int:
@@ -54,20 +54,26 @@ def main() -> int:
     ]
     # The servers are given the other core; the broker and whatever else is started stay off it.
     os.sched_setaffinity(0, {LOAD_CORE})
+    act = try_out if options.quick else measure
+    failed = False
     try:
         check_machine(quick=options.quick)
         build(chosen, quick=options.quick)
-        with contextlib.ExitStack() as stack:
-            kafka = None
-            for workload in chosen:
-                if workload.kafka and kafka is None:
-                    kafka = stack.enter_context(broker())
-                act = try_out if options.quick else measure
-                act(workload, options.rounds, kafka if workload.kafka else None)
     except BenchError as error:
         print(f"script/bench: {error}", file=sys.stderr)
         return 1
-    return 0
+    with contextlib.ExitStack() as stack:
+        kafka = None
+        for workload in chosen:
+            if workload.kafka and kafka is None:
+                kafka = stack.enter_context(broker())
+            try:
+                act(workload, options.rounds, kafka if workload.kafka else None)
+            except BenchError as error:
+                # The other workloads can have their results.
+                print(f"\nscript/bench: {workload.name}: {error}", file=sys.stderr)
+                failed = True
+    return int(failed)
 
 
 def check_machine(*, quick: bool) -> None:

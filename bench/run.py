@@ -74,7 +74,7 @@ def run(
     With `settle`, memory is read after it has stopped changing. With `kafka`, the server has topics
     of its own there; the broker shares the load's core, so its CPU time counts as the load's.
 
-    Raises `BenchError` if the server does not start or something was lost, repeated or misordered,
+    Raises `BenchError` if the server does not start, if something was lost, repeated or misordered,
     and when the load was the limit.
     """
     with contextlib.ExitStack() as stack:
@@ -100,6 +100,8 @@ def run(
     found = json.loads(output)
     others = found.pop("machine_cpu") - found["server_cpu"] - found["load_cpu"]
     result = Run(**found, others_cpu=others, rss_before=before, rss_joined=joined)
+    if result.messages > 0 and result.deliveries == 0:
+        raise BenchError(f"{contender.name}: nothing was delivered within {result.seconds:.1f} s")
     if result.load_share > LOAD_SHARE_LIMIT:
         raise BenchError(
             f"{contender.name}: the load was busy for {result.load_share:.0%} of the time, so the"
