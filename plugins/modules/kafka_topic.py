@@ -8,10 +8,10 @@ DOCUMENTATION = r"""
 module: kafka_topic
 short_description: Make a Kafka topic, and keep it as declared
 description:
-  - Makes a topic that does not exist; adds partitions and changes settings of one that does.
   - >-
-    Refuses what would lose data or order without saying so. Partitions cannot be removed, and the
-    replication factor of a topic that exists is changed by reassigning its partitions.
+    Makes a topic that does not exist; adds partitions, changes the number of replicas and settings
+    of one that does.
+  - Refuses what would lose data or order without saying so. Partitions cannot be removed.
   - >-
     In check mode the brokers themselves validate the change, so that what they would refuse is
     refused.
@@ -27,7 +27,8 @@ options:
   replication_factor:
     description:
       - How many brokers hold each partition. Unset, the cluster's default for a new topic, and
-        whatever it has for an existing one.
+        whatever it has for an existing one. More replicas are copied without a limit on their
+        pace; what is not copied within C(timeout) goes on.
     type: int
   config:
     description:
@@ -85,6 +86,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.kafka_admin import CONNECTION_OPTIONS, connected
+from ansible.module_utils.kafka_assignment import ImpossibleError, changes, resize
+from ansible.module_utils.kafka_reassignment import assignment, begin, finish
 
 with contextlib.suppress(ImportError):  # `connected` says so.
     from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
@@ -149,10 +152,11 @@ class TopicChange:
                 f"has {before['partitions']} partitions and cannot shrink to {self._partitions}:"
                 f" declare at least {before['partitions']}, or make another topic"
             )
-        if before and before["replication_factor"] != after["replication_factor"]:
+        minimum = int(after["config"].get("min.insync.replicas", 1))
+        if before and after["replication_factor"] < minimum:
             self._refuse(
-                f"has replication factor {before['replication_factor']}, not"
-                f" {after['replication_factor']}: declare what it has, or reassign its partitions"
+                f"has min.insync.replicas {minimum} and cannot do with"
+                f" {after['replication_factor']} replicas: lower min.insync.replicas as well"
             )
         return after
 
@@ -163,6 +167,8 @@ class TopicChange:
             return
         if self.after["partitions"] > self.before["partitions"]:
             self._grow()
+        if self.after["replication_factor"] != self.before["replication_factor"]:
+            self._reassign()
         changed = {
             key: value
             for key, value in self._config.items()
@@ -192,6 +198,24 @@ class TopicChange:
             raise_errors=False,
         )
         self._check(answer.to_dict()["results"])
+
+    def _reassign(self) -> None:
+        brokers = {
+            broker["broker_id"]: broker["rack"]
+            for broker in self._admin.describe_cluster()["brokers"]
+        }
+        held = {
+            partition: replicas
+            for partition, replicas in assignment(self._admin).items()
+            if partition[0] == self._name
+        }
+        try:
+            after = resize(held, {self._name: self.after["replication_factor"]}, brokers)
+        except ImpossibleError as error:
+            self._refuse(f"cannot be made so: {error}")
+        if not self._module.check_mode:
+            begin(self._admin, held, changes(held, after), throttle=None)
+            finish(self._admin, self._module.params["timeout"])
 
     def _configure(self, settings: dict[str, str]) -> None:
         resource = ConfigResource(ConfigResourceType.TOPIC, self._name, settings)

@@ -7,6 +7,7 @@ from pathlib import Path
 import ansible.module_utils
 import pytest
 from ansible.module_utils.testing import patch_module_args
+from kafka_broker import KafkaCluster
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
 # Ansible merges a project's module_utils into its own, so the modules import them from there.
@@ -30,3 +31,15 @@ def run_module(capsys):
         return {"failed": False} | answer
 
     return run
+
+
+@pytest.fixture(scope="session")
+def three_brokers(kafka_home, tmp_path_factory):
+    """A cluster of which these tests know every topic; topics have two replicas."""
+    folder = tmp_path_factory.mktemp("three-brokers")
+    cluster = KafkaCluster(kafka_home, folder, {"default.replication.factor": "2"})
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()

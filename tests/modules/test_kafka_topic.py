@@ -139,11 +139,40 @@ def test_a_bad_setting_of_a_topic_that_exists_is_refused(declare, name, check_mo
     assert "retention.msec" in answer["msg"]
 
 
-def test_another_replication_factor_is_refused(declare, name):
+def test_more_replicas_than_brokers_are_refused(declare, name):
     declare(name)
     answer = declare(name, replication_factor=2)
     assert answer["failed"]
-    assert "has replication factor 1, not 2" in answer["msg"]
+    assert "is to have 2 replicas, and there are 1 brokers" in answer["msg"]
+
+
+@pytest.fixture
+def declare_to_three(run_module, three_brokers):
+    servers = three_brokers.bootstrap_servers.split(",")
+
+    def declare(name, **options):
+        return run_module("kafka_topic", bootstrap_servers=servers, name=name, **options)
+
+    return declare
+
+
+def test_replicas_are_added_and_removed(declare_to_three, name, three_brokers):
+    declare_to_three(name, partitions=3, replication_factor=1)
+    foretold = declare_to_three(name, partitions=3, replication_factor=3, check_mode=True)
+    made = declare_to_three(name, partitions=3, replication_factor=3)
+    assert made["changed"], made
+    assert foretold["diff"] == made["diff"]
+    with KafkaAdminClient(bootstrap_servers=three_brokers.bootstrap_servers) as admin:
+        [topic] = admin.describe_topics([name])
+        assert [sorted(p["isr_nodes"]) for p in topic["partitions"]] == [[0, 1, 2]] * 3
+    assert not declare_to_three(name, partitions=3, replication_factor=3)["changed"]
+    assert declare_to_three(name, partitions=3, replication_factor=2)["changed"]
+
+
+def test_fewer_replicas_than_must_be_in_sync_are_refused(declare_to_three, name):
+    declare_to_three(name, replication_factor=2, config={"min.insync.replicas": 2})
+    answer = declare_to_three(name, replication_factor=1)
+    assert "has min.insync.replicas 2 and cannot do with 1 replicas" in answer["msg"]
 
 
 def test_without_a_broker_it_says_where_it_looked(run_module, name):
