@@ -45,8 +45,8 @@ WEB = Path(__file__).parent / "web"
 # many are away at once.
 BATCH_SECONDS = 0.1
 SPREAD = 0.8
-LEAST_PER_SECOND = 50
-RETRY_SECONDS = (0.1, 1.0)
+LEAST_PER_SECOND = 20
+RETRY_SECONDS = (0.1, 0.5)
 # With this part of the clients that it may have, a replica asks that others are chosen.
 NEARLY_FULL = 0.95
 
