@@ -79,7 +79,9 @@ class Person:
             await asyncio.sleep(self.random.uniform(0.02, 0.2))
 
     async def _converse(self, ws: websockets.ClientConnection) -> None:
-        await ws.send(json.dumps({"type": "hello", "user": self.name}))
+        # With a key, they are not taken for somebody else while a dead replica is still missed.
+        hello = {"type": "hello", "user": self.name, "key": f"the-key-of-{self.name}"}
+        await ws.send(json.dumps(hello))
         since = {"since": self.position} if self.position is not None else {}
         await ws.send(json.dumps({"type": "join", "room": self.room} | since))
         talking: asyncio.Task[None] | None = None

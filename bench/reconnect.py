@@ -1,0 +1,197 @@
+"""From the death of a replica until all of its clients go on where they were, on another one.
+
+Two replicas share a broker. All clients are on the first, each in one of fifty rooms; it is killed,
+something is said in every room meanwhile, and all clients come back on the second at once, each
+with its last position. Timed is from the first new connection to the last answer; a client counts
+if it was told exactly what it missed (`recovered`, and the messages). Real clients wait a random
+while; these do not, which is the worst case. They share the machine with the replica.
+
+    .venv/bin/python bench/reconnect.py --clients 5000
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "bench")]
+
+from kafka_broker import KafkaBroker, unpack  # noqa: E402
+from ready import fill  # noqa: E402
+
+ROOMS = 50
+MISSED = 5
+HANDSHAKE = (
+    b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+class Client(asyncio.Protocol):
+    """A WebSocket client as small as can be: it joins one room and keeps its position."""
+
+    def __init__(self, name: str, room: str) -> None:
+        self.name = name
+        self.room = room
+        self.position: str | None = None
+        self.joined: asyncio.Future[dict[str, Any]]
+        self.transport: asyncio.Transport
+
+    async def connect(self, port: int) -> dict[str, Any]:
+        """Connect, join, and return the answer."""
+        loop = asyncio.get_running_loop()
+        self.joined = loop.create_future()
+        self._received = b""
+        self._shaken = False
+        await loop.create_connection(lambda: self, "127.0.0.1", port)
+        return await self.joined
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        transport.write(HANDSHAKE)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        if not self._shaken:
+            if b"\r\n\r\n" not in self._received:
+                return
+            head, self._received = self._received.split(b"\r\n\r\n", 1)
+            assert head.startswith(b"HTTP/1.1 101"), head
+            self._shaken = True
+            since = {"since": self.position} if self.position else {}
+            self.say({"type": "hello", "user": self.name, "key": f"the-key-of-{self.name}"})
+            self.say({"type": "join", "room": self.room} | since)
+        while (frame := self._frame()) is not None:
+            self._hear(json.loads(frame))
+
+    def _frame(self) -> bytes | None:
+        received = self._received
+        if len(received) < 2:
+            return None
+        size, start = received[1], 2
+        if size >= 126:
+            start = 4 if size == 126 else 10
+            size = int.from_bytes(received[2:start], "big")
+        if len(received) < start + size:
+            return None
+        self._received = received[start + size :]
+        return received[start : start + size] if received[0] == 0x81 else b"{}"
+
+    def _hear(self, frame: dict[str, Any]) -> None:
+        match frame.get("type"):
+            case "joined":
+                self.position = frame["position"]
+                self.joined.set_result(frame)
+            case "message":
+                self.position = frame["id"]
+            case "error" if not self.joined.done():
+                self.joined.set_exception(RuntimeError(frame["message"]))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.joined.done():
+            self.joined.set_exception(error or ConnectionError("closed"))
+
+    def say(self, frame: dict[str, Any]) -> None:
+        payload = json.dumps(frame).encode()
+        size = len(payload)
+        head = bytes([0x81, 0x80 | size]) if size < 126 else b"\x81\xfe" + size.to_bytes(2, "big")
+        # A mask of zeros is a mask.
+        self.transport.write(head + bytes(4) + payload)
+
+
+def start_replica(broker: KafkaBroker, log: Path) -> tuple[subprocess.Popen[bytes], int]:
+    environment = os.environ | {
+        "KAFKA_ENABLED": "true",
+        "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers,
+        "CHAT_ADDRESS": "127.0.0.1",
+        "CHAT_PORT": "0",
+        "CHAT_INTERNAL_PORT": "0",
+    }
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "chat"], cwd=ROOT, env=environment, stderr=output
+        )
+    while not (found := re.search(r"page on port (\d+)", log.read_text())):
+        if process.poll() is not None:
+            sys.exit(log.read_text())
+        time.sleep(0.05)
+    return process, int(found[1])
+
+
+async def measure(broker: KafkaBroker, folder: Path, count: int) -> None:
+    first, port = start_replica(broker, folder / "first.log")
+    second, other = start_replica(broker, folder / "second.log")
+    clients = [Client(f"user-{number}", f"room-{number % ROOMS}") for number in range(count)]
+    try:
+        talkers = [Client(f"talker-{number}", f"room-{number}") for number in range(ROOMS)]
+        for talker in talkers:
+            while True:
+                try:
+                    await talker.connect(other)
+                    break
+                except RuntimeError:
+                    await asyncio.sleep(0.2)
+        for at in range(0, count, 250):
+            await asyncio.gather(*(client.connect(port) for client in clients[at : at + 250]))
+        first.kill()
+        first.wait()
+        for number in range(MISSED):
+            for talker in talkers:
+                frame = {"type": "send", "room": talker.room, "cid": str(number), "text": "missed"}
+                talker.say(frame)
+        await asyncio.sleep(2)
+        used = cpu_seconds(second.pid)
+        began = time.monotonic()
+        taken = []
+
+        async def come_back(client: Client) -> bool:
+            answer = await client.connect(other)
+            taken.append(time.monotonic() - began)
+            missed = [message["text"] for message in answer["messages"]]
+            return answer["recovered"] and missed == ["missed"] * MISSED
+
+        whole = await asyncio.gather(*(come_back(client) for client in clients))
+        print(
+            f"{sum(whole)} of {count} clients went on without a gap and without a reload: the last"
+            f" after {max(taken):.2f} s, half of them after {statistics.median(taken):.2f} s; the"
+            f" replica computed for {cpu_seconds(second.pid) - used:.2f} s"
+        )
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.wait()
+
+
+def cpu_seconds(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clients", type=int, default=5000, help="who all come back (5000)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        broker = KafkaBroker(unpack(Path(folder)), Path(folder))
+        try:
+            broker.start()
+            fill(broker, 0)
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(measure(broker, Path(folder), options.clients))
+        finally:
+            broker.close()
+
+
+if __name__ == "__main__":
+    main()
