@@ -86,7 +86,10 @@ class Client(asyncio.Protocol):
         if len(received) < start + size:
             return None
         self._received = received[start + size :]
-        return received[start : start + size] if received[0] == 0x81 else b"{}"
+        payload = received[start : start + size]
+        if received[0] == 0x89:
+            self._write(0x8A, payload)
+        return payload if received[0] == 0x81 else b"{}"
 
     def _hear(self, frame: dict[str, Any]) -> None:
         match frame.get("type"):
@@ -103,11 +106,13 @@ class Client(asyncio.Protocol):
             self.joined.set_exception(error or ConnectionError("closed"))
 
     def say(self, frame: dict[str, Any]) -> None:
-        payload = json.dumps(frame).encode()
+        self._write(0x81, json.dumps(frame).encode())
+
+    def _write(self, kind: int, payload: bytes) -> None:
         size = len(payload)
-        head = bytes([0x81, 0x80 | size]) if size < 126 else b"\x81\xfe" + size.to_bytes(2, "big")
+        sized = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
         # A mask of zeros is a mask.
-        self.transport.write(head + bytes(4) + payload)
+        self.transport.write(bytes([kind]) + sized + bytes(4) + payload)
 
 
 def start_replica(broker: KafkaBroker, log: Path) -> tuple[subprocess.Popen[bytes], int]:
