@@ -149,6 +149,8 @@ class Hub:
             asyncio.create_task(self._tell_positions()),
             asyncio.create_task(self._tell_presence()),
         ]
+        for teller in self._tellers:
+            teller.add_done_callback(_raise_now)
 
     async def stop(self, seconds: float) -> None:
         """Stop the relay, which has so many seconds to get everything into the log."""
@@ -521,6 +523,12 @@ class Hub:
         # By identity: a room of a log that was replaced must not take its successor along.
         if room.idle and self._rooms.get(room.name) is room:
             del self._rooms[room.name]
+
+
+def _raise_now(task: asyncio.Task[None]) -> None:
+    """A task that works for as long as the hub does has failed: say so now, not at the end."""
+    if not task.cancelled():
+        task.result()
 
 
 def _frame(frame: protocol.ServerFrame) -> bytes:
