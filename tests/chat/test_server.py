@@ -529,3 +529,25 @@ async def test_who_loses_a_name_to_another_replica_is_told_and_is_out(replica: R
         await ada.hear("left", room="lobby")
         error = await ada.refused(type="send", room="lobby", text="I am still here", cid="1")
         assert error["code"] == "not_joined"
+
+
+async def test_clients_are_sent_away_a_few_at_a_time(replica: Replica) -> None:
+    """Over most of the time there is: so few are away at once, for each is soon back elsewhere."""
+    server = await replica(CHAT_DRAIN_SECONDS="1")
+    batches: list[int] = []
+
+    class Client:
+        def send_away(self, _reason: str, retry_after: float) -> None:
+            assert 0 < retry_after <= 1
+            if not batches or batches[-1] == 0:
+                batches.append(0)
+                # Runs when the server lets go of the event loop: after the batch.
+                asyncio.get_running_loop().call_soon(batches.append, 0)
+                batches[-1] = 1
+            else:
+                batches[-1] += 1
+
+    await server._send_away([Client() for _ in range(100)])  # type: ignore[misc]
+    sizes = [size for size in batches if size]
+    assert sum(sizes) == 100
+    assert max(sizes) <= 13
