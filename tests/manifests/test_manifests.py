@@ -188,9 +188,25 @@ def test_the_chats_route_is_sticky(chat):
     assert service["sticky"]["cookie"] == {
         "name": "chat_affinity",
         "httpOnly": True,
+        "secure": False,
         "sameSite": "lax",
         "path": "/",
     }
+
+
+def test_with_a_certificate_plain_http_leads_to_https(render):
+    objects = render("chat", chat_tls_certificate="certificate", chat_tls_key="the key")
+    plain, secure = [item for item in objects.all if item["kind"] == "IngressRoute"]
+    (redirected,) = plain["spec"]["routes"]
+    assert plain["spec"]["entryPoints"] == ["web"]
+    assert redirected["middlewares"] == [{"name": objects["Middleware"]["metadata"]["name"]}]
+    assert objects["Middleware"]["spec"] == {"redirectScheme": {"scheme": "https"}}
+    (route,) = secure["spec"]["routes"]
+    assert secure["spec"]["entryPoints"] == ["websecure"]
+    assert secure["spec"]["tls"] == {"secretName": "chat-tls"}
+    assert "middlewares" not in route
+    assert route["services"][0]["sticky"]["cookie"]["secure"] is True
+    assert "the key" not in str(objects.all)
 
 
 def settings(objects):
