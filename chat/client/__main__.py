@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import getpass
+import os
 import sys
 
 from chat.client.connection import DisconnectedError, connect
@@ -18,7 +19,12 @@ from chat.protocol import RefusedError
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m chat.client", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m chat.client",
+        description=__doc__,
+        # Not an argument: those of a process are seen by everyone on the machine.
+        epilog="The environment variable CHAT_KEY is the secret by which the name stays yours.",
+    )
     parser.add_argument("url", help="the chat's address, http://HOST/ or ws://HOST/ws")
     parser.add_argument(
         "--user", default=getpass.getuser(), help="your name (default: %(default)s)"
@@ -26,7 +32,6 @@ def main() -> int:
     parser.add_argument(
         "--room", action="append", metavar="ROOM", help="join this room; may be said again"
     )
-    parser.add_argument("--key", help="the secret by which a name is yours: see docs/protocol.md")
     parser.add_argument(
         "--follow", action="store_true", help="in a pipe: go on reading when the input has ended"
     )
@@ -54,7 +59,7 @@ def _complain(errors: BaseExceptionGroup[Exception], code: int) -> int:
 
 async def run(arguments: argparse.Namespace) -> None:
     rooms = arguments.room or ["lobby"]
-    async with connect(arguments.url, arguments.user, key=arguments.key) as chat:
+    async with connect(arguments.url, arguments.user, key=os.environ.get("CHAT_KEY")) as chat:
         if sys.stdin.isatty() and sys.stdout.isatty():
             await Terminal(chat).run(rooms)
         else:

@@ -116,6 +116,21 @@ def test_what_is_refused_is_said_and_what_cannot_go_on_ends_with_1(process: Star
     assert nameless.stderr == "chat.client: A name has no control characters: leave them out.\n"
 
 
+def test_an_address_that_is_none_is_said_in_one_line() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "chat.client", "chat.example.org"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        "chat.client: 'chat.example.org' is no chat's address: give ws://HOST/ws or http://HOST/\n"
+    )
+
+
 def test_a_pipe_whose_name_is_taken_ends_though_its_input_does_not(process: Start) -> None:
     replica = process()
     with subprocess.Popen(
