@@ -52,9 +52,13 @@ def _ours(port: int) -> dict[str, str]:
 
 
 def _our_version() -> str:
-    git = ["git", "-c", "safe.directory=*", "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False)
-    return f"commit {commit.stdout.strip() or 'unknown'}, {_python()}, {_package('uvloop')}"
+    git = ["git", "-c", "safe.directory=*"]
+    commit = subprocess.run(
+        [*git, "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "chat"], cwd=ROOT, check=False)
+    changes = " with changes" if changed.returncode else ""
+    return f"commit {commit}{changes}, {_python()}, {_package('uvloop')}"
 
 
 def _python() -> str:

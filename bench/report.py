@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from bench.workloads import WORKLOADS, Entry, Goal, Workload
 
 JSON = Path(__file__).parent / "results.json"
 MARKDOWN = Path(__file__).parent / "RESULTS.md"
+
+# What the rest of a quiet machine takes at most, in cores.
+QUIET = 0.15
 
 METHOD = f"""\
 How it is measured:
@@ -35,7 +39,8 @@ How it is measured:
 - CPU time is user and system time of the server's process over the measured span, by the kernel's
   own clock for it. Rates are paced, because load and server share a machine: what a delivery costs
   is the figure to compare.
-- Figures are medians over the rounds, with the smallest and the largest. Ratios are of medians.
+- Figures are medians over the rounds, with the smallest and the largest. Ratios are of medians,
+  with the smallest and the largest of a round.
 - No compression anywhere. Peers are `bench/peers/*`, written as their documentation does, at their
   best settings.
 """
@@ -90,8 +95,8 @@ def save(workload: Workload, found: dict[str, Any]) -> None:
     MARKDOWN.write_text(markdown(kept))
 
 
-def markdown(kept: dict[str, Any]) -> str:
-    measured = [workload for workload in WORKLOADS if workload.name in kept]
+def markdown(kept: dict[str, Any], workloads: Sequence[Workload] = WORKLOADS) -> str:
+    measured = [workload for workload in workloads if workload.name in kept]
     sections = [
         "# What was measured\n",
         "Written by `script/bench`; the runs are in `results.json`.\n",
@@ -108,17 +113,24 @@ def markdown(kept: dict[str, Any]) -> str:
 
 
 def _verdict(workload: Workload, goal: Goal, found: dict[str, Any]) -> str:
-    value = statistics.median(found["figures"][goal.entry])
-    sign = "≥" if goal.more else "≤"
+    rounds = found["figures"][goal.entry]
+    value = statistics.median(rounds)
     if goal.than is None:
-        wanted, got = f"{goal.limit:g}", f"{value:.1f} {workload.metric.unit}"
+        wanted, got = f"{goal.limit:g} {workload.metric.unit}", f"{value:.1f}"
+        less = False
     else:
-        value /= statistics.median(found["figures"][goal.than])
-        if goal.limit < 1:
-            sign = "≥"
-            wanted, got = f"{1 / goal.limit:.3g} times less", f"{1 / value:.2f} times less"
-        else:
-            wanted, got = f"{goal.limit:g} times", f"{value:.2f} times"
+        than = found["figures"][goal.than]
+        value /= statistics.median(than)
+        # "3 times less" reads better than "0.33 times".
+        less = goal.limit < 1
+        ratios = [
+            theirs / ours if less else ours / theirs
+            for ours, theirs in zip(rounds, than, strict=True)
+        ]
+        word = "times less" if less else "times"
+        wanted = f"{1 / goal.limit if less else goal.limit:.3g} {word}"
+        got = f"{1 / value if less else value:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    sign = "≥" if less or goal.more else "≤"
     met = value >= goal.limit if goal.more else value <= goal.limit
     return (
         f"| {workload.title}: {workload.metric.meaning} | {goal.than or ''} | {sign} {wanted} |"
@@ -132,9 +144,9 @@ def _section(workload: Workload, found: dict[str, Any]) -> str:
     ours = statistics.median(figures.get(CHAT.name) or next(iter(figures.values())))
     lines = [
         f"## {workload.title}\n",
-        f"{workload.text} In the table: {workload.metric.meaning}; {rounds} rounds,"
-        f" {found['date']}, {found['machine']}. Other work on the machine took"
-        f" {found['others_share']:.0%} of a core.\n",
+        f"{workload.text}\n",
+        f"{workload.metric.meaning[0].upper()}{workload.metric.meaning[1:]}; rounds: {rounds};"
+        f" {found['date']}; {found['machine']}. {_others(found['others_share'])}\n",
         f"| | {workload.metric.unit} | smallest to largest | times ours | latency p50 / p99, ms |"
         " messages/s | bytes | server's core | load's core | load, µs |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -155,6 +167,11 @@ def _section(workload: Workload, found: dict[str, Any]) -> str:
         for one in dict.fromkeys(entry.contender for entry in workload.entries)
     ]
     return "\n".join([*lines, "", *versions, ""])
+
+
+def _others(share: float) -> str:
+    text = f"Other work on the machine took {share:.0%} of a core."
+    return text if share <= QUIET else f"**{text[:-1]}: it was not quiet.**"
 
 
 def _latency(found: dict[str, Any], entry: Entry) -> str:
