@@ -40,6 +40,11 @@ log = logging.getLogger("chat")
 
 WEB = Path(__file__).parent / "web"
 
+# Connections that may wait to be accepted: all clients of a replica that died come at once, and
+# whom the kernel turns away asks again after a second, then two, four... It allows no more than
+# net.core.somaxconn.
+BACKLOG = 4096
+
 # On the way down clients are sent away in batches, evenly over most of the time there is, but not
 # slower than some per second. Each is back within about a second, so it is the pace that bounds how
 # many are away at once.
@@ -333,7 +338,7 @@ class Server:
 def _listen(server: HTTPServer, port: int, address: str) -> int:
     """Listen on `port`, or on a free one if it is 0, and return it."""
     try:
-        sockets = bind_sockets(port, address)
+        sockets = bind_sockets(port, address, backlog=BACKLOG)
     except OSError as error:
         raise OSError(f"port {port} of {address or 'all addresses'}: {error}") from None
     server.add_sockets(sockets)
