@@ -50,7 +50,7 @@ def test_validate_says_what_it_saw() -> None:
 REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "a channel that is none": ({"microk8s_channel": "1.36"}, ["microk8s_channel", "1.36/stable"]),
     "too little memory": ({"microk8s_min_memory_mb": 10**6}, ["microk8s_min_memory_mb", "1000000"]),
-    "a misspelt variable": ({"chat_replica": 3}, ["chat_replica.", "spelling"]),
+    "a misspelt variable": ({"chat_replica": 3}, ["chat_replica (did you mean chat_replicas?)"]),
     "a value of the wrong type": ({"traefik_resources": "much"}, ["traefik_resources", "dict"]),
     "ports that clash": ({"traefik_websecure_port": 80}, ["traefik_websecure_port=80"]),
     "no replica": ({"chat_replicas": 0}, ["chat_replicas=0", "at least 1"]),

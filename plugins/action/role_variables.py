@@ -1,0 +1,61 @@
+"""Action role_variables: refuse variables of a role that have the wrong type or do not exist.
+
+A variable with a misspelt name is silently nothing, and its default is used instead. So whatever
+is set and begins with the role's name must be in the role's argument specs. The role is the one
+whose task this is; what it hands on as facts itself is named in `facts`:
+
+    - name: Refuse variables that are misspelt, or of the wrong type
+      role_variables:
+        facts: [kafka_endpoints]
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.plugins.action.validate_argument_spec import ActionModule as ValidateArgumentSpec
+
+
+def unknown(role: Path, names: set[str], options: set[str]) -> list[str]:
+    """Names that look like the role's and are not, each with the one it may have meant.
+
+    Another role's name may begin with this one's: its variables are its own affair.
+    """
+    others = tuple(
+        f"{other.name}_"
+        for other in role.parent.iterdir()
+        if other.name.startswith(f"{role.name}_")
+    )
+    found = []
+    for name in sorted(names - options):
+        if name.startswith(f"{role.name}_") and not name.startswith(others):
+            close = difflib.get_close_matches(name, options, n=1, cutoff=0.75)
+            found.append(f"{name} (did you mean {close[0]}?)" if close else name)
+    return found
+
+
+class ActionModule(ValidateArgumentSpec):
+    """See the top of this file."""
+
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        task_vars = task_vars or {}
+        role = Path(self._task._role._role_path)
+        specs = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())
+        options = specs["argument_specs"]["main"]["options"]
+        facts = set(self._task.args.get("facts", []))
+        self._task.args = {"argument_spec": options}
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        strangers = unknown(role, set(task_vars) - facts, set(options))
+        if strangers and not result.get("failed"):
+            result["failed"] = True
+            result["msg"] = (
+                f"{task_vars['inventory_hostname']}: no variable of the role {role.name} is called"
+                f" {', '.join(strangers)}. Correct the spelling or remove it;"
+                f" roles/{role.name}/README.md lists all of them."
+            )
+        return result

@@ -1,0 +1,214 @@
+#!/usr/bin/python
+"""Ansible module host_info: see DOCUMENTATION."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: host_info
+short_description: Tell what a service would find on a host
+description:
+  - >-
+    What a role wants to know before it touches anything, in one go: what is in the directories it
+    is to fill, who has its ports, which of its peers can be reached. It changes nothing and needs
+    nothing but Python; run it as root, or others' ports have no name.
+options:
+  directories:
+    description: Directories that the service will own.
+    type: list
+    elements: path
+    default: []
+  files:
+    description: Files to read, as far as they are there.
+    type: list
+    elements: path
+    default: []
+  ports:
+    description: TCP ports that the service will listen on.
+    type: list
+    elements: int
+    default: []
+  unit:
+    description: The service's unit. Ports that it has already are not taken.
+    type: str
+    required: true
+  peers:
+    description: Whom the service will talk to, as C(HOST:PORT).
+    type: list
+    elements: str
+    default: []
+  timeout:
+    description: Seconds to wait for a peer.
+    type: int
+    default: 5
+attributes:
+  check_mode:
+    description: Changes nothing.
+    support: full
+author:
+  - baremetal-chat
+"""
+
+EXAMPLES = r"""
+- name: Look at the host
+  host_info:
+    directories: [/var/lib/kafka/data]
+    files: [/var/lib/kafka/data/meta.properties]
+    ports: [9092]
+    unit: kafka.service
+    peers: [192.0.2.12:9092]
+"""
+
+RETURN = r"""
+directories:
+  description: >-
+    For each directory its C(entries), hidden ones and C(lost+found) left out, whether it is a
+    C(mount_point), and the megabytes C(free_mb) on its file system.
+  returned: always
+  type: dict
+  sample: {"/var/lib/kafka/data": {"entries": [], "mount_point": false, "free_mb": 51200}}
+files:
+  description: Content of each file that is there.
+  returned: always
+  type: dict
+  sample: {"/var/lib/kafka/data/meta.properties": "broker.id=1\n"}
+taken:
+  description: The program that has a port, for each port that another one than the unit's has.
+  returned: always
+  type: dict
+  sample: {"9092": "nginx (pid 123)"}
+clock_synchronised:
+  description: Whether something keeps the kernel's clock in step.
+  returned: always
+  type: bool
+  sample: true
+obstacles:
+  description: >-
+    Why a peer cannot be reached, for each that cannot. One that refuses the connection can: it is
+    there, and the service on it is not yet.
+  returned: always
+  type: dict
+  sample: {"kafka2.example.org:9092": "Name or service not known"}
+"""
+
+import contextlib
+import ctypes
+import os
+import re
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+# /proc/net/tcp writes the state LISTEN so (include/net/tcp_states.h).
+LISTEN = "0A"
+# adjtimex(2): the clock is not synchronised. The structure has 208 bytes; more do no harm.
+TIME_ERROR = 5
+SIZE_OF_TIMEX = 512
+UNREMARKABLE = "lost+found"
+
+
+def directory(path: Path) -> dict:
+    """What RETURN promises of a directory, which need not exist."""
+    entries = [entry.name for entry in path.iterdir()] if path.is_dir() else []
+    existing = path
+    while not existing.exists():
+        existing = existing.parent
+    space = os.statvfs(existing)
+    # Not os.path.ismount: it takes a folder bound from the same file system for a plain one.
+    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return {
+        "entries": sorted(e for e in entries if not e.startswith(".") and e != UNREMARKABLE),
+        "mount_point": str(path.resolve()) in mounts,
+        "free_mb": space.f_bavail * space.f_frsize // 2**20,
+    }
+
+
+def listeners() -> dict[str, int]:
+    """Port of each listening TCP socket, by what a process's descriptor of it links to."""
+    found = {}
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        for line in table.read_text().splitlines()[1:] if table.exists() else ():
+            columns = line.split()
+            if columns[3] == LISTEN:
+                found[f"socket:[{columns[9]}]"] = int(columns[1].rpartition(":")[2], 16)
+    return found
+
+
+def links(process: Path) -> set[str]:
+    """What a process's descriptors lead to, as far as it lasts and is ours to look at."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for descriptor in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.add(str(descriptor.readlink()))
+    return found
+
+
+def taken(ports: list[int], unit: str) -> dict[int, str]:
+    """Who has each of the ports, if it is not the unit."""
+    sockets = {link: port for link, port in listeners().items() if port in ports}
+    owners = dict.fromkeys(sockets.values(), "another program")
+    for process in Path("/proc").glob("[0-9]*") if sockets else ():
+        for link in links(process) & sockets.keys():
+            with contextlib.suppress(OSError):
+                name = (process / "comm").read_text().strip()
+                ours = f"/{unit}" in (process / "cgroup").read_text()
+                owners[sockets[link]] = "" if ours else f"{name} (pid {process.name})"
+    return {port: owner for port, owner in owners.items() if owner}
+
+
+def clock_synchronised() -> bool:
+    """What adjtimex(2) says when it is asked to change nothing."""
+    changes_nothing = ctypes.create_string_buffer(SIZE_OF_TIMEX)
+    return ctypes.CDLL(None).adjtimex(changes_nothing) != TIME_ERROR
+
+
+def obstacle(peer: str, timeout: float) -> str | None:
+    """Why a peer cannot be reached, or None."""
+    host, _, port = peer.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout).close()
+    except ConnectionRefusedError:
+        return None
+    except TimeoutError:
+        return f"no answer within {timeout} s"
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "directories": {"type": "list", "elements": "path", "default": []},
+            "files": {"type": "list", "elements": "path", "default": []},
+            "ports": {"type": "list", "elements": "int", "default": []},
+            "unit": {"type": "str", "required": True},
+            "peers": {"type": "list", "elements": "str", "default": []},
+            "timeout": {"type": "int", "default": 5},
+        },
+        supports_check_mode=True,
+    )
+    wanted = module.params
+    for peer in wanted["peers"]:
+        if not re.fullmatch(r".+:\d{1,5}", peer):
+            module.fail_json(msg=f"'{peer}' is not a peer: write HOST:PORT")
+    # All at once, so that several silent peers take no longer than one.
+    with ThreadPoolExecutor(len(wanted["peers"]) or 1) as pool:
+        tried = {peer: pool.submit(obstacle, peer, wanted["timeout"]) for peer in wanted["peers"]}
+    obstacles = {peer: answer.result() for peer, answer in tried.items()}
+    module.exit_json(
+        changed=False,
+        directories={path: directory(Path(path)) for path in wanted["directories"]},
+        files={path: Path(path).read_text() for path in wanted["files"] if Path(path).is_file()},
+        clock_synchronised=clock_synchronised(),
+        taken=taken(wanted["ports"], wanted["unit"]),
+        obstacles={peer: why for peer, why in obstacles.items() if why},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""host_info tells what stands in a service's way, and takes nothing else for an obstacle."""
+
+import os
+import socket
+
+import pytest
+
+
+@pytest.fixture
+def listener():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_a_directory_is_known_by_what_is_in_it(run_module, tmp_path):
+    for name in ("foreign", ".hidden", "lost+found"):
+        (tmp_path / name).mkdir()
+    later = str(tmp_path / "not" / "yet")
+    seen = run_module("host_info", unit="kafka", directories=[str(tmp_path), later])["directories"]
+    assert seen[str(tmp_path)]["entries"] == ["foreign"]
+    assert seen[later]["entries"] == []
+    assert seen[later]["free_mb"] == seen[str(tmp_path)]["free_mb"] > 0
+
+
+def test_a_mount_point_is_told_from_what_is_below_it(run_module):
+    seen = run_module("host_info", unit="kafka", directories=["/proc", "/proc/self"])["directories"]
+    assert seen["/proc"]["mount_point"]
+    assert not seen["/proc/self"]["mount_point"]
+
+
+def test_files_are_read_as_far_as_they_are_there(run_module, tmp_path):
+    (tmp_path / "myid").write_text("1\n")
+    there, gone = str(tmp_path / "myid"), str(tmp_path / "gone")
+    assert run_module("host_info", unit="kafka", files=[there, gone])["files"] == {there: "1\n"}
+
+
+def test_who_has_a_port_is_named(run_module, listener):
+    answer = run_module("host_info", unit="kafka.service", ports=[listener, 1])
+    assert list(answer["taken"]) == [str(listener)]
+    assert f"pid {os.getpid()}" in answer["taken"][str(listener)]
+
+
+def test_a_peer_that_answers_or_refuses_is_there(run_module, listener):
+    answer = run_module(
+        "host_info", unit="kafka", peers=[f"127.0.0.1:{listener}", "127.0.0.1:1"], timeout=1
+    )
+    assert answer["obstacles"] == {}
+
+
+def test_a_peer_without_an_address_is_not(run_module):
+    peer = "broker.invalid:9092"
+    assert list(run_module("host_info", unit="kafka", peers=[peer])["obstacles"]) == [peer]
