@@ -20,12 +20,13 @@ T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
 SANDBOX = os.environ["SANDBOX"]
+INVENTORY = os.environ.get("INVENTORY", "inventory/sandbox")
 STATE = ROOT / ".cache" / "sandboxes" / SANDBOX
 
 
 def group(name: str) -> list[str]:
     """The names of an inventory group's hosts, in the inventory's order."""
-    return AnsibleRunner(str(ROOT / "inventory" / "sandbox")).get_hosts(name)
+    return AnsibleRunner(str(ROOT / INVENTORY)).get_hosts(name)
 
 
 def variable(name: str, wanted: str) -> Any:

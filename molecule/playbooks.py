@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hosts import ROOT
+from hosts import INVENTORY, ROOT
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def run(
     options: Sequence[str] = (),
 ) -> Run:
     """Run a playbook with extra variables and, beside the sandbox's, further inventories."""
-    sources = [f"--inventory={source}" for source in ("inventory/sandbox", *inventories)]
+    sources = [f"--inventory={source}" for source in (INVENTORY, *inventories)]
     done = subprocess.run(
         [
             "ansible-playbook",

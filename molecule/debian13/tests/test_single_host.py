@@ -1,0 +1,55 @@
+"""One host with Debian 13 runs what three with Debian 12 do, each part of it once."""
+
+import re
+
+import pytest
+from hosts import connect, group
+from kafka_clients import consume, copies_in_sync, produce, zookeeper_mode
+
+(HOST,) = group("kafka")
+
+
+def test_what_is_sent_is_read(topic: str) -> None:
+    values = [f"message {number}".encode() for number in range(100)]
+    produce(topic, via=HOST, values=values)
+    assert consume(topic, via=HOST, count=100) == values
+    assert copies_in_sync(topic) == [1]
+
+
+def test_the_only_member_stands_alone_and_keeps_its_transaction_log_apart() -> None:
+    assert zookeeper_mode(HOST) == "standalone"
+    host = connect(HOST)
+    assert host.check_output("ls /var/lib/zookeeper-log/version-2 | grep --count '^log[.]'") != "0"
+    assert "log." not in host.check_output("ls /var/lib/zookeeper/version-2")
+
+
+@pytest.mark.parametrize("unit", ["zookeeper", "kafka"])
+def test_the_distribution_s_java_runs_confined(unit: str) -> None:
+    host = connect(HOST)
+    assert host.system_info.release.startswith("13")
+    service = host.service(unit)
+    assert service.is_running
+    assert service.is_enabled
+    assert service.systemd_properties["NRestarts"] == "0"
+    command = host.check_output(
+        "readlink /proc/$(systemctl show --property MainPID --value %s)/exe", unit
+    )
+    assert "java-21" in command
+    exposure = host.check_output("systemd-analyze security --no-pager %s | tail -n 1", unit)
+    print(exposure)
+    level = re.search(r"exposure level for \S+: ([0-9.]+)", exposure)
+    assert level
+    assert float(level[1]) <= 1.5
+
+
+def test_a_listener_is_bound_where_it_is_told_to_be() -> None:
+    listening = connect(HOST).check_output("ss --listening --tcp --numeric --no-header").split()
+    bound = {where for where in listening if where.endswith((":9091", ":9092", ":9093"))}
+    assert len(bound) == 3
+    assert [where for where in bound if "127.0.0.1" in where] == ["[::ffff:127.0.0.1]:9091"]
+
+
+def test_the_kernel_is_tuned_where_it_may_be() -> None:
+    host = connect(HOST)
+    assert "net.core.somaxconn = 4096" in host.file("/etc/sysctl.d/60-kafka.conf").content_string
+    assert host.sysctl("net.core.somaxconn") == 4096
