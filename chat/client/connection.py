@@ -127,8 +127,7 @@ class Back(NamedTuple):
     replica: str
 
 
-Said: TypeAlias = Message | Gap
-Event: TypeAlias = Said | Presence | IsTyping | Away | Back
+Event: TypeAlias = Message | Gap | Presence | IsTyping | Away | Back
 
 
 @contextlib.asynccontextmanager
@@ -423,7 +422,7 @@ class Chat:
     def _refused(self, error: Error) -> None:
         refused = RefusedError(error.code, error.message)
         room = self._rooms.get(error.room or "")
-        if not self.connected:
+        if not self.connected and error.code not in _FOR_NOW:
             raise refused
         if error.code in _FOR_NOW:
             if error.cid is None:
@@ -445,6 +444,9 @@ class Chat:
             log.warning("the server refused a frame: %s", error.message)
 
     def _ask_again(self) -> None:
+        if not self.connected:
+            self._say(Hello(self.user, self._key))
+            return
         for room in self._rooms.values():
             if not room._in:
                 room._join()

@@ -382,9 +382,13 @@ function connect() {
   if (socket || !user) return;
   tell("connecting", "Connecting…");
   socket = new WebSocket(new URL("ws", location.href.replace(/^http/, "ws").replace(/#.*/, "")));
-  socket.addEventListener("open", () => say({ type: "hello", user, key }));
+  socket.addEventListener("open", sayHello);
   socket.addEventListener("message", (event) => hear(JSON.parse(event.data)));
   socket.addEventListener("close", (event) => lost(event));
+}
+
+function sayHello() {
+  if (user) say({ type: "hello", user, key });
 }
 
 function say(frame) {
@@ -479,7 +483,10 @@ function joinAgain(room) {
 }
 
 function joinMissing() {
-  if (!limits) return;
+  if (!limits) {
+    sayHello();
+    return;
+  }
   for (const room of rooms.values()) if (!room.joined) joinAgain(room);
 }
 

@@ -429,6 +429,17 @@ async def test_a_restart_is_obeyed_to_the_second(speak: Speak, way: str) -> None
     assert came[1] - came[0] > 0.69
 
 
+async def test_a_hello_that_comes_too_fast_is_said_again(speak: Speak) -> None:
+    async def crowded(socket: ServerConnection) -> None:
+        await socket.recv()
+        error = {"type": "error", "code": "rate_limited", "message": "Too many of you."}
+        await socket.send(json.dumps(error))
+        await welcome(socket)
+
+    async with connect(url(await speak(crowded)), "ada") as ada:
+        assert ada.replica == "r"
+
+
 async def test_what_is_new_in_the_protocol_is_ignored(speak: Speak) -> None:
     async def newer(socket: ServerConnection) -> None:
         await welcome(socket, weather="fine")

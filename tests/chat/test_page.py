@@ -311,7 +311,11 @@ def test_it_comes_back_when_it_was_asked_to(process: Start, open_page: Open) -> 
         if hello["type"] != "hello":
             return
         came += 1
-        if came < 8:
+        if came == 1:
+            # Too many from one address: a moment later.
+            error = {"type": "error", "code": "rate_limited", "message": "Too many of you."}
+            route.send(json.dumps(error))
+        elif came < 8:
             route.send(json.dumps({"type": "bye", "reason": "restart", "retry_after": 0.01}))
             route.close(code=1012, reason="restart")
         else:
