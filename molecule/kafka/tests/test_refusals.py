@@ -91,6 +91,10 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"kafka_distribution_sha512": "0" * 128},
         ["kafka_distribution_sha512", "kafka_2.13-3.9.2.tgz"],
     ),
+    "another metrics agent than the expected": (
+        {"jmx_exporter_sha256": "0" * 64},
+        ["jmx_exporter_sha256", "jmx_prometheus_javaagent.jar"],
+    ),
     "a system nobody tried": (
         {"kafka_distribution_java_package": ""},
         ["kafka_distribution_java_package", "Java 17"],
