@@ -42,9 +42,10 @@ from chat.relay.base import (
 from chat.room import Member, Room
 from chat.websocket.frames import text_frame
 
-# A client that moved here may have seen more than this replica has read yet: some milliseconds'
-# worth. A position that is still ahead after this long is none of this log.
-AHEAD_SECONDS = 3.0
+# A client that moved here may have seen more than this replica has read yet: mostly milliseconds'
+# worth, and some seconds' while a partition waits for another leader. A position that is still
+# ahead after this long is none of this log.
+AHEAD_SECONDS = 20.0
 
 # Messages that may be on their way through the log at once, and senders that may wait for one of
 # them. A log that takes records and gives none back must not fill the memory.

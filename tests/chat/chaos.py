@@ -106,8 +106,11 @@ class Person:
         if self.position is not None:
             self.resumes += 1
             self.reloads += not frame["recovered"]
+        known = self.seen[-1].offset if self.seen and not frame["recovered"] else -1
         for message in frame["messages"]:
-            self._see(message)
+            # Who begins anew is told some of it again, and knows that.
+            if int(message["id"].rsplit(":", 1)[1]) > known:
+                self._see(message)
         self.position = frame["position"]
 
     def _hear(self, frame: dict[str, Any]) -> None:
