@@ -145,6 +145,11 @@ class KafkaBroker:
         return self._process is not None
 
     @property
+    def started(self) -> bool:
+        """Whether it has said that it serves, since it was launched."""
+        return STARTED in self.log[self._written :]
+
+    @property
     def ended(self) -> bool:
         """Whether it ended by itself, as one does that cannot register with ZooKeeper."""
         return self._process is not None and self._process.poll() is not None
@@ -159,7 +164,7 @@ class KafkaBroker:
         """Return when it serves."""
         assert self._process is not None, "the broker was not launched"
         deadline = time.monotonic() + timeout
-        while STARTED not in self.log[self._written :]:
+        while not self.started:
             self._expect(self._process.poll() is None, "The broker ended instead of starting")
             self._expect(time.monotonic() < deadline, f"The broker needs more than {timeout:.0f} s")
             time.sleep(0.05)
@@ -248,8 +253,15 @@ class KafkaCluster:
         """Start them all at once, and return when each serves."""
         for broker in self.brokers:
             broker.launch()
-        for broker in self.brokers:
-            broker.wait()
+        deadline = time.monotonic() + 240
+        while starting := [broker for broker in self.brokers if not broker.started]:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"A broker does not start:\n{starting[0].log[-3000:]}")
+            for broker in starting:
+                # As systemd does: on a busy machine, ZooKeeper may take one for dead meanwhile.
+                if broker.ended:
+                    broker.launch()
+            time.sleep(0.1)
 
     def close(self) -> None:
         for broker in self.brokers:
