@@ -49,7 +49,7 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "a port that another program has": (
         {"kafka_listeners": {"CLIENT": {"port": 22}}},
-        ["kafka_listeners are taken: 22 by sshd"],
+        ["kafka_listeners", "taken: 22 by sshd"],
     ),
     "a name that nobody can resolve": (
         {"kafka_listeners": {"INTERNAL": {"advertised_host": "broker.invalid"}}},
