@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import os
 import struct
 from collections.abc import AsyncIterator
@@ -10,8 +12,10 @@ from collections.abc import AsyncIterator
 import pytest
 from chat_client import ChatClient
 from conftest import Replica, until
+from tornado.iostream import IOStream
 
-from chat.server import Server
+from chat.server import ChatHandler, Server
+from chat.websocket.connection import Connection
 
 HELLO = b'{"type":"hello","user":"mallory"}'
 
@@ -164,3 +168,19 @@ async def test_a_client_that_vanishes_leaves_nothing_behind(server: Server, wire
     async with ChatClient(server.port, "ada") as ada:
         await ada.join("lobby")
         await ada.send("lobby", "hello")
+
+
+def alive(kind: type) -> int:
+    gc.collect()
+    return sum(isinstance(thing, kind) for thing in gc.get_objects())
+
+
+async def test_once_hands_are_shaken_nothing_of_tornado_s_is_kept(replica: Replica) -> None:
+    server = await replica(CHAT_TRANSPORT="fast")
+    before, connections = (alive(IOStream), alive(ChatHandler)), alive(Connection)
+    async with contextlib.AsyncExitStack() as stack:
+        for number in range(5):
+            await stack.enter_async_context(ChatClient(server.port, f"user {number}"))
+        assert (alive(IOStream), alive(ChatHandler)) == before
+        assert alive(Connection) == connections + 5
+    await until(lambda: alive(Connection) == connections)
