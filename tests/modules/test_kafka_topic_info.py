@@ -1,0 +1,19 @@
+"""kafka_topic_info tells of every topic what is needed to make it again."""
+
+import uuid
+
+
+def test_a_topic_is_told_as_it_was_made(run_module, kafka_broker):
+    servers, name = [kafka_broker.bootstrap_servers], f"topic-{uuid.uuid4().hex[:8]}"
+    run_module(
+        "kafka_topic",
+        bootstrap_servers=servers,
+        name=name,
+        partitions=2,
+        config={"retention.ms": 1000},
+    )
+    topics = run_module("kafka_topic_info", bootstrap_servers=servers)["topics"]
+    assert topics[name] == {
+        "config": {"retention.ms": "1000"},
+        "replicas": {"0": [0], "1": [0]},
+    }
