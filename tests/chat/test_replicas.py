@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import signal
 import time
@@ -125,6 +126,33 @@ async def test_a_killed_replica_loses_no_acknowledged_message(
         cids = [(await bob.hear("message"))["cid"] for _ in range(50)]
         assert sorted(cids, key=int) == [str(number) for number in range(50)]
         assert cids[:20] == acknowledged
+
+
+async def test_all_clients_of_a_killed_replica_go_on_at_once_where_they_were(
+    process: Start, kafka: dict[str, str]
+) -> None:
+    doomed, safe = process(kafka), process(kafka)
+    names = [f"user-{number}" for number in range(100)]
+    async with contextlib.AsyncExitStack() as stack:
+        bob = await stack.enter_async_context(ChatClient(safe.port, "bob"))
+        await joined(bob)
+
+        async def come(name: str, port: int, since: str | None = None) -> Frame:
+            client = ChatClient(port, name)
+            return await joined(await stack.enter_async_context(client), since)
+
+        answers = await asyncio.gather(*(come(name, doomed.port) for name in names))
+        doomed.popen.kill()
+        for number in range(20):
+            await bob.send("lobby", f"text {number}")
+        missed = [await bob.hear("message") for _ in range(20)]
+        answers = await asyncio.gather(
+            *(
+                come(name, safe.port, answer["position"])
+                for name, answer in zip(names, answers, strict=True)
+            )
+        )
+    assert all(answer["recovered"] and answer["messages"] == missed for answer in answers)
 
 
 async def test_draining_loses_no_acknowledged_message(
