@@ -457,6 +457,9 @@ class Hub:
                     continue
                 partition.told = partition.position
                 for room in tuple(partition.occupied):
+                    if room.newest == partition.position:
+                        # Its members know: a message's id is a position.
+                        continue
                     progress = Progress(room.name, room.position(partition.position))
                     frame = _frame(progress)
                     for member in tuple(room.members):

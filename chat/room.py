@@ -93,6 +93,11 @@ class Room:
         """Whether nothing would be lost with this object."""
         return not self.members and not self._seen
 
+    @property
+    def newest(self) -> int:
+        """The offset of the newest message of the history; -1 if there is none."""
+        return self._history[-1].offset if self._history else -1
+
     def position(self, offset: int) -> str:
         return str(Position(self.epoch, self.partition, offset))
 

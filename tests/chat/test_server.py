@@ -13,7 +13,15 @@ from chat_client import ChatClient
 from conftest import Replica
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 
+from chat.relay.base import partition_of
 from chat.server import Server
+
+# A room of the lobby's partition: the memory relay has four of them, the topic of the tests three.
+NEIGHBOUR = next(
+    name
+    for name in map(str, range(100))
+    if partition_of(name, 3 * 4) == partition_of("lobby", 3 * 4)
+)
 
 
 @pytest.fixture
@@ -147,9 +155,10 @@ async def test_who_comes_back_gets_what_was_missed_and_nothing_twice(server: Ser
 
 
 async def test_position_frames_tell_how_far_a_client_has_seen(server: Server) -> None:
-    async with ChatClient(server.port, "ada") as ada:
+    async with ChatClient(server.port, "ada") as ada, ChatClient(server.port, "bob") as bob:
         start = (await ada.join("lobby"))["position"]
-        ack = await ada.send("lobby", "hello")
+        await bob.join(NEIGHBOUR)
+        ack = await bob.send(NEIGHBOUR, "hello")
         assert await ada.hear("position", position=ack["id"]) == {
             "type": "position",
             "room": "lobby",
