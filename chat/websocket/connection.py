@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Protocol, cast
@@ -107,6 +108,7 @@ class Connection(asyncio.Protocol):
         "_pinged",
         "_receiver",
         "_slow",
+        "_socket",
         "_task",
         "_transport",
         "due",
@@ -117,6 +119,7 @@ class Connection(asyncio.Protocol):
         self._parser = Parser(endpoint.limits.message_bytes)
         self._receiver: Receiver | None = None
         self._transport: asyncio.Transport | None = None
+        self._socket: socket.socket | None = None
         # The one deadline on the wheel: to be accepted, then the next ping or its pong, then the
         # end.
         self.due: int | None = None
@@ -137,6 +140,12 @@ class Connection(asyncio.Protocol):
     def serve(self, receiver: Receiver) -> None:
         """Hand what comes to `receiver`; called once, before anything can come."""
         self._receiver = receiver
+
+    def written_by(self, sock: socket.socket) -> None:
+        """Write to this socket of the transport directly, while the transport holds nothing back:
+        that costs a sixth less.
+        """
+        self._socket = sock
 
     def accept(self) -> None:
         """The client is one the receiver wants: it has no deadline any more but that of pings."""
@@ -163,7 +172,7 @@ class Connection(asyncio.Protocol):
         if self._frames or self._slow or self._closing or self._transport is None:
             self.push(frames)
         else:
-            self._transport.write(frames)
+            self._send(self._transport, frames)
 
     def offer(self, frames: bytes) -> bool:
         """Push frames that nobody misses, unless the client reads slowly; whether that was done."""
@@ -245,6 +254,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._closing = True
         self._transport = None
+        self._socket = None
         self._backlog = None
         self._frames.clear()
         self._bytes = 0
@@ -335,6 +345,18 @@ class Connection(asyncio.Protocol):
         self._frames.clear()
         self._bytes = 0
         if self._transport is not None:
-            self._transport.write(frames)
+            self._send(self._transport, frames)
         if self._backlog is not None:
             asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _send(self, transport: asyncio.Transport, frames: bytes) -> None:
+        if self._socket is not None and not transport.get_write_buffer_size():
+            try:
+                sent = self._socket.send(frames)
+            except OSError:
+                # Its buffer is full, or the client is gone: the transport deals with either.
+                sent = 0
+            if sent == len(frames):
+                return
+            frames = frames[sent:]
+        transport.write(frames)

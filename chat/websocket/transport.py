@@ -57,6 +57,7 @@ async def hand_over(stream: IOStream, connection: Connection) -> None:
     # Clients need not wait for that answer before they send frames.
     early = bytes(stream._read_buffer)
     stream.close()
+    connection.written_by(moved)
     protocol = _Early(connection, early) if early else connection
     await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, moved)
 
