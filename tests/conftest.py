@@ -33,16 +33,22 @@ def kafka_broker(
 
 
 @pytest.fixture(scope="session")
-def kafka_cluster(
+def any_kafka_cluster(
     kafka_home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[KafkaCluster]:
-    """Three running brokers. Whoever takes one away gives it back."""
+    """Three brokers, in whatever state the last test left them."""
     cluster = KafkaCluster(kafka_home, tmp_path_factory.mktemp("cluster"))
     try:
-        cluster.start()
         yield cluster
     finally:
         cluster.close()
+
+
+@pytest.fixture
+def kafka_cluster(any_kafka_cluster: KafkaCluster) -> KafkaCluster:
+    """Three running brokers that know of each other. Whoever pauses one resumes it."""
+    any_kafka_cluster.start()
+    return any_kafka_cluster
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -250,18 +250,25 @@ class KafkaCluster:
         return ",".join(broker.bootstrap_servers for broker in self.brokers)
 
     def start(self) -> None:
-        """Start them all at once, and return when each serves."""
+        """Start those that do not run, all at once, and return when each knows of all."""
         for broker in self.brokers:
-            broker.launch()
+            if not broker.running:
+                broker.launch()
         deadline = time.monotonic() + 240
-        while starting := [broker for broker in self.brokers if not broker.started]:
+        while incomplete := [broker for broker in self.brokers if not self._knows_all(broker)]:
             if time.monotonic() > deadline:
-                raise RuntimeError(f"A broker does not start:\n{starting[0].log[-3000:]}")
-            for broker in starting:
+                raise RuntimeError(f"A broker does not start:\n{incomplete[0].log[-3000:]}")
+            for broker in incomplete:
                 # As systemd does: on a busy machine, ZooKeeper may take one for dead meanwhile.
                 if broker.ended:
                     broker.launch()
             time.sleep(0.1)
+
+    def _knows_all(self, broker: KafkaBroker) -> bool:
+        if not broker.started:
+            return False
+        with KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers) as admin:
+            return len(admin.describe_cluster()["brokers"]) == len(self.brokers)
 
     def close(self) -> None:
         for broker in self.brokers:
