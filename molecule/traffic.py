@@ -276,7 +276,8 @@ class Traffic:
         assert not self._problems, self._problems[0]
         assert not any(self._waiting.values()), f"no answer for records: {self._waiting}"
         with closing(self._consumer()) as consumer:
-            self._ends = consumer.end_offsets(self._partitions)
+            # A leader that is new tells the log's end only when its followers have asked it.
+            self._ends = consumer.end_offsets(self._partitions, timeout_ms=SETTLE_SECONDS * 1_000)
             self._read(consumer, dict.fromkeys(self._partitions, 0), self.history.log)
         reader.join(SETTLE_SECONDS)
         assert not self._problems, self._problems[0]
