@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from kafka import KafkaAdminClient
+from kafka.errors import KafkaError
 
 ARTIFACT = Path(__file__).parent.parent / ".artifacts" / "kafka"
 
@@ -267,8 +268,12 @@ class KafkaCluster:
     def _knows_all(self, broker: KafkaBroker) -> bool:
         if not broker.started:
             return False
-        with KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers) as admin:
-            return len(admin.describe_cluster()["brokers"]) == len(self.brokers)
+        try:
+            with KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers) as admin:
+                return len(admin.describe_cluster()["brokers"]) == len(self.brokers)
+        except KafkaError:
+            # The client asks any that it is told of, also one that was killed a moment ago.
+            return False
 
     def close(self) -> None:
         for broker in self.brokers:
