@@ -15,11 +15,7 @@ description:
   - >-
     A broker that dies stays registered until its session ends, up to 18 s, and its partitions look
     replicated until then. So each registered broker is also asked itself.
-extends_documentation_fragment: [kafka]
-attributes:
-  check_mode:
-    description: Changes nothing.
-    support: full
+extends_documentation_fragment: [kafka, read_only]
 author:
   - baremetal-chat
 """

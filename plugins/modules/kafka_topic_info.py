@@ -9,11 +9,7 @@ module: kafka_topic_info
 short_description: Tell which topics a Kafka cluster has, and how each is set
 description:
   - Reads all topics, those that Kafka keeps for itself included. It changes nothing.
-extends_documentation_fragment: [kafka]
-attributes:
-  check_mode:
-    description: Changes nothing.
-    support: full
+extends_documentation_fragment: [kafka, read_only]
 author:
   - baremetal-chat
 """

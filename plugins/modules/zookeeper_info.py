@@ -21,10 +21,7 @@ options:
     description: Seconds to wait for each server.
     type: int
     default: 5
-attributes:
-  check_mode:
-    description: Changes nothing.
-    support: full
+extends_documentation_fragment: [read_only]
 author:
   - baremetal-chat
 """
