@@ -111,9 +111,9 @@ class ReadyHandler(SecurityHeaders):
     """Whether new clients should be sent here.
 
     Not while the history is read, not on the way down, and not when nearly as many are here as may
-    be. A log that goes away later does not
-    change it: all replicas would turn unready together, and clients lose even what works (being
-    connected, reading what was said). `chat_relay_up` tells, and senders are told `unavailable`.
+    be. A log that goes away later does not change it: all replicas would turn unready together, and
+    clients lose even what works (being connected, reading what was said). `chat_relay_up` tells,
+    and senders are told `unavailable`.
     """
 
     def initialize(self, server: Server) -> None:
