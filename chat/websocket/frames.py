@@ -187,6 +187,9 @@ class Parser:
             text = self._decoder.decode(unmask(self._mask, piece), last)
         except UnicodeDecodeError:
             raise _BrokenError(CloseCode.NOT_UTF8, "send UTF-8") from None
+        # Half of a surrogate pair: Python's decoder waits for its last byte before it refuses it.
+        if b"\xed\xa0" <= self._decoder.getstate()[0] < b"\xee":
+            raise _BrokenError(CloseCode.NOT_UTF8, "send UTF-8")
         if text:
             self._texts.append(text)
         if last:

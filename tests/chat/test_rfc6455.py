@@ -226,6 +226,8 @@ def cases() -> Iterator[Case]:
     yield "6.4.2", [begin(greek + b"\xf4"), go_on(b"\x90")], [], 1007
     yield "6.4.3", [text(over)[: 6 + len(greek) + 4]], [], 1007
     yield "6.4.4", chop(text(over)[: 6 + len(greek) + 2]), [], 1007
+    yield "6.4 surrogate", [begin(greek + b"\xed"), go_on(b"\xa0")], [], 1007
+    yield "6.4 no surrogate", [begin(b"\xed"), go_on(b"\x9f"), more(b"\xbf")], [said(b"\xed\x9f\xbf")], None
     for number, codepoint in enumerate(VALID, 1):
         yield f"6.valid.{number}", [text(codepoint)], [said(codepoint)], None
     for number, sequence in enumerate(INVALID, 1):
