@@ -13,13 +13,16 @@ copies. The first ten messages warm everything up and are not counted.
 import argparse
 import statistics
 import sys
+from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tests.chromium import launch
+
 WARM_UP = 10
 PAUSE_MS = 100
-# Chromium in a container or a confined machine has no room for its own sandbox.
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 NOTE_ENTER = """
 window.pressed = {};
@@ -75,7 +78,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200, help="messages to measure (200)")
     options = parser.parse_args()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
+        browser = launch(playwright)
         taken, replicas = measure(browser, options.address, options.count)
         browser.close()
     percentiles = statistics.quantiles(taken, n=100)

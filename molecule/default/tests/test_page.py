@@ -4,8 +4,9 @@ from hosts import address, group
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from replicas import MOST_TRIES
 
+from tests.chromium import launch
+
 EDGE = address(group("microk8s")[0])
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 
 def open_page(browser: Browser, name: str) -> tuple[Page, str]:
@@ -21,7 +22,7 @@ def open_page(browser: Browser, name: str) -> tuple[Page, str]:
 
 def test_what_one_writes_the_other_reads_on_another_replica() -> None:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
+        browser = launch(playwright)
         ada, here = open_page(browser, "Ada")
         people = (open_page(browser, "Bob") for _ in range(MOST_TRIES))
         bob = next(page for page, there in people if there != here)
