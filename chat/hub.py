@@ -194,7 +194,7 @@ class Hub:
         if since is not None:
             self._metrics.resumes.labels(str(missed is not None).lower()).inc()
         messages = room.recent(self._recent) if missed is None else missed
-        room.members.add(member)
+        room.members[member] = member.connection
         partition.occupied.add(room)
         _say(
             member,
@@ -205,14 +205,14 @@ class Hub:
                 [Raw(payload) for payload in messages],
             ),
         )
-        if not member.offer(_frame(self.presence.whole(name))):
+        if not member.connection.offer(_frame(self.presence.whole(name))):
             self._stale.add((member, name))
 
     def leave(self, member: Member, name: str) -> None:
         room = self._rooms.get(name)
         if room is None or member not in room.members:
             return
-        room.members.discard(member)
+        del room.members[member]
         self.presence.exit(name, member.person)
         if not room.members:
             self._partitions[room.partition].occupied.discard(room)
@@ -390,9 +390,10 @@ class Hub:
             partition.position = batch.position
             self._move_window(partition)
         for room, acks in self._posted.items():
-            room.show(alone=len(self._posted) == 1)
+            # Before the message, so that a sender gets both in one write.
             for sender, ack in acks:
                 _say(sender, ack)
+            room.show(alone=len(self._posted) == 1)
         self._posted.clear()
         self._metrics.messages.inc(messages)
         self._metrics.repeats.inc(repeats)
@@ -463,7 +464,7 @@ class Hub:
                     progress = Progress(room.name, room.position(partition.position))
                     frame = _frame(progress)
                     for member in tuple(room.members):
-                        member.push(frame)
+                        member.connection.push(frame)
 
     async def _tell_presence(self) -> None:
         """Tell other replicas who is here, and members who came and went anywhere."""
@@ -479,7 +480,7 @@ class Hub:
                 if members := self._members(name):
                     frame = _frame(changes)
                     self._stale.update(
-                        (member, name) for member in members if not member.offer(frame)
+                        (member, name) for member in members if not member.connection.offer(frame)
                     )
 
     def _tell_stale(self) -> None:
@@ -491,7 +492,7 @@ class Hub:
                 continue
             if name not in wholes:
                 wholes[name] = _frame(self.presence.whole(name))
-            if member.offer(wholes[name]):
+            if member.connection.offer(wholes[name]):
                 self._stale.discard((member, name))
 
     def _tell_typing(self, name: str, user: str) -> None:
@@ -499,7 +500,7 @@ class Hub:
             frame = _frame(IsTyping(name, user, self._typing_seconds))
             for member in members:
                 if member.person.user != user:
-                    member.offer(frame)
+                    member.connection.offer(frame)
 
     def _put_out(self, name: str, user: str) -> None:
         """Take a name from whoever has it here: somebody on another replica had it first."""
@@ -540,4 +541,4 @@ def _frame(frame: protocol.ServerFrame) -> bytes:
 
 
 def _say(member: Member, frame: protocol.ServerFrame) -> None:
-    member.push(_frame(frame))
+    member.connection.push(_frame(frame))

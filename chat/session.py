@@ -28,7 +28,6 @@ class Session:
     __slots__ = (
         "_bucket",
         "_closed",
-        "_connection",
         "_hub",
         "_limits",
         "_metrics",
@@ -38,6 +37,7 @@ class Session:
         "_replica",
         "_rooms",
         "_shared",
+        "connection",
     )
 
     def __init__(
@@ -53,7 +53,7 @@ class Session:
     ) -> None:
         # By which the log calls it: names are for people.
         self._number = next(_numbers)
-        self._connection = connection
+        self.connection = connection
         self._hub = hub
         self._metrics = metrics
         self._limits = limits
@@ -102,15 +102,6 @@ class Session:
         assert self._person is not None, "nobody joins a room without a name"
         return self._person
 
-    def push(self, frames: bytes) -> None:
-        self._connection.push(frames)
-
-    def write(self, frames: bytes) -> None:
-        self._connection.write(frames)
-
-    def offer(self, frame: bytes) -> bool:
-        return self._connection.offer(frame)
-
     def put_out(self, room: str, why: RefusedError) -> None:
         self._rooms.discard(room)
         self._metrics.refusals.labels(why.code).inc()
@@ -136,12 +127,12 @@ class Session:
         self._leave_all()
         self._metrics.closes.labels(int(code)).inc()
         log.debug("closed: %d %s", code, reason, extra={"client": self._number})
-        self._connection.close(code, reason, last)
+        self.connection.close(code, reason, last)
 
     @property
     def waiting(self) -> int:
         """Bytes that wait for the client to read."""
-        return self._connection.waiting
+        return self.connection.waiting
 
     # What the connection tells.
 
@@ -170,7 +161,7 @@ class Session:
         # Who brings no key cannot prove to be the same person, on whatever connection.
         secret = hello.key or secrets.token_hex(16)
         self._person = Person.of(protocol.check_user(hello.user), secret)
-        self._connection.accept()
+        self.connection.accept()
         self._say(Welcome(protocol.VERSION, self._person.user, self._replica, self._limits))
 
     async def _join(self, join: protocol.Join, text: str) -> None:
@@ -239,4 +230,4 @@ class Session:
         self._say(Error(refused.code, refused.message, subject.cid, subject.room))
 
     def _say(self, frame: protocol.ServerFrame) -> None:
-        self.push(text_frame(protocol.encode(frame)))
+        self.connection.push(text_frame(protocol.encode(frame)))

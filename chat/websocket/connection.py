@@ -1,8 +1,8 @@
 """A WebSocket connection after its handshake, over whatever transport carries its bytes.
 
 Writing: what is pushed within one turn of the event loop is written at once. When the client reads
-slowly (the transport says so by `pause_writing`), frames wait here; those that were only offered
-are dropped, and when more than `outbox_bytes` wait, the receiver is told to give up.
+slowly (the kernel takes no more for it), frames wait here; those that were only offered are
+dropped, and when more than `outbox_bytes` wait, the receiver is told to give up.
 
 Reading: a chunk is taken as a whole, message by message, without tasks or futures. It stops for a
 message whose receiver has to wait, for a client that asks faster than it reads, and when a chunk
@@ -168,11 +168,11 @@ class Connection(asyncio.Protocol):
         self._bytes += len(frames)
 
     def write(self, frames: bytes) -> None:
-        """Write whole frames now, unless others are to be written before them."""
-        if self._frames or self._slow or self._closing or self._transport is None:
+        """Write whole frames now, or behind those that were pushed."""
+        if self._frames or self._slow or self._closing:
             self.push(frames)
         else:
-            self._send(self._transport, frames)
+            self._send(frames)
 
     def offer(self, frames: bytes) -> bool:
         """Push frames that nobody misses, unless the client reads slowly; whether that was done."""
@@ -233,6 +233,9 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        # It pauses writing as soon as it holds anything back: what then comes waits here, where it
+        # is bounded, and until then nothing can be overtaken by what goes to the socket directly.
+        self._transport.set_write_buffer_limits(high=0)
         self._endpoint.wheel.schedule(self, self._endpoint.limits.accept_seconds)
 
     def data_received(self, data: bytes) -> None:
@@ -344,13 +347,12 @@ class Connection(asyncio.Protocol):
         frames = b"".join(self._frames)
         self._frames.clear()
         self._bytes = 0
-        if self._transport is not None:
-            self._send(self._transport, frames)
+        self._send(frames)
         if self._backlog is not None:
             asyncio.get_running_loop().call_soon(self._go_on)
 
-    def _send(self, transport: asyncio.Transport, frames: bytes) -> None:
-        if self._socket is not None and not transport.get_write_buffer_size():
+    def _send(self, frames: bytes) -> None:
+        if self._socket is not None and not self._slow:
             try:
                 sent = self._socket.send(frames)
             except OSError:
@@ -359,4 +361,5 @@ class Connection(asyncio.Protocol):
             if sent == len(frames):
                 return
             frames = frames[sent:]
-        transport.write(frames)
+        if self._transport is not None:
+            self._transport.write(frames)

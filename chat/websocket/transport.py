@@ -18,8 +18,6 @@ from tornado.websocket import WebSocketHandler, WebSocketProtocol13, _WebSocketP
 
 from chat.websocket.connection import Connection
 
-# Beyond this a client is slow, and below a quarter of it is not any more; as asyncio's defaults.
-HIGH_WATER = 65_536
 _CHUNK = 65_536
 
 
@@ -76,7 +74,7 @@ class _Early(asyncio.Protocol):
 
 
 class StreamTransport(asyncio.Transport):
-    """Tornado's stream as a transport."""
+    """Tornado's stream as a transport: writing is paused while it holds anything back."""
 
     def __init__(self, stream: IOStream, protocol: asyncio.Protocol) -> None:
         super().__init__()
@@ -110,13 +108,13 @@ class StreamTransport(asyncio.Transport):
             self._written(len(data))
             return
         written.add_done_callback(lambda _: self._written(len(data)))
-        if self._buffered > HIGH_WATER and not self._paused:
+        if not self._paused:
             self._paused = True
             self._protocol.pause_writing()
 
     def _written(self, size: int) -> None:
         self._buffered -= size
-        if self._paused and self._buffered <= HIGH_WATER // 4:
+        if self._paused and not self._buffered:
             self._paused = False
             self._protocol.resume_writing()
         if self._closing and not self._buffered:
@@ -126,6 +124,9 @@ class StreamTransport(asyncio.Transport):
         if not self._stream.writing() and not self._stream.closed():
             with contextlib.suppress(OSError):
                 self._stream.socket.shutdown(socket.SHUT_WR)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        assert (high, low) == (0, None), "writing is paused while anything is held back"
 
     def get_write_buffer_size(self) -> int:
         return self._buffered

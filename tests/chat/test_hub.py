@@ -66,13 +66,17 @@ class PlayedRelay(Relay):
 
 
 class Listening:
-    """A member that remembers what it was pushed."""
+    """A member, and where its frames go: it remembers them."""
 
     def __init__(self, user: str = "ada", secret: str = "") -> None:
         self.person = Person.of(user, secret)
         self.slow = False
         self.frames: list[dict[str, object]] = []
         self.closed: tuple[CloseCode, str] | None = None
+
+    @property
+    def connection(self) -> Listening:
+        return self
 
     def push(self, frames: bytes) -> None:
         # Frames of a server are not masked: the payload follows its size.
@@ -413,7 +417,7 @@ def test_what_a_room_says_in_one_batch_is_written_once() -> None:
     pushed: list[bytes] = []
     ada = Listening()
     ada.write = pushed.append  # type: ignore[method-assign]
-    room.members.add(ada)
+    room.members[ada] = ada
     for offset in range(3):
         assert room.post(offset, 0, "bob", f"text {offset}", str(offset)) == 1
     room.show(alone=True)
