@@ -227,7 +227,9 @@ def cases() -> Iterator[Case]:
     yield "6.4.3", [text(over)[: 6 + len(greek) + 4]], [], 1007
     yield "6.4.4", chop(text(over)[: 6 + len(greek) + 2]), [], 1007
     yield "6.4 surrogate", [begin(greek + b"\xed"), go_on(b"\xa0")], [], 1007
-    yield "6.4 no surrogate", [begin(b"\xed"), go_on(b"\x9f"), more(b"\xbf")], [said(b"\xed\x9f\xbf")], None
+    last = b"\xed\x9f\xbf"
+    one_by_one = [begin(last[:1]), go_on(last[1:2]), more(last[2:])]
+    yield "6.4 before the surrogates", one_by_one, [said(last)], None
     for number, codepoint in enumerate(VALID, 1):
         yield f"6.valid.{number}", [text(codepoint)], [said(codepoint)], None
     for number, sequence in enumerate(INVALID, 1):
