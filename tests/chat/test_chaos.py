@@ -24,7 +24,7 @@ from chaos import Person, Shown, Verdict, judge, rooms_of
 from conftest import Process, signals_of, until
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
-from kafka_broker import KafkaBroker, KafkaCluster
+from kafka_broker import KafkaCluster
 
 PEOPLE_PER_ROOM = 6
 ROOMS = ("lobby", "kafka", "garden")
@@ -122,12 +122,12 @@ class Site:
         leader = described["partitions"][self._random.randrange(PARTITIONS)]["leader_id"]
         broker = self._cluster.brokers[leader]
         broker.kill()
-        await self._start_again(broker)
+        await self._all_back()
 
     async def _restart_broker(self) -> None:
         broker = self._random.choice(self._cluster.brokers)
         await asyncio.to_thread(broker.stop)
-        await self._start_again(broker)
+        await self._all_back()
 
     async def _freeze_broker(self) -> None:
         broker = self._random.choice(self._cluster.brokers)
@@ -136,19 +136,16 @@ class Site:
         broker.resume()
         await self._all_in_sync()
 
-    async def _start_again(self, broker: KafkaBroker) -> None:
+    async def _all_back(self) -> None:
         await asyncio.sleep(self._random.uniform(0, 2))
-        broker.launch()
         await self._all_in_sync()
 
     async def _all_in_sync(self) -> None:
-        # The next broker goes when this one is back: with two away, nothing can be written.
+        # The next broker goes when this one is back: with two away, nothing can be written. Each
+        # is asked itself, for ZooKeeper believes in a dead one for seconds.
+        await asyncio.to_thread(self._cluster.start)
         async with asyncio.timeout(240):
             while True:
-                for broker in self._cluster.brokers:
-                    # As systemd does: a broker gives up while ZooKeeper still knows the old one.
-                    if broker.ended:
-                        broker.launch()
                 with contextlib.suppress(KafkaError):
                     (described,) = await asyncio.to_thread(self._describe)
                     if all(len(one["isr_nodes"]) == 3 for one in described["partitions"]):
