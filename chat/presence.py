@@ -160,7 +160,9 @@ class Presence:
         self._more: dict[tuple[str, str], int] = {}
         self._crowds: dict[str, Crowd] = {}
         self._peers: dict[str, Peer] = {}
-        self._places = 0
+        # Pairs of room and name: of people here, and of those on other replicas.
+        self._places_here = 0
+        self._places_elsewhere = 0
         self._news: dict[tuple[str, str], None] = {}
         self._typed: dict[tuple[str, str], None] = {}
         self._changed: set[str] = set()
@@ -174,6 +176,11 @@ class Presence:
         """How many replicas there are, as far as they were heard; this one is one of them."""
         return 1 + len(self._peers)
 
+    @property
+    def places(self) -> int:
+        """How many there are in all rooms, on all replicas; in two rooms, one counts twice."""
+        return self._places_here + self._places_elsewhere
+
     # Who is here.
 
     def enter(self, room: str, person: Person) -> None:
@@ -186,6 +193,7 @@ class Presence:
             self._more[room, person.user] = self._more.get((room, person.user), 1) + 1
             return
         people[person.user] = Claim(person.key, round(self._wall_clock() * 1000))
+        self._places_here += 1
         self._put(room, person.user, people[person.user], self._id)
         self._news[room, person.user] = None
 
@@ -199,6 +207,7 @@ class Presence:
             return
         people = self._here[room]
         del people[person.user]
+        self._places_here -= 1
         if not people:
             del self._here[room]
         self._remove(room, person.user, self._id)
@@ -211,6 +220,7 @@ class Presence:
                 self._remove(room, user, self._id)
                 self._news[room, user] = None
         self._here = {}
+        self._places_here = 0
         self._more = {}
 
     def types(self, room: str, user: str, now: float) -> bool:
@@ -385,7 +395,7 @@ class Presence:
             people = peer.people.get(room, {})
             for user in users:
                 if people.pop(user, None) is not None:
-                    self._places -= 1
+                    self._places_elsewhere -= 1
                     self._remove(room, user, replica)
             if not people:
                 peer.people.pop(room, None)
@@ -399,12 +409,12 @@ class Presence:
                 if known is None:
                     if (
                         protocol.check_user(user) != user
-                        or self._places >= MOST_PLACES
+                        or self._places_elsewhere >= MOST_PLACES
                         or len(self._holders(room, user)) >= MOST_HOLDERS
                     ):
                         self.foreign += 1
                         continue
-                    self._places += 1
+                    self._places_elsewhere += 1
                 people[user] = claim
                 if known is not None:
                     self._remove(room, user, replica)
@@ -419,7 +429,7 @@ class Presence:
 
     def _bury(self, replica: str) -> None:
         for room, people in self._peers.pop(replica).people.items():
-            self._places -= len(people)
+            self._places_elsewhere -= len(people)
             for user in people:
                 self._remove(room, user, replica)
 

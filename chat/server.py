@@ -13,6 +13,7 @@ import ipaddress
 import logging
 import math
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,14 @@ WEB = Path(__file__).parent / "web"
 BACKLOG = 4096
 
 # On the way down clients are sent away in batches, evenly over most of the time there is, but not
-# slower than some per second. Each is back within about a second, so it is the pace that bounds how
-# many are away at once.
+# slower than some per second. While other replicas tell that nearly all of them have come there, it
+# goes up to twice as fast; the time so gained is there to wait in when they are slow to come.
 BATCH_SECONDS = 0.1
-SPREAD = 0.8
+SPREAD = 0.9
 LEAST_PER_SECOND = 20
-RETRY_SECONDS = (0.1, 0.5)
+FEW_AWAY = 0.05
+# Short: batches follow each other evenly enough, this spreads one over the time until the next.
+RETRY_SECONDS = (0.05, 0.25)
 # With this part of the clients that it may have, a replica asks that others are chosen.
 NEARLY_FULL = 0.95
 
@@ -133,6 +136,25 @@ class MetricsHandler(SecurityHeaders):
     def get(self) -> None:
         self.set_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
         self.finish(self.server.metrics_text())
+
+
+class Pace:
+    """How to send so many clients away within so many seconds."""
+
+    def __init__(self, clients: int, seconds: float) -> None:
+        self._clients = clients
+        self._per_second = max(clients / max(seconds, BATCH_SECONDS), LEAST_PER_SECOND)
+
+    def batch(self, left: int, passed: float) -> tuple[int, int]:
+        """Return how many of those who are `left` must go now, and how many may; `passed` is in
+        seconds.
+
+        What may is twice what must on average, and what must is never more: also after a moment in
+        which the process stood still.
+        """
+        most = min(left, math.ceil(2 * BATCH_SECONDS * self._per_second))
+        late = left - self._clients + math.ceil((passed + BATCH_SECONDS) * self._per_second)
+        return max(0, min(late, most)), most
 
 
 class Server:
@@ -259,12 +281,17 @@ class Server:
     async def _send_away(self, clients: list[Session]) -> None:
         # Whoever was connected longest is not always first.
         random.shuffle(clients)
-        spread = min(SPREAD * self._settings.drain, len(clients) / LEAST_PER_SECOND)
-        batch = math.ceil(len(clients) * min(1, BATCH_SECONDS / spread)) if spread else len(clients)
+        presence = self._hub.presence
+        nearly_all = (1 - FEW_AWAY) * presence.places
+        pace = Pace(len(clients), SPREAD * self._settings.drain)
+        began = time.monotonic()
         while clients:
-            for client in clients[-batch:]:
-                client.send_away("restart", random.uniform(*RETRY_SECONDS))
-            del clients[-batch:]
+            must, may = pace.batch(len(clients), time.monotonic() - began)
+            for number in range(may):
+                # Who is sent away leaves their rooms at once, and counts again when they are back.
+                if number >= must and presence.places <= nearly_all:
+                    break
+                clients.pop().send_away("restart", random.uniform(*RETRY_SECONDS))
             if clients:
                 await asyncio.sleep(random.uniform(0.5, 1.5) * BATCH_SECONDS)
         # A connection whose client does not answer is cut; the rest is for what goes wrong.

@@ -466,10 +466,10 @@ class Convergence(RuleBasedStateMachine):
     @invariant()
     def nothing_is_counted_twice(self) -> None:
         for presence in self.world.alive:
-            held = sum(
-                len(people) for peer in presence._peers.values() for people in peer.people.values()
+            told = [presence._here, *(peer.people for peer in presence._peers.values())]
+            assert presence.places == sum(
+                len(people) for rooms in told for people in rooms.values()
             )
-            assert presence._places == held
 
 
 TestConvergence = Convergence.TestCase

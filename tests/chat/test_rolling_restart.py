@@ -13,6 +13,7 @@ import os
 import random
 import resource
 import signal
+import statistics
 import struct
 import time
 import urllib.request
@@ -40,6 +41,8 @@ class Crowd:
         self.here = 0
         self.most_away = 0
         self.connects = 0
+        # How long each was away, each time.
+        self.absences: list[float] = []
         self.wrong: list[str] = []
 
     def changed(self, by: int) -> None:
@@ -60,6 +63,7 @@ class Listener(asyncio.Protocol):
         self.next: int | None = None
         self.retry_after = 0.0
         self.here = False
+        self.left = 0.0
         self.transport: asyncio.Transport | None = None
         self.data = b""
         self.open = False
@@ -133,6 +137,8 @@ class Listener(asyncio.Protocol):
                 if self.position:
                     for message in messages:
                         self.heard(message)
+                if self.left:
+                    self.crowd.absences.append(time.monotonic() - self.left)
                 self.position = position
                 self.here = True
                 self.crowd.changed(1)
@@ -167,6 +173,7 @@ class Listener(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         if self.here:
             self.here = False
+            self.left = time.monotonic()
             self.crowd.changed(-1)
         loop = asyncio.get_running_loop()
         loop.call_later(self.retry_after, lambda: loop.create_task(self.connect()))
@@ -187,6 +194,12 @@ async def speak(crowd: Crowd, done: asyncio.Event) -> int:
         except (websockets.WebSocketException, OSError):
             await asyncio.sleep(0.1)
     return number
+
+
+def computed(who: int) -> float:
+    """CPU seconds of this process, or of those that it started and that have ended."""
+    usage = resource.getrusage(who)
+    return usage.ru_utime + usage.ru_stime
 
 
 def wait_until_ready(replica: Process) -> None:
@@ -240,10 +253,14 @@ async def test_a_rolling_restart_loses_nothing(
         done.set()
         said = await speaking
         await until(lambda: all(one.next == said for one in listeners), 60)
+        away = statistics.quantiles(crowd.absences, n=100)
         print(
             f"\n{CLIENTS} clients, {said} messages, two replicas restarted in {took:.0f} s:"
             f" {crowd.connects - before} reconnects, at most {crowd.most_away} away at once"
-            f" ({100 * crowd.most_away / CLIENTS:.1f} %), {len(crowd.wrong)} wrong"
+            f" ({100 * crowd.most_away / CLIENTS:.1f} %), each for {away[49]:.2f} s"
+            f" (99 % of them at most {away[98]:.2f} s), {len(crowd.wrong)} wrong;"
+            f" the replicas that went computed for {computed(resource.RUSAGE_CHILDREN):.1f} s,"
+            f" the clients for {computed(resource.RUSAGE_SELF):.1f} s"
         )
         assert crowd.wrong == []
         # How many are away depends on how busy the machine is, so only a measurement judges it.
