@@ -28,8 +28,8 @@ def run(
     tags: str = "all",
     options: Sequence[str] = (),
 ) -> Run:
-    """Run a playbook with extra variables and, beside the sandbox's, further inventories."""
-    sources = [f"--inventory={source}" for source in (INVENTORY, *inventories)]
+    """Run a playbook with extra variables and further inventories, whose hosts come first."""
+    sources = [f"--inventory={source}" for source in (*inventories, INVENTORY)]
     done = subprocess.run(
         [
             "ansible-playbook",

@@ -1,11 +1,14 @@
 """What cannot work is refused before anything is touched, in words that say what to change."""
 
+import json
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hosts import INVENTORY, ROOT
 
-from playbooks import assert_refused
+from playbooks import assert_refused, run
 
 # The first test has waited for all of them.
 pytestmark = pytest.mark.timeout(900)
@@ -116,3 +119,21 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[None]
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_with_nothing_changed(case: str, refusals: dict[str, Future[None]]) -> None:
     refusals[case].result()
+
+
+def test_brokers_are_checked_when_the_first_host_of_all_is_none(tmp_path: Path) -> None:
+    members = {
+        f"member{number}": {
+            "ansible_host": host,
+            "zookeeper_id": number,
+            "zookeeper_data_directory": "/var/lib/zookeeper/none",
+            # What the sandbox's variables are relative to.
+            "inventory_dir": str(ROOT / INVENTORY),
+        }
+        for number, host in [(4, "host2"), (5, "host3")]
+    }
+    (tmp_path / "members.yml").write_text(json.dumps({"zookeeper": {"hosts": members}}))
+    topics = [{"name": "lobby", "replication_factor": 4}]
+    refused = run("playbooks/kafka.yml", {"kafka_topics": topics}, str(tmp_path / "members.yml"))
+    assert "The topic 'lobby' in kafka_topics has replication_factor 4" in refused.said
+    assert set(refused.changed.values()) == {0}
