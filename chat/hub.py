@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 from msgspec import Raw
@@ -315,6 +315,15 @@ class Hub:
         except UnavailableError:
             return None
         return found if found.whole and not found.more and archive is self._archive else None
+
+    def positions(self, names: Iterable[str]) -> dict[str, str]:
+        """How far these rooms are shown to their members. (What several have to say in one turn is
+        pushed together, so nobody is between two of them.)
+        """
+        rooms = [self._rooms[name] for name in names]
+        return {
+            room.name: room.position(self._partitions[room.partition].position) for room in rooms
+        }
 
     def typing(self, member: Member, name: str) -> None:
         """Tell the others in the room that `member` is typing."""

@@ -13,7 +13,17 @@ from chat import protocol
 from chat.hub import Hub
 from chat.limits import TokenBucket
 from chat.metrics import Metrics
-from chat.protocol import CloseCode, Error, ErrorCode, Left, Limits, Page, RefusedError, Welcome
+from chat.protocol import (
+    CloseCode,
+    Error,
+    ErrorCode,
+    Left,
+    Limits,
+    Page,
+    Progress,
+    RefusedError,
+    Welcome,
+)
 from chat.room import Person
 from chat.websocket.connection import Connection
 from chat.websocket.frames import text_frame
@@ -36,6 +46,7 @@ class Session:
         "_person",
         "_replica",
         "_rooms",
+        "_sent",
         "_shared",
         "connection",
     )
@@ -60,6 +71,8 @@ class Session:
         self._replica = replica
         self._person: Person | None = None
         self._rooms: set[str] = set()
+        # The positions of its rooms when it was last found to read slowly.
+        self._sent: dict[str, str] = {}
         self._closed = False
         self._bucket = TokenBucket(limits.rate, limits.burst)
         # What all clients of its address may send together.
@@ -139,10 +152,22 @@ class Session:
     def silent(self) -> None:
         self.close(CloseCode.POLICY, "say hello in time")
 
+    def slow(self) -> None:
+        self._sent = self._hub.positions(self._rooms)
+
     def overflow(self) -> None:
-        # What waits is dropped. The client's last position is right behind what it got: it can
-        # resume.
-        self.close(CloseCode.TRY_LATER, "too slow: join again with the last position")
+        # What waits is dropped, so all that the client gets is what was sent before. A room whose
+        # `joined` waits has no position yet.
+        positions = [
+            text_frame(protocol.encode(Progress(room, position)))
+            for room, position in self._sent.items()
+            if room in self._rooms
+        ]
+        self._close(
+            CloseCode.TRY_LATER,
+            "too slow: join again with the last position",
+            b"".join(positions),
+        )
 
     def gone(self) -> None:
         log.debug("gone", extra={"client": self._number})

@@ -50,6 +50,9 @@ class Receiver(Protocol):
     def silent(self) -> None:
         """The client has not been accepted in time."""
 
+    def slow(self) -> None:
+        """All that was pushed so far is on its way to the client; what follows waits here."""
+
     def overflow(self) -> None:
         """More waits for the client than it may. Called from within `push`."""
 
@@ -248,7 +251,11 @@ class Connection(asyncio.Protocol):
             self._backlog[:0] = events
 
     def pause_writing(self) -> None:
+        # What was pushed in this turn still goes: so the receiver knows what does.
+        self.flush()
         self._slow = True
+        if self._receiver is not None:
+            self._receiver.slow()
 
     def resume_writing(self) -> None:
         self._slow = False

@@ -58,6 +58,7 @@ class Receiver:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.heard: list[str] = []
+        self.knows = False
         self.answer: Callable[[str], Awaitable[None] | None] = lambda _: None
 
     def receive(self, text: str) -> Awaitable[None] | None:
@@ -66,6 +67,9 @@ class Receiver:
 
     def silent(self) -> None:
         self.connection.close(CloseCode.POLICY, "silent")
+
+    def slow(self) -> None:
+        self.knows = True
 
     def overflow(self) -> None:
         self.connection.close(CloseCode.TRY_LATER, "slow")
@@ -133,6 +137,9 @@ async def test_while_a_client_is_slow_frames_wait_and_offers_are_dropped(client:
     client.connection.offer(b"typing ")
     client.connection.push(b"first")
     client.connection.pause_writing()
+    # What the receiver pushed before it was told is on its way.
+    assert client.receiver.knows
+    assert client.transport.written.pop() == b"typing first"
     await asyncio.sleep(0)
     for frame in (b"second ", b"third"):
         client.connection.push(frame)
@@ -140,7 +147,7 @@ async def test_while_a_client_is_slow_frames_wait_and_offers_are_dropped(client:
         await asyncio.sleep(0)
     assert client.transport.written == []
     client.connection.resume_writing()
-    assert client.transport.written == [b"typing firstsecond third"]
+    assert client.transport.written == [b"second third"]
     assert client.endpoint.dropped == 2
 
 

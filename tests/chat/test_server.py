@@ -370,7 +370,8 @@ async def test_who_does_not_read_is_sent_away_and_can_resume(replica: Replica) -
         await ada.join("lobby")
         # It reads no further than the buffers on the way.
         async with ChatClient(server.port, "slow", max_queue=1) as slow:
-            position = (await slow.join("lobby"))["position"]
+            await slow.join("lobby")
+            await slow.join("garden")
             sent = 0
             while b'chat_closes_total{code="1013"} 1.0' not in server.metrics_text():
                 await ada.send("lobby", "x" * 8000, cid=str(sent))
@@ -379,8 +380,12 @@ async def test_who_does_not_read_is_sent_away_and_can_resume(replica: Replica) -
             assert code == 1013
             assert "last position" in reason
             seen = [frame for frame in slow.inbox if frame["type"] == "message"]
+            # Where it was cut off is the last thing that it is told.
+            last = sorted(slow.inbox[-2:], key=lambda frame: frame["room"])
+            assert [frame["room"] for frame in last] == ["garden", "lobby"]
+            position = last[1]["position"]
         async with ChatClient(server.port, "slow") as slow:
-            joined = await slow.join("lobby", since=seen[-1]["id"] if seen else position)
+            joined = await slow.join("lobby", since=position)
             assert joined["recovered"]
             cids = [int(frame["cid"]) for frame in (*seen, *joined["messages"])]
             assert cids == list(range(sent))
