@@ -209,6 +209,45 @@ def test_with_a_certificate_plain_http_leads_to_https(render):
     assert "the key" not in str(objects.all)
 
 
+SECRETS = {
+    "chat_kafka_ca": "the CA",
+    "chat_kafka_certificate": "the certificate",
+    "chat_kafka_key": "the key",
+    "chat_kafka_sasl_password": "the password",
+}
+
+
+def test_what_kafka_asks_for_comes_as_files_and_is_in_no_object(render):
+    asked = {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_USERNAME": "chat"}
+    objects = render("chat", chat_config=asked, **SECRETS)
+    kubernetes_validate.validate(objects["Deployment"], "1.36", strict=True)
+    (container,) = objects.pod["containers"]
+    (mount,) = container["volumeMounts"]
+    (volume,) = objects.pod["volumes"]
+    assert volume == {"name": mount["name"], "secret": {"secretName": "chat-kafka"}}
+    files = {
+        name: value
+        for name, value in objects["ConfigMap"]["data"].items()
+        if name.startswith("KAFKA_") and name.endswith("_FILE")
+    }
+    assert len(files) == len(SECRETS)
+    assert all(path.startswith(mount["mountPath"]) for path in files.values())
+    for secret in SECRETS.values():
+        assert secret not in str(objects.all)
+
+
+def test_without_secrets_nothing_is_mounted(chat):
+    assert "volumes" not in chat.pod
+    assert "_FILE" not in str(chat["ConfigMap"])
+
+
+def test_the_chat_trusts_the_network_of_pods(render, chat):
+    assert chat["ConfigMap"]["data"]["CHAT_TRUSTED_PROXIES"] == "10.1.0.0/16"
+    told = {"extraCNIEnv": {"IPv4_CLUSTER_CIDR": "10.42.0.0/16"}}
+    moved = render("chat", microk8s_launch_config=told)
+    assert moved["ConfigMap"]["data"]["CHAT_TRUSTED_PROXIES"] == "10.42.0.0/16"
+
+
 def settings(objects):
     return yaml.safe_load(objects["ConfigMap"]["data"]["traefik.yml"])
 
