@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
+import msgspec
 from msgspec import Raw
 
 from chat import protocol
@@ -39,7 +40,7 @@ from chat.relay.base import (
     UnavailableError,
     partition_of,
 )
-from chat.room import Member, Room
+from chat.room import Member, Outlets, Room
 from chat.websocket.frames import text_frame
 
 # A client that moved here may have seen more than this replica has read yet: mostly milliseconds'
@@ -59,7 +60,7 @@ PRESENCE_SECONDS = 0.1
 T = TypeVar("T")
 
 
-class Held(NamedTuple):
+class Held(msgspec.Struct, frozen=True):
     """A record of the window, as far as it is needed to forget it."""
 
     offset: int
@@ -71,7 +72,8 @@ class Held(NamedTuple):
 class Partition:
     """One partition of the log, as far as it is read, and its window."""
 
-    def __init__(self, position: int) -> None:
+    def __init__(self, number: int, position: int) -> None:
+        self.number = number
         self.position = position
         # Everything after this offset is in the window.
         self.floor = position
@@ -81,7 +83,7 @@ class Partition:
         self.told = position
 
 
-class Sending(NamedTuple):
+class Sending(msgspec.Struct, frozen=True):
     """A message on its way through the log, and who waits for it."""
 
     since: float
@@ -109,6 +111,7 @@ class Hub:
     def __init__(
         self,
         relay: Relay,
+        outlets: Outlets,
         metrics: Metrics,
         *,
         history: int,
@@ -122,6 +125,7 @@ class Hub:
         typing_seconds: float,
     ) -> None:
         self._relay = relay
+        self._outlets = outlets
         self._metrics = metrics
         self._history = history
         self._recent = recent
@@ -134,8 +138,8 @@ class Hub:
         self._partitions: list[Partition] = []
         self._rooms: dict[str, Room] = {}
         self._sending: dict[tuple[str, str, str], Sending] = {}
-        # The rooms of the batches at hand, and who is told that its message is kept.
-        self._posted: dict[Room, list[tuple[Member, Ack]]] = {}
+        # The rooms of the batches at hand, and the acks for those whose messages are kept.
+        self._posted: dict[Room, list[tuple[Member, bytes]]] = {}
         # Who waits until this replica has read so far.
         self._ahead: dict[asyncio.Future[None], Position] = {}
         self._typing_seconds = typing_seconds
@@ -152,6 +156,11 @@ class Hub:
         ]
         for teller in self._tellers:
             teller.add_done_callback(_raise_now)
+
+    @property
+    def rooms(self) -> int:
+        """How many have members or history."""
+        return len(self._rooms)
 
     async def stop(self, seconds: float) -> None:
         """Stop the relay, which has so many seconds to get everything into the log."""
@@ -242,7 +251,10 @@ class Hub:
         except TooLargeError as error:
             raise RefusedError(ErrorCode.TOO_LONG, str(error)) from None
         self._sending[key] = Sending(time.monotonic(), [sender])
-        held.add_done_callback(lambda done: self._appended(key, done))
+        if not held.done():
+            held.add_done_callback(lambda done: self._appended(key, done))
+        else:
+            self._appended(key, held)
 
     async def before(self, name: str, before: str | None, limit: int | None) -> Stretch:
         """The messages before a position, or the last ones; raises `RefusedError`."""
@@ -375,7 +387,7 @@ class Hub:
         members = {member for room in self._rooms.values() for member in room.members}
         self._epoch = epoch
         self._archive = self._new_archive()
-        self._partitions = [Partition(position) for position in positions]
+        self._partitions = [Partition(*place) for place in enumerate(positions)]
         self._rooms = {}
         for key in tuple(self._sending):
             self._refuse(key, "The log was replaced: try again.")
@@ -386,28 +398,19 @@ class Hub:
             member.close(CloseCode.RESTART, "the log was replaced; retry_after=1")
 
     def deliver(self, batches: Sequence[Batch]) -> None:
-        messages = repeats = deliveries = 0
+        now = time.monotonic()
         for batch in batches:
             partition = self._partitions[batch.partition]
             for entry in batch.entries:
-                shown = self._take(batch.partition, partition, entry)
-                if shown is None:
-                    repeats += 1
-                else:
-                    messages += 1
-                    deliveries += shown
-            partition.position = batch.position
-            self._move_window(partition)
-        for room, acks in self._posted.items():
-            # Before the message, so that a sender gets both in one write.
-            for sender, ack in acks:
-                _say(sender, ack)
-            room.show(alone=len(self._posted) == 1)
-        self._posted.clear()
-        self._metrics.messages.inc(messages)
-        self._metrics.repeats.inc(repeats)
-        self._metrics.deliveries.inc(deliveries)
-        self._metrics.rooms.set(len(self._rooms))
+                self._take(partition, entry, now)
+            if partition.position != batch.position:
+                partition.position = batch.position
+                self._move_window(partition)
+        self._outlets.cork()
+        try:
+            self._show()
+        finally:
+            self._outlets.uncork()
         if self._ahead:
             self._release(lambda at: at.offset <= self._partitions[at.partition].position)
 
@@ -420,30 +423,42 @@ class Hub:
             for name, user in heard.typing:
                 self._tell_typing(name, user)
 
-    def _take(self, number: int, partition: Partition, entry: Entry) -> int | None:
-        """Post one record; returns how many members see it, or None if it is a repeat."""
-        name, user, text, cid = (
-            entry.record.room,
-            entry.record.user,
-            entry.record.text,
-            entry.record.cid,
-        )
+    def _take(self, partition: Partition, entry: Entry, now: float) -> None:
+        """Post one record in its room, for all rooms to be shown together."""
+        record = entry.record
+        name, user, cid = record.room, record.user, record.cid
         # Before the record is looked at, so that what is a repeat does not depend on the batches.
         partition.position = entry.offset
         self._move_window(partition)
         room = self._rooms.get(name)
         if room is None:
-            room = self._rooms[name] = Room(name, self._epoch, number, self._history)
+            room = self._rooms[name] = Room(name, self._epoch, partition.number, self._history)
         acks = self._posted.setdefault(room, [])
-        shown = room.post(entry.offset, entry.ts, user, text, cid)
+        posted = room.post(entry.offset, entry.ts, user, record.text, cid)
+        if posted is None:
+            self._metrics.repeats.value += 1
+        else:
+            self._metrics.messages.value += 1
+            self._metrics.deliveries.value += len(room.members)
         partition.window.append(Held(entry.offset, room, user, cid))
         sending = self._sending.pop((name, user, cid), None)
         if sending is not None:
-            self._metrics.round_trip.observe(time.monotonic() - sending.since)
-            first = room.first(user, cid)
+            self._metrics.round_trip.observe(now - sending.since)
+            first = posted or room.first(user, cid)
             assert first is not None, "a room knows what it was just told"
-            acks += [(sender, Ack(cid, first)) for sender in sending.senders]
-        return shown
+            ack = _frame(Ack(cid, first))
+            for sender in sending.senders:
+                acks.append((sender, ack))
+
+    def _show(self) -> None:
+        """Show what was taken to the members of all rooms, and tell senders that it is kept."""
+        alone = len(self._posted) == 1
+        for room, acks in self._posted.items():
+            # Before the message, so that a sender gets both in one write.
+            for sender, ack in acks:
+                sender.connection.push(ack)
+            room.show(alone=alone)
+        self._posted.clear()
 
     def _move_window(self, partition: Partition) -> None:
         floor = partition.position - self._window

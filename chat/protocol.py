@@ -323,7 +323,7 @@ def check_room(room: str) -> str:
 
 
 def check_cid(cid: str) -> str:
-    if not 1 <= len(cid) <= CID_LENGTH or _CONTROL.search(cid):
+    if not 1 <= len(cid) <= CID_LENGTH or (not cid.isprintable() and _CONTROL.search(cid)):
         raise RefusedError(
             ErrorCode.BAD_CID, "A cid has 1 to 64 characters, none of them a control character."
         )
@@ -344,6 +344,9 @@ def check_text(text: str, limits: Limits) -> str:
             ErrorCode.TOO_LONG,
             f"The text has {count} characters: at most {limits.text_graphemes} can go.",
         )
+    if text.isascii() and text.isprintable() and text.strip():
+        # As most lines are: nothing of what follows is in them.
+        return text
     if not _VISIBLE_IN_TEXT.search(text):
         raise RefusedError(ErrorCode.BAD_TEXT, "There is nothing to see: write something.")
     if _CONTROL_IN_TEXT.search(text):

@@ -38,7 +38,9 @@ class Outlet(Protocol):
     """Takes whole WebSocket frames for somebody, and must not raise."""
 
     def push(self, frames: bytes) -> None:
-        """Write them together with all that is pushed in this turn of the event loop."""
+        """Write them together with all that is pushed in this turn of the event loop, or until the
+        outlets are uncorked.
+        """
 
     def write(self, frames: bytes) -> None:
         """Write them now, behind what was pushed: cheaper, if nothing else is to follow."""
@@ -47,6 +49,15 @@ class Outlet(Protocol):
         """Push what may be left out (presence, typing), unless too much waits for the client
         already; whether it was taken.
         """
+
+
+class Outlets(Protocol):
+    """All outlets together."""
+
+    def cork(self) -> None:
+        """Hold back what is pushed from now on, until `uncork` writes it."""
+
+    def uncork(self) -> None: ...
 
 
 class Member(Protocol):
@@ -64,7 +75,7 @@ class Member(Protocol):
     def close(self, code: CloseCode, reason: str) -> None: ...
 
 
-class Said(NamedTuple):
+class Said(msgspec.Struct, frozen=True, gc=False):
     """A message of the room's history, encoded once."""
 
     offset: int
@@ -115,24 +126,24 @@ class Room:
         seen = self._seen.get((user, cid))
         return self.position(seen.first) if seen else None
 
-    def post(self, offset: int, ts: int, user: str, text: str, cid: str) -> int | None:
-        """Take what the log delivered next, for `show` to push, unless it is a repeat.
+    def post(self, offset: int, ts: int, user: str, text: str, cid: str) -> str | None:
+        """Take what the log delivered next, for `show` to push.
 
-        Returns how many members are there to see it; None if it is a repeat.
+        Returns the message's id; None if it is a repeat, which is not shown.
         """
         seen = self._seen.get((user, cid))
         if seen:
             seen.last = offset
             return None
         self._seen[user, cid] = Seen(offset, offset)
-        message = Message(self.name, self.position(offset), user, text, ts, cid)
-        payload = encode(message)
+        position = self.position(offset)
+        payload = encode(Message(self.name, position, user, text, ts, cid))
         if len(self._history) == self._history.maxlen:
             self._floor = self._history[0].offset
         self._history.append(Said(offset, payload))
         if self.members:
             self._unseen.append(text_frame(payload))
-        return len(self.members)
+        return position
 
     def show(self, *, alone: bool) -> None:
         """Send what was posted since the last time: built once, joined once, for all members.

@@ -168,8 +168,20 @@ class Server:
         self._not_ready: str | None = None
         self.fast = settings.transport == "fast"
         self._metrics = Metrics()
+        self._wheel = Wheel(on_lag=self._metrics.loop_lag.observe)
+        self._endpoint = Endpoint(
+            ConnectionLimits(
+                message_bytes=settings.frame_bytes,
+                outbox_bytes=settings.outbox_bytes,
+                accept_seconds=settings.hello,
+                ping_seconds=settings.ping,
+                pong_seconds=settings.pong,
+            ),
+            self._wheel,
+        )
         self._hub = Hub(
             relay,
+            self._endpoint,
             self._metrics,
             history=settings.history,
             recent=settings.recent,
@@ -189,17 +201,6 @@ class Server:
             rate=settings.rate,
             burst=settings.burst,
             history=settings.page,
-        )
-        self._wheel = Wheel(on_lag=self._metrics.loop_lag.observe)
-        self._endpoint = Endpoint(
-            ConnectionLimits(
-                message_bytes=settings.frame_bytes,
-                outbox_bytes=settings.outbox_bytes,
-                accept_seconds=settings.hello,
-                ping_seconds=settings.ping,
-                pong_seconds=settings.pong,
-            ),
-            self._wheel,
         )
         self._clients: set[Session] = set()
         self._empty = asyncio.Event()
@@ -350,6 +351,7 @@ class Server:
     def metrics_text(self) -> bytes:
         metrics = self._metrics
         metrics.ready.set(not self.look_ready())
+        metrics.rooms.set(self._hub.rooms)
         metrics.drops.value = self._endpoint.dropped
         metrics.outbox_bytes.set(sum(client.waiting for client in self._clients))
         metrics.relay_up.set(self.relay.up)

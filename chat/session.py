@@ -94,14 +94,14 @@ class Session:
                     ErrorCode.RATE_LIMITED, "Too fast: many frames come from your address."
                 )
             match protocol.decode(text):
+                case protocol.Send() as send:
+                    self._send(send)
                 case protocol.Hello() as hello:
                     self._hello(hello)
                 case protocol.Join() as join:
                     return self._join(join, text)
                 case protocol.Leave() as leave:
                     self._leave(leave)
-                case protocol.Send() as send:
-                    self._send(send)
                 case protocol.Typing() as typing:
                     self._typing(typing)
                 case protocol.History() as history:
@@ -243,10 +243,10 @@ class Session:
         return self._person.user
 
     def _require_joined(self, name: str) -> str:
-        room = protocol.check_room(name)
-        if room not in self._rooms:
+        if name not in self._rooms:
+            room = protocol.check_room(name)
             raise RefusedError(ErrorCode.NOT_JOINED, f"You are not in {room}: join it first.")
-        return room
+        return name
 
     def _refuse(self, refused: RefusedError, text: str) -> None:
         self._metrics.refusals.labels(refused.code).inc()

@@ -73,6 +73,8 @@ class MemoryRelay(Relay):
         self._epoch = ""
         self._next: list[int] = []
         self._awake = False
+        # A record is held as soon as it is appended.
+        self._held: asyncio.Future[None] | None = None
 
     @property
     def up(self) -> bool:
@@ -84,16 +86,16 @@ class MemoryRelay(Relay):
 
     async def start(self, listener: Listener) -> None:
         self._listener = listener
+        self._held = asyncio.get_running_loop().create_future()
+        self._held.set_result(None)
         self._log.relays.append(self)
         self._follow()
 
     def append(self, record: Record) -> asyncio.Future[None]:
-        if self._listener is None:
+        if self._listener is None or self._held is None:
             raise UnavailableError("The service is not running.")
         self._log.append(record)
-        held: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        held.set_result(None)
-        return held
+        return self._held
 
     async def read(self, partition: int, after: int, upto: int) -> Sequence[Entry]:
         if self._listener is None:
@@ -127,20 +129,25 @@ class MemoryRelay(Relay):
         self._awake = False
         if self._listener is None:
             return
-        log, ends = self._log, self._log.ends
-        if self._epoch != log.epoch or any(
-            offset < log.first(partition) for partition, offset in enumerate(self._next)
-        ):
+        log = self._log
+        if self._epoch != log.epoch or self._was_overtaken():
             self._epoch = log.epoch
             self._next = [
-                max(log.first(partition), end - self._rewind) for partition, end in enumerate(ends)
+                max(log.first(partition), end - self._rewind)
+                for partition, end in enumerate(log.ends)
             ]
             self._listener.reset(self._epoch, [offset - 1 for offset in self._next])
-        batches = [
-            Batch(partition, end - 1, log.read(partition, self._next[partition], end))
-            for partition, end in enumerate(ends)
-            if self._next[partition] < end
-        ]
-        self._next = list(ends)
+        batches = []
+        for partition, end in enumerate(log.ends):
+            if (start := self._next[partition]) < end:
+                batches.append(Batch(partition, end - 1, log.read(partition, start, end)))
+                self._next[partition] = end
         if batches:
             self._listener.deliver(batches)
+
+    def _was_overtaken(self) -> bool:
+        """Whether something that is not read yet is not kept any more."""
+        for partition, offset in enumerate(self._next):
+            if offset < self._log.first(partition):
+                return True
+        return False

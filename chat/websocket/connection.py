@@ -84,9 +84,22 @@ class Endpoint:
         # Frames that were offered to clients too slow to take them.
         self.dropped = 0
         self._unwritten: list[Connection] = []
+        self._corked = False
+
+    def cork(self) -> None:
+        """Much is pushed now: do not write before `uncork`, and then not later either.
+
+        That saves the event loop a turn, which costs as much as a tenth of all that is done for a
+        message with one reader.
+        """
+        self._corked = True
+
+    def uncork(self) -> None:
+        self._corked = False
+        self._write()
 
     def write_later(self, connection: Connection) -> None:
-        if not self._unwritten:
+        if not self._unwritten and not self._corked:
             asyncio.get_running_loop().call_soon(self._write)
         self._unwritten.append(connection)
 

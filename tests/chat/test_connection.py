@@ -133,6 +133,21 @@ async def test_what_is_written_at_once_still_goes_behind_what_was_pushed(client:
     assert client.transport.written == [b"now", b"first second"]
 
 
+async def test_what_is_pushed_while_the_endpoint_is_corked_is_written_when_it_is_uncorked(
+    client: Client,
+) -> None:
+    client.endpoint.cork()
+    client.connection.push(b"held ")
+    client.connection.push(b"back")
+    await asyncio.sleep(0)
+    assert client.transport.written == []
+    client.endpoint.uncork()
+    assert client.transport.written == [b"held back"]
+    client.connection.push(b"later")
+    await asyncio.sleep(0)
+    assert client.transport.written == [b"held back", b"later"]
+
+
 async def test_while_a_client_is_slow_frames_wait_and_offers_are_dropped(client: Client) -> None:
     client.connection.offer(b"typing ")
     client.connection.push(b"first")

@@ -105,6 +105,15 @@ class Listening:
         return [frame for frame in self.frames if frame["type"] == kind]
 
 
+class Uncorked:
+    """Outlets that write at once."""
+
+    def cork(self) -> None:
+        pass
+
+    uncork = cork
+
+
 def hub(
     relay: Relay | None = None,
     *,
@@ -116,6 +125,7 @@ def hub(
 ) -> Hub:
     made = Hub(
         relay or PlayedRelay(),
+        Uncorked(),
         Metrics(),
         history=history,
         recent=recent,
@@ -420,7 +430,7 @@ def test_what_a_room_says_in_one_batch_is_written_once() -> None:
     ada.write = pushed.append  # type: ignore[method-assign]
     room.members[ada] = ada
     for offset in range(3):
-        assert room.post(offset, 0, "bob", f"text {offset}", str(offset)) == 1
+        assert room.post(offset, 0, "bob", f"text {offset}", str(offset)) == f"e:0:{offset}"
     room.show(alone=True)
     room.show(alone=True)
     (frames,) = pushed

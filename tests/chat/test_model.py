@@ -26,7 +26,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from msgspec import json
-from test_hub import Listening
+from test_hub import Listening, Uncorked
 
 from chat import hub as hub_module
 from chat.hub import Hub, Stretch
@@ -80,6 +80,7 @@ class Replica:
         self.relay = PacedRelay(log, rewind=2 * WINDOW)
         self.hub = Hub(
             self.relay,
+            Uncorked(),
             Metrics(),
             history=HISTORY,
             recent=RECENT,
