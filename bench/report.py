@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.contenders import CHAT
-from bench.run import LOAD_SHARE_LIMIT, Run
+from bench.run import LOAD_SHARE_LIMIT, SERVER_SHARE_FULL, Run
 from bench.workloads import WORKLOADS, Entry, Goal, Workload
 
 JSON = Path(__file__).parent / "results.json"
@@ -31,9 +31,10 @@ How it is measured:
   changes for all.
 - The load (`wsload`, C, one thread) parses every frame and knows every delivery by sender and
   number: a run with anything lost, repeated or out of order has no result. It naps instead of
-  waiting in epoll, so that no server pays for waking it. A run in which it is busy for more than
-  {LOAD_SHARE_LIMIT:.0%} of the time has no result either; what it took of its core, and for a
-  delivery, is in the tables.
+  waiting in epoll, so that no server pays for waking it. A run in which its core is busy for more
+  than {LOAD_SHARE_LIMIT:.0%} of the time has no result either, unless the servers' is full
+  ({SERVER_SHARE_FULL:.0%}). What was taken of both cores, and by the load for a delivery, is in
+  the tables.
 - Delivered messages have the same size everywhere: the load finds out what a server puts around a
   text, and pads the text.
 - CPU time is user and system time of the server's process over the measured span, by the kernel's
@@ -80,6 +81,10 @@ def record(
         },
         "load_share": {
             entry: round(max(run.load_share for run in found), 3) for entry, found in runs.items()
+        },
+        "neighbour_share": {
+            entry: round(statistics.median(run.neighbour_share for run in found), 3)
+            for entry, found in runs.items()
         },
         "others_share": round(
             statistics.median(run.others_share for found in runs.values() for run in found), 3
@@ -166,6 +171,11 @@ def _section(workload: Workload, found: dict[str, Any]) -> str:
         f"- {one.name}: {one.note} ({found['versions'][one.name]})"
         for one in dict.fromkeys(entry.contender for entry in workload.entries)
     ]
+    if workload.kafka:
+        shares = ", ".join(
+            f"{share:.0%} with {name}" for name, share in found["neighbour_share"].items()
+        )
+        versions.append(f"\nOf the load's core, Kafka took {shares}; the rest was the load.")
     return "\n".join([*lines, "", *versions, ""])
 
 

@@ -523,9 +523,9 @@ static uint64_t time_of(const clockid_t *processes, unsigned count) {
 
 static uint64_t server_time(void) { return time_of(options.servers, options.server_count); }
 
-/* Of the load, and of those with whom it shares its core. */
-static uint64_t load_time(void) {
-    return now(CLOCK_PROCESS_CPUTIME_ID) + time_of(options.neighbours, options.neighbour_count);
+/* Of those with whom the load shares its core. */
+static uint64_t neighbour_time(void) {
+    return time_of(options.neighbours, options.neighbour_count);
 }
 
 /* Find the rate at which the servers take the share of a core that they should: the warm-up, in
@@ -579,16 +579,18 @@ static void measure(void) {
         find_rate(warm);
     else
         speak_until(warm);
-    uint64_t server, load, said_before = said, delivered_before = delivered;
+    uint64_t server, load, neighbour, said_before = said, delivered_before = delivered;
     uint64_t bytes_before = delivered_bytes;
     measuring = true;
     start = now(CLOCK_MONOTONIC);
     server = server_time();
-    load = load_time();
+    load = now(CLOCK_PROCESS_CPUTIME_ID);
+    neighbour = neighbour_time();
     double machine = machine_time();
     speak_until(start + options.seconds * 1e9);
     server = server_time() - server;
-    load = load_time() - load;
+    load = now(CLOCK_PROCESS_CPUTIME_ID) - load;
+    neighbour = neighbour_time() - neighbour;
     machine = machine_time() - machine;
     uint64_t length = now(CLOCK_MONOTONIC) - start;
     uint64_t messages = said - said_before, deliveries = delivered - delivered_before;
@@ -596,10 +598,10 @@ static void measure(void) {
     pump_until_delivered();
     printf(
         "{\"clients\": %u, \"messages\": %llu, \"deliveries\": %llu, \"seconds\": %.6f, "
-        "\"delivered_bytes\": %.1f, \"machine_cpu\": %.2f, \"load_cpu\": %.6f, \"p50_ms\": %.3f, "
-        "\"p99_ms\": %.3f, \"server_cpu\": %.6f}\n",
+        "\"delivered_bytes\": %.1f, \"machine_cpu\": %.2f, \"load_cpu\": %.6f, "
+        "\"neighbour_cpu\": %.6f, \"p50_ms\": %.3f, \"p99_ms\": %.3f, \"server_cpu\": %.6f}\n",
         options.clients, (unsigned long long)messages, (unsigned long long)deliveries, length / 1e9,
-        bytes, machine, load / 1e9, milliseconds_at(0.50), milliseconds_at(0.99), server / 1e9);
+        bytes, machine, load / 1e9, neighbour / 1e9, milliseconds_at(0.50), milliseconds_at(0.99), server / 1e9);
 }
 
 static const char usage[] =
@@ -621,7 +623,7 @@ static const char usage[] =
     "  --seconds S       the measured span (3)\n"
     "  --sources N       spread the clients over so many loopback addresses (16)\n"
     "  --server PID      process whose CPU time is measured; may be repeated\n"
-    "  --neighbour PID   process on the load's core: its CPU time counts as the load's\n"
+    "  --neighbour PID   process on the load's core, whose CPU time is told, too\n"
     "  --hold            say 'joined' when all have, and wait for a line before speaking\n";
 
 static double number_of(const char *option, const char *text, double low, double high) {

@@ -21,6 +21,7 @@ def run(figure: float) -> Run:
         delivered_bytes=190,
         server_cpu=figure,
         load_cpu=0,
+        neighbour_cpu=0,
         others_cpu=0,
         p50_ms=1,
         p99_ms=2,
@@ -57,3 +58,14 @@ def test_a_goal_is_met_or_missed(metric: Metric, goal: Goal, verdict: str) -> No
     versions = {entry.contender.name: "1.0" for entry in workload.entries}
     page = report.markdown({workload.name: report.record(workload, runs, versions)}, [workload])
     assert verdict in page
+
+
+@pytest.mark.parametrize(
+    ("load", "kafka", "servers", "limited"),
+    [(0.5, 0.3, 0.6, False), (0.5, 0.45, 0.6, True), (0.5, 0.45, 0.99, False)],
+)
+def test_a_busy_load_is_the_limit_unless_the_servers_are(
+    load: float, kafka: float, servers: float, limited: bool
+) -> None:
+    found = dataclasses.replace(run(1), load_cpu=load, neighbour_cpu=kafka, server_cpu=servers)
+    assert found.limited_by_load is limited
