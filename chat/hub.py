@@ -56,6 +56,12 @@ MOST_SENDERS = 100
 # Changes of who is here wait so long for others, to be told together.
 PRESENCE_SECONDS = 0.1
 
+# A replica with many people tells of them by many signals: they are taken in for so long at a time,
+# and of those that wait, the oldest are dropped if they are too many. The next snapshot makes it
+# good.
+HEAR_SECONDS = 0.002
+MOST_SIGNALS = 1000
+
 
 T = TypeVar("T")
 
@@ -144,6 +150,7 @@ class Hub:
         self._ahead: dict[asyncio.Future[None], Position] = {}
         self._typing_seconds = typing_seconds
         self.presence = Presence(heartbeat=heartbeat, shown=members_shown, typing=typing_seconds)
+        self._signals: deque[bytes] = deque(maxlen=MOST_SIGNALS)
         # Members who read too slowly to be told of a change in a room.
         self._stale: set[tuple[Member, str]] = set()
         self._tellers: list[asyncio.Task[None]] = []
@@ -415,13 +422,23 @@ class Hub:
             self._release(lambda at: at.offset <= self._partitions[at.partition].position)
 
     def signalled(self, payloads: Sequence[bytes]) -> None:
-        now = time.monotonic()
-        for payload in payloads:
-            heard = self.presence.heard(payload, now)
+        at_it = bool(self._signals)
+        self._signals.extend(payloads)
+        if not at_it:
+            self._hear()
+
+    def _hear(self) -> None:
+        """Take in what other replicas have signalled, for a moment at a time."""
+        until = time.monotonic() + HEAR_SECONDS
+        while self._signals:
+            heard = self.presence.heard(self._signals.popleft(), time.monotonic())
             for name, user in heard.lost:
                 self._put_out(name, user)
             for name, user in heard.typing:
                 self._tell_typing(name, user)
+            if self._signals and time.monotonic() >= until:
+                asyncio.get_running_loop().call_soon(self._hear)
+                return
 
     def _take(self, partition: Partition, entry: Entry, now: float) -> None:
         """Post one record in its room, for all rooms to be shown together."""
@@ -506,6 +523,8 @@ class Hub:
                     self._stale.update(
                         (member, name) for member in members if not member.connection.offer(frame)
                     )
+                    # When people come to many rooms at once, others have their turn in between.
+                    await asyncio.sleep(0)
 
     def _tell_stale(self) -> None:
         """Tell everything to those who were not told of a change, if they read again."""

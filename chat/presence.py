@@ -127,14 +127,14 @@ class Crowd:
 
 
 class Peer:
-    """Another replica: its people, when it was heard, and the parts of a snapshot so far."""
+    """Another replica: its people, and when it was heard."""
 
     def __init__(self) -> None:
         self.people: People = {}
-        self.places = 0
         self.heard = 0.0
         self.seq = -1
-        self.coming: People = {}
+        # Who was in the parts of a snapshot so far, by room; None if there is no whole one coming.
+        self.told: dict[str, set[str]] | None = None
         self.parts = 0
 
 
@@ -353,28 +353,26 @@ class Presence:
         return self._seq
 
     def _take_snapshot(self, signal: Snapshot, peer: Peer, follows: bool, heard: Heard) -> None:
+        """Who is in a part is here at once; who is in none of the parts has left."""
         if signal.part == 0:
-            peer.coming = {}
+            peer.told = {}
         elif not follows or signal.part != peer.parts:
-            # A part is missing: what has come is of no use, and the next snapshot is near.
-            peer.coming, peer.parts = {}, -1
-            return
+            # A part is missing, so nobody is known to have left: the next snapshot is near.
+            peer.told = None
         peer.parts = signal.part + 1
-        for room, people in signal.people.items():
-            peer.coming[room] = peer.coming[room] | people if room in peer.coming else people
-        if peer.parts != signal.parts:
-            if sum(map(len, peer.coming.values())) > MOST_PLACES:
-                peer.coming, peer.parts = {}, -1
-            return
-        told, peer.coming, peer.parts = peer.coming, {}, -1
-        joined: People = {}
         left: dict[str, list[str]] = {}
-        for room in told.keys() | peer.people.keys():
-            new, old = told.get(room, {}), peer.people.get(room, {})
-            if new != old:
-                joined[room] = new
-                left[room] = [user for user in old if user not in new]
-        self._apply(signal.replica, peer, joined, left, heard)
+        if peer.told is not None:
+            for room, people in signal.people.items():
+                peer.told.setdefault(room, set()).update(people)
+            if peer.parts == signal.parts:
+                left = {
+                    room: [user for user in people if user not in peer.told.get(room, ())]
+                    for room, people in peer.people.items()
+                }
+                peer.told = None
+            elif sum(map(len, peer.told.values())) > MOST_PLACES:
+                peer.told = None
+        self._apply(signal.replica, peer, signal.people, left, heard)
 
     def _take_changes(self, signal: Changes, peer: Peer, heard: Heard, now: float) -> None:
         self._apply(signal.replica, peer, signal.joined, signal.left, heard)

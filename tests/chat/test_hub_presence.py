@@ -4,18 +4,23 @@ plays.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import pairwise
 
 import pytest
 from conftest import until
 from test_hub import Listening, hub
 
+from chat import hub as hub_module
 from chat.hub import Hub
+from chat.presence import MOST_IN_SIGNAL, Presence
 from chat.protocol import ErrorCode
 from chat.relay.memory import MemoryLog, MemoryRelay
+from chat.room import Person
 
 
 @asynccontextmanager
@@ -100,6 +105,23 @@ async def test_of_two_who_took_a_name_in_the_same_moment_one_is_put_out(
     here.send(winner, "lobby", "ada", "Who is left?", "1")
     await until(lambda: winner.of("message") and bob.of("message"))
     assert not loser.of("message")
+
+
+async def test_a_replica_with_many_people_is_heard_bit_by_bit(
+    hubs: tuple[Hub, Hub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever chats has their turn in between."""
+    monkeypatch.setattr(hub_module, "HEAR_SECONDS", 0)
+    here, _ = hubs
+    elsewhere = Presence(heartbeat=5, shown=100, typing=6)
+    for number in range(10_000):
+        elsewhere.enter("lobby", Person.of(f"p{number}", "key"))
+    heard = [0]
+    here.signalled(elsewhere.outgoing(0))
+    while heard[-1] < 10_000:
+        heard.append(here.presence.places)
+        await asyncio.sleep(0)
+    assert max(after - before for before, after in pairwise(heard)) == MOST_IN_SIGNAL
 
 
 async def test_a_replaced_log_leaves_nobody_behind(hubs: tuple[Hub, Hub]) -> None:

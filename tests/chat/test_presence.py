@@ -287,17 +287,27 @@ def test_many_people_are_told_in_signals_of_bounded_size() -> None:
     assert sum(there.whole(f"room-{number}").count for number in range(3)) == count
 
 
-def test_of_a_snapshot_with_a_part_missing_nothing_is_believed() -> None:
+def test_of_a_snapshot_with_a_part_missing_who_came_is_believed_and_not_who_left() -> None:
     world = World(2)
     here, there = world.alive
-    for number in range(2 * MOST_IN_SIGNAL + 1):
+    count = 3 * MOST_IN_SIGNAL
+    for number in range(count):
         here.enter("lobby", person(f"p{number}"))
     first, _, third = here.outgoing(world.now)
+    there.heard(first, world.now)
+    assert there.whole("lobby").count == MOST_IN_SIGNAL
+    there.heard(third, world.now)
+    assert there.whole("lobby").count == 2 * MOST_IN_SIGNAL
+    world.pass_heartbeats(1)
+    assert there.whole("lobby").count == count
+    here.exit("lobby", person("p0"))
+    here.enter("lobby", person("new"))
+    first, _, third = here.outgoing(world.now + HEARTBEAT)
     for signal in (first, third):
         there.heard(signal, world.now)
-    assert "lobby" not in there._crowds
-    world.pass_heartbeats(1)
-    assert there.whole("lobby").count == 2 * MOST_IN_SIGNAL + 1
+    assert there.whole("lobby").count == count + 1
+    world.pass_heartbeats(2)
+    assert there.whole("lobby").count == count
 
 
 def test_typing_is_told_now_and_then_and_not_in_a_crowd() -> None:
