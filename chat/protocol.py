@@ -62,13 +62,11 @@ class ErrorCode(enum.StrEnum):
 class CloseCode(enum.IntEnum):
     """Why a connection was closed (RFC 6455 section 7.4.1 and IANA's registry)."""
 
-    NORMAL = 1000
     PROTOCOL_ERROR = 1002
     NOT_TEXT = 1003
     NOT_UTF8 = 1007
     POLICY = 1008
     TOO_BIG = 1009
-    INTERNAL = 1011
     RESTART = 1012
     TRY_LATER = 1013
 

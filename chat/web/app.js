@@ -578,7 +578,7 @@ document.addEventListener("visibilitychange", () => {
 });
 
 function joinNamed() {
-  const name = decodeURIComponent(location.hash.slice(1));
+  const name = location.hash.slice(1);
   if (/^[A-Za-z0-9._-]{1,64}$/.test(name)) joinRoom(name);
 }
 

@@ -80,7 +80,7 @@ def test_every_frame_is_a_message_that_is_received_or_sent() -> None:
 def test_every_error_and_close_code_is_there() -> None:
     assert DOCUMENT["components"]["schemas"]["ErrorCode"]["enum"] == sorted(ErrorCode)
     said = set(DOCUMENT["channels"]["chat"]["x-close-codes"])
-    assert said == set(CloseCode) - {CloseCode.NORMAL, CloseCode.INTERNAL}
+    assert said == set(CloseCode)
 
 
 async def test_what_is_said_fits_its_schema(replica: Replica) -> None:

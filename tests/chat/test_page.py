@@ -321,3 +321,16 @@ def test_it_comes_back_when_it_was_asked_to(process: Start, open_page: Open) -> 
     page.keyboard.type("Ada")
     page.keyboard.press("Enter")
     expect(page.get_by_role("status")).to_have_text("Connected to mock", timeout=10_000)
+
+
+def test_an_address_that_names_no_room_leads_to_the_rooms_one_has(
+    process: Start, open_page: Open
+) -> None:
+    replica = process({})
+    ada = open_page(replica, "Ada")
+    connected(ada)
+    ada.goto(f"http://127.0.0.1:{replica.port}/#100%")
+    ada.reload()
+    connected(ada)
+    write(ada, "still here")
+    shows(ada, "still here")
