@@ -8,11 +8,14 @@ import json
 import subprocess
 from pathlib import Path
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
 
 RENDER = Path(__file__).with_name("render.yml")
+# Made by `sandbox/build traefik`.
+DEFINITIONS = Path(__file__).parents[2] / ".artifacts" / "traefik" / "crds.yml"
 
 # What the roles find out on the way.
 KNOWN_LATER = {
@@ -77,6 +80,28 @@ def test_kubernetes_knows_every_field(objects):
     assert known
     for item in known:
         kubernetes_validate.validate(item, "1.36", strict=True)
+
+
+def closed(schema):
+    """The same schema, and nothing that it does not name."""
+    if isinstance(schema, dict):
+        named = {key: closed(value) for key, value in schema.items()}
+        return named | {"additionalProperties": False} if "properties" in schema else named
+    return [closed(each) for each in schema] if isinstance(schema, list) else schema
+
+
+@pytest.mark.parametrize("certificate", ["", "certificate"])
+def test_traefik_knows_every_field(render, certificate):
+    schemas = {
+        kind["spec"]["names"]["kind"]: closed(kind["spec"]["versions"][0]["schema"])
+        for kind in yaml.safe_load_all(DEFINITIONS.read_text())
+    }
+    objects = render("chat", chat_tls_certificate=certificate, chat_tls_key=certificate)
+    known = [item for item in objects.all if item["apiVersion"] == "traefik.io/v1alpha1"]
+    assert len(known) == (3 if certificate else 1)
+    for item in known:
+        schema = schemas[item["kind"]]["openAPIV3Schema"]
+        jsonschema.validate(item["spec"], schema["properties"]["spec"])
 
 
 def test_containers_have_no_privileges(objects):
@@ -200,7 +225,8 @@ def test_with_a_certificate_plain_http_leads_to_https(render):
     (redirected,) = plain["spec"]["routes"]
     assert plain["spec"]["entryPoints"] == ["web"]
     assert redirected["middlewares"] == [{"name": objects["Middleware"]["metadata"]["name"]}]
-    assert objects["Middleware"]["spec"] == {"redirectScheme": {"scheme": "https"}}
+    redirect = {"scheme": "https", "port": "443"}
+    assert objects["Middleware"]["spec"] == {"redirectScheme": redirect}
     (route,) = secure["spec"]["routes"]
     assert secure["spec"]["entryPoints"] == ["websecure"]
     assert secure["spec"]["tls"] == {"secretName": "chat-tls"}
