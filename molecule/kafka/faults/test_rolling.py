@@ -18,3 +18,15 @@ def test_no_send_fails_while_everything_is_restarted(fault: Fault) -> None:
         fault.recovers()
     assert traffic.failed == []
     assert all(property_of(name, "kafka", "MainPID") != before[name] for name in BROKERS)
+
+
+@pytest.mark.fault("14b", "back to 3.9.1, upgrade to 3.9.2", gap=5, back=60, every_run=True)
+@pytest.mark.timeout(900)
+def test_no_send_fails_while_kafka_is_upgraded(fault: Fault) -> None:
+    with fault.traffic() as traffic:
+        for version in ("3.9.1", "3.9.2"):
+            done = run("playbooks/upgrade.yml", {"kafka_distribution_version": version})
+            assert done.succeeded, done.said
+            assert f"All brokers run {version}" in done.said
+        fault.recovers()
+    assert traffic.failed == []
