@@ -99,6 +99,18 @@ def test_units_start_at_boot_run_unprivileged_and_never_had_to_be_restarted(
     assert properties["NoNewPrivileges"] == "yes"
 
 
+@pytest.mark.parametrize("unit", ["zookeeper", "kafka"])
+@pytest.mark.parametrize("name", BROKERS)
+def test_a_second_run_restarted_nothing(name: str, unit: str) -> None:
+    """The scenario has run the playbook twice. The last that the first run made are the topics."""
+    host = connect(name)
+    started = host.check_output(
+        'date +%%s --date "$(systemctl show --property ExecMainStartTimestamp --value %s)"', unit
+    )
+    made = host.check_output("stat --format %Y /var/lib/kafka/data/chat-0/partition.metadata")
+    assert int(started) < int(made)
+
+
 @pytest.mark.parametrize("name", BROKERS)
 def test_nobody_can_log_in_as_kafka(name: str) -> None:
     user = connect(name).user("kafka")
