@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import uuid
 from collections import deque
 from collections.abc import Coroutine, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
+from conftest import until
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -25,6 +27,9 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import TopicAlreadyExistsError
+from kafka_broker import KafkaBroker
 from msgspec import json
 from test_hub import Listening, Uncorked
 
@@ -32,7 +37,17 @@ from chat import hub as hub_module
 from chat.hub import Hub, Stretch
 from chat.metrics import Metrics
 from chat.protocol import Position, RefusedError
-from chat.relay.base import Batch, Entry, Listener, Record, partition_of
+from chat.relay import kafka as relay_module
+from chat.relay.base import (
+    Batch,
+    Entry,
+    Listener,
+    Record,
+    Relay,
+    UnavailableError,
+    partition_of,
+)
+from chat.relay.kafka import KafkaRelay, Value
 from chat.relay.memory import MemoryLog, MemoryRelay
 
 ROOMS = ("lobby", "kafka")
@@ -42,21 +57,163 @@ HISTORY, RECENT, WINDOW, PAGE = 4, 2, 8, 3
 Ids = list[str]
 
 
-class PacedRelay(MemoryRelay):
-    """Reads the log as far as the test lets it, record by record."""
+class Log(Protocol):
+    """What happens to a log beside the replicas, and what it holds."""
+
+    epoch: str
+    ends: Sequence[int]
+
+    def relay(self) -> Relay: ...
+
+    def read(self, partition: int, start: int, end: int) -> Sequence[Entry]: ...
+
+    def append(self, record: Record) -> None: ...
+
+    def recreate(self, partitions: int) -> None: ...
+
+    async def settle(self, relays: Sequence[PacedRelay]) -> None:
+        """Return when the relays have got all that was appended."""
+
+
+class InMemory(MemoryLog):
+    def relay(self) -> Relay:
+        return MemoryRelay(self, rewind=2 * WINDOW)
+
+    async def settle(self, relays: Sequence[PacedRelay]) -> None:
+        """They get it within a few turns of the event loop."""
+
+
+class InKafka:
+    """A topic, and what was read from it by other means than the relay's."""
+
+    def __init__(self, admin: KafkaAdminClient, bootstrap_servers: str, partitions: int) -> None:
+        self._admin = admin
+        self._servers = bootstrap_servers
+        self._topic = f"model-{uuid.uuid4().hex[:12]}"
+        self._consumer = KafkaConsumer(bootstrap_servers=bootstrap_servers, group_id=None)
+        self._producer = KafkaProducer(bootstrap_servers=bootstrap_servers, acks="all")
+        self._make(partitions)
+
+    def _make(self, partitions: int) -> None:
+        made = {
+            "num_partitions": partitions,
+            "replication_factor": 1,
+            "configs": {"message.timestamp.type": "LogAppendTime"},
+        }
+        while True:
+            # Kafka deletes in its own time, and refuses the name until then.
+            with contextlib.suppress(TopicAlreadyExistsError):
+                self._admin.create_topics({self._topic: made})
+                break
+        self._admin.wait_for_topics([self._topic])
+        (described,) = self._admin.describe_topics([self._topic])
+        self.epoch = str(described["topic_id"])
+        self._entries: list[list[Entry]] = [[] for _ in range(partitions)]
+        self._consumer.assign([TopicPartition(self._topic, n) for n in range(partitions)])
+        self._consumer.seek_to_beginning()
+
+    @property
+    def ends(self) -> Sequence[int]:
+        return [len(entries) for entries in self._entries]
+
+    def relay(self) -> Relay:
+        return KafkaRelay(
+            [self._servers],
+            self._topic,
+            # Presence is another test's.
+            "no-signals",
+            client_id="model",
+            rewind=2 * WINDOW,
+            in_flight=1000,
+            in_flight_bytes=1 << 20,
+            delivery_seconds=30,
+        )
+
+    def read(self, partition: int, start: int, end: int) -> Sequence[Entry]:
+        return self._entries[partition][start:end]
+
+    def append(self, record: Record) -> None:
+        value = Value(1, record.room, record.user, record.text, record.cid)
+        self._producer.send(
+            self._topic,
+            value=json.encode(value),
+            partition=partition_of(record.room, len(self._entries)),
+        ).get(10)
+
+    def recreate(self, partitions: int) -> None:
+        self._admin.delete_topics([self._topic])
+        self._make(partitions)
+
+    async def settle(self, relays: Sequence[PacedRelay]) -> None:
+        await asyncio.gather(*(held for relay in relays for held in relay.appended))
+        self._read_on()
+        await until(lambda: all(relay.has_got(self) for relay in relays))
+
+    def _read_on(self) -> None:
+        partitions = self._consumer.assignment()
+        ends = self._consumer.end_offsets(partitions)
+        while any(self._consumer.position(tp) < end for tp, end in ends.items()):
+            for tp, records in self._consumer.poll(timeout_ms=100).items():
+                for record in records:
+                    value = json.decode(record.value, type=Value)
+                    known = Record(value.room, value.user, value.text, value.cid)
+                    self._entries[tp.partition].append(
+                        Entry(record.offset, record.timestamp, known)
+                    )
+
+    def close(self) -> None:
+        self._consumer.close()
+        self._producer.close()
+        self._admin.delete_topics([self._topic])
+
+
+class PacedRelay(Relay):
+    """Delivers what another relay reads as far as the test lets it, record by record."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+        self._calls: deque[tuple[Any, ...]] = deque()
+        # What came, and how far of that the listener was told.
+        self._got: tuple[str, dict[int, int]] = ("", {})
+        self.epoch = ""
+        self.position: dict[int, int] = {}
+        self.appended: list[asyncio.Future[None]] = []
+
+    @property
+    def up(self) -> bool:
+        return self._relay.up
+
+    @property
+    def caught_up(self) -> bool:
+        return self._relay.caught_up
 
     async def start(self, listener: Listener) -> None:
         self._told = listener
-        self._calls: deque[tuple[Any, ...]] = deque()
-        self.position: dict[int, int] = {}
-        await super().start(self)
-        self.advance()
+        await self._relay.start(self)
+
+    def append(self, record: Record) -> asyncio.Future[None]:
+        held = self._relay.append(record)
+        self.appended.append(held)
+        return held
+
+    async def read(self, partition: int, after: int, upto: int) -> Sequence[Entry]:
+        if self._got[0] != self.epoch:
+            raise UnavailableError("This is another log than what was delivered.")
+        return await self._relay.read(partition, after, upto)
+
+    def signal(self, payload: bytes) -> None:
+        self._relay.signal(payload)
+
+    async def stop(self, seconds: float) -> None:
+        await self._relay.stop(seconds)
 
     def reset(self, epoch: str, positions: Sequence[int]) -> None:
+        self._got = (epoch, dict(enumerate(positions)))
         self._calls.append((self._told.reset, epoch, list(positions)))
 
     def deliver(self, batches: Sequence[Batch]) -> None:
         for batch in batches:
+            self._got[1][batch.partition] = batch.position
             for entry in batch.entries:
                 self._calls.append(
                     (self._told.deliver, [Batch(batch.partition, entry.offset, [entry])])
@@ -65,19 +222,24 @@ class PacedRelay(MemoryRelay):
     def signalled(self, payloads: Sequence[bytes]) -> None:
         self._told.signalled(payloads)
 
+    def has_got(self, log: Log) -> bool:
+        """Whether all that the log holds has come."""
+        ends = {partition: end - 1 for partition, end in enumerate(log.ends)}
+        return self.up and self.caught_up and self._got == (log.epoch, ends)
+
     def advance(self, records: int | None = None) -> None:
         for _ in range(len(self._calls) if records is None else min(records, len(self._calls))):
             call, *arguments = self._calls.popleft()
             if call == self._told.reset:
-                self.position = dict(enumerate(arguments[1]))
+                self.epoch, self.position = arguments[0], dict(enumerate(arguments[1]))
             else:
                 self.position[arguments[0][0].partition] = arguments[0][0].position
             call(*arguments)
 
 
 class Replica:
-    def __init__(self, log: MemoryLog) -> None:
-        self.relay = PacedRelay(log, rewind=2 * WINDOW)
+    def __init__(self, log: Log) -> None:
+        self.relay = PacedRelay(log.relay())
         self.hub = Hub(
             self.relay,
             Uncorked(),
@@ -113,13 +275,17 @@ class Replicas(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.log = MemoryLog(2)
+        self.log = self.make_log()
         self.past: dict[str, list[list[Entry]]] = {}
         self.replicas: list[Replica] = []
         self.people = [Person(f"{room}-{n}", room) for room in ROOMS for n in range(PEOPLE)]
 
+    def make_log(self) -> Log:
+        return InMemory(2)
+
     def run_(self, doing: Coroutine[Any, Any, Any]) -> Any:
         done = self.loop.run_until_complete(doing)
+        self.loop.run_until_complete(self.log.settle([one.relay for one in self.replicas]))
         # What it has scheduled for later is now.
         for _ in range(5):
             self.loop.run_until_complete(asyncio.sleep(0))
@@ -161,8 +327,9 @@ class Replicas(RuleBasedStateMachine):
     @rule()
     def start_replica(self) -> None:
         replica = Replica(self.log)
-        self.run_(replica.hub.start())
         self.replicas.append(replica)
+        self.run_(replica.hub.start())
+        replica.relay.advance()
 
     @precondition(lambda self: len(self.replicas) > 1)
     @rule(which=st.integers(0, 2))
@@ -199,7 +366,7 @@ class Replicas(RuleBasedStateMachine):
 
     def must_recover(self, replica: Replica, person: Person, since: Position) -> bool:
         """Whether a replica has no excuse for not knowing what came after."""
-        if since.epoch != self.log.epoch or replica.relay._epoch != self.log.epoch:
+        if since.epoch != self.log.epoch or replica.relay.epoch != self.log.epoch:
             return False
         read = replica.relay.position.get(since.partition, -1)
         missed = [
@@ -321,9 +488,9 @@ class Replicas(RuleBasedStateMachine):
             for person in self.people:
                 everything = list(self.messages(self.log.epoch, person.room))
                 assert person.view[-RECENT:] == everything[-RECENT:][-len(person.view) :]
-            for replica in self.replicas:
-                self.run_(replica.hub.stop(0))
         finally:
+            while self.replicas:
+                self.run_(self.replicas.pop().hub.stop(0))
             self.loop.close()
 
     def away(self) -> list[Person]:
@@ -341,9 +508,31 @@ class Replicas(RuleBasedStateMachine):
             position = page.position
 
 
-def test_replicas_and_history_say_what_the_log_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A replica that has not read so far is asked, and says so, rather than waited for.
+@pytest.fixture(autouse=True)
+def nobody_waits_for_a_replica_to_read_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_module, "AHEAD_SECONDS", 0)
+
+
+def test_replicas_and_history_say_what_the_log_says() -> None:
     run_state_machine_as_test(
         Replicas, settings=settings(max_examples=40, stateful_step_count=50, deadline=None)
     )
+
+
+def test_replicas_and_history_say_what_kafka_says(
+    kafka_admin: KafkaAdminClient, kafka_broker: KafkaBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same, with few examples, for each takes seconds."""
+    monkeypatch.setattr(relay_module, "WATCH_SECONDS", 0.1)
+    monkeypatch.setattr(relay_module, "POLL_MS", 50)
+    with contextlib.ExitStack() as logs:
+
+        def make_log(_: Replicas) -> Log:
+            log = InKafka(kafka_admin, kafka_broker.bootstrap_servers, 2)
+            logs.callback(log.close)
+            return log
+
+        monkeypatch.setattr(Replicas, "make_log", make_log)
+        run_state_machine_as_test(
+            Replicas, settings=settings(max_examples=4, stateful_step_count=40, deadline=None)
+        )
