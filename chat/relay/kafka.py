@@ -168,7 +168,8 @@ class KafkaRelay(Relay):
         self._readers_back = ThreadPoolExecutor(READERS_BACK, "kafka-reader-back")
         self._idle: deque[KafkaConsumer] = deque()
         # The event loop's.
-        self._partitions = 0
+        # The log whose records are delivered; for a moment it is not the one that is found.
+        self._delivered: Topic | None = None
         self._caught_up = False
         self._in_flight: dict[asyncio.Future[None], Open] = {}
         self._in_flight_bytes = 0
@@ -201,8 +202,8 @@ class KafkaRelay(Relay):
             self._threads.append(thread)
 
     def append(self, record: Record) -> asyncio.Future[None]:
-        producer = self._producer
-        if producer is None or not self._reachable or not self._partitions:
+        topic, producer = self._usable(), self._producer
+        if producer is None:
             raise UnavailableError("Kafka cannot be reached: try again.")
         value = msgspec.json.encode(
             Value(v=1, room=record.room, user=record.user, text=record.text, cid=record.cid)
@@ -220,7 +221,7 @@ class KafkaRelay(Relay):
                 self._topic,
                 key=record.room.encode(),
                 value=value,
-                partition=partition_of(record.room, self._partitions),
+                partition=partition_of(record.room, topic.partitions),
             )
         except (KafkaError, ValueError) as error:
             raise UnavailableError(f"Kafka does not take the message: {_named(error)}.") from None
@@ -262,10 +263,20 @@ class KafkaRelay(Relay):
             if append.producer is producer:
                 self._settle(held, KafkaError("its producer has ended"))
 
-    async def read(self, partition: int, after: int, upto: int) -> Sequence[Entry]:
+    def _usable(self) -> Topic:
+        """The log to append to and to read back; raises `UnavailableError`.
+
+        A position belongs to a log, so none is used but the one that members are shown.
+        """
         topic = self._found
-        if topic is None or not self._reachable:
+        if topic is None or not self._reachable or self._delivered is None:
             raise UnavailableError("Kafka cannot be reached: try again.")
+        if topic != self._delivered:
+            raise UnavailableError("The log is being replaced: try again.")
+        return topic
+
+    async def read(self, partition: int, after: int, upto: int) -> Sequence[Entry]:
+        topic = self._usable()
         if self._reads >= MOST_READS:
             raise UnavailableError("Too many read the history: try again.")
         self._reads += 1
@@ -595,7 +606,7 @@ class KafkaRelay(Relay):
 
     def _reset(self, topic: Topic, positions: Sequence[int]) -> None:
         self._caught_up = False
-        self._partitions = topic.partitions
+        self._delivered = topic
         self._listener.reset(topic.epoch, positions)
 
     def _deliver(self, batches: Sequence[Batch], foreign: int) -> None:

@@ -19,7 +19,7 @@ from kafka_broker import KafkaBroker, KafkaCluster
 from test_relay import Recorder, record
 
 from chat.relay.base import Record, TooLargeError, UnavailableError, partition_of
-from chat.relay.kafka import WATCH_SECONDS, KafkaRelay
+from chat.relay.kafka import WATCH_SECONDS, KafkaRelay, Topic
 
 Start = Callable[..., Awaitable[tuple[KafkaRelay, Recorder]]]
 
@@ -183,6 +183,19 @@ async def test_another_topic_of_the_same_name_is_another_log(
     assert listener.epochs[0] != listener.epochs[1]
     await relay.append(record(1))
     await until(lambda: listener.records == [record(0), record(1)])
+
+
+async def test_a_log_that_was_not_delivered_is_neither_read_nor_written(start: Start) -> None:
+    """Its positions are none that anybody here knows."""
+    relay, listener = await start()
+    await relay.append(record(0))
+    await until(lambda: listener.heard)
+    delivered, relay._delivered = relay._delivered, Topic("another", 3)
+    for use in (lambda: relay.append(record(1)), lambda: relay.read(0, -1, 0)):
+        with pytest.raises(UnavailableError, match="replaced"):
+            await use()
+    relay._delivered = delivered
+    await relay.append(record(1))
 
 
 @pytest.mark.parametrize("bound", [{"in_flight": 3}, {"in_flight_bytes": 3 * 1100}])
