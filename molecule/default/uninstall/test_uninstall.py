@@ -32,5 +32,6 @@ def test_uninstall_keeps_the_data_until_told() -> None:
 
     told = {"kafka_remove_data": True, "zookeeper_remove_data": True}
     assert run("playbooks/uninstall.yml", told).succeeded
+    assert set(run("playbooks/uninstall.yml", told).changed.values()) == {0}
     for host in map(connect, HOSTS):
         assert not [path for path in DATA if host.file(path).exists]
