@@ -1,0 +1,17 @@
+"""The last look at the system, before it is taken away: what a dry run says about it.
+
+Once is enough, and what is in the folder `tests` runs after the faults again.
+"""
+
+import pytest
+from hosts import group
+
+from playbooks import run
+
+
+@pytest.mark.timeout(600)
+def test_a_dry_run_finds_what_is_new_and_pretends_nothing_else() -> None:
+    checked = run("site.yml", {"chat_namespace": "elsewhere"}, options=("--check", "--diff"))
+    assert checked.succeeded, checked.said
+    # The namespace; what will be in it cannot be tried before it is there.
+    assert checked.changed == dict.fromkeys(group("all"), 0) | {group("microk8s")[0]: 1}
