@@ -425,7 +425,8 @@ class Replicas(RuleBasedStateMachine):
 
     @rule(partitions=st.integers(1, 3))
     def make_the_log_anew(self, partitions: int) -> None:
-        if not any(self.log.ends):
+        # A topic that is made anew is another test's: it takes seconds until all brokers know it.
+        if not any(self.log.ends) or isinstance(self.log, InKafka):
             return
         self.past[self.log.epoch] = self.records(self.log.epoch)
 
