@@ -185,10 +185,16 @@ class Connection(asyncio.Protocol):
 
     def write(self, frames: bytes) -> None:
         """Write whole frames now, or behind those that were pushed."""
-        if self._frames or self._slow or self._closing:
+        if self._frames or self._slow or self._closing or self._socket is None:
             self.push(frames)
-        else:
-            self._send(frames)
+            return
+        try:
+            sent = self._socket.send(frames)
+        except OSError:
+            # Its buffer is full, or the client is gone: the transport deals with either.
+            sent = 0
+        if sent < len(frames) and self._transport is not None:
+            self._transport.write(frames[sent:])
 
     def offer(self, frames: bytes) -> bool:
         """Push frames that nobody misses, unless the client reads slowly; whether that was done."""
@@ -264,7 +270,8 @@ class Connection(asyncio.Protocol):
             self._backlog[:0] = events
 
     def pause_writing(self) -> None:
-        # What was pushed in this turn still goes: so the receiver knows what does.
+        # What was pushed in this turn still goes, behind what the transport holds: so the receiver
+        # knows what does.
         self.flush()
         self._slow = True
         if self._receiver is not None:
@@ -367,19 +374,7 @@ class Connection(asyncio.Protocol):
         frames = b"".join(self._frames)
         self._frames.clear()
         self._bytes = 0
-        self._send(frames)
-        if self._backlog is not None:
-            asyncio.get_running_loop().call_soon(self._go_on)
-
-    def _send(self, frames: bytes) -> None:
-        if self._socket is not None and not self._slow:
-            try:
-                sent = self._socket.send(frames)
-            except OSError:
-                # Its buffer is full, or the client is gone: the transport deals with either.
-                sent = 0
-            if sent == len(frames):
-                return
-            frames = frames[sent:]
         if self._transport is not None:
             self._transport.write(frames)
+        if self._backlog is not None:
+            asyncio.get_running_loop().call_soon(self._go_on)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -120,17 +122,34 @@ async def test_what_is_pushed_in_one_turn_is_written_at_once(client: Client) -> 
     assert client.transport.written == [b"abc", b"d"]
 
 
-async def test_what_is_written_at_once_still_goes_behind_what_was_pushed(client: Client) -> None:
-    client.connection.write(b"now")
-    assert client.transport.written == [b"now"]
-    client.connection.push(b"first ")
-    client.connection.write(b"second")
-    assert client.transport.written == [b"now"]
-    await asyncio.sleep(0)
-    assert client.transport.written == [b"now", b"first second"]
-    client.connection.pause_writing()
-    client.connection.write(b"later")
-    assert client.transport.written == [b"now", b"first second"]
+async def test_what_is_written_goes_at_once_and_still_behind_what_was_pushed(
+    client: Client,
+) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        client.connection.written_by(ours)
+        client.connection.write(b"now")
+        assert theirs.recv(100) == b"now"
+        client.connection.push(b"first ")
+        client.connection.write(b"second")
+        assert client.transport.written == []
+        await asyncio.sleep(0)
+        assert client.transport.written == [b"first second"]
+        client.connection.pause_writing()
+        client.connection.write(b"later")
+        assert client.transport.written == [b"first second"]
+
+
+async def test_what_the_socket_does_not_take_is_left_to_the_transport(client: Client) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        client.connection.written_by(ours)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                ours.send(bytes(1 << 16))
+        client.connection.write(b"whole")
+        assert client.transport.written == [b"whole"]
 
 
 async def test_what_is_pushed_while_the_endpoint_is_corked_is_written_when_it_is_uncorked(
