@@ -28,7 +28,6 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import TopicAlreadyExistsError
 from kafka_broker import KafkaBroker
 from msgspec import json
 from test_hub import Listening, Uncorked
@@ -69,8 +68,6 @@ class Log(Protocol):
 
     def append(self, record: Record) -> None: ...
 
-    def recreate(self, partitions: int) -> None: ...
-
     async def settle(self, relays: Sequence[PacedRelay]) -> None:
         """Return when the relays have got all that was appended."""
 
@@ -92,19 +89,12 @@ class InKafka:
         self._topic = f"model-{uuid.uuid4().hex[:12]}"
         self._consumer = KafkaConsumer(bootstrap_servers=bootstrap_servers, group_id=None)
         self._producer = KafkaProducer(bootstrap_servers=bootstrap_servers, acks="all")
-        self._make(partitions)
-
-    def _make(self, partitions: int) -> None:
         made = {
             "num_partitions": partitions,
             "replication_factor": 1,
             "configs": {"message.timestamp.type": "LogAppendTime"},
         }
-        while True:
-            # Kafka deletes in its own time, and refuses the name until then.
-            with contextlib.suppress(TopicAlreadyExistsError):
-                self._admin.create_topics({self._topic: made})
-                break
+        self._admin.create_topics({self._topic: made})
         self._admin.wait_for_topics([self._topic])
         (described,) = self._admin.describe_topics([self._topic])
         self.epoch = str(described["topic_id"])
@@ -139,10 +129,6 @@ class InKafka:
             value=json.encode(value),
             partition=partition_of(record.room, len(self._entries)),
         ).get(10)
-
-    def recreate(self, partitions: int) -> None:
-        self._admin.delete_topics([self._topic])
-        self._make(partitions)
 
     async def settle(self, relays: Sequence[PacedRelay]) -> None:
         await asyncio.gather(*(held for relay in relays for held in relay.appended))
@@ -426,12 +412,13 @@ class Replicas(RuleBasedStateMachine):
     @rule(partitions=st.integers(1, 3))
     def make_the_log_anew(self, partitions: int) -> None:
         # A topic that is made anew is another test's: it takes seconds until all brokers know it.
-        if not any(self.log.ends) or isinstance(self.log, InKafka):
+        log = self.log
+        if not isinstance(log, InMemory) or not any(log.ends):
             return
-        self.past[self.log.epoch] = self.records(self.log.epoch)
+        self.past[log.epoch] = self.records(log.epoch)
 
         async def recreate() -> None:
-            self.log.recreate(partitions)
+            log.recreate(partitions)
 
         self.run_(recreate())
 
