@@ -471,10 +471,12 @@ class Hub:
         """Show what was taken to the members of all rooms, and tell senders that it is kept."""
         alone = len(self._posted) == 1
         for room, acks in self._posted.items():
-            # Before the message, so that a sender gets both in one write.
+            # So that a sender gets both in one write.
+            for sender, _ in acks:
+                sender.connection.hold()
+            room.show(alone=alone)
             for sender, ack in acks:
                 sender.connection.push(ack)
-            room.show(alone=alone)
         self._posted.clear()
 
     def _move_window(self, partition: Partition) -> None:

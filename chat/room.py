@@ -45,6 +45,9 @@ class Outlet(Protocol):
     def write(self, frames: bytes) -> None:
         """Write them now, behind what was pushed: cheaper, if nothing else is to follow."""
 
+    def hold(self) -> None:
+        """Something else is to follow: push even what is written."""
+
     def offer(self, frames: bytes) -> bool:
         """Push what may be left out (presence, typing), unless too much waits for the client
         already; whether it was taken.

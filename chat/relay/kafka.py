@@ -434,7 +434,9 @@ class KafkaRelay(Relay):
                     self._read_topic(topic, self._signals)
                 except LogTruncationError:
                     log.warning("Kafka lost records that were read: starting over")
-                    self._reading = None
+                    # It may be because the topic is another one of the same name. The watcher will
+                    # tell: positions of one log must not be taken for those of another.
+                    self._reading = self._found = None
                 except KafkaError as error:
                     # Kafka being away is no news here: the watcher has said it.
                     level = logging.WARNING if self._reachable else logging.DEBUG

@@ -196,6 +196,10 @@ class Connection(asyncio.Protocol):
         if sent < len(frames) and self._transport is not None:
             self._transport.write(frames[sent:])
 
+    def hold(self) -> None:
+        """Until what is pushed is written, push also what would be written at once."""
+        self.push(b"")
+
     def offer(self, frames: bytes) -> bool:
         """Push frames that nobody misses, unless the client reads slowly; whether that was done."""
         if self._slow:

@@ -130,14 +130,16 @@ async def test_what_is_written_goes_at_once_and_still_behind_what_was_pushed(
         client.connection.written_by(ours)
         client.connection.write(b"now")
         assert theirs.recv(100) == b"now"
-        client.connection.push(b"first ")
-        client.connection.write(b"second")
+        client.connection.hold()
+        client.connection.write(b"first ")
+        client.connection.push(b"second ")
+        client.connection.write(b"third")
         assert client.transport.written == []
         await asyncio.sleep(0)
-        assert client.transport.written == [b"first second"]
+        assert client.transport.written == [b"first second third"]
         client.connection.pause_writing()
         client.connection.write(b"later")
-        assert client.transport.written == [b"first second"]
+        assert client.transport.written == [b"first second third"]
 
 
 async def test_what_the_socket_does_not_take_is_left_to_the_transport(client: Client) -> None:
