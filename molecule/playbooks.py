@@ -57,7 +57,9 @@ def assert_refused(
 ) -> None:
     """The playbook says these words and changes nothing; `pair` is a group of two hosts."""
     pair = folder / "hosts.yml"
-    pair.write_text("pair: {hosts: {host1: {}, host2: {}}}\n")
+    # What the sandbox's variables are relative to is otherwise where a host is named first.
+    known = {"inventory_dir": str(ROOT / INVENTORY)}
+    pair.write_text(json.dumps({"pair": {"hosts": {"host1": known, "host2": known}}}))
     refused = run(playbook, variables, str(pair))
     assert not refused.succeeded
     for word in words:
