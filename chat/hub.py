@@ -258,10 +258,10 @@ class Hub:
         except TooLargeError as error:
             raise RefusedError(ErrorCode.TOO_LONG, str(error)) from None
         self._sending[key] = Sending(time.monotonic(), [sender])
-        if not held.done():
-            held.add_done_callback(lambda done: self._appended(key, done))
-        else:
+        if held.done():
             self._appended(key, held)
+        else:
+            held.add_done_callback(lambda done: self._appended(key, done))
 
     async def before(self, name: str, before: str | None, limit: int | None) -> Stretch:
         """The messages before a position, or the last ones; raises `RefusedError`."""
@@ -394,7 +394,7 @@ class Hub:
         members = {member for room in self._rooms.values() for member in room.members}
         self._epoch = epoch
         self._archive = self._new_archive()
-        self._partitions = [Partition(*place) for place in enumerate(positions)]
+        self._partitions = [Partition(number, at) for number, at in enumerate(positions)]
         self._rooms = {}
         for key in tuple(self._sending):
             self._refuse(key, "The log was replaced: try again.")

@@ -353,7 +353,7 @@ class Server:
         metrics.ready.set(not self.look_ready())
         metrics.rooms.set(self._hub.rooms)
         metrics.drops.value = self._endpoint.dropped
-        metrics.outbox_bytes.set(sum(client.waiting for client in self._clients))
+        metrics.outbox_bytes.set(sum(client.connection.waiting for client in self._clients))
         metrics.relay_up.set(self.relay.up)
         metrics.relay_caught_up.set(self.relay.caught_up)
         for partition, records in self.relay.lag.items():

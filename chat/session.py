@@ -142,11 +142,6 @@ class Session:
         log.debug("closed: %d %s", code, reason, extra={"client": self._number})
         self.connection.close(code, reason, last)
 
-    @property
-    def waiting(self) -> int:
-        """Bytes that wait for the client to read."""
-        return self.connection.waiting
-
     # What the connection tells.
 
     def silent(self) -> None:

@@ -52,15 +52,28 @@ def run(
     )
 
 
+def inventory(folder: Path, groups: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """Write an inventory for `run`: groups of hosts with their variables. Returns its path."""
+    # What the sandbox's variables are relative to is otherwise where a host is named first.
+    known = {"inventory_dir": str(ROOT / INVENTORY)}
+    path = folder / "hosts.yml"
+    path.write_text(
+        json.dumps(
+            {
+                group: {"hosts": {host: known | variables for host, variables in hosts.items()}}
+                for group, hosts in groups.items()
+            }
+        )
+    )
+    return str(path)
+
+
 def assert_refused(
     playbook: str, variables: dict[str, Any], words: list[str], folder: Path
 ) -> None:
     """The playbook says these words and changes nothing; `pair` is a group of two hosts."""
-    pair = folder / "hosts.yml"
-    # What the sandbox's variables are relative to is otherwise where a host is named first.
-    known = {"inventory_dir": str(ROOT / INVENTORY)}
-    pair.write_text(json.dumps({"pair": {"hosts": {"host1": known, "host2": known}}}))
-    refused = run(playbook, variables, str(pair))
+    pair = inventory(folder, {"pair": {"host1": {}, "host2": {}}})
+    refused = run(playbook, variables, pair)
     assert not refused.succeeded
     for word in words:
         assert word in refused.said

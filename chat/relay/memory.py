@@ -74,7 +74,7 @@ class MemoryRelay(Relay):
         self._next: list[int] = []
         self._awake = False
         # A record is held as soon as it is appended.
-        self._held: asyncio.Future[None] | None = None
+        self._held: asyncio.Future[None]
 
     @property
     def up(self) -> bool:
@@ -92,7 +92,7 @@ class MemoryRelay(Relay):
         self._follow()
 
     def append(self, record: Record) -> asyncio.Future[None]:
-        if self._listener is None or self._held is None:
+        if self._listener is None:
             raise UnavailableError("The service is not running.")
         self._log.append(record)
         return self._held

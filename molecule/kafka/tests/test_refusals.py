@@ -1,14 +1,12 @@
 """What cannot work is refused before anything is touched, in words that say what to change."""
 
-import json
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import INVENTORY, ROOT
 
-from playbooks import assert_refused, run
+from playbooks import assert_refused, inventory, run
 
 # The first test has waited for all of them.
 pytestmark = pytest.mark.timeout(900)
@@ -127,13 +125,12 @@ def test_brokers_are_checked_when_the_first_host_of_all_is_none(tmp_path: Path) 
             "ansible_host": host,
             "zookeeper_id": number,
             "zookeeper_data_directory": "/var/lib/zookeeper/none",
-            # What the sandbox's variables are relative to.
-            "inventory_dir": str(ROOT / INVENTORY),
         }
         for number, host in [(4, "host2"), (5, "host3")]
     }
-    (tmp_path / "members.yml").write_text(json.dumps({"zookeeper": {"hosts": members}}))
     topics = [{"name": "lobby", "replication_factor": 4}]
-    refused = run("playbooks/kafka.yml", {"kafka_topics": topics}, str(tmp_path / "members.yml"))
+    refused = run(
+        "playbooks/kafka.yml", {"kafka_topics": topics}, inventory(tmp_path, {"zookeeper": members})
+    )
     assert "The topic 'lobby' in kafka_topics has replication_factor 4" in refused.said
     assert set(refused.changed.values()) == {0}

@@ -1,18 +1,17 @@
 """Partitions are spread over all brokers, and no broker is taken away that replicas need."""
 
-import json
 import uuid
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from hosts import INVENTORY, ROOT, connect
+from hosts import connect
 from kafka import KafkaAdminClient
 from kafka_clients import BROKERS, bootstrap, consume, new_topic, produce
 from traffic import Traffic
 
-from playbooks import run
+from playbooks import inventory, run
 
 VALUES = [f"message {number}".encode() for number in range(100)]
 # The host of this scenario that is no broker.
@@ -54,9 +53,8 @@ def test_a_broker_that_replicas_need_is_not_retired() -> None:
 
 @pytest.mark.timeout(900)
 def test_a_broker_is_added_and_retired_while_clients_write(tmp_path: Path) -> None:
-    fourth = {"kafka_broker_id": 4, "kafka_rack": "a", "inventory_dir": str(ROOT / INVENTORY)}
-    inventory = tmp_path / "fourth.yml"
-    inventory.write_text(json.dumps({"kafka": {"hosts": {FOURTH: fourth}}}))
+    fourth = {FOURTH: {"kafka_broker_id": 4, "kafka_rack": "a"}}
+    with_fourth = inventory(tmp_path, {"kafka": fourth})
     slowly = {"kafka_move_rate": 1_000_000, "kafka_distribution_version": "3.9.1"}
     with (
         closing(KafkaAdminClient(bootstrap_servers=bootstrap())) as admin,
@@ -64,9 +62,9 @@ def test_a_broker_is_added_and_retired_while_clients_write(tmp_path: Path) -> No
         Traffic(bootstrap(), topic) as traffic,
     ):
         before = held(admin)
-        added = run("playbooks/kafka.yml", slowly, str(inventory))
+        added = run("playbooks/kafka.yml", slowly, with_fourth)
         assert added.succeeded, added.said
-        spread = run("playbooks/scale.yml", slowly, str(inventory))
+        spread = run("playbooks/scale.yml", slowly, with_fourth)
         assert spread.succeeded, spread.said
         after = held(admin)
         # One replica in each rack: what was broker 1's, the two of its rack share.
@@ -74,7 +72,7 @@ def test_a_broker_is_added_and_retired_while_clients_write(tmp_path: Path) -> No
         assert after[1] + after[4] == before[1]
         assert sum(after.values()) == sum(before.values())
 
-        retired = run("playbooks/scale.yml", slowly | {"kafka_retire": FOURTH}, str(inventory))
+        retired = run("playbooks/scale.yml", slowly | {"kafka_retire": FOURTH}, with_fourth)
         assert f"{FOURTH} holds nothing and is stopped" in retired.said, retired.said
         assert held(admin).keys() == {1, 2, 3}
     assert not traffic.failed
