@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hosts import connect, group
 
-from playbooks import assert_refused, run
+from playbooks import assert_refused, inventory, run
 
 UNITS = [(name, unit) for unit in ("zookeeper", "kafka") for name in group(unit)] + [
     (name, f"snap.microk8s.daemon-{daemon}")
@@ -67,4 +67,5 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
 def test_what_cannot_work_is_refused_before_any_layer_is_touched(
     variables: dict[str, Any], words: list[str], tmp_path: Path
 ) -> None:
-    assert_refused("site.yml", variables, words, tmp_path)
+    pair = inventory(tmp_path, {"pair": {"host1": {}, "host2": {}}})
+    assert_refused("site.yml", variables, words, pair)

@@ -11,6 +11,11 @@ from playbooks import assert_refused, inventory, run
 # The first test has waited for all of them.
 pytestmark = pytest.mark.timeout(900)
 
+# What names no file of this machine: the archive is not looked for before the rest is right.
+ELSEWHERE = {
+    "kafka_distribution_archive": ["https://archive.invalid/kafka.tgz"],
+    "kafka_distribution_sha512": "0" * 128,
+}
 REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "an even ensemble": (
         {"zookeeper_group": "pair"},
@@ -42,11 +47,51 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "a setting that is another variable's": (
         {"kafka_config": {"advertised.listeners": "PLAINTEXT://192.0.2.1:9092"}},
-        ["advertised.listeners", "kafka_listeners instead"],
+        ["kafka_config sets advertised.listeners, which the role makes from kafka_listeners"],
+    ),
+    "another id than the one the data belongs to": (
+        {"kafka_broker_id": "{{ groups['kafka'].index(inventory_hostname) + 7 }}"},
+        ["kafka_broker_id 7", "belongs to broker 1"],
+    ),
+    "another member than the one the data belongs to": (
+        {"zookeeper_id": "{{ groups['zookeeper'].index(inventory_hostname) + 7 }}"},
+        ["zookeeper_id 7", "belongs to member 1"],
+    ),
+    "a broker's id out of range": (
+        {"kafka_broker_id": 1001},
+        ["kafka_broker_id 1001", "0 to 1000"],
+    ),
+    "more copies than brokers, of what no topic declares": (
+        {"kafka_config": {"default.replication.factor": 4}},
+        ["default.replication.factor is 4", "3 brokers"],
+    ),
+    "a version without ZooKeeper": (
+        ELSEWHERE | {"kafka_distribution_version": "4.1.0"},
+        ["kafka_distribution_version is 4.1.0", "The last versions that do are 3.9"],
+    ),
+    "a version that does not speak what the brokers speak": (
+        ELSEWHERE | {"kafka_distribution_version": "3.8.1"},
+        ["3.8.1, which does not speak the protocol 3.9 that the brokers speak already"],
+    ),
+    "two minor versions at once": (
+        ELSEWHERE | {"kafka_distribution_version": "3.11.0"},
+        ["runs Kafka 3.9.2", "is 3.11.0", "one minor version at a time"],
     ),
     "two listeners on one port": (
         {"kafka_listeners": {"CLIENT": {"port": 9091}}},
         ["kafka_listeners", "a port of its own"],
+    ),
+    "a listener on the port of the metrics": (
+        {"kafka_listeners": {"CLIENT": {"port": 9404}}},
+        ["kafka_metrics_port 9404", "a port of its own"],
+    ),
+    "a listener on a port of ZooKeeper": (
+        {"kafka_listeners": {"CLIENT": {"port": 2888}}},
+        ["ZooKeeper has 2181, 2888, 3888", "a port of its own"],
+    ),
+    "a listener that the playbooks cannot use": (
+        {"kafka_listeners": {"CLIENT": {"protocol": "SASL_SSL"}}},
+        ["CLIENT speak SASL_SSL", "a listener of theirs"],
     ),
     "a port that another program has": (
         {"kafka_listeners": {"CLIENT": {"port": 22}}},
@@ -63,6 +108,10 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "a directory of somebody else": (
         {"kafka_data_directory": "/etc/systemd"},
         ["kafka_data_directory is /etc/systemd", "no data of a broker"],
+    ),
+    "a directory that the unit does not see": (
+        {"kafka_data_directory": "/home/kafka"},
+        ["kafka_data_directory is '/home/kafka'", "outside of /home"],
     ),
     "a mount point": (
         {"kafka_data_directory": "/var/lib/containers"},
@@ -106,10 +155,10 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
 @pytest.fixture(scope="module")
 def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[None]]:
     """All cases at once: each is a run of its own that mostly waits for the hosts."""
-    folder = tmp_path_factory.mktemp("refusals")
+    pair = inventory(tmp_path_factory.mktemp("refusals"), {"pair": {"host1": {}, "host2": {}}})
     with ThreadPoolExecutor(4) as pool:
         return {
-            name: pool.submit(assert_refused, "playbooks/kafka.yml", variables, words, folder)
+            name: pool.submit(assert_refused, "playbooks/kafka.yml", variables, words, pair)
             for name, (variables, words) in REFUSED.items()
         }
 
