@@ -59,39 +59,34 @@ def whole() -> bool:
 
 def zookeeper_mode(name: str) -> str:
     """What a ZooKeeper member says it is: `leader`, `follower` or nothing."""
-    with socket.create_connection((address(name), 2181), timeout=5) as connection:
-        connection.sendall(b"srvr")
-        answer = connection.makefile().read()
-    mode = re.search(r"^Mode: (\w+)$", answer, re.MULTILINE)
+    mode = re.search(r"^Mode: (\w+)$", four_letters(name, "srvr"), re.MULTILINE)
     return mode[1] if mode else ""
+
+
+def four_letters(name: str, word: str) -> str:
+    """What a ZooKeeper member answers to one of its commands, which have four letters each."""
+    with socket.create_connection((address(name), 2181), timeout=5) as connection:
+        connection.sendall(word.encode())
+        return connection.makefile().read()
 
 
 def produce(topic: str, via: str, values: list[bytes]) -> None:
     """Send in order; return when all in-sync copies have them."""
-    producer = KafkaProducer(bootstrap_servers=bootstrap(via), acks="all")
-    try:
+    with KafkaProducer(bootstrap_servers=bootstrap(via), acks="all") as producer:
         for sent in [producer.send(topic, value=value, partition=0) for value in values]:
             sent.get(timeout=30)
-    finally:
-        producer.close()
 
 
 def consume(topic: str, via: str, count: int) -> list[bytes]:
     """The first `count` values, or as many as come within twenty seconds."""
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap(via), consumer_timeout_ms=20_000)
-    try:
+    with KafkaConsumer(bootstrap_servers=bootstrap(via), consumer_timeout_ms=20_000) as consumer:
         consumer.assign([TopicPartition(topic, 0)])
         consumer.seek_to_beginning()
         return [record.value for _, record in zip(range(count), consumer, strict=False)]
-    finally:
-        consumer.close()
 
 
 def copies_in_sync(topic: str) -> list[int]:
     """How many brokers hold all of each partition."""
-    admin = KafkaAdminClient(bootstrap_servers=bootstrap())
-    try:
+    with KafkaAdminClient(bootstrap_servers=bootstrap()) as admin:
         (described,) = admin.describe_topics([topic])
-        return [len(partition["isr_nodes"]) for partition in described["partitions"]]
-    finally:
-        admin.close()
+    return [len(partition["isr_nodes"]) for partition in described["partitions"]]

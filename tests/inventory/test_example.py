@@ -10,10 +10,10 @@ import yaml
 ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest.mark.parametrize(
-    "playbook",
-    ["site.yml", *(f"playbooks/{name}.yml" for name in ("artifacts", "validate", "uninstall"))],
-)
+PLAYBOOKS = ["site.yml", *(f"playbooks/{path.name}" for path in ROOT.glob("playbooks/*.yml"))]
+
+
+@pytest.mark.parametrize("playbook", sorted(PLAYBOOKS))
 def test_the_playbooks_accept_the_example(playbook: str) -> None:
     checked = subprocess.run(
         ["ansible-playbook", "--inventory=inventory/example", "--syntax-check", playbook],

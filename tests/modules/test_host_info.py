@@ -2,6 +2,7 @@
 
 import os
 import socket
+import types
 
 import pytest
 
@@ -38,6 +39,15 @@ def test_who_has_a_port_is_named(run_module, listener):
     answer = run_module("host_info", unit="kafka.service", ports=[listener, 1])
     assert list(answer["taken"]) == [str(listener)]
     assert f"pid {os.getpid()}" in answer["taken"][str(listener)]
+
+
+@pytest.mark.parametrize(("kernel_says", "in_step"), [(0, True), (5, False)])
+def test_a_clock_that_nobody_sets_is_told_from_one_that_is_kept_in_step(
+    run_module, monkeypatch, kernel_says, in_step
+):
+    libc = types.SimpleNamespace(adjtimex=lambda _: kernel_says)
+    monkeypatch.setattr("ctypes.CDLL", lambda _: libc)
+    assert run_module("host_info", unit="kafka")["clock_synchronised"] is in_step
 
 
 def test_a_peer_that_answers_or_refuses_is_there(run_module, listener):

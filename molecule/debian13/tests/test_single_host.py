@@ -5,6 +5,7 @@ import re
 import pytest
 from hosts import connect, group
 from kafka_clients import consume, copies_in_sync, produce, zookeeper_mode
+from nodes import exposure
 
 (HOST,) = group("kafka")
 
@@ -35,11 +36,15 @@ def test_the_distribution_s_java_runs_confined(unit: str) -> None:
         "readlink /proc/$(systemctl show --property MainPID --value %s)/exe", unit
     )
     assert "java-21" in command
-    exposure = host.check_output("systemd-analyze security --no-pager %s | tail -n 1", unit)
-    print(exposure)
-    level = re.search(r"exposure level for \S+: ([0-9.]+)", exposure)
-    assert level
-    assert float(level[1]) <= 1.5
+    assert exposure(HOST, unit) <= 1.5
+
+
+def test_without_metrics_there_is_no_agent_and_no_port_for_them() -> None:
+    host = connect(HOST)
+    assert "-javaagent" not in host.check_output("pgrep --list-full java")
+    listening = host.check_output("ss --listening --tcp --numeric --no-header")
+    assert not re.search(r":(9404|9405)\s", listening)
+    assert not host.file("/etc/kafka/metrics.yml").exists
 
 
 def test_a_listener_is_bound_where_it_is_told_to_be() -> None:

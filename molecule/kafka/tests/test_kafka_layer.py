@@ -3,9 +3,23 @@
 import re
 
 import pytest
-from hosts import address, connect, group
-from kafka import KafkaAdminClient
-from kafka_clients import BROKERS, bootstrap, consume, copies_in_sync, produce, zookeeper_mode
+from hosts import address, connect, group, variable
+from kafka import (
+    KafkaAdminClient,
+    KafkaConsumer,
+    OffsetAndMetadata,
+    TopicPartition,
+)
+from kafka.admin import ConfigResource, ConfigResourceType
+from kafka_clients import (
+    BROKERS,
+    bootstrap,
+    consume,
+    copies_in_sync,
+    four_letters,
+    produce,
+    zookeeper_mode,
+)
 
 # A network of its own behind the host's address, as a pod has it.
 POD = """
@@ -50,6 +64,46 @@ def test_a_topic_has_three_copies_and_needs_two(topic: str) -> None:
     assert re.search(r"min\.insync\.replicas=2 ", settings)
 
 
+@pytest.mark.parametrize("name", BROKERS)
+def test_a_broker_runs_with_what_three_of_them_promise(name: str) -> None:
+    promised = {
+        "auto.create.topics.enable": "false",
+        "default.replication.factor": "3",
+        "inter.broker.protocol.version": "3.9",
+        "min.insync.replicas": "2",
+        "offsets.topic.replication.factor": "3",
+        "transaction.state.log.min.isr": "2",
+        "transaction.state.log.replication.factor": "3",
+        "unclean.leader.election.enable": "false",
+    }
+    broker = str(variable(name, "kafka_broker_id"))
+    resource = ConfigResource(ConfigResourceType.BROKER, broker)
+    with KafkaAdminClient(bootstrap_servers=bootstrap()) as admin:
+        told = admin.describe_configs([resource], config_filter="all")["broker"][broker]
+    assert {setting: told[setting]["value"] for setting in promised} == promised
+
+
+def test_how_far_a_group_has_read_is_kept_by_three_brokers(topic: str) -> None:
+    with KafkaConsumer(bootstrap_servers=bootstrap(), group_id="test") as consumer:
+        consumer.assign([TopicPartition(topic, 0)])
+        consumer.commit({TopicPartition(topic, 0): OffsetAndMetadata(0, "", -1)})
+    assert set(copies_in_sync("__consumer_offsets")) == {3}
+
+
+@pytest.mark.parametrize("name", group("zookeeper"))
+def test_zookeeper_answers_what_watches_it_and_nothing_else(name: str) -> None:
+    assert four_letters(name, "ruok") == "imok"
+    assert "zk_server_state" in four_letters(name, "mntr")
+    assert "not in the whitelist" in four_letters(name, "dump")
+    # Its HTTP server for administrators listens on all addresses.
+    listening = connect(name).check_output("ss --listening --tcp --numeric --no-header")
+    assert not re.search(r":8080\s", listening)
+    # Otherwise it keeps all snapshots and logs for ever.
+    said = connect(name).check_output("cat /var/log/zookeeper/*.log*")
+    assert "autopurge.snapRetainCount set to 3" in said
+    assert "autopurge.purgeInterval set to 1" in said
+
+
 def brokers_reached(name: str, port: int, within: str = "") -> set[str]:
     """Every broker whose advertised address answers, asked for on a host by way of another."""
     seen = connect(name).check_output(
@@ -60,11 +114,8 @@ def brokers_reached(name: str, port: int, within: str = "") -> set[str]:
 
 
 def test_the_controller_reaches_every_broker_and_knows_its_rack() -> None:
-    admin = KafkaAdminClient(bootstrap_servers=bootstrap(BROKERS[0]))
-    try:
+    with KafkaAdminClient(bootstrap_servers=bootstrap(BROKERS[0])) as admin:
         found = sorted(admin.describe_cluster()["brokers"], key=lambda broker: broker["broker_id"])
-    finally:
-        admin.close()
     assert [f"{broker['host']}:{broker['port']}" for broker in found] == bootstrap()
     assert [broker["rack"] for broker in found] == ["a", "b", "c"]
 

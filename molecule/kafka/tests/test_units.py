@@ -6,6 +6,8 @@ import pytest
 from hosts import connect
 from kafka import KafkaAdminClient
 from kafka_clients import BROKERS, bootstrap
+from nodes import exposure, property_of
+from testinfra.host import Host
 
 from playbooks import run
 
@@ -32,11 +34,29 @@ def test_a_unit_ends_in_time_comes_back_and_may_do_nothing_it_does_not_need(unit
     properties = host.service(unit).systemd_properties
     promised = COMMON | PROMISES[unit]
     assert {name: properties[name] for name in promised} == promised
-    exposure = host.check_output("systemd-analyze security --no-pager %s | tail -n 1", unit)
-    print(exposure)
-    level = re.search(r"exposure level for \S+: ([0-9.]+)", exposure)
-    assert level
-    assert float(level[1]) <= 1.5
+    assert exposure(BROKERS[0], unit) <= 1.5
+
+
+def open_files(host: Host, process: str) -> int:
+    limit = re.search(
+        r"^Max open files +\d+ +(\d+) ", host.file(f"{process}/limits").content_string, re.M
+    )
+    assert limit
+    return int(limit[1])
+
+
+@pytest.mark.parametrize(("unit", "heap"), [("kafka", "384m"), ("zookeeper", "128m")])
+def test_a_service_got_the_memory_and_the_files_it_was_promised(unit: str, heap: str) -> None:
+    host = connect(BROKERS[0])
+    process = f"/proc/{property_of(BROKERS[0], unit, 'MainPID')}"
+    command = host.check_output(f"tr '\\0' ' ' < {process}/cmdline").split()
+    assert {f"-Xms{heap}", f"-Xmx{heap}", "-XX:+UseG1GC", "-XX:+ExitOnOutOfMemoryError"} <= {
+        *command
+    }
+    # Nobody gets more than the host's first process has.
+    assert open_files(host, process) == min(100_000, open_files(host, "/proc/1"))
+    # A page on disk is a pause that is long enough to be taken for dead.
+    assert property_of(BROKERS[0], unit, "MemorySwapMax") == "0"
 
 
 @pytest.mark.parametrize("unit", PROMISES)

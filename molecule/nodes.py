@@ -1,5 +1,6 @@
 """Units of a host, stopped, killed and asked."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,6 +25,14 @@ def kill(name: str, unit: str) -> None:
 def property_of(name: str, unit: str, wanted: str) -> str:
     value: str = connect(name).service(unit).systemd_properties[wanted]
     return value
+
+
+def exposure(name: str, unit: str) -> float:
+    """How much of the host a unit could get at: 0, nothing, to 10 (systemd-analyze security)."""
+    told = connect(name).check_output("systemd-analyze security --no-pager %s | tail -n 1", unit)
+    level = re.search(r"exposure level for \S+: ([0-9.]+)", told)
+    assert level, told
+    return float(level[1])
 
 
 def restarts(name: str) -> int:
