@@ -1,4 +1,4 @@
-"""Moving replicas between brokers: begin, watch, and leave no throttle behind.
+"""Moving replicas between brokers: begin, throttle, watch, and leave no throttle behind.
 
 Kafka does the moving; whoever began it need not stay. A throttle however is a setting of brokers
 and topics that nobody else removes, and that would hold back a broker which catches up later.
@@ -34,21 +34,48 @@ def assignment(admin: KafkaAdminClient) -> Assignment:
         for partition in topic["partitions"]
     }
     for place, move in moving.items():
-        current[place.topic, place.partition] = [
-            broker for broker in move["replicas"] if broker not in move["removing_replicas"]
-        ]
+        current[place.topic, place.partition] = _target(move)
     return current
 
 
-def begin(
-    admin: KafkaAdminClient, before: Assignment, plan: Assignment, throttle: int | None
-) -> None:
-    """Let Kafka move what the plan says, at most `throttle` bytes/s to and from each broker.
+def throttle(admin: KafkaAdminClient, before: Assignment, plan: Assignment, rate: int) -> None:
+    """Allow `rate` bytes/s to and from each broker for what is being moved, and for the plan.
+
+    0 is no limit. A rate that is too low, so that what producers write is never caught up with, is
+    mended by another one while Kafka moves.
+    """
+    if not rate:
+        _unthrottle(admin)
+        return
+    held, target = dict(before), dict(plan)
+    for place, move in admin.list_partition_reassignments().items():
+        partition = place.topic, place.partition
+        held[partition] = [id_ for id_ in move["replicas"] if id_ not in move["adding_replicas"]]
+        target.setdefault(partition, _target(move))
+    from_, to = defaultdict(list), defaultdict(list)
+    for (topic, number), replicas in target.items():
+        sources = held[topic, number]
+        from_[topic] += [f"{number}:{broker}" for broker in sources]
+        to[topic] += [f"{number}:{broker}" for broker in replicas if broker not in sources]
+    involved = {broker for place, ids in target.items() for broker in held[place] + ids}
+    # A dead one cannot be told a rate, and has none.
+    brokers = sorted(involved & _alive(admin))
+    _set(admin, "BROKER", {str(broker): dict.fromkeys(RATES, str(rate)) for broker in brokers})
+    _set(
+        admin,
+        "TOPIC",
+        {
+            topic: dict(zip(REPLICAS, (",".join(from_[topic]), ",".join(to[topic])), strict=True))
+            for topic in from_
+        },
+    )
+
+
+def begin(admin: KafkaAdminClient, plan: Assignment) -> None:
+    """Let Kafka move what the plan says.
 
     Raises KafkaError with the first partition that a broker refuses.
     """
-    if throttle:
-        _throttle(admin, before, plan, throttle)
     asked = {TopicPartition(*partition): replicas for partition, replicas in plan.items()}
     for place, error in admin.alter_partition_reassignments(asked).items():
         if error:
@@ -70,29 +97,16 @@ def finish(admin: KafkaAdminClient, seconds: float) -> int:
     return 0
 
 
-def _throttle(admin: KafkaAdminClient, before: Assignment, plan: Assignment, rate: int) -> None:
-    from_, to = defaultdict(list), defaultdict(list)
-    for (topic, number), replicas in plan.items():
-        from_[topic] += [f"{number}:{broker}" for broker in before[topic, number]]
-        to[topic] += [
-            f"{number}:{broker}" for broker in replicas if broker not in before[topic, number]
-        ]
-    moved = {partition: {*before[partition], *replicas} for partition, replicas in plan.items()}
-    brokers = sorted(set().union(*moved.values()))
-    _set(admin, "BROKER", {str(broker): dict.fromkeys(RATES, str(rate)) for broker in brokers})
-    _set(
-        admin,
-        "TOPIC",
-        {
-            topic: dict(zip(REPLICAS, (",".join(from_[topic]), ",".join(to[topic])), strict=True))
-            for topic in from_
-        },
-    )
+def _target(move: dict[str, list[int]]) -> list[int]:
+    return [broker for broker in move["replicas"] if broker not in move["removing_replicas"]]
+
+
+def _alive(admin: KafkaAdminClient) -> set[int]:
+    return {broker["broker_id"] for broker in admin.describe_cluster()["brokers"]}
 
 
 def _unthrottle(admin: KafkaAdminClient) -> None:
-    brokers = [str(broker["broker_id"]) for broker in admin.describe_cluster()["brokers"]]
-    _remove(admin, "BROKER", brokers, RATES)
+    _remove(admin, "BROKER", [str(broker) for broker in sorted(_alive(admin))], RATES)
     _remove(admin, "TOPIC", admin.list_topics(), REPLICAS)
 
 

@@ -50,8 +50,28 @@ brokers:
     rack:
       description: The rack it says it is in, or null.
       type: str
+    needed_by:
+      description:
+        - >-
+          Partitions that would have too few replicas in sync to take a record sent with acks=all,
+          should this broker go.
+      type: list
+      elements: str
+    protocol_version:
+      description: What it speaks to other brokers. It says so itself; null when it is silent.
+      type: str
   sample:
-    - {id: 1, host: 192.0.2.11, port: 9092, rack: null}
+    - id: 1
+      host: 192.0.2.11
+      port: 9092
+      rack: null
+      needed_by: []
+      protocol_version: "3.9"
+silent:
+  description: Brokers that are registered and do not answer, by id, and why not.
+  returned: success
+  type: dict
+  sample: {"3": "KafkaConnectionError: Connection refused"}
 controller:
   description: Id of the broker that is the controller, or null while there is none.
   returned: success
@@ -70,7 +90,10 @@ under_min_isr:
   elements: str
   sample: []
 offline:
-  description: Partitions without a leader.
+  description:
+    - >-
+      Partitions without a leader. Kafka counts the last replica in sync as such for good, so one
+      whose only replica is gone is here and not in C(under_replicated).
   returned: success
   type: list
   elements: str
@@ -83,9 +106,10 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.kafka_admin import CONNECTION_OPTIONS, connected
+from ansible.module_utils.kafka_settings import min_insync_replicas, protocol_version
 
 with contextlib.suppress(ImportError):  # `connected` says so.
-    from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+    from kafka.admin import KafkaAdminClient
     from kafka.errors import KafkaError
 
 
@@ -121,24 +145,6 @@ def describe(admin: KafkaAdminClient) -> dict[str, Any]:
         "under_min_isr": under_min_isr,
         "offline": offline,
     }
-
-
-def protocol_version(admin: KafkaAdminClient, broker: int) -> str:
-    """What the broker speaks to others, from itself. Raises KafkaError when it does not answer."""
-    setting = "inter.broker.protocol.version"
-    resource = ConfigResource(ConfigResourceType.BROKER, str(broker), [setting])
-    settings = admin.describe_configs([resource], config_filter="all")["broker"][str(broker)]
-    return str(settings[setting]["value"]).partition("-")[0]
-
-
-def min_insync_replicas(admin: KafkaAdminClient, topics: list[str]) -> dict[str, int]:
-    """`min.insync.replicas` of each topic, whether its own or the cluster's."""
-    if not topics:
-        return {}
-    setting = "min.insync.replicas"
-    resources = [ConfigResource(ConfigResourceType.TOPIC, topic, [setting]) for topic in topics]
-    settings = admin.describe_configs(resources, config_filter="all")["topic"]
-    return {topic: int(settings[topic][setting]["value"]) for topic in topics}
 
 
 def describe_within(seconds: float, admin: KafkaAdminClient) -> dict[str, Any]:

@@ -25,7 +25,8 @@ options:
     description:
       - >-
         Bytes per second that may be moved to each broker, and from each, so that clients are served
-        meanwhile. It must be more than what is written to the partitions. 0 is no limit.
+        meanwhile. It must be more than what is written to the partitions. 0 is no limit. It holds
+        at once for what a run before this one began.
     type: int
     default: 50000000
   wait:
@@ -73,7 +74,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.kafka_admin import CONNECTION_OPTIONS, connected
 from ansible.module_utils.kafka_assignment import Assignment, ImpossibleError, changes, spread
-from ansible.module_utils.kafka_reassignment import assignment, begin, finish
+from ansible.module_utils.kafka_reassignment import assignment, begin, finish, throttle
 
 
 def named(part: Assignment) -> dict[str, list[int]]:
@@ -107,8 +108,8 @@ def main() -> None:
         plan = changes(before, after)
         remaining = len(plan)
         if not module.check_mode:
-            if plan:
-                begin(admin, before, plan, params["throttle"])
+            throttle(admin, before, plan, params["throttle"])
+            begin(admin, plan)
             remaining = finish(admin, params["wait"])
         held: dict[str, Any] = dict.fromkeys(map(str, sorted(brokers)), 0)
         for topic in admin.describe_topics():

@@ -88,6 +88,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.kafka_admin import CONNECTION_OPTIONS, connected
 from ansible.module_utils.kafka_assignment import ImpossibleError, changes, resize
 from ansible.module_utils.kafka_reassignment import assignment, begin, finish
+from ansible.module_utils.kafka_settings import min_insync_replicas
 
 with contextlib.suppress(ImportError):  # `connected` says so.
     from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
@@ -152,12 +153,16 @@ class TopicChange:
                 f"has {before['partitions']} partitions and cannot shrink to {self._partitions}:"
                 f" declare at least {before['partitions']}, or make another topic"
             )
-        minimum = int(after["config"].get("min.insync.replicas", 1))
-        if before and after["replication_factor"] < minimum:
-            self._refuse(
-                f"has min.insync.replicas {minimum} and cannot do with"
-                f" {after['replication_factor']} replicas: lower min.insync.replicas as well"
-            )
+        if before:
+            in_effect = min_insync_replicas(self._admin, [self._name])[self._name]
+            minimum = self._config.get("min.insync.replicas", str(in_effect))
+            # What is no number, Kafka refuses in its own words.
+            if minimum.isdecimal() and after["replication_factor"] < int(minimum):
+                self._refuse(
+                    f"has min.insync.replicas {minimum} and cannot do with"
+                    f" {after['replication_factor']} replicas: declare more of them, or a lower"
+                    " min.insync.replicas"
+                )
         return after
 
     def apply(self) -> None:
@@ -214,7 +219,7 @@ class TopicChange:
         except ImpossibleError as error:
             self._refuse(f"cannot be made so: {error}")
         if not self._module.check_mode:
-            begin(self._admin, held, changes(held, after), throttle=None)
+            begin(self._admin, changes(held, after))
             finish(self._admin, self._module.params["timeout"])
 
     def _configure(self, settings: dict[str, str]) -> None:

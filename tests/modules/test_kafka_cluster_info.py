@@ -1,9 +1,10 @@
 """kafka_cluster_info tells who is there, and whether anything is in danger."""
 
+import time
 import uuid
 
 import pytest
-from kafka.admin import ConfigResourceType, KafkaAdminClient
+from kafka import KafkaAdminClient
 from kafka.errors import KafkaConnectionError
 
 
@@ -60,22 +61,48 @@ def test_a_partition_without_a_replica_to_spare_needs_its_broker(cluster, topic)
     assert partitions <= set(broker["needed_by"])
 
 
-def test_each_broker_is_asked_itself(cluster, monkeypatch):
-    """One that has died stays in the metadata until its session ends."""
-    [broker] = cluster()["brokers"]
-    assert broker["protocol_version"] == "3.9"
-    assert not cluster()["silent"]
-
-    def gone(admin, resources, **options):
-        if resources and resources[0].resource_type == ConfigResourceType.BROKER:
-            raise KafkaConnectionError("gone")
-        return describe_configs(admin, resources, **options)
-
-    describe_configs = KafkaAdminClient.describe_configs
-    monkeypatch.setattr(KafkaAdminClient, "describe_configs", gone)
+def test_each_broker_says_what_it_speaks(cluster):
     answer = cluster()
-    assert answer["silent"] == {"0": "KafkaConnectionError: gone"}
-    assert answer["brokers"][0]["protocol_version"] is None
+    assert [broker["protocol_version"] for broker in answer["brokers"]] == ["3.9"]
+    assert not answer["silent"]
+
+
+def test_a_dead_broker_is_silent_first_and_then_missed(run_module, three_brokers):
+    servers = three_brokers.bootstrap_servers.split(",")
+    pair, lonely = (f"topic-{uuid.uuid4().hex[:8]}" for _ in range(2))
+    held = {pair: {0: [0, 1], 1: [1, 2]}, lonely: {0: [2]}}
+    with KafkaAdminClient(bootstrap_servers=servers) as admin:
+        admin.create_topics({name: {"assignments": brokers} for name, brokers in held.items()})
+        admin.wait_for_topics([*held])
+
+    def ask():
+        return run_module("kafka_cluster_info", bootstrap_servers=servers, timeout=10)
+
+    def ours(partitions):
+        return {each for each in partitions if each.startswith((pair, lonely))}
+
+    in_danger = {
+        "offline": {f"{lonely}-0"},
+        # The last replica in sync stays in sync when its broker dies.
+        "under_replicated": {f"{pair}-1"},
+        "under_min_isr": {f"{pair}-1", f"{lonely}-0"},
+    }
+    three_brokers.brokers[2].kill()
+    try:
+        # Metadata names it until its session ends.
+        answer = ask()
+        assert answer["silent"].keys() == {"2"}
+        assert answer["brokers"][2]["protocol_version"] is None
+        deadline = time.monotonic() + 30
+        while answer["silent"] or in_danger != {kind: ours(answer[kind]) for kind in in_danger}:
+            assert time.monotonic() < deadline, answer
+            answer = ask()
+        assert [broker["id"] for broker in answer["brokers"]] == [0, 1]
+        assert ours(answer["brokers"][1]["needed_by"]) == {f"{pair}-0", f"{pair}-1"}
+    finally:
+        three_brokers.start()
+        with KafkaAdminClient(bootstrap_servers=servers) as admin:
+            admin.delete_topics([*held])
 
 
 def test_without_a_broker_it_says_where_it_looked(run_module):

@@ -1,13 +1,14 @@
 """kafka_rebalance moves partitions off a broker and onto it, on three real brokers."""
 
+import time
 import uuid
 
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 
-# Bytes in the topic that is moved, and a pace that takes a while for a third of them.
-SIZE, SLOW = 6_000_000, 1_000_000
+# Bytes in the topic that is moved, and a pace at which that does not end while anybody watches.
+SIZE, SLOW = 6_000_000, 1_000
 
 
 @pytest.fixture
@@ -49,15 +50,33 @@ def only_our_topics(admin):
 
 
 def throttles(admin, topic):
-    brokers = [ConfigResource(ConfigResourceType.BROKER, str(id_)) for id_ in range(3)]
+    """All settings that hold replicas back, of brokers and of the topic."""
+    brokers = [
+        ConfigResource(ConfigResourceType.BROKER, str(broker["broker_id"]))
+        for broker in admin.describe_cluster()["brokers"]
+    ]
     topics = [ConfigResource(ConfigResourceType.TOPIC, topic)]
     found = admin.describe_configs(brokers + topics)
     return [
-        key
+        (key, setting["value"])
         for settings in (*found["broker"].values(), *found["topic"].values())
-        for key in settings
+        for key, setting in settings.items()
         if "throttled" in key
     ]
+
+
+def rates(admin, topic):
+    return {value for key, value in throttles(admin, topic) if key.endswith(".rate")}
+
+
+def records(three_brokers, topic):
+    """How many can be read."""
+    consumer = KafkaConsumer(bootstrap_servers=three_brokers.bootstrap_servers.split(","))
+    places = [TopicPartition(topic, number) for number in range(6)]
+    try:
+        return sum(consumer.end_offsets(places).values())
+    finally:
+        consumer.close()
 
 
 def test_a_broker_is_retired_and_taken_back(rebalance, admin, topic, three_brokers):
@@ -80,11 +99,33 @@ def test_a_broker_is_retired_and_taken_back(rebalance, admin, topic, three_broke
     assert back["replicas"] == {"0": 4, "1": 4, "2": 4}
     assert not throttles(admin, topic)
     assert not rebalance(wait=60)["changed"]
+    assert records(three_brokers, topic) == SIZE // 10_000
 
-    consumer = KafkaConsumer(bootstrap_servers=three_brokers.bootstrap_servers.split(","))
-    places = [TopicPartition(topic, number) for number in range(6)]
-    assert sum(consumer.end_offsets(places).values()) == SIZE // 10_000
-    consumer.close()
+
+def test_a_pace_that_is_too_slow_is_mended_while_kafka_moves(rebalance, admin, topic):
+    assert rebalance(retire=[2], throttle=SLOW, wait=0)["remaining"] > 0
+    assert rates(admin, topic) == {str(SLOW)}
+    assert rebalance(retire=[2], throttle=2 * SLOW, wait=0)["remaining"] > 0
+    assert rates(admin, topic) == {str(2 * SLOW)}
+    # No limit at all.
+    assert rebalance(retire=[2], throttle=0, wait=60)["remaining"] == 0
+    assert not throttles(admin, topic)
+
+
+def test_what_a_dead_broker_held_is_made_anew_on_the_others(rebalance, admin, topic, three_brokers):
+    three_brokers.brokers[2].kill()
+    try:
+        deadline = time.monotonic() + 30
+        while len(admin.describe_cluster()["brokers"]) > 2:
+            assert time.monotonic() < deadline, "its session does not end"
+            time.sleep(0.1)
+        done = rebalance(wait=60)
+        assert done["remaining"] == 0
+        assert done["replicas"] == {"0": 6, "1": 6}
+        assert not throttles(admin, topic)
+        assert records(three_brokers, topic) == SIZE // 10_000
+    finally:
+        three_brokers.start()
 
 
 def test_a_broker_that_replicas_need_is_not_retired(rebalance, topic):

@@ -132,11 +132,14 @@ def test_what_the_brokers_refuse_is_told_in_their_words(declare, name, options, 
 
 
 @pytest.mark.parametrize("check_mode", [False, True])
-def test_a_bad_setting_of_a_topic_that_exists_is_refused(declare, name, check_mode):
+@pytest.mark.parametrize(
+    ("setting", "value"), [("retention.msec", 1), ("min.insync.replicas", "two")]
+)
+def test_a_bad_setting_of_a_topic_that_exists_is_refused(declare, name, setting, value, check_mode):
     declare(name)
-    answer = declare(name, config={"retention.msec": 1}, check_mode=check_mode)
+    answer = declare(name, config={setting: value}, check_mode=check_mode)
     assert answer["failed"]
-    assert "retention.msec" in answer["msg"]
+    assert setting in answer["msg"]
 
 
 def test_more_replicas_than_brokers_are_refused(declare, name):
@@ -169,10 +172,14 @@ def test_replicas_are_added_and_removed(declare_to_three, name, three_brokers):
     assert declare_to_three(name, partitions=3, replication_factor=2)["changed"]
 
 
-def test_fewer_replicas_than_must_be_in_sync_are_refused(declare_to_three, name):
-    declare_to_three(name, replication_factor=2, config={"min.insync.replicas": 2})
+# What the cluster demands counts as well as what the topic does.
+@pytest.mark.parametrize("config", [{}, {"min.insync.replicas": 2}])
+def test_fewer_replicas_than_must_be_in_sync_are_refused(declare_to_three, name, config):
+    declare_to_three(name, replication_factor=2, config=config)
     answer = declare_to_three(name, replication_factor=1)
     assert "has min.insync.replicas 2 and cannot do with 1 replicas" in answer["msg"]
+    lowered = {"min.insync.replicas": 1}
+    assert declare_to_three(name, replication_factor=1, config=lowered)["changed"]
 
 
 def test_without_a_broker_it_says_where_it_looked(run_module, name):
