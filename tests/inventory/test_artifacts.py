@@ -1,6 +1,7 @@
 """What the system gets from elsewhere is listed, and can be carried to a site without internet."""
 
 import hashlib
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -44,13 +45,23 @@ def test_every_source_that_a_role_asks_is_listed_with_a_checksum_or_a_digest() -
 
 
 def test_what_is_fetched_is_whole_and_named_to_the_roles(tmp_path: Path) -> None:
-    artifacts("sandbox", "--extra-vars", f"artifacts_directory={tmp_path}")
+    signature = tmp_path / "signature"
+    signature.write_text("signed")
+    artifacts(
+        "sandbox",
+        f"--extra-vars=artifacts_directory={tmp_path}",
+        "--extra-vars=kafka_distribution_keys=/srv/KEYS",
+        "--extra-vars",
+        json.dumps({"kafka_distribution_signature": [str(tmp_path / "gone"), str(signature)]}),
+    )
     variables = yaml.safe_load((tmp_path / "variables.yml").read_text())
     assert variables == {
         "kafka_distribution_archive": [str(tmp_path / "kafka_2.13-3.9.2.tgz")],
+        "kafka_distribution_signature": [str(tmp_path / "kafka_2.13-3.9.2.tgz.asc")],
         "jmx_exporter_jar": [str(tmp_path / "jmx_prometheus_javaagent-1.0.1.jar")],
         "traefik_crds": [str(tmp_path / "traefik-crds.yml")],
     }
+    assert Path(variables["kafka_distribution_signature"][0]).read_text() == "signed"
     built = (ROOT / ".artifacts/kafka/kafka_2.13-3.9.2.tgz.sha512").read_text().split()[0]
     fetched = Path(variables["kafka_distribution_archive"][0]).read_bytes()
     assert hashlib.sha512(fetched).hexdigest() == built

@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import tarfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_network
@@ -18,6 +19,14 @@ from playbooks import Run, run
 
 NAME = "kafka_2.13-9.9.9"
 DIRECTORY = "/opt/unpacked"
+
+
+@dataclass
+class Mirror:
+    """Where a web server is, and the paths it was asked for."""
+
+    url: str
+    asked: list[str]
 
 
 def make_archive(folder: Path, script: str) -> Path:
@@ -41,13 +50,19 @@ def sign(archive: Path, home: Path) -> Path:
 
 
 @pytest.fixture
-def mirror(tmp_path: Path) -> Iterator[str]:
+def mirror(tmp_path: Path) -> Iterator[Mirror]:
     """A web server with the test's folder, on the network of the hosts."""
     gateway = str(ip_network(f"{address('host1')}/24", strict=False)[1])
-    serve = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    asked: list[str] = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_request(self, *_: object) -> None:
+            asked.append(self.path)
+
+    serve = partial(Handler, directory=str(tmp_path))
     with ThreadingHTTPServer((gateway, 0), serve) as server:
         Thread(target=server.serve_forever).start()
-        yield f"http://{gateway}:{server.server_port}"
+        yield Mirror(f"http://{gateway}:{server.server_port}", asked)
         server.shutdown()
 
 
@@ -75,30 +90,33 @@ def unpacked() -> list[str]:
 
 
 def test_the_first_mirror_with_the_whole_and_signed_archive_serves(
-    mirror: str, tmp_path: Path
+    mirror: Mirror, tmp_path: Path
 ) -> None:
     archive = make_archive(tmp_path / "good", "signed\n")
     keys = sign(archive, tmp_path / "signer")
+    (tmp_path / "spare").symlink_to(archive.parent)
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / archive.name).write_bytes(archive.read_bytes()[:100])
     in_use = connect("host1").file("/opt/kafka").linked_to
     done = unpack(
         archive,
-        [f"{mirror}/{at}" for at in ("gone", "half", "good")],
+        [f"{mirror.url}/{at}" for at in ("gone", "half", "good", "spare")],
         kafka_distribution_keys=str(keys),
     )
     assert done.succeeded, done.said
     assert unpacked() == ["signed"]
+    archives = [path for path in mirror.asked if path.endswith(".tgz")]
+    assert archives == [f"/{at}/{archive.name}" for at in ("gone", "half", "good")]
     assert connect("host1").file("/opt/kafka").linked_to == in_use
 
 
 def test_what_does_not_arrive_whole_or_signed_by_the_right_hand_replaces_nothing(
-    mirror: str, tmp_path: Path
+    mirror: Mirror, tmp_path: Path
 ) -> None:
     first = make_archive(tmp_path / "first", "first\n")
-    assert unpack(first, [f"{mirror}/first"]).succeeded
+    assert unpack(first, [f"{mirror.url}/first"]).succeeded
     second = make_archive(tmp_path / "second", "second\n")
-    refused = unpack(second, [f"{mirror}/first"])
+    refused = unpack(second, [f"{mirror.url}/first"])
     assert not refused.succeeded
     assert "kafka_distribution_sha512" in refused.said
     sign(second, tmp_path / "somebody")
