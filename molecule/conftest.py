@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterator
 
 import pytest
-from hosts import connect, group
+from hosts import connect, sandbox_hosts
 from kafka_clients import new_topic
 
 EVIDENCE = r"""
@@ -24,7 +24,7 @@ fi
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.failed:
-        for name in group("all"):
+        for name in sandbox_hosts():
             try:
                 seen = connect(name).run(EVIDENCE)
                 journal = seen.stdout + seen.stderr

@@ -5,6 +5,7 @@ outside (a Kafka client, a WebSocket) wherever the promise is one to the outside
 """
 
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -31,7 +32,13 @@ def group(name: str) -> list[str]:
 
 def variable(name: str, wanted: str) -> Any:
     """What the inventory says for a host."""
-    return AnsibleRunner(str(ROOT / "inventory" / "sandbox")).get_variables(name)[wanted]
+    return AnsibleRunner(str(ROOT / INVENTORY)).get_variables(name)[wanted]
+
+
+def sandbox_hosts() -> list[str]:
+    """The names of all hosts that the scenario has, be they in the inventory or not."""
+    configuration = (STATE / "ssh_config").read_text()
+    return re.findall(r"^Host (\w+)$", configuration, re.MULTILINE)
 
 
 def connect(name: str) -> Host:
