@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 from hosts import connect
-from kafka_clients import BROKERS, consume, produce
+from kafka_clients import BROKERS, consume, produce, zookeeper_mode
 
-from playbooks import run
+from playbooks import inventory, run
 
 VALUES = [f"message {number}".encode() for number in range(100)]
 DATA = "/var/lib/zookeeper/version-2"
@@ -20,11 +20,19 @@ def everywhere(command: str) -> None:
 @pytest.mark.timeout(600)
 def test_an_ensemble_that_lost_everything_is_restored(topic: str, tmp_path: Path) -> None:
     produce(topic, via=BROKERS[0], values=VALUES)
-    where = {"zookeeper_backup_directory": str(tmp_path)}
-    saved = run("playbooks/backup.yml", where)
+    where = {"zookeeper_backup_directory": str(tmp_path / "backup")}
+    # A backup is wanted most when a host and a member are down.
+    gone = {"ansible_host": "192.0.2.1", "ansible_ssh_common_args": "-oConnectTimeout=1"}
+    ids = {"zookeeper_id": 9, "kafka_broker_id": 9}
+    more = inventory(tmp_path, {group: {"gone": gone | ids} for group in ("zookeeper", "kafka")})
+    follower = next(name for name in BROKERS if zookeeper_mode(name) == "follower")
+    connect(follower).check_output("systemctl stop zookeeper")
+    saved = run("playbooks/backup.yml", where, more)
+    connect(follower).check_output("systemctl start zookeeper")
     assert saved.succeeded, saved.said
+    assert "Not reached: gone." in saved.said
 
-    # Neither brokers that run nor data that is there may be overwritten.
+    # Neither brokers that run nor data that is there may be overwritten, nor is half a backup one.
     refused = run("playbooks/restore.yml", where)
     assert "The broker on" in refused.said
     # Brokers first: without an ensemble they ask for minutes where to hand their partitions.
@@ -32,6 +40,12 @@ def test_an_ensemble_that_lost_everything_is_restored(topic: str, tmp_path: Path
     everywhere("systemctl stop zookeeper")
     refused = run("playbooks/restore.yml", where)
     assert f"has data in {DATA}: nothing was restored" in refused.said
+    mark = tmp_path / "backup" / "topics.json"
+    topics = mark.read_text()
+    mark.unlink()
+    refused = run("playbooks/restore.yml", where)
+    assert "where topics.json is missing" in refused.said
+    mark.write_text(topics)
 
     everywhere(f"rm -r {DATA}")
     restored = run("playbooks/restore.yml", where)
