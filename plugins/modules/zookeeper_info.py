@@ -11,6 +11,9 @@ description:
   - >-
     Asks each server with the four letter word C(srvr), which a server answers with its mode only
     while it is part of a quorum. It changes nothing and needs nothing but Python.
+  - >-
+    A server that stands alone serves, but is no part of an ensemble: among several it counts as one
+    that does not.
 options:
   servers:
     description: The servers of the ensemble, as C(HOST:PORT).
@@ -43,7 +46,7 @@ modes:
   type: dict
   sample: {"192.0.2.11:2181": follower, "192.0.2.12:2181": leader}
 leaders:
-  description: Servers that lead or stand alone. One, when all is well.
+  description: Servers that lead; the only one, if it stands alone. One, when all is well.
   returned: always
   type: list
   elements: str
@@ -62,8 +65,8 @@ from concurrent.futures import ThreadPoolExecutor
 from ansible.module_utils.basic import AnsibleModule
 
 
-def mode(server: str, timeout: float) -> str:
-    """Mode of a server; raises OSError with the reason when it does not serve."""
+def mode(server: str, timeout: float, *, alone: bool) -> str:
+    """Mode of a server, which may be `alone`; raises OSError with the reason when it fails."""
     host, _, port = server.rpartition(":")
     with socket.create_connection((host.strip("[]"), int(port)), timeout) as connection:
         connection.sendall(b"srvr")
@@ -72,6 +75,8 @@ def mode(server: str, timeout: float) -> str:
     found = re.search(r"^Mode: (\w+)", text, re.MULTILINE)
     if not found:
         raise OSError(text.strip() or "closed the connection without an answer")
+    if found[1] == "standalone" and not alone:
+        raise OSError("stands alone, and is no member of the ensemble")
     return found[1]
 
 
@@ -91,7 +96,8 @@ def main() -> None:
     modes, failed = {}, {}
     # All at once, so that several silent servers take no longer than one.
     with ThreadPoolExecutor(len(servers) or 1) as pool:
-        asked = {server: pool.submit(mode, server, timeout) for server in servers}
+        alone = len(servers) == 1
+        asked = {server: pool.submit(mode, server, timeout, alone=alone) for server in servers}
     for server, answer in asked.items():
         try:
             modes[server] = answer.result()

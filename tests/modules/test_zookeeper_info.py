@@ -44,6 +44,14 @@ def test_the_leader_is_found_among_followers(run_module, server):
     assert answer["leaders"] == [leader]
 
 
+def test_a_server_that_stands_alone_is_no_member_of_an_ensemble(run_module, server):
+    alone = server("Zookeeper version: 3.8.4\nMode: standalone\nNode count: 5\n")
+    leader = server("Zookeeper version: 3.8.4\nMode: leader\nNode count: 5\n")
+    answer = run_module("zookeeper_info", servers=[alone, leader])
+    assert answer["leaders"] == [leader]
+    assert answer["failed_servers"] == {alone: "stands alone, and is no member of the ensemble"}
+
+
 def test_a_server_out_of_quorum_says_so(run_module, server):
     lost = server("This ZooKeeper instance is not currently serving requests\n")
     answer = run_module("zookeeper_info", servers=[lost])
