@@ -1,32 +1,86 @@
 """What operators do to a running cluster: row 14."""
 
+import socket
+from itertools import pairwise
+
 import pytest
-from kafka_clients import BROKERS
+from hosts import address, eventually, group, variable
+from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType
+from kafka_clients import BROKERS, bootstrap, controller, zookeeper_mode
 from matrix import Fault
 from nodes import property_of
 
 from playbooks import run
+
+MEMBERS = group("zookeeper")
+
+
+def assert_one_after_another(unit: str, names: list[str], last: str) -> None:
+    """Each was stopped only after the one before had been started, and `last` was the last."""
+
+    def moment(name: str, event: str) -> int:
+        """By the clock that the hosts share: they have one kernel."""
+        return int(property_of(name, unit, f"{event}TimestampMonotonic"))
+
+    order = sorted(names, key=lambda name: moment(name, "ExecMainStart"))
+    assert order[-1] == last
+    for first, second in pairwise(order):
+        assert moment(first, "ExecMainStart") < moment(second, "ActiveExit")
+
+
+def started(name: str, unit: str) -> int:
+    return int(property_of(name, unit, "ExecMainStartTimestampMonotonic"))
 
 
 @pytest.mark.fault("14a", "restart all, one at a time", gap=5, back=60, every_run=True)
 @pytest.mark.timeout(600)
 def test_no_send_fails_while_everything_is_restarted(fault: Fault) -> None:
     before = {name: property_of(name, "kafka", "MainPID") for name in BROKERS}
+    leader = next(name for name in MEMBERS if zookeeper_mode(name) == "leader")
+    last = eventually(controller, within=30, what="all brokers know the controller")
     with fault.traffic() as traffic:
         done = run("playbooks/restart.yml")
         assert done.succeeded, done.said
         fault.recovers()
     assert traffic.failed == []
     assert all(property_of(name, "kafka", "MainPID") != before[name] for name in BROKERS)
+    assert_one_after_another("zookeeper", MEMBERS, last=leader)
+    assert_one_after_another("kafka", BROKERS, last=last)
+    assert started(leader, "zookeeper") < min(started(name, "kafka") for name in BROKERS)
+
+
+def io_threads(name: str) -> str:
+    """What the broker itself says it was started with."""
+    asked = ConfigResource(ConfigResourceType.BROKER, str(variable(name, "kafka_broker_id")))
+    with KafkaAdminClient(bootstrap_servers=bootstrap(name)) as admin:
+        told = admin.describe_configs([asked], config_filter="all")["broker"]
+    (settings,) = told.values()
+    return str(settings["num.io.threads"]["value"])
+
+
+def knows_isro(name: str) -> bool:
+    """Whether the ZooKeeper member has a command that it has not by default."""
+    with socket.create_connection((address(name), 2181), timeout=5) as connection:
+        connection.sendall(b"isro")
+        return connection.makefile().read() == "rw"
 
 
 @pytest.mark.fault("14b", "back to 3.9.1, upgrade to 3.9.2", gap=5, back=60, every_run=True)
 @pytest.mark.timeout(900)
-def test_no_send_fails_while_kafka_is_upgraded(fault: Fault) -> None:
+def test_no_send_fails_while_kafka_is_upgraded_and_settings_change(fault: Fault) -> None:
+    commands = {"4lw.commands.whitelist": "srvr,ruok,mntr,isro"}
+    changed = {"kafka_config": {"num.io.threads": 9}, "zookeeper_config": commands}
     with fault.traffic() as traffic:
-        for version in ("3.9.1", "3.9.2"):
-            done = run("playbooks/upgrade.yml", {"kafka_distribution_version": version})
+        for version, settings, threads in (("3.9.1", changed, "9"), ("3.9.2", {}, "8")):
+            leader = next(name for name in MEMBERS if zookeeper_mode(name) == "leader")
+            last = eventually(controller, within=30, what="all brokers know the controller")
+            done = run("playbooks/upgrade.yml", {"kafka_distribution_version": version, **settings})
             assert done.succeeded, done.said
             assert f"All brokers run {version}" in done.said
+            assert_one_after_another("zookeeper", MEMBERS, last=leader)
+            assert_one_after_another("kafka", BROKERS, last=last)
+            assert {io_threads(name) for name in BROKERS} == {threads}
+            assert {knows_isro(name) for name in MEMBERS} == {bool(settings)}
         fault.recovers()
     assert traffic.failed == []

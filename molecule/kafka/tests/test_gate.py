@@ -1,0 +1,38 @@
+"""A roll that does not know that all goes on without a broker restarts none, and says why."""
+
+from typing import Any
+
+from hosts import connect
+from kafka_clients import BROKERS, new_topic
+
+from playbooks import run
+
+REQUEST = "/etc/kafka/restart-requested"
+
+
+def assert_none_restarted(why: str, variables: dict[str, Any]) -> None:
+    def processes() -> list[str]:
+        return [connect(name).service("kafka").systemd_properties["MainPID"] for name in BROKERS]
+
+    before = processes()
+    try:
+        refused = run("playbooks/restart.yml", variables, tags="kafka")
+    finally:
+        for name in BROKERS:
+            connect(name).check_output("rm --force %s", REQUEST)
+    assert not refused.succeeded
+    assert why in refused.said
+    assert "Brokers restarted: none." in refused.said
+    assert processes() == before
+
+
+def test_no_broker_is_restarted_that_a_partition_cannot_do_without() -> None:
+    with new_topic(partitions=3, replicas=1) as topic:
+        assert_none_restarted(f"1 partitions would take no message: {topic}-", {})
+
+
+def test_no_broker_is_restarted_when_none_answers() -> None:
+    nobody = {"CLIENT": {"advertised_port": 1}}
+    assert_none_restarted(
+        "No Kafka broker answered", {"kafka_listeners": nobody, "kafka_health_timeout": 4}
+    )
