@@ -1,13 +1,12 @@
 """What operators do to a running cluster: row 14."""
 
-import socket
 from itertools import pairwise
 
 import pytest
-from hosts import address, eventually, group, variable
+from hosts import eventually, group, variable
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka_clients import BROKERS, bootstrap, controller, zookeeper_mode
+from kafka_clients import BROKERS, bootstrap, controller, four_letters, zookeeper_mode
 from matrix import Fault
 from nodes import property_of
 
@@ -59,13 +58,6 @@ def io_threads(name: str) -> str:
     return str(settings["num.io.threads"]["value"])
 
 
-def knows_isro(name: str) -> bool:
-    """Whether the ZooKeeper member has a command that it has not by default."""
-    with socket.create_connection((address(name), 2181), timeout=5) as connection:
-        connection.sendall(b"isro")
-        return connection.makefile().read() == "rw"
-
-
 @pytest.mark.fault("14b", "back to 3.9.1, upgrade to 3.9.2", gap=5, back=60, every_run=True)
 @pytest.mark.timeout(900)
 def test_no_send_fails_while_kafka_is_upgraded_and_settings_change(fault: Fault) -> None:
@@ -81,6 +73,6 @@ def test_no_send_fails_while_kafka_is_upgraded_and_settings_change(fault: Fault)
             assert_one_after_another("zookeeper", MEMBERS, last=leader)
             assert_one_after_another("kafka", BROKERS, last=last)
             assert {io_threads(name) for name in BROKERS} == {threads}
-            assert {knows_isro(name) for name in MEMBERS} == {bool(settings)}
+            assert {four_letters(name, "isro") == "rw" for name in MEMBERS} == {bool(settings)}
         fault.recovers()
     assert traffic.failed == []

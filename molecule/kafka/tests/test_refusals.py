@@ -121,6 +121,17 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"zookeeper_config": {"dataLogDir": "/etc/systemd"}},
         ["/etc/systemd", "no member's"],
     ),
+    "a setting of ZooKeeper that is another variable's": (
+        {"zookeeper_config": {"clientPort": 2182}},
+        ["zookeeper_config sets clientPort, which the role makes from zookeeper_client_port"],
+    ),
+    "a log of transactions that would be left behind": (
+        {"zookeeper_config": {"dataLogDir": "/var/lib/zookeeper-log"}},
+        [
+            "dataLogDir in zookeeper_config is /var/lib/zookeeper-log",
+            "Stop zookeeper on all members",
+        ],
+    ),
     "a host with too little memory": (
         {"kafka_min_memory_mb": 10**9},
         ["kafka_min_memory_mb", "MB of memory"],
