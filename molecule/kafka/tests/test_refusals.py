@@ -22,7 +22,7 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["'pair' has 2 hosts", "add a host or remove one"],
     ),
     "two members with one id": (
-        {"zookeeper_id": 1},
+        {"zookeeper_id": "{{ 1 if inventory_hostname == 'host1' else '1' }}"},
         ["zookeeper_id 1", "as has host2, host3"],
     ),
     "two brokers with one id": (
