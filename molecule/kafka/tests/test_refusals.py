@@ -136,6 +136,13 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"kafka_min_memory_mb": 10**9},
         ["kafka_min_memory_mb", "MB of memory"],
     ),
+    "a host with memory for each service, and not for both": (
+        {
+            "kafka_min_memory_mb": "{{ ansible_facts['memtotal_mb'] - 600 }}",
+            "zookeeper_min_memory_mb": 700,
+        },
+        ["zookeeper_min_memory_mb 700", "put less on this one"],
+    ),
     "a host with too little space": (
         {"kafka_data_directory": "/var/lib/kafka/new", "kafka_min_disk_mb": 10**9},
         ["kafka_min_disk_mb", "free for /var/lib/kafka/new"],
