@@ -5,21 +5,35 @@ from hosts import connect, group
 from playbooks import run
 
 HOSTS = group("all")
-MADE = [
-    "/opt/kafka",
-    "/opt/jmx_exporter",
-    "/etc/kafka",
-    "/etc/zookeeper",
-    "/etc/systemd/system/kafka.service",
-]
-DATA = ["/var/lib/kafka/data/meta.properties", "/var/lib/zookeeper/version-2"]
+MADE = (
+    "/opt/kafka /opt/kafka_* /opt/.kafka_* /opt/jmx_exporter /etc/kafka /etc/zookeeper"
+    " /etc/systemd/system/{kafka,zookeeper}.service /etc/sysctl.d/60-kafka.conf"
+    " /etc/systemd/system/*.wants/{kafka,zookeeper}.service /var/lib/kafka/tmp"
+)
+DATA = ["/var/lib/kafka/data/meta.properties", "/var/lib/zookeeper/version-2", "/var/log/kafka"]
+DIRECTORIES = "/var/{lib,log}/{kafka,zookeeper}"
+
+
+def left(name: str, patterns: str) -> list[str]:
+    """What is still there, links that lead nowhere included."""
+    return connect(name).run("bash -c %s", f"ls -d {patterns}").stdout.split()
 
 
 def test_uninstall_keeps_the_data_until_told() -> None:
+    # As an unpacking leaves it that breaks off.
+    broken_off = "/opt/.kafka_2.13-9.9.9-01234567"
+    connect(HOSTS[0]).check_output("mkdir %s", broken_off)
+    assert {broken_off, "/opt/kafka", "/var/lib/kafka/tmp"} <= set(left(HOSTS[0], MADE))
+
+    refused = run("playbooks/uninstall.yml", {"zookeeper_remove_data": True})
+    assert "Set kafka_remove_data=true" in refused.said
+    assert set(refused.changed.values()) == {0}
+
     removed = run("playbooks/uninstall.yml")
     assert removed.succeeded, removed.said
-    for host in map(connect, HOSTS):
-        assert not [path for path in MADE if host.file(path).exists]
+    for name in HOSTS:
+        host = connect(name)
+        assert left(name, MADE) == []
         assert all(host.file(path).exists for path in DATA)
         assert host.check_output("systemctl --failed --no-legend") == ""
         # Neither Java nor a container is left running.
@@ -30,8 +44,7 @@ def test_uninstall_keeps_the_data_until_told() -> None:
     again = run("playbooks/uninstall.yml")
     assert set(again.changed.values()) == {0}
 
-    told = {"kafka_remove_data": True, "zookeeper_remove_data": True}
+    told = {"kafka_remove_data": True}
     assert run("playbooks/uninstall.yml", told).succeeded
     assert set(run("playbooks/uninstall.yml", told).changed.values()) == {0}
-    for host in map(connect, HOSTS):
-        assert not [path for path in DATA if host.file(path).exists]
+    assert [path for name in HOSTS for path in left(name, DIRECTORIES)] == []
