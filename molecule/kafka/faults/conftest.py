@@ -4,7 +4,7 @@ FAULTS=some (the default) runs the rows of every run, FAULTS=all the others too;
 --faults=WHICH` sets it. Each row has goals for two times, in seconds: the longest gap between
 acknowledgements under one key, and how long it takes from the fault's end until writing, reading
 and all copies are as before. They are printed beside what was measured, and a miss is marked. Not
-every miss is a failure, since whoever else uses the machine takes time too: see NOISE_SECONDS.
+every miss is a failure: see `Traffic.assert_gap`.
 """
 
 import os

@@ -9,10 +9,6 @@ from hosts import eventually
 from kafka_clients import bootstrap, whole
 from traffic import Traffic
 
-# A gap may be so much longer than its goal. It is less than the 18 s after which ZooKeeper gives a
-# broker up: a clean hand-over that turns into a failover is still found out.
-NOISE_SECONDS = 12
-
 
 @dataclass
 class Fault:
@@ -32,9 +28,8 @@ class Fault:
         """Traffic through the fault; afterwards nothing is lost and the gap is within bounds."""
         with Traffic(bootstrap(), self.topic, acks=acks) as self._traffic:
             yield self._traffic
-        print(f"longest gap between acknowledgements: {self._traffic.longest_gap:.1f} s")
         if self.gap_goal is not None:
-            assert self._traffic.longest_gap <= self.gap_goal + NOISE_SECONDS
+            self._traffic.assert_gap(self.gap_goal)
 
     def recovers(self) -> None:
         """Wait until all is as before the fault; to be called when it has been taken away."""
