@@ -27,6 +27,11 @@ def property_of(name: str, unit: str, wanted: str) -> str:
     return value
 
 
+def started(name: str, unit: str) -> int:
+    """When a unit's process started, in microseconds of the clock that the hosts share."""
+    return int(property_of(name, unit, "ExecMainStartTimestampMonotonic"))
+
+
 def exposure(name: str, unit: str) -> float:
     """How much of the host a unit could get at: 0, nothing, to 10 (systemd-analyze security)."""
     told = connect(name).check_output("systemd-analyze security --no-pager %s | tail -n 1", unit)

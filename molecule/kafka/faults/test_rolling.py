@@ -8,7 +8,7 @@ from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka_clients import BROKERS, bootstrap, controller, four_letters, zookeeper_mode
 from matrix import Fault
-from nodes import property_of
+from nodes import property_of, started
 
 from playbooks import run
 
@@ -18,18 +18,10 @@ MEMBERS = group("zookeeper")
 def assert_one_after_another(unit: str, names: list[str], last: str) -> None:
     """Each was stopped only after the one before had been started, and `last` was the last."""
 
-    def moment(name: str, event: str) -> int:
-        """By the clock that the hosts share: they have one kernel."""
-        return int(property_of(name, unit, f"{event}TimestampMonotonic"))
-
-    order = sorted(names, key=lambda name: moment(name, "ExecMainStart"))
+    order = sorted(names, key=lambda name: started(name, unit))
     assert order[-1] == last
     for first, second in pairwise(order):
-        assert moment(first, "ExecMainStart") < moment(second, "ActiveExit")
-
-
-def started(name: str, unit: str) -> int:
-    return int(property_of(name, unit, "ExecMainStartTimestampMonotonic"))
+        assert started(first, unit) < int(property_of(second, unit, "ActiveExitTimestampMonotonic"))
 
 
 @pytest.mark.fault("14a", "restart all, one at a time", gap=5, back=60, every_run=True)

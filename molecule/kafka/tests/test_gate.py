@@ -4,6 +4,7 @@ from typing import Any
 
 from hosts import connect
 from kafka_clients import BROKERS, new_topic
+from nodes import property_of
 
 from playbooks import run
 
@@ -12,7 +13,7 @@ REQUEST = "/etc/kafka/restart-requested"
 
 def assert_none_restarted(why: str, variables: dict[str, Any]) -> None:
     def processes() -> list[str]:
-        return [connect(name).service("kafka").systemd_properties["MainPID"] for name in BROKERS]
+        return [property_of(name, "kafka", "MainPID") for name in BROKERS]
 
     before = processes()
     try:

@@ -6,16 +6,11 @@ from contextlib import contextmanager
 import pytest
 from hosts import connect, eventually
 from kafka_clients import BROKERS, controller, whole
-from nodes import property_of, stopped
+from nodes import started, stopped
 
 from playbooks import run
 
 DROP_IN = "/etc/systemd/system/kafka.service.d/broken.conf"
-
-
-def started(name: str) -> int:
-    """When the broker's process started, in microseconds since the host's boot."""
-    return int(property_of(name, "kafka", "ExecMainStartTimestampMonotonic"))
 
 
 @contextmanager
@@ -38,23 +33,23 @@ def broken(name: str) -> Iterator[None]:
 def test_it_stops_at_the_first_broker_that_stays_away_and_goes_on_with_the_rest() -> None:
     last = eventually(controller, within=30, what="brokers agree on the controller")
     first, second = [name for name in BROKERS if name != last]
-    before = {name: started(name) for name in BROKERS}
+    before = {name: started(name, "kafka") for name in BROKERS}
     with broken(second):
         refused = run("playbooks/restart.yml", {"kafka_health_timeout": 30}, tags="kafka")
         assert not refused.succeeded
         assert f"Brokers restarted: {first}, {second}. Not restarted: {last}." in refused.said
-        assert started(last) == before[last]
+        assert started(last, "kafka") == before[last]
     eventually(whole, within=60, what="the mended broker is back")
-    between = {name: started(name) for name in BROKERS}
+    between = {name: started(name, "kafka") for name in BROKERS}
     resumed = run("playbooks/restart.yml", tags="kafka")
     assert resumed.succeeded, resumed.said
     assert f"Brokers restarted, in this order: {last}." in resumed.said
-    assert {name for name in BROKERS if started(name) > between[name]} == {last}
+    assert {name for name in BROKERS if started(name, "kafka") > between[name]} == {last}
 
 
 def test_nothing_is_restarted_while_a_broker_is_away() -> None:
     first, second, away = BROKERS
-    before = {name: started(name) for name in (first, second)}
+    before = {name: started(name, "kafka") for name in (first, second)}
     with stopped(away, "kafka"):
         refused = run("playbooks/restart.yml", {"kafka_health_timeout": 4}, tags="kafka")
     # Nobody wants it any more.
@@ -64,4 +59,4 @@ def test_nothing_is_restarted_while_a_broker_is_away() -> None:
     assert not refused.succeeded
     assert f"Brokers not there: {away}." in refused.said
     assert f"Brokers restarted: none. Not restarted: {first}, {second}." in refused.said
-    assert {name: started(name) for name in (first, second)} == before
+    assert {name: started(name, "kafka") for name in (first, second)} == before
