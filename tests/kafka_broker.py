@@ -255,22 +255,34 @@ class KafkaCluster:
         for broker in self.brokers:
             if not broker.running:
                 broker.launch()
-        deadline = time.monotonic() + 240
-        while incomplete := [broker for broker in self.brokers if not self._knows_all(broker)]:
+        self._wait_for_knowledge(timeout=240)
+
+    def lose(self, number: int) -> None:
+        """Kill a broker, and return when each of the others knows that it is gone."""
+        self.brokers[number].kill()
+        self._wait_for_knowledge(timeout=60)
+
+    def _wait_for_knowledge(self, timeout: float) -> None:
+        """Return when those that run know of each other and of nobody else."""
+        running = [broker for broker in self.brokers if broker.running]
+        deadline = time.monotonic() + timeout
+        while unaware := [broker for broker in running if not self._knows(broker, len(running))]:
             if time.monotonic() > deadline:
-                raise RuntimeError(f"A broker does not start:\n{incomplete[0].log[-3000:]}")
-            for broker in incomplete:
+                raise RuntimeError(
+                    f"A broker does not know of {len(running)}:\n{unaware[0].log[-3000:]}"
+                )
+            for broker in unaware:
                 # As systemd does: on a busy machine, ZooKeeper may take one for dead meanwhile.
                 if broker.ended:
                     broker.launch()
             time.sleep(0.1)
 
-    def _knows_all(self, broker: KafkaBroker) -> bool:
+    def _knows(self, broker: KafkaBroker, count: int) -> bool:
         if not broker.started:
             return False
         try:
             with KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers) as admin:
-                return len(admin.describe_cluster()["brokers"]) == len(self.brokers)
+                return len(admin.describe_cluster()["brokers"]) == count
         except KafkaError:
             # The client asks any that it is told of, also one that was killed a moment ago.
             return False
