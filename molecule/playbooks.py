@@ -4,7 +4,8 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,13 @@ def run(
     *inventories: str,
     tags: str = "all",
     options: Sequence[str] = (),
+    facts: Path | None = None,
 ) -> Run:
-    """Run a playbook with extra variables and further inventories, whose hosts come first."""
+    """Run a playbook with extra variables and further inventories, whose hosts come first.
+
+    What is gathered about the hosts is kept in the folder `facts`, and not gathered again.
+    """
+    cache = {"ANSIBLE_CACHE_PLUGIN": "jsonfile", "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(facts)}
     sources = [f"--inventory={source}" for source in (*inventories, INVENTORY)]
     done = subprocess.run(
         [
@@ -40,7 +46,7 @@ def run(
             playbook,
         ],
         cwd=ROOT,
-        env={**os.environ, "ANSIBLE_FORCE_COLOR": "false"},
+        env={**os.environ, "ANSIBLE_FORCE_COLOR": "false", **(cache if facts else {})},
         capture_output=True,
         text=True,
     )
@@ -69,11 +75,31 @@ def inventory(folder: Path, groups: dict[str, dict[str, dict[str, Any]]]) -> str
 
 
 def assert_refused(
-    playbook: str, variables: dict[str, Any], words: list[str], *inventories: str
+    playbook: str,
+    variables: dict[str, Any],
+    words: list[str],
+    *inventories: str,
+    facts: Path | None = None,
 ) -> None:
     """The playbook says these words and changes nothing."""
-    refused = run(playbook, variables, *inventories)
+    refused = run(playbook, variables, *inventories, facts=facts)
     assert not refused.succeeded
     for word in words:
         assert word in refused.said
     assert set(refused.changed.values()) == {0}
+
+
+def refusals(
+    cases: Mapping[str, tuple[str, dict[str, Any], list[str]]], folder: Path
+) -> dict[str, Future[None]]:
+    """Have each case, a playbook with variables, refused in its words; return when all have run.
+
+    Four at a time: each is a run of its own, on one core, and waits for the hosts. Nothing changes
+    on these meanwhile, so that their facts are gathered once. The group `pair` has two of them.
+    """
+    pair = inventory(folder, {"pair": {"host1": {}, "host2": {}}})
+    with ThreadPoolExecutor(4) as pool:
+        return {
+            name: pool.submit(assert_refused, *case, pair, facts=folder / "facts")
+            for name, case in cases.items()
+        }

@@ -1,12 +1,12 @@
 """The hosts as an operator finds them after `site.yml`."""
 
-from pathlib import Path
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 from hosts import connect, group
 
-from playbooks import assert_refused, inventory, run
+from playbooks import refusals, run
 
 UNITS = [(name, unit) for unit in ("zookeeper", "kafka") for name in group(unit)] + [
     (name, f"snap.microk8s.daemon-{daemon}")
@@ -63,9 +63,15 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize(("variables", "words"), REFUSED.values(), ids=REFUSED.keys())
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[None]]:
+    cases = {name: ("site.yml", *case) for name, case in REFUSED.items()}
+    return refusals(cases, tmp_path_factory.mktemp("refusals"))
+
+
+@pytest.mark.timeout(600)  # The first case has waited for all of them.
+@pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_work_is_refused_before_any_layer_is_touched(
-    variables: dict[str, Any], words: list[str], tmp_path: Path
+    case: str, refused: dict[str, Future[None]]
 ) -> None:
-    pair = inventory(tmp_path, {"pair": {"host1": {}, "host2": {}}})
-    assert_refused("site.yml", variables, words, pair)
+    refused[case].result()

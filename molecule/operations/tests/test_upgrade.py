@@ -1,7 +1,6 @@
 """An upgrade is taken back as easily as it is made, until it is made final; nobody notices any."""
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from kafka_clients import BROKERS, bootstrap
 from nodes import property_of
 from traffic import Traffic
 
-from playbooks import assert_refused, inventory, run
+from playbooks import assert_refused, inventory, refusals, run
 
 OLD, NEW = "3.9.1", "3.9.2"
 # Seconds without an acknowledgement that a rolling change may cost a careful client.
@@ -40,23 +39,21 @@ def go_to(version: str, **variables: Any) -> str:
 
 
 def assert_steps_are_refused(folder: Path) -> None:
-    """From the old version. All at once: each is a run of its own that mostly waits for hosts."""
-    pair = inventory(folder, {"pair": {"host1": {}, "host2": {}}})
-    refused: list[tuple[str, dict[str, Any], list[str]]] = [
-        (
+    """From the old version."""
+    refused: dict[str, tuple[str, dict[str, Any], list[str]]] = {
+        "the protocol before the version": (
             "playbooks/upgrade.yml",
             {"kafka_protocol_version": "3.9"},
             [f"runs Kafka {OLD} still. Upgrade to {NEW} without kafka_protocol_version first"],
         ),
-        (
+        "fewer brokers, with fewer copies": (
             "playbooks/kafka.yml",
             {"kafka_group": "pair", "kafka_distribution_version": OLD},
             ["min.insync.replicas is 2, and 2 brokers in the group 'pair' would make it 1"],
         ),
-    ]
-    with ThreadPoolExecutor() as pool:
-        for case in [pool.submit(assert_refused, *case, pair) for case in refused]:
-            case.result()
+    }
+    for case in refusals(refused, folder).values():
+        case.result()
 
 
 def assert_nothing_is_touched_before_all_have_the_archive(folder: Path) -> None:
