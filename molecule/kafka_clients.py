@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from hosts import address, group, variable
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType
 
 BROKERS = group("kafka")
 _NAMES = {variable(name, "kafka_broker_id"): name for name in BROKERS}
@@ -55,6 +56,14 @@ def whole() -> bool:
     return brokers == _NAMES.keys() and all(
         set(each["isr_nodes"]) == set(each["replica_nodes"]) for each in partitions
     )
+
+
+def settings_of(name: str) -> dict[str, str]:
+    """What a broker itself says it was started with, defaults included, by Kafka's names."""
+    asked = ConfigResource(ConfigResourceType.BROKER, str(variable(name, "kafka_broker_id")))
+    with KafkaAdminClient(bootstrap_servers=bootstrap(name)) as admin:
+        (settings,) = admin.describe_configs([asked], config_filter="all")["broker"].values()
+    return {setting: str(told["value"]) for setting, told in settings.items()}
 
 
 def zookeeper_mode(name: str) -> str:

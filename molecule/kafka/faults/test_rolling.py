@@ -3,10 +3,8 @@
 from itertools import pairwise
 
 import pytest
-from hosts import eventually, group, variable
-from kafka import KafkaAdminClient
-from kafka.admin import ConfigResource, ConfigResourceType
-from kafka_clients import BROKERS, bootstrap, controller, four_letters, zookeeper_mode
+from hosts import eventually, group
+from kafka_clients import BROKERS, controller, four_letters, settings_of, zookeeper_mode
 from matrix import Fault
 from nodes import property_of, started
 
@@ -17,7 +15,6 @@ MEMBERS = group("zookeeper")
 
 def assert_one_after_another(unit: str, names: list[str], last: str) -> None:
     """Each was stopped only after the one before had been started, and `last` was the last."""
-
     order = sorted(names, key=lambda name: started(name, unit))
     assert order[-1] == last
     for first, second in pairwise(order):
@@ -41,15 +38,6 @@ def test_no_send_fails_while_everything_is_restarted(fault: Fault) -> None:
     assert started(leader, "zookeeper") < min(started(name, "kafka") for name in BROKERS)
 
 
-def io_threads(name: str) -> str:
-    """What the broker itself says it was started with."""
-    asked = ConfigResource(ConfigResourceType.BROKER, str(variable(name, "kafka_broker_id")))
-    with KafkaAdminClient(bootstrap_servers=bootstrap(name)) as admin:
-        told = admin.describe_configs([asked], config_filter="all")["broker"]
-    (settings,) = told.values()
-    return str(settings["num.io.threads"]["value"])
-
-
 @pytest.mark.fault("14b", "back to 3.9.1, upgrade to 3.9.2", gap=5, back=60, every_run=True)
 @pytest.mark.timeout(900)
 def test_no_send_fails_while_kafka_is_upgraded_and_settings_change(fault: Fault) -> None:
@@ -64,7 +52,7 @@ def test_no_send_fails_while_kafka_is_upgraded_and_settings_change(fault: Fault)
             assert f"All brokers run {version}" in done.said
             assert_one_after_another("zookeeper", MEMBERS, last=leader)
             assert_one_after_another("kafka", BROKERS, last=last)
-            assert {io_threads(name) for name in BROKERS} == {threads}
+            assert {settings_of(name)["num.io.threads"] for name in BROKERS} == {threads}
             assert {four_letters(name, "isro") == "rw" for name in MEMBERS} == {bool(settings)}
         fault.recovers()
     assert traffic.failed == []

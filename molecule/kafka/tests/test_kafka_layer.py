@@ -3,14 +3,13 @@
 import re
 
 import pytest
-from hosts import address, connect, group, variable
+from hosts import address, connect, group
 from kafka import (
     KafkaAdminClient,
     KafkaConsumer,
     OffsetAndMetadata,
     TopicPartition,
 )
-from kafka.admin import ConfigResource, ConfigResourceType
 from kafka_clients import (
     BROKERS,
     bootstrap,
@@ -18,6 +17,7 @@ from kafka_clients import (
     copies_in_sync,
     four_letters,
     produce,
+    settings_of,
     zookeeper_mode,
 )
 
@@ -76,11 +76,8 @@ def test_a_broker_runs_with_what_three_of_them_promise(name: str) -> None:
         "transaction.state.log.replication.factor": "3",
         "unclean.leader.election.enable": "false",
     }
-    broker = str(variable(name, "kafka_broker_id"))
-    resource = ConfigResource(ConfigResourceType.BROKER, broker)
-    with KafkaAdminClient(bootstrap_servers=bootstrap()) as admin:
-        told = admin.describe_configs([resource], config_filter="all")["broker"][broker]
-    assert {setting: told[setting]["value"] for setting in promised} == promised
+    told = settings_of(name)
+    assert {setting: told[setting] for setting in promised} == promised
 
 
 def test_how_far_a_group_has_read_is_kept_by_three_brokers(topic: str) -> None:
