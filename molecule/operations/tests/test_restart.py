@@ -1,15 +1,17 @@
 """A rolling restart takes one broker at a time, stops when one stays away, and can be resumed."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
-from hosts import connect, eventually
-from kafka_clients import BROKERS, controller, whole
+from hosts import connect, eventually, group
+from kafka_clients import BROKERS, controller, whole, zookeeper_mode
 from nodes import started, stopped
 
 from playbooks import run
 
+MEMBERS = group("zookeeper")
 DROP_IN = "/etc/systemd/system/kafka.service.d/broken.conf"
 
 
@@ -60,3 +62,22 @@ def test_nothing_is_restarted_while_a_broker_is_away() -> None:
     assert f"Brokers not there: {away}." in refused.said
     assert f"Brokers restarted: none. Not restarted: {first}, {second}." in refused.said
     assert {name: started(name, "kafka") for name in (first, second)} == before
+
+
+def everywhere(command: str) -> None:
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda name: connect(name).check_output(command), MEMBERS))
+
+
+def test_an_ensemble_in_which_nobody_serves_comes_back_in_one_run() -> None:
+    # Each listens, and looks for the others, at a port of its own.
+    everywhere(
+        "sed --in-place s/:3888/:388$(cat /var/lib/zookeeper/myid)/ /etc/zookeeper/zoo.cfg"
+        " && systemctl restart zookeeper"
+    )
+    eventually(lambda: {zookeeper_mode(name) for name in MEMBERS} == {""}, 30, "nobody serves")
+    everywhere("sed --in-place s/:388.$/:3888/ /etc/zookeeper/zoo.cfg")
+    restarted = run("playbooks/restart.yml", {"zookeeper_health_timeout": 30}, tags="zookeeper")
+    assert restarted.succeeded, restarted.said
+    assert sorted(map(zookeeper_mode, MEMBERS)) == ["follower", "follower", "leader"]
+    eventually(whole, within=60, what="all is as it was before")
