@@ -1,10 +1,12 @@
 """What the ensemble knew is written down, and given back to an empty one, messages in place."""
 
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from hosts import connect
-from kafka_clients import BROKERS, consume, produce, zookeeper_mode
+from kafka_clients import BROKERS, consume, new_topic, produce, zookeeper_mode
 
 from playbooks import inventory, run
 
@@ -52,3 +54,17 @@ def test_an_ensemble_that_lost_everything_is_restored(topic: str, tmp_path: Path
     assert restored.succeeded, restored.said
     assert "topics are as they were backed up" in restored.said
     assert consume(topic, via=BROKERS[1], count=100) == VALUES
+
+
+def test_a_copy_of_two_moments_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "backup"
+    with ThreadPoolExecutor() as pool, ExitStack() as topics:
+        saving = pool.submit(
+            run, "playbooks/backup.yml", {"zookeeper_backup_directory": str(folder)}
+        )
+        while not wait([saving], timeout=0.5).done:
+            topics.enter_context(new_topic())
+    saved = saving.result()
+    assert not saved.succeeded
+    assert "nodes came or went while they were copied, /kafka/brokers/topics/test-" in saved.said
+    assert not list(folder.iterdir())
