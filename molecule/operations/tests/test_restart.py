@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from hosts import connect, eventually, group
 from kafka_clients import BROKERS, controller, whole, zookeeper_mode
 from nodes import started, stopped
 
-from playbooks import run
+from playbooks import refusals, run
 
 MEMBERS = group("zookeeper")
 DROP_IN = "/etc/systemd/system/kafka.service.d/broken.conf"
@@ -81,3 +82,15 @@ def test_an_ensemble_in_which_nobody_serves_comes_back_in_one_run() -> None:
     assert restarted.succeeded, restarted.said
     assert sorted(map(zookeeper_mode, MEMBERS)) == ["follower", "follower", "leader"]
     eventually(whole, within=60, what="all is as it was before")
+
+
+def test_members_are_not_moved_to_where_nobody_would_find_them(tmp_path: Path) -> None:
+    before = {name: started(name, "zookeeper") for name in MEMBERS}
+    moves = {"zookeeper_peer_port": "host1, host2, host3 serve", "zookeeper_client_port": "2181"}
+    cases = {
+        port: ("playbooks/restart.yml", {port: 2999}, [words, port, "zookeeper on all members"])
+        for port, words in moves.items()
+    }
+    for refused in refusals(cases, tmp_path).values():
+        refused.result()
+    assert {name: started(name, "zookeeper") for name in MEMBERS} == before
