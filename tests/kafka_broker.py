@@ -7,7 +7,9 @@ that a test can take Kafka away and give it back.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -312,7 +314,12 @@ def run(script: Path, *arguments: str, heap: str, output: Path) -> subprocess.Po
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody else is given while its broker or replica is away.
+
+    The kernel gives those from 32768 on to whoever asks for any (ip_local_port_range).
+    """
+    for port in random.sample(range(20_000, 32_768), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("Of a hundred ports from 20000 to 32767, none is free")
