@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 RATES = ["leader.replication.throttled.rate", "follower.replication.throttled.rate"]
 REPLICAS = ["leader.replication.throttled.replicas", "follower.replication.throttled.replicas"]
+# Seconds; Kafka takes milliseconds, and a machine may pause.
+FOLLOWED_WITHIN = 30
 
 
 def assignment(admin: KafkaAdminClient) -> Assignment:
@@ -114,16 +116,16 @@ def _remove(admin: KafkaAdminClient, kind: str, names: list[str], settings: list
     """Remove settings where they are set: what was never throttled is not touched."""
     if not names:
         return
-    resources = [ConfigResource(ConfigResourceType[kind], name) for name in names]
-    found = admin.describe_configs(resources)[kind.lower()]
+    found = _told(admin, kind, names)
     present = {
-        name: {key: (AlterConfigOp.DELETE, None) for key in settings if key in found.get(name, {})}
+        name: {key: (AlterConfigOp.DELETE, None) for key in settings if key in found[name]}
         for name in names
     }
     _set(admin, kind, {name: changes for name, changes in present.items() if changes})
 
 
 def _set(admin: KafkaAdminClient, kind: str, changes: dict[str, dict[str, Any]]) -> None:
+    """Change settings, and return when they hold: a broker follows its own a moment later."""
     if not changes:
         return
     resources = [
@@ -134,3 +136,31 @@ def _set(admin: KafkaAdminClient, kind: str, changes: dict[str, dict[str, Any]])
     for name, result in answer.items():
         if result != "OK":
             raise KafkaError(f"the throttle of {kind.lower()} {name} cannot be set: {result}")
+    deadline = time.monotonic() + FOLLOWED_WITHIN
+    while behind := _behind(_told(admin, kind, list(changes)), changes):
+        if time.monotonic() > deadline:
+            raise KafkaError(
+                f"the throttle of {kind.lower()} {', '.join(behind)} was set {FOLLOWED_WITHIN} s"
+                " ago and does not hold: see whether ZooKeeper serves it, and run this again"
+            )
+        time.sleep(0.1)
+
+
+def _told(admin: KafkaAdminClient, kind: str, names: list[str]) -> dict[str, dict[str, Any]]:
+    """The settings that brokers and topics say they have of their own, by their names."""
+    resources = [ConfigResource(ConfigResourceType[kind], name) for name in names]
+    found = admin.describe_configs(resources)[kind.lower()]
+    return {
+        name: {key: setting["value"] for key, setting in found.get(name, {}).items()}
+        for name in names
+    }
+
+
+def _behind(told: dict[str, dict[str, Any]], changes: dict[str, dict[str, Any]]) -> list[str]:
+    """Who says something else than what was set last."""
+    removed = (AlterConfigOp.DELETE, None)
+    return [
+        name
+        for name, settings in changes.items()
+        if any(told[name].get(key, removed) != value for key, value in settings.items())
+    ]
