@@ -41,14 +41,24 @@ def test_no_send_fails_while_everything_is_restarted(fault: Fault) -> None:
 @pytest.mark.fault("14b", "back to 3.9.1, upgrade to 3.9.2", gap=5, back=60, every_run=True)
 @pytest.mark.timeout(900)
 def test_no_send_fails_while_kafka_is_upgraded_and_settings_change(fault: Fault) -> None:
-    commands = {"4lw.commands.whitelist": "srvr,ruok,mntr,isro"}
-    changed = {"kafka_config": {"num.io.threads": 9}, "zookeeper_config": commands}
+    password = "hunter2"
+    changed = {
+        "kafka_config": {"num.io.threads": 9, "ssl.key.password": password},
+        "zookeeper_config": {
+            "4lw.commands.whitelist": "srvr,ruok,mntr,isro",
+            "ssl.keyStore.password": password,
+        },
+    }
     with fault.traffic() as traffic:
         for version, settings, threads in (("3.9.1", changed, "9"), ("3.9.2", {}, "8")):
             leader = next(name for name in MEMBERS if zookeeper_mode(name) == "leader")
             last = eventually(controller, within=30, what="all brokers know the controller")
-            done = run("playbooks/upgrade.yml", {"kafka_distribution_version": version, **settings})
+            variables = {"kafka_distribution_version": version, **settings}
+            done = run("playbooks/upgrade.yml", variables, options=["--diff"])
             assert done.succeeded, done.said
+            # Neither where it comes nor where it goes, though the rest of what changes is shown.
+            assert password not in done.said
+            assert "+++ after" in done.said
             assert f"All brokers run {version}" in done.said
             assert_one_after_another("zookeeper", MEMBERS, last=leader)
             assert_one_after_another("kafka", BROKERS, last=last)
