@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hosts import address, group, variable
+from hosts import address, eventually, group, variable
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 
@@ -46,6 +46,12 @@ def controller(*via: str) -> str:
         with KafkaAdminClient(bootstrap_servers=bootstrap(name)) as admin:
             named.add(_NAMES.get(admin.describe_cluster()["controller_id"], ""))
     return named.pop() if len(named) == 1 else ""
+
+
+def controller_last() -> list[str]:
+    """The brokers in the order in which roles take them: the inventory's, the controller last."""
+    last = eventually(controller, within=30, what="all brokers agree on the controller")
+    return [*(name for name in BROKERS if name != last), last]
 
 
 def whole() -> bool:

@@ -7,7 +7,7 @@ import pytest
 from hosts import connect, eventually, restart_host
 from kafka import KafkaProducer
 from kafka.errors import NotEnoughReplicasError
-from kafka_clients import BROKERS, bootstrap, controller, leader, zookeeper_mode
+from kafka_clients import BROKERS, bootstrap, controller, controller_last, leader, zookeeper_mode
 from matrix import Fault
 from metrics import tell
 from nodes import kill, property_of, restarts, stopped
@@ -39,8 +39,7 @@ def test_a_killed_leader_is_replaced_and_comes_back_by_itself(fault: Fault) -> N
 @pytest.mark.fault(3, "kill -9 the controller", gap=25, back=60, every_run=True)
 def test_a_killed_controller_has_one_successor(fault: Fault) -> None:
     with fault.traffic():
-        victim = controller()
-        others = [name for name in BROKERS if name != victim]
+        *others, victim = controller_last()
         kill(victim, "kafka")
         eventually(
             lambda: controller(*others) in others,

@@ -3,8 +3,8 @@
 from itertools import pairwise
 
 import pytest
-from hosts import eventually, group
-from kafka_clients import BROKERS, controller, four_letters, settings_of, zookeeper_mode
+from hosts import group
+from kafka_clients import BROKERS, controller_last, four_letters, settings_of, zookeeper_mode
 from matrix import Fault
 from nodes import property_of, started
 
@@ -26,7 +26,7 @@ def assert_one_after_another(unit: str, names: list[str], last: str) -> None:
 def test_no_send_fails_while_everything_is_restarted(fault: Fault) -> None:
     before = {name: property_of(name, "kafka", "MainPID") for name in BROKERS}
     leader = next(name for name in MEMBERS if zookeeper_mode(name) == "leader")
-    last = eventually(controller, within=30, what="all brokers know the controller")
+    *_, last = controller_last()
     with fault.traffic() as traffic:
         done = run("playbooks/restart.yml")
         assert done.succeeded, done.said
@@ -52,7 +52,7 @@ def test_no_send_fails_while_kafka_is_upgraded_and_settings_change(fault: Fault)
     with fault.traffic() as traffic:
         for version, settings, threads in (("3.9.1", changed, "9"), ("3.9.2", {}, "8")):
             leader = next(name for name in MEMBERS if zookeeper_mode(name) == "leader")
-            last = eventually(controller, within=30, what="all brokers know the controller")
+            *_, last = controller_last()
             variables = {"kafka_distribution_version": version, **settings}
             done = run("playbooks/upgrade.yml", variables, options=["--diff"])
             assert done.succeeded, done.said
