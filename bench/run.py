@@ -16,6 +16,7 @@ from http import HTTPStatus
 
 from bench.broker import Broker
 from bench.contenders import ARTIFACTS, ROOT, Contender
+from tests.kafka_broker import free_port
 
 SERVER_CORE, LOAD_CORE = 0, 1
 # Above this share of its core the load may be what limits a run, and its figures are not used; but
@@ -91,7 +92,7 @@ def run(
     and when the load was the limit.
     """
     with contextlib.ExitStack() as stack:
-        ports = [_free_port() for _ in range(replicas)]
+        ports = [free_port() for _ in range(replicas)]
         variables = kafka.new_topics() if kafka else {}
         pids = [stack.enter_context(_server(contender, port, variables)) for port in ports]
         for port in ports:
@@ -207,13 +208,6 @@ def _settled_rss(pid: int) -> int:
         if (current := rss(pid)) != before:
             then, before = time.monotonic(), current
     return before
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _listens(port: int) -> bool:
