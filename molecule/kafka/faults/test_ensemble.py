@@ -59,7 +59,7 @@ def test_without_a_quorum_leaders_go_on_and_nothing_new_is_made(fault: Fault) ->
                     admin.create_topics({NOBODYS: {"num_partitions": 1}}, timeout_ms=8_000)
                 assert NOBODYS not in admin.list_topics()
             traffic.goes_on(within=30)
-            # What ZooKeeperWithoutQuorum asks: who is left knows how many there should be.
+            # What ZooKeeperWithoutQuorum counts: who is left answers, and does not serve.
             told = scrape("zookeeper", MEMBERS[2])
             assert told["zookeeper_quorum_size"] == 3
             assert "zookeeper_outstandingrequests" not in told
