@@ -77,8 +77,7 @@ def test_everything_that_was_acknowledged_outlives_a_full_stop(fault: Fault) -> 
         list(pool.map(lambda name: connect(name).check_output("systemctl stop kafka"), BROKERS))
         list(pool.map(lambda name: connect(name).check_output("systemctl stop zookeeper"), MEMBERS))
         for name in reversed(BROKERS):
-            # Otherwise the unit has its host's ZooKeeper started first.
-            connect(name).check_output("systemctl start --job-mode=ignore-dependencies kafka")
+            connect(name).check_output("systemctl start kafka")
         for name in MEMBERS:
             connect(name).check_output("systemctl start zookeeper")
         fault.recovers()
