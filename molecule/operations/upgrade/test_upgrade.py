@@ -1,4 +1,4 @@
-"""An upgrade is taken back as easily as it is made, until it is made final; nobody notices any."""
+"""An upgrade is made, and made final, and nobody notices; row 14b of the faults takes one back."""
 
 import time
 from pathlib import Path
@@ -72,12 +72,9 @@ def assert_nothing_is_touched_before_all_have_the_archive(folder: Path) -> None:
     assert processes() == before
 
 
-@pytest.mark.timeout(1200)
-def test_an_upgrade_is_taken_back_made_again_and_made_final_unnoticed(
-    topic: str, tmp_path: Path
-) -> None:
+@pytest.mark.timeout(900)
+def test_an_upgrade_is_made_and_made_final_unnoticed(topic: str, tmp_path: Path) -> None:
     with Traffic(bootstrap(), topic) as traffic:
-        assert "speak 3.8 among themselves. Back:" in go_to(OLD)
         assert_steps_are_refused(tmp_path)
         assert_nothing_is_touched_before_all_have_the_archive(tmp_path)
         assert "speak 3.8 among themselves. Back:" in go_to(NEW)
