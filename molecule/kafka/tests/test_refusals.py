@@ -160,6 +160,10 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"kafka_distribution_sha512": "0" * 128},
         ["kafka_distribution_sha512", "kafka_2.13-3.9.2.tgz"],
     ),
+    "a directory in the place of the link to the version in use": (
+        {"kafka_distribution_directory": "/var/lib"},
+        ["/var/lib/kafka", "is not a link", "kafka_distribution_directory"],
+    ),
     "another metrics agent than the expected": (
         {"jmx_exporter_sha256": "0" * 64},
         ["jmx_exporter_sha256", "jmx_prometheus_javaagent.jar"],
