@@ -1,4 +1,7 @@
-"""What `site.yml` made can be taken away again; messages stay unless somebody says otherwise."""
+"""What `site.yml` made can be taken away again; messages stay unless somebody says otherwise.
+
+What others made, as the documentation tells them to or in places of the same name, stays always.
+"""
 
 from hosts import connect, group
 
@@ -24,6 +27,8 @@ def test_uninstall_keeps_the_data_until_told() -> None:
     broken_off = "/opt/.kafka_2.13-9.9.9-01234567"
     connect(HOSTS[0]).check_output("mkdir %s", broken_off)
     assert {broken_off, "/opt/kafka", "/var/lib/kafka/tmp"} <= set(left(HOSTS[0], MADE))
+    key = "/etc/kafka/broker.pem"
+    connect(HOSTS[0]).check_output("touch %s", key)
 
     refused = run("playbooks/uninstall.yml", {"zookeeper_remove_data": True})
     assert "Set kafka_remove_data=true" in refused.said
@@ -33,7 +38,7 @@ def test_uninstall_keeps_the_data_until_told() -> None:
     assert removed.succeeded, removed.said
     for name in HOSTS:
         host = connect(name)
-        assert left(name, MADE) == []
+        assert left(name, MADE) == (["/etc/kafka"] if name == HOSTS[0] else [])
         assert all(host.file(path).exists for path in DATA)
         assert host.check_output("systemctl --failed --no-legend") == ""
         # Neither Java nor a container is left running.
@@ -41,8 +46,13 @@ def test_uninstall_keeps_the_data_until_told() -> None:
     first = connect(group("microk8s")[0])
     assert "microk8s" not in first.run("snap list").stdout
 
+    assert left(HOSTS[0], "/etc/kafka/{,.[!.]}*") == [key]
+
+    # As somebody unpacks it by hand.
+    connect(HOSTS[0]).check_output("mkdir -p /opt/kafka/bin")
     again = run("playbooks/uninstall.yml")
     assert set(again.changed.values()) == {0}
+    assert left(HOSTS[0], "/opt/kafka/*") == ["/opt/kafka/bin"]
 
     told = {"kafka_remove_data": True}
     assert run("playbooks/uninstall.yml", told).succeeded
