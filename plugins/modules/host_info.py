@@ -16,7 +16,7 @@ options:
   directories:
     description: Directories that the service will own.
     type: list
-    elements: path
+    elements: str
     default: []
   files:
     description: Files to read, as far as they are there.
@@ -60,10 +60,16 @@ RETURN = r"""
 directories:
   description: >-
     For each directory its C(entries), hidden ones and C(lost+found) left out, whether it is a
-    C(mount_point), and the megabytes C(free_mb) on its file system.
+    C(mount_point), whether it is C(kept_from_units) that have ProtectHome, PrivateTmp and the like
+    (which no relative path is for), and the megabytes C(free_mb) on its file system.
   returned: always
   type: dict
-  sample: {"/var/lib/kafka/data": {"entries": [], "mount_point": false, "free_mb": 51200}}
+  sample:
+    /var/lib/kafka/data:
+      entries: []
+      mount_point: false
+      kept_from_units: false
+      free_mb: 51200
 files:
   description: Content of each file that is there.
   returned: always
@@ -104,6 +110,9 @@ LISTEN = "0A"
 TIME_ERROR = 5
 SIZE_OF_TIMEX = 512
 UNREMARKABLE = "lost+found"
+# What systemd.exec(5) has a unit see others of, or none, by ProtectHome, PrivateTmp, PrivateDevices
+# and ProtectKernelTunables.
+KEPT_FROM_UNITS = ["/home", "/root", "/run/user", "/tmp", "/var/tmp", "/dev", "/proc", "/sys"]
 
 
 def directory(path: Path) -> dict:
@@ -115,9 +124,12 @@ def directory(path: Path) -> dict:
     space = os.statvfs(existing)
     # Not os.path.ismount: it takes a folder bound from the same file system for a plain one.
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    leads_to = path.resolve()
     return {
         "entries": sorted(e for e in entries if not e.startswith(".") and e != UNREMARKABLE),
-        "mount_point": str(path.resolve()) in mounts,
+        "mount_point": str(leads_to) in mounts,
+        "kept_from_units": not path.is_absolute()
+        or any(leads_to.is_relative_to(place) for place in KEPT_FROM_UNITS),
         "free_mb": space.f_bavail * space.f_frsize // 2**20,
     }
 
@@ -180,7 +192,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "directories": {"type": "list", "elements": "path", "default": []},
+            "directories": {"type": "list", "elements": "str", "default": []},
             "files": {"type": "list", "elements": "path", "default": []},
             "ports": {"type": "list", "elements": "int", "default": []},
             "unit": {"type": "str", "required": True},

@@ -29,6 +29,26 @@ def test_a_mount_point_is_told_from_what_is_below_it(run_module):
     assert not seen["/proc/self"]["mount_point"]
 
 
+@pytest.mark.parametrize(
+    ("path", "kept"),
+    [
+        ("/var/lib/kafka", False),
+        ("/homes/kafka", False),
+        ("/home/kafka", True),
+        ("/tmp", True),
+        ("/srv/../root/kafka", True),
+        # Where a link leads counts: /var/run is one.
+        ("/var/run/user/kafka", True),
+        ("kafka/data", True),
+        ("~/kafka", True),
+        ("", True),
+    ],
+)
+def test_a_directory_that_a_confined_unit_does_not_see_is_known(run_module, path, kept):
+    seen = run_module("host_info", unit="kafka", directories=[path])["directories"]
+    assert seen[path]["kept_from_units"] is kept
+
+
 def test_files_are_read_as_far_as_they_are_there(run_module, tmp_path):
     (tmp_path / "myid").write_text("1\n")
     there, gone = str(tmp_path / "myid"), str(tmp_path / "gone")

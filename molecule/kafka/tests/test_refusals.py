@@ -114,9 +114,17 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"kafka_data_directory": "/home/kafka"},
         ["kafka_data_directory is '/home/kafka'", "outside of /home"],
     ),
-    "a member's data in somebody else's directory": (
-        {"zookeeper_config": {"dataLogDir": "/etc/systemd"}},
-        ["/etc/systemd", "no member's"],
+    "a member's data in somebody else's directory, or at a mount point": (
+        {"zookeeper_config": {"dataLogDir": each("/etc/systemd", *["/var/lib/containers"] * 2)}},
+        [
+            "/etc/systemd (zookeeper_data_directory, or dataLogDir in zookeeper_config) holds",
+            "no data of a member",
+            "dataLogDir in zookeeper_config) is a mount point",
+        ],
+    ),
+    "a member's directory that the unit does not see": (
+        {"zookeeper_log_directory": each("/home/zookeeper", "logs", "/var/tmp/zookeeper")},
+        ["'/home/zookeeper'", "'logs'", "'/var/tmp/zookeeper'", "outside of /home"],
     ),
     "a setting of ZooKeeper that is another variable's": (
         {"zookeeper_config": {"clientPort": 2182}},
