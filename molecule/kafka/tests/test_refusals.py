@@ -152,6 +152,13 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
             "put less on this one",
         ],
     ),
+    "heaps that a host has memory for alone, and not together": (
+        {
+            f"{role}_heap": "{{ ansible_facts['memtotal_mb'] * 9 // 20 }}m"
+            for role in ("kafka", "zookeeper")
+        },
+        ["host1 has", "is to run what needs kafka_heap", "zookeeper_heap", "lower these variables"],
+    ),
     "a host with too little space": (
         {"kafka_data_directory": "/var/lib/kafka/new", "kafka_min_disk_mb": 10**9},
         ["kafka_min_disk_mb", "free for /var/lib/kafka/new"],
