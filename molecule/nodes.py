@@ -1,7 +1,7 @@
 """Units of a host, stopped, killed and asked."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from hosts import connect
@@ -20,6 +20,12 @@ def stopped(name: str, unit: str) -> Iterator[None]:
 
 def kill(name: str, unit: str) -> None:
     connect(name).check_output("systemctl kill --signal KILL %s", unit)
+
+
+def give_up_restart(names: Iterable[str]) -> None:
+    """Withdraw what a run of restart.yml that was refused leaves open for the next one."""
+    for name in names:
+        connect(name).check_output("rm --force /etc/kafka/restart-requested")
 
 
 def property_of(name: str, unit: str, wanted: str) -> str:

@@ -9,7 +9,9 @@ from kafka.errors import KafkaTimeoutError, RequestTimedOutError
 from kafka_clients import BROKERS, bootstrap, new_topic, zookeeper_mode
 from matrix import Fault
 from metrics import scrape
-from nodes import stopped
+from nodes import give_up_restart, stopped
+
+from playbooks import run
 
 MEMBERS = group("zookeeper")
 NOBODYS = "nobody-makes-it"
@@ -58,6 +60,11 @@ def test_without_a_quorum_leaders_go_on_and_nothing_new_is_made(fault: Fault) ->
                 with pytest.raises((RequestTimedOutError, KafkaTimeoutError)):
                     admin.create_topics({NOBODYS: {"num_partitions": 1}}, timeout_ms=8_000)
                 assert NOBODYS not in admin.list_topics()
+            traffic.goes_on(within=30)
+            # To ask brokers whether one can be spared would take them from their clients.
+            refused = run("playbooks/restart.yml", tags="kafka")
+            give_up_restart(BROKERS)
+            assert "ZooKeeper has no leader" in refused.said
             traffic.goes_on(within=30)
             # What ZooKeeperWithoutQuorum counts: who is left answers, and does not serve.
             told = scrape("zookeeper", MEMBERS[2])

@@ -2,13 +2,10 @@
 
 from typing import Any
 
-from hosts import connect
 from kafka_clients import BROKERS, new_topic
-from nodes import property_of
+from nodes import give_up_restart, property_of
 
 from playbooks import run
-
-REQUEST = "/etc/kafka/restart-requested"
 
 
 def assert_none_restarted(why: str, variables: dict[str, Any]) -> None:
@@ -19,8 +16,7 @@ def assert_none_restarted(why: str, variables: dict[str, Any]) -> None:
     try:
         refused = run("playbooks/restart.yml", variables, tags="kafka")
     finally:
-        for name in BROKERS:
-            connect(name).check_output("rm --force %s", REQUEST)
+        give_up_restart(BROKERS)
     assert not refused.succeeded
     assert why in refused.said
     assert "Brokers restarted: none." in refused.said

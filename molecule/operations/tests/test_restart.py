@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hosts import connect, eventually, group
 from kafka_clients import BROKERS, controller_last, whole, zookeeper_mode
-from nodes import started, stopped
+from nodes import give_up_restart, started, stopped
 
 from playbooks import refusals, run
 
@@ -54,9 +54,7 @@ def test_nothing_is_restarted_while_a_broker_is_away() -> None:
     before = {name: started(name, "kafka") for name in (first, last)}
     with stopped(away, "kafka"):
         refused = run("playbooks/restart.yml", {"kafka_health_timeout": 4}, tags="kafka")
-    # Nobody wants it any more.
-    for name in BROKERS:
-        connect(name).check_output("rm -f /etc/kafka/restart-requested")
+    give_up_restart(BROKERS)
     eventually(whole, within=60, what="the broker that was away is back")
     assert not refused.succeeded
     assert f"Brokers not there: {away}." in refused.said
