@@ -27,6 +27,7 @@ def run(
     variables: dict[str, Any] | None = None,
     *inventories: str,
     tags: str = "all",
+    site: str = INVENTORY,
     options: Sequence[str] = (),
     facts: Path | None = None,
 ) -> Run:
@@ -35,7 +36,7 @@ def run(
     What is gathered about the hosts is kept in the folder `facts`, and not gathered again.
     """
     cache = {"ANSIBLE_CACHE_PLUGIN": "jsonfile", "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(facts)}
-    sources = [f"--inventory={source}" for source in (*inventories, INVENTORY)]
+    sources = [f"--inventory={source}" for source in (*inventories, site)]
     done = subprocess.run(
         [
             "ansible-playbook",
@@ -79,10 +80,11 @@ def assert_refused(
     variables: dict[str, Any],
     words: list[str],
     *inventories: str,
+    site: str = INVENTORY,
     facts: Path | None = None,
 ) -> None:
     """The playbook says these words and changes nothing."""
-    refused = run(playbook, variables, *inventories, facts=facts)
+    refused = run(playbook, variables, *inventories, site=site, facts=facts)
     assert not refused.succeeded
     for word in words:
         assert word in refused.said
@@ -90,7 +92,7 @@ def assert_refused(
 
 
 def refusals(
-    cases: Mapping[str, tuple[str, dict[str, Any], list[str]]], folder: Path
+    cases: Mapping[str, tuple[str, dict[str, Any], list[str]]], folder: Path, site: str = INVENTORY
 ) -> dict[str, Future[None]]:
     """Have each case, a playbook with variables, refused in its words; return when all have run.
 
@@ -100,6 +102,6 @@ def refusals(
     pair = inventory(folder, {"pair": {"host1": {}, "host2": {}}})
     with ThreadPoolExecutor(4) as pool:
         return {
-            name: pool.submit(assert_refused, *case, pair, facts=folder / "facts")
+            name: pool.submit(assert_refused, *case, pair, site=site, facts=folder / "facts")
             for name, case in cases.items()
         }
