@@ -82,11 +82,12 @@ topic:
 """
 
 import contextlib
+import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.kafka_admin import CONNECTION_OPTIONS, connected
-from ansible.module_utils.kafka_assignment import ImpossibleError, changes, resize
+from ansible.module_utils.kafka_assignment import Assignment, ImpossibleError, changes, resize
 from ansible.module_utils.kafka_reassignment import assignment, begin, finish
 from ansible.module_utils.kafka_settings import min_insync_replicas
 
@@ -209,11 +210,7 @@ class TopicChange:
             broker["broker_id"]: broker["rack"]
             for broker in self._admin.describe_cluster()["brokers"]
         }
-        held = {
-            partition: replicas
-            for partition, replicas in assignment(self._admin).items()
-            if partition[0] == self._name
-        }
+        held = self._held()
         try:
             after = resize(held, {self._name: self.after["replication_factor"]}, brokers)
         except ImpossibleError as error:
@@ -221,6 +218,25 @@ class TopicChange:
         if not self._module.check_mode:
             begin(self._admin, changes(held, after))
             finish(self._admin, self._module.params["timeout"])
+
+    def _held(self) -> Assignment:
+        """Who holds which partition, once there is word of all: of new ones, it takes a moment."""
+        deadline = time.monotonic() + self._module.params["timeout"]
+        while True:
+            held = {
+                partition: replicas
+                for partition, replicas in assignment(self._admin).items()
+                if partition[0] == self._name
+            }
+            if len(held) >= self.after["partitions"] or self._module.check_mode:
+                return held
+            if time.monotonic() > deadline:
+                self._refuse(
+                    f"is to have {self.after['partitions']} partitions, and after"
+                    f" {self._module.params['timeout']} s there is word of {len(held)}: see whether"
+                    " ZooKeeper serves the brokers, and run this again"
+                )
+            time.sleep(0.1)
 
     def _configure(self, settings: dict[str, str]) -> None:
         resource = ConfigResource(ConfigResourceType.TOPIC, self._name, settings)

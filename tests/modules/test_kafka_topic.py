@@ -1,5 +1,6 @@
 """kafka_topic makes topics as declared, changes only what differs, and refuses what would hurt."""
 
+import time
 import uuid
 
 import pytest
@@ -170,6 +171,28 @@ def test_replicas_are_added_and_removed(declare_to_three, name, three_brokers):
         assert [sorted(p["isr_nodes"]) for p in topic["partitions"]] == [[0, 1, 2]] * 3
     assert not declare_to_three(name, partitions=3, replication_factor=3)["changed"]
     assert declare_to_three(name, partitions=3, replication_factor=2)["changed"]
+
+
+def test_new_partitions_get_as_many_replicas_as_the_old(declare_to_three, name, three_brokers):
+    # Each broker hears of new partitions in its own time: once would prove little.
+    names = [f"{name}-{number}" for number in range(8)]
+    for topic in names:
+        declare_to_three(topic, partitions=1, replication_factor=1)
+    held = {}
+    deadline = time.monotonic() + 60
+    for topic in names:
+        # A broker that has not heard of the topic itself has it made again, which fails.
+        while declare_to_three(topic, partitions=12, replication_factor=3)["failed"]:
+            assert time.monotonic() < deadline
+    with KafkaAdminClient(bootstrap_servers=three_brokers.bootstrap_servers) as admin:
+        while held != dict.fromkeys(names, [3] * 12):
+            assert time.monotonic() < deadline, held
+            held = {
+                topic["name"]: [
+                    len(partition["replica_nodes"]) for partition in topic["partitions"]
+                ]
+                for topic in admin.describe_topics(names)
+            }
 
 
 # What the cluster demands counts as well as what the topic does.
