@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hosts import connect, group
+from hosts import connect, group, variable
 from kafka_clients import consume, copies_in_sync, produce, zookeeper_mode
 from nodes import exposure
 
@@ -37,6 +37,14 @@ def test_the_distribution_s_java_runs_confined(unit: str) -> None:
     )
     assert "java-21" in command
     assert exposure(HOST, unit) <= 1.5
+
+
+@pytest.mark.parametrize("unit", ["zookeeper", "kafka"])
+def test_java_is_given_its_options_as_they_stand_in_the_inventory(unit: str) -> None:
+    command = connect(HOST).check_output(
+        "tr '\\0' '\\n' < /proc/$(systemctl show --property MainPID --value %s)/cmdline", unit
+    )
+    assert set(variable(HOST, f"{unit}_java_options").split()) <= set(command.split())
 
 
 def test_without_metrics_there_is_no_agent_and_no_port_for_them() -> None:
