@@ -56,8 +56,18 @@ REFUSED: Refusals = {
             "host1: kafka_listeners makes",
             "host2: kafka_listeners makes",
             "host3: kafka_listeners makes",
-            "the metrics have kafka_metrics_port 9404, ZooKeeper has 2181, 2888, 3888",
+            "the metrics have kafka_metrics_port 9404, ZooKeeper has 2181, 2888, 3888, 9405",
             "a port of its own",
+        ],
+    ),
+    "a port of ZooKeeper that another one of its own has, or that is none": (
+        {"zookeeper_peer_port": each(3888, 9405, 70000)},
+        [
+            "host1: zookeeper_client_port is 2181, zookeeper_peer_port 3888",
+            "zookeeper_peer_port 9405, zookeeper_election_port 3888",
+            "and zookeeper_metrics_port 9405. Give each",
+            "zookeeper_peer_port 70000",
+            "a port of its own, 1 to 65535",
         ],
     ),
     "a directory of somebody else, or a mount point": (
@@ -133,6 +143,10 @@ REFUSED_ON_ONE: Refusals = {
     "two minor versions at once": (
         ELSEWHERE | {"kafka_distribution_version": "3.11.0"},
         ["runs Kafka 3.9.2", "is 3.11.0", "one minor version at a time"],
+    ),
+    "metrics on the port that ZooKeeper has for its own": (
+        {"kafka_metrics_port": 9405},
+        ["kafka_metrics_port 9405, ZooKeeper has 2181, 2888, 3888, 9405", "a port of its own"],
     ),
     "a listener that the playbooks cannot use": (
         {"kafka_listeners": {"CLIENT": {"protocol": "SASL_SSL"}}},
