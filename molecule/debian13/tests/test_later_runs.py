@@ -46,3 +46,17 @@ def test_where_the_kernel_may_not_be_changed_the_run_says_so_and_goes_on() -> No
     told = untuned.said.partition(f"{HOST}: not all of /etc/sysctl.d/60-kafka.conf")[2]
     assert "net.core.somaxconn" in told
     assert set(untuned.changed.values()) == {0}
+
+
+def test_what_metrics_leave_behind_is_removed_once_they_are_off_and_nothing_restarted() -> None:
+    host = connect(HOST)
+    left = [f"/etc/{unit}/metrics.yml" for unit in ("kafka", "zookeeper")]
+    processes = "systemctl show --property MainPID kafka zookeeper"
+    before = host.check_output(processes)
+    # Newer than the process, as what it would have to be restarted for.
+    host.check_output("touch %s %s", *left)
+    ended = run("playbooks/kafka.yml")
+    assert ended.succeeded, ended.said
+    assert set(ended.changed.values()) == {2}
+    assert not any(host.file(path).exists for path in left)
+    assert host.check_output(processes) == before
