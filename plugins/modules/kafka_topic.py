@@ -93,7 +93,7 @@ from ansible.module_utils.kafka_settings import min_insync_replicas
 
 with contextlib.suppress(ImportError):  # `connected` says so.
     from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
-    from kafka.errors import UnknownTopicOrPartitionError, for_code
+    from kafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 
 Topic = dict[str, Any]
 
@@ -192,6 +192,13 @@ class TopicChange:
         answer = self._admin.create_topics(
             {self._name: topic}, validate_only=self._module.check_mode, raise_errors=False
         )
+        if answer["topics"][0]["error_code"] == TopicAlreadyExistsError.errno:
+            # The controller knows; the broker that was asked had not heard of it yet.
+            self._admin.wait_for_topics([self._name], self._module.params["timeout"] * 1000)
+            self.before = describe(self._admin, self._name)
+            self.after = self._after()
+            self.apply()
+            return
         self._check(answer["topics"])
         if not self._module.check_mode:
             self._admin.wait_for_topics([self._name], self._module.params["timeout"] * 1000)

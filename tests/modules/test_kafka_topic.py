@@ -5,6 +5,7 @@ import uuid
 
 import pytest
 from kafka import KafkaAdminClient
+from kafka.errors import UnknownTopicOrPartitionError
 
 NOBODY = "127.0.0.1:1"
 
@@ -203,6 +204,21 @@ def test_fewer_replicas_than_must_be_in_sync_are_refused(declare_to_three, name,
     assert "has min.insync.replicas 2 and cannot do with 1 replicas" in answer["msg"]
     lowered = {"min.insync.replicas": 1}
     assert declare_to_three(name, replication_factor=1, config=lowered)["changed"]
+
+
+def test_a_topic_that_the_broker_asked_has_not_heard_of_is_none_to_make(declare, name, monkeypatch):
+    declare(name, partitions=2)
+    answers = [[{"name": name, "error_code": UnknownTopicOrPartitionError.errno}]]
+    asked = KafkaAdminClient.describe_topics
+
+    def as_told(self, topics=None):
+        return answers.pop() if answers else asked(self, topics)
+
+    monkeypatch.setattr(KafkaAdminClient, "describe_topics", as_told)
+    answer = declare(name, partitions=2, config={"retention.ms": 1000})
+    assert not answers
+    assert answer["changed"], answer
+    assert answer["topic"]["config"] == {"retention.ms": "1000"}
 
 
 def test_without_a_broker_it_says_where_it_looked(run_module, name):
