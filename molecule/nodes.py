@@ -1,4 +1,4 @@
-"""Units of a host, stopped, killed and asked."""
+"""Hosts' units, stopped, killed and asked, and the ways to them."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -16,6 +16,19 @@ def stopped(name: str, unit: str) -> Iterator[None]:
         yield
     finally:
         host.check_output("systemctl start %s", unit)
+
+
+@contextmanager
+def firewalled(name: str, *rules: str) -> Iterator[None]:
+    """Have iptables hold these rules (CHAIN and match) first on a host."""
+    host = connect(name)
+    try:
+        for rule in rules:
+            host.check_output(f"iptables -I {rule}")
+        yield
+    finally:
+        for rule in rules:
+            host.check_output(f"iptables -D {rule}")
 
 
 def kill(name: str, unit: str) -> None:

@@ -8,22 +8,9 @@ import pytest
 from hosts import address, connect, eventually
 from kafka_clients import BROKERS, leader
 from matrix import Fault
-from nodes import stopped
+from nodes import firewalled, stopped
 
 SLOW_LINK = Path(__file__).with_name("slow_link.py").read_text()
-
-
-@contextmanager
-def firewalled(name: str, *rules: str) -> Iterator[None]:
-    """Have iptables hold these rules (CHAIN and match) first on a host."""
-    host = connect(name)
-    try:
-        for rule in rules:
-            host.check_output(f"iptables -I {rule}")
-        yield
-    finally:
-        for rule in rules:
-            host.check_output(f"iptables -D {rule}")
 
 
 @pytest.mark.fault("7a", "cut the leader's host off", gap=60, back=120)
