@@ -25,8 +25,10 @@ def assert_none_restarted(why: str, variables: dict[str, Any]) -> None:
 
 
 def test_no_broker_is_restarted_that_a_partition_cannot_do_without() -> None:
+    # Brokers are asked where they are, which they tell each other, and not where they will be.
+    moved = {"kafka_listeners": {"CLIENT": {"advertised_port": 1}}}
     with new_topic(partitions=3, replicas=1) as topic:
-        assert_none_restarted(f"1 partitions would take no message: {topic}-", {})
+        assert_none_restarted(f"1 partitions would take no message: {topic}-", moved)
 
 
 def test_no_broker_is_restarted_when_none_answers() -> None:
