@@ -309,7 +309,9 @@ class Chat:
         except websockets.InvalidStatus as refused:
             response = refused.response
             self._trouble = f"the server answers {response.status_code} {response.reason_phrase}"
-            if response.status_code < 500 and response.status_code != 429:
+            # An edge that has just started does not know yet what it leads to.
+            back_soon = response.status_code == 404 and self._welcomed.is_set()
+            if response.status_code < 500 and response.status_code != 429 and not back_soon:
                 raise DisconnectedError(f"{self._url}: {self._trouble}") from None
             asked = response.headers.get("Retry-After", "")
             return float(asked) * random.uniform(1, 2) if asked.isdecimal() else None

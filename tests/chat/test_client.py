@@ -529,7 +529,10 @@ async def test_the_documents_bot_answers_across_a_restart(process: Start) -> Non
 
 
 async def test_who_is_busy_is_asked_again_and_who_refuses_is_not() -> None:
-    answers = iter([HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS, None])
+    busy = [HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS, None]
+    # What leads to the service has restarted, and does not know the way yet.
+    restarted = [HTTPStatus.NOT_FOUND, None]
+    answers = iter(busy + restarted)
 
     def answer(socket: ServerConnection, _: Request) -> Response | None:
         status = next(answers, HTTPStatus.FORBIDDEN)
@@ -541,3 +544,15 @@ async def test_who_is_busy_is_asked_again_and_who_refuses_is_not() -> None:
             assert ada.replica == "r"
             with pytest.raises(DisconnectedError, match="the server answers 403 Forbidden"):
                 await anext(ada.room("lobby"))
+        assert next(answers, "all were given") == "all were given"
+
+
+async def test_a_place_where_no_chat_ever_was_is_told_at_once() -> None:
+    def answer(socket: ServerConnection, _: Request) -> Response:
+        return socket.respond(HTTPStatus.NOT_FOUND, "nothing here\n")
+
+    async with serve(welcome, "127.0.0.1", 0, process_request=answer) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(DisconnectedError, match="the server answers 404 Not Found"):
+            async with connect(url(port), "ada"):
+                pass
