@@ -55,8 +55,14 @@ def controller_last() -> list[str]:
 
 
 def whole() -> bool:
-    """Whether all brokers are there and every partition has all its copies in sync."""
+    """Whether all brokers are there and every partition has all its copies in sync.
+
+    Any broker may be asked, also one that was cut off and believes that all is as it was: so the
+    controller must be willing to use all of them, and raises KafkaError while it is not.
+    """
     with KafkaAdminClient(bootstrap_servers=bootstrap()) as admin:
+        everywhere = {"num_partitions": 1, "replication_factor": len(BROKERS)}
+        admin.create_topics({"everywhere": everywhere}, validate_only=True)
         brokers = {broker["broker_id"] for broker in admin.describe_cluster()["brokers"]}
         partitions = [each for topic in admin.describe_topics() for each in topic["partitions"]]
     return brokers == _NAMES.keys() and all(
