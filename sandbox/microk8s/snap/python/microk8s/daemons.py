@@ -15,11 +15,8 @@ import threading
 import time
 from pathlib import Path
 
-from microk8s import agent, arguments, network, paths
+from microk8s import agent, arguments, cgroups, network, paths
 from microk8s.paths import CERTS, COMMON, SIDELOAD, SNAP
-
-CGROUPS = Path("/sys/fs/cgroup")
-PODS = "kubelet"  # the cgroup of all pods: kubelet's --cgroup-root
 
 
 def start(program: str) -> subprocess.Popen:
@@ -94,7 +91,7 @@ def end_pods() -> None:
     """End every container and its shim. They are in no unit's cgroup, so systemd cannot."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            in_pod = f"/{PODS}/" in (process / "cgroup").read_text()
+            in_pod = f"/{cgroups.PODS}/" in (process / "cgroup").read_text()
             shim = (process / "comm").read_text().startswith("containerd-shim")
             if in_pod or shim:
                 os.kill(int(process.name), signal.SIGKILL)
@@ -130,20 +127,7 @@ def kubelite() -> int:
 def prepare_node() -> None:
     """What a container's boot leaves undone: a cgroup for the pods, mounts that propagate."""
     subprocess.run(["mount", "--make-rshared", "/"], check=True)
-    if (CGROUPS / "cgroup.controllers").exists():
-        (CGROUPS / PODS).mkdir(exist_ok=True)
-        (CGROUPS / "cgroup.subtree_control").write_text("+cpu +cpuset +memory +pids")
-        return
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        mount, _separator, kind = line.partition(" - ")
-        if not kind.startswith("cgroup "):
-            continue
-        hierarchy = Path(mount.split()[4])
-        (hierarchy / PODS).mkdir(exist_ok=True)
-        # A new group of version 1 has no CPUs and then takes no process.
-        for file in ("cpuset.cpus", "cpuset.mems"):
-            if (hierarchy / file).exists():
-                (hierarchy / PODS / file).write_text((hierarchy / file).read_text())
+    cgroups.add_pods()
 
 
 def wait_for_api_server(process: subprocess.Popen) -> None:
