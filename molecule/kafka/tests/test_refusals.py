@@ -179,6 +179,14 @@ REFUSED_ON_ONE: Refusals = {
             "Stop zookeeper on all members",
         ],
     ),
+    "another data directory than the one with the broker's data": (
+        {"kafka_data_directory": "/var/lib/kafka/new"},
+        ["kafka_data_directory is /var/lib/kafka/new", "data is in /var/lib/kafka/data", "mv"],
+    ),
+    "another data directory than the one with the member's data": (
+        {"zookeeper_data_directory": "/var/lib/zookeeper/new"},
+        ["data is in /var/lib/zookeeper", "make that /var/lib/zookeeper/new/version-2", "mv"],
+    ),
     "a host with too little space": (
         {"kafka_data_directory": "/var/lib/kafka/new", "kafka_min_disk_mb": 10**9},
         ["kafka_min_disk_mb", "free for /var/lib/kafka/new"],
