@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
+import pytest
 from microk8s import cgroups
+
+LEAVE_ROOT_CGROUP = Path(__file__).parent.parent.parent / "sandbox/hosts/leave-root-cgroup"
 
 
 def test_pods_get_every_controller_of_the_host_also_one_that_nobody_knows_yet(
@@ -15,3 +19,26 @@ def test_pods_get_every_controller_of_the_host_also_one_that_nobody_knows_yet(
     assert (tmp_path / "kubelet").is_dir()
     passed_on = (tmp_path / "cgroup.subtree_control").read_text().split()
     assert passed_on == ["+cpuset", "+cpu", "+io", "+memory", "+hugetlb", "+pids", "+tomorrow"]
+
+
+def test_the_processes_of_a_containers_root_cgroup_move_into_a_leaf(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.type").write_text("domain\n")
+    (tmp_path / "cgroup.procs").write_text("1\n23\n")
+    (tmp_path / "init").mkdir()
+    subprocess.run([LEAVE_ROOT_CGROUP, tmp_path], check=True)
+    assert (tmp_path / "init/cgroup.procs").read_text() == "1\n23\n"
+
+
+@pytest.mark.parametrize(
+    "root",
+    [
+        pytest.param({"cgroup.procs": "1\n23\n"}, id="a machine"),
+        pytest.param({"cgroup.type": "domain\n", "cgroup.procs": ""}, id="systemd in a container"),
+        pytest.param({}, id="version 1"),
+    ],
+)
+def test_there_is_no_leaf_where_nothing_is_in_its_way(root: dict[str, str], tmp_path: Path) -> None:
+    for name, content in root.items():
+        (tmp_path / name).write_text(content)
+    subprocess.run([LEAVE_ROOT_CGROUP, tmp_path], check=True)
+    assert not (tmp_path / "init").exists()
