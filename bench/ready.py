@@ -17,7 +17,6 @@ import time
 import urllib.request
 from pathlib import Path
 
-import msgspec
 from kafka import KafkaAdminClient, KafkaProducer
 
 ROOT = Path(__file__).parent.parent
@@ -25,8 +24,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from kafka_broker import KafkaBroker, free_port, unpack  # noqa: E402
 
-from chat.relay.base import partition_of  # noqa: E402
-from chat.relay.kafka import Value  # noqa: E402
+from chat.relay.base import Record, partition_of  # noqa: E402
+from chat.relay.kafka.record import encode  # noqa: E402
 
 PARTITIONS = 12
 ROOMS = 200
@@ -42,11 +41,10 @@ def fill(broker: KafkaBroker, messages: int) -> None:
     producer = KafkaProducer(bootstrap_servers=broker.bootstrap_servers, linger_ms=20)
     for number in range(messages):
         room = f"room-{number % ROOMS}"
-        value = Value(1, room, f"user-{number % 1000}", TEXT, str(number))
         producer.send(
             "chat",
             key=room.encode(),
-            value=msgspec.json.encode(value),
+            value=encode(Record(room, f"user-{number % 1000}", TEXT, str(number))),
             partition=partition_of(room, PARTITIONS),
         )
     producer.flush()

@@ -15,6 +15,8 @@ from typing import Annotated, NamedTuple
 import msgspec
 import regex
 
+from chat.bounds import CID_LENGTH, ROOM, USER_BYTES, USER_GRAPHEMES
+
 VERSION = 1
 
 
@@ -267,13 +269,7 @@ def encode(frame: ServerFrame) -> bytes:
 
 # What names and texts may be.
 
-USER_GRAPHEMES = 32
-# No name that people can tell apart needs more; it bounds what stacked accents can do.
-USER_BYTES = 256
-ROOM_LENGTH = 64
-CID_LENGTH = 64
-
-_ROOM = re.compile(rf"[A-Za-z0-9._-]{{1,{ROOM_LENGTH}}}")
+_ROOM = re.compile(ROOM)
 _GRAPHEME = regex.compile(r"\X")
 # Letters, digits, signs: without those that are drawn as nothing (Unicode's ignorable ones, such as
 # U+3164, and the empty braille pattern).

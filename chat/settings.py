@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from chat.bounds import TEXT_BYTES
+
 
 class SettingsError(ValueError):
     """A variable has a value that cannot work; the text says which, and what would."""
@@ -227,12 +229,12 @@ class Settings:
         "largest message a client may send as a whole; beyond it, the connection is closed (1009)",
     )
     text_bytes: int = _setting(
-        "CHAT_TEXT_BYTES", 8192, _integer(1, 262_144), "largest `text`, in bytes of UTF-8"
+        "CHAT_TEXT_BYTES", 8192, _integer(1, TEXT_BYTES), "largest `text`, in bytes of UTF-8"
     )
     text_graphemes: int = _setting(
         "CHAT_TEXT_GRAPHEMES",
         2000,
-        _integer(1, 262_144),
+        _integer(1, TEXT_BYTES),
         "longest `text`, in characters as people count them",
     )
     rooms_per_client: int = _setting(

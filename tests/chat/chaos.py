@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import msgspec
 import websockets
 from kafka import KafkaConsumer, TopicPartition
 
-from chat.relay.kafka import Value
+from chat.relay.kafka.record import decode
 
 # Something is said all the time, so who hears nothing for so long is not connected any more.
 SILENCE_SECONDS = 3.0
@@ -202,7 +201,8 @@ def rooms_of(bootstrap_servers: str, topic: str, epoch: str) -> dict[str, list[S
         while any(consumer.position(tp) < end for tp, end in ends.items()):
             for tp, records in consumer.poll(timeout_ms=500).items():
                 for record in records:
-                    value = msgspec.json.decode(record.value, type=Value)
+                    value = decode(record.value)
+                    assert value is not None
                     if (value.room, value.user, value.cid) in known:
                         continue
                     known.add((value.room, value.user, value.cid))

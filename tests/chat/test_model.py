@@ -36,7 +36,6 @@ from chat import hub as hub_module
 from chat.hub import Hub, Stretch
 from chat.metrics import Metrics
 from chat.protocol import Position, RefusedError
-from chat.relay import kafka as relay_module
 from chat.relay.base import (
     Batch,
     Entry,
@@ -46,7 +45,8 @@ from chat.relay.base import (
     UnavailableError,
     partition_of,
 )
-from chat.relay.kafka import KafkaRelay, Value
+from chat.relay.kafka import KafkaRelay, reader, watcher
+from chat.relay.kafka.record import decode, encode
 from chat.relay.memory import MemoryLog, MemoryRelay
 
 ROOMS = ("lobby", "kafka")
@@ -123,10 +123,9 @@ class InKafka:
         return self._entries[partition][start:end]
 
     def append(self, record: Record) -> None:
-        value = Value(1, record.room, record.user, record.text, record.cid)
         self._producer.send(
             self._topic,
-            value=json.encode(value),
+            value=encode(record),
             partition=partition_of(record.room, len(self._entries)),
         ).get(10)
 
@@ -141,8 +140,8 @@ class InKafka:
         while any(self._consumer.position(tp) < end for tp, end in ends.items()):
             for tp, records in self._consumer.poll(timeout_ms=100).items():
                 for record in records:
-                    value = json.decode(record.value, type=Value)
-                    known = Record(value.room, value.user, value.text, value.cid)
+                    known = decode(record.value)
+                    assert known is not None
                     self._entries[tp.partition].append(
                         Entry(record.offset, record.timestamp, known)
                     )
@@ -513,8 +512,8 @@ def test_replicas_and_history_say_what_kafka_says(
     kafka_admin: KafkaAdminClient, kafka_broker: KafkaBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same, with few examples, for each takes seconds."""
-    monkeypatch.setattr(relay_module, "WATCH_SECONDS", 0.1)
-    monkeypatch.setattr(relay_module, "POLL_MS", 50)
+    monkeypatch.setattr(watcher, "WATCH_SECONDS", 0.1)
+    monkeypatch.setattr(reader, "POLL_MS", 50)
     with contextlib.ExitStack() as logs:
 
         def make_log(_: Replicas) -> Log:

@@ -19,7 +19,9 @@ from kafka_broker import KafkaBroker, KafkaCluster
 from test_relay import Recorder, record
 
 from chat.relay.base import Record, TooLargeError, UnavailableError, partition_of
-from chat.relay.kafka import WATCH_SECONDS, KafkaRelay, Topic
+from chat.relay.kafka import KafkaRelay
+from chat.relay.kafka.client import Topic, new_consumer
+from chat.relay.kafka.watcher import WATCH_SECONDS
 
 Start = Callable[..., Awaitable[tuple[KafkaRelay, Recorder]]]
 
@@ -115,9 +117,9 @@ async def test_records_that_no_chat_wrote_are_skipped_and_counted(
 
 
 async def test_what_comes_while_fetching_is_prepared_does_not_hold_up_what_follows(
-    start: Start, topic: str, producer: KafkaProducer
+    kafka_broker: KafkaBroker, topic: str, producer: KafkaProducer
 ) -> None:
-    relay, _ = await start()
+    connect = {"bootstrap_servers": kafka_broker.bootstrap_servers}
     tp = TopicPartition(topic, 0)
 
     def say(text: bytes) -> None:
@@ -125,7 +127,7 @@ async def test_what_comes_while_fetching_is_prepared_does_not_hold_up_what_follo
 
     def hear() -> Sequence[bytes]:
         # A fetch that leaves the partition out would last for twenty seconds.
-        with contextlib.closing(relay._consumer(fetch_max_wait_ms=20_000)) as consumer:
+        with contextlib.closing(new_consumer(connect, fetch_max_wait_ms=20_000)) as consumer:
             consumer.assign([tp, TopicPartition(topic, 1)])
             consumer.seek(tp, 0)
             consumer.seek(TopicPartition(topic, 1), 0)
@@ -190,11 +192,11 @@ async def test_a_log_that_was_not_delivered_is_neither_read_nor_written(start: S
     relay, listener = await start()
     await relay.append(record(0))
     await until(lambda: listener.heard)
-    delivered, relay._delivered = relay._delivered, Topic("another", 3)
+    delivered, relay._reader.delivered = relay._reader.delivered, Topic("another", 3)
     for use in (lambda: relay.append(record(1)), lambda: relay.read(0, -1, 0)):
         with pytest.raises(UnavailableError, match="replaced"):
             await use()
-    relay._delivered = delivered
+    relay._reader.delivered = delivered
     await relay.append(record(1))
 
 
@@ -234,8 +236,8 @@ async def test_who_waits_is_told_as_soon_as_kafka_is_away(
     # It may be in the log all the same, and what was counted as open is not any more.
     await relay.append(record(1))
     await until(lambda: record(1) in listener.records)
-    await until(lambda: not relay._in_flight)
-    assert relay._in_flight_bytes == 0
+    await until(lambda: not relay._appender.in_flight)
+    assert relay._appender.in_flight_bytes == 0
 
 
 async def test_a_record_the_topic_does_not_take_is_refused_for_good_and_alone(
@@ -244,14 +246,14 @@ async def test_a_record_the_topic_does_not_take_is_refused_for_good_and_alone(
     resource = ConfigResource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": "2000"})
     kafka_admin.alter_configs([resource])
     relay, listener = await start()
-    producer = relay._producer
+    producer = relay._appender.producer
     with pytest.raises(TooLargeError):
         relay.append(Record("lobby", "ada", "x" * 3000, "too large"))
     # Together they are too large for one batch, and none is alone.
     records = [Record("lobby", "ada", "x" * size, str(size)) for size in (1000, 1500, 1600, 1200)]
     await asyncio.gather(*(relay.append(one) for one in records))
     await until(lambda: listener.records == records)
-    assert relay._producer is producer
+    assert relay._appender.producer is producer
 
 
 async def test_a_large_record_of_others_does_not_stop_the_reading(
@@ -340,7 +342,7 @@ async def test_a_frozen_broker_is_told_to_the_sender_in_time_and_is_survived(
     start: Start, kafka_broker: KafkaBroker
 ) -> None:
     relay, listener = await start()
-    producer = relay._producer
+    producer = relay._appender.producer
     loop = asyncio.get_running_loop()
     kafka_broker.pause()
     try:
@@ -357,7 +359,7 @@ async def test_a_frozen_broker_is_told_to_the_sender_in_time_and_is_survived(
         kafka_broker.resume()
     await until(lambda: relay.up)
     # A producer that let a record expire may never send again.
-    assert relay._producer is not producer
+    assert relay._appender.producer is not producer
     await relay.append(record(2))
     await until(lambda: record(2) in listener.records)
     assert len(listener.epochs) == 1
@@ -416,7 +418,7 @@ async def test_without_the_topic_for_signals_all_else_works(
 
     await until(heard)
     kafka_admin.delete_topics([signals_of("no-signals")])
-    await until(lambda: relay._signals is None)
+    await until(lambda: relay._watcher.signals is None)
     relay.signal(b"is anybody here?")
     await relay.append(record(1))
     await until(lambda: listener.records == [record(0), record(1)])

@@ -1,0 +1,17 @@
+"""What the names of rooms and users, texts and cids may be at most.
+
+The protocol refuses what is beyond, and a record that is beyond is none of ours: both take it from
+here, for a message that one of them lets through and the other does not vanishes silently.
+"""
+
+from __future__ import annotations
+
+ROOM_LENGTH = 64
+# The whole name of a room, as a regular expression.
+ROOM = rf"[A-Za-z0-9._-]{{1,{ROOM_LENGTH}}}"
+USER_GRAPHEMES = 32
+# No name that people can tell apart needs more; it bounds what stacked accents can do.
+USER_BYTES = 256
+CID_LENGTH = 64
+# The most that CHAT_TEXT_BYTES may be.
+TEXT_BYTES = 262_144

@@ -1,0 +1,240 @@
+"""The side that writes: appends that wait for Kafka, and signals that wait for nobody.
+
+Both are asked on the event loop, and their producers are made, replaced and ended by the watcher's
+thread. What belongs to the event loop is touched there alone; `producer` and `_failed` are
+references that one thread sets and others read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+
+from chat.relay.base import Record, TooLargeError, UnavailableError, partition_of
+from chat.relay.kafka.client import ANSWER_MS, Topic, end, named
+from chat.relay.kafka.record import OVERHEAD_BYTES, encode
+
+# Signals that may wait for Kafka; what comes on top is dropped.
+MOST_SIGNALS = 1000
+BATCH_BYTES = 65_536
+
+
+class Append(NamedTuple):
+    """An append that waits for Kafka."""
+
+    producer: KafkaProducer
+    bytes: int
+    deadline: asyncio.TimerHandle
+
+
+class Appender:
+    """`in_flight` and `in_flight_bytes`: how many appends may be open, and how much they may
+    hold.
+    """
+
+    def __init__(
+        self,
+        connect: Mapping[str, Any],
+        topic: str,
+        *,
+        in_flight: int,
+        in_flight_bytes: int,
+        delivery_seconds: float,
+    ) -> None:
+        self._connect = connect
+        self._topic = topic
+        self._in_flight_limit = in_flight
+        self._in_flight_bytes_limit = in_flight_bytes
+        self._delivery_ms = round(delivery_seconds * 1000)
+        self._loop: asyncio.AbstractEventLoop
+        # What the watcher made, and the one of it that did not deliver.
+        self.producer: KafkaProducer | None = None
+        self._record_bytes = 0
+        self._failed: KafkaProducer | None = None
+        # The event loop's.
+        self.in_flight: dict[asyncio.Future[None], Append] = {}
+        self.in_flight_bytes = 0
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def append(self, record: Record, partitions: int) -> asyncio.Future[None]:
+        """See `Relay.append`."""
+        producer = self.producer
+        if producer is None:
+            raise UnavailableError("Kafka cannot be reached: try again.")
+        value = encode(record)
+        if len(value) + OVERHEAD_BYTES > self._record_bytes:
+            raise TooLargeError("The message is larger than Kafka's topic takes: make it shorter.")
+        if (
+            len(self.in_flight) >= self._in_flight_limit
+            or self.in_flight_bytes + len(value) > self._in_flight_bytes_limit
+        ):
+            raise UnavailableError("Kafka is slow, and too many messages wait for it: try again.")
+        held: asyncio.Future[None] = self._loop.create_future()
+        try:
+            sent = producer.send(
+                self._topic,
+                key=record.room.encode(),
+                value=value,
+                partition=partition_of(record.room, partitions),
+            )
+        except (KafkaError, ValueError) as error:
+            raise UnavailableError(f"Kafka does not take the message: {named(error)}.") from None
+        # The producer should keep this time by itself, and does not always: see `worn_out`.
+        deadline = self._loop.call_later(
+            self._delivery_ms / 1000, self._give_up, held, "no answer in time"
+        )
+        self.in_flight[held] = Append(producer, len(value), deadline)
+        self.in_flight_bytes += len(value)
+        sent.add_callback(lambda _: self._loop.call_soon_threadsafe(self._settle, held, None))
+        sent.add_errback(lambda error: self._loop.call_soon_threadsafe(self._settle, held, error))
+        return held
+
+    def _settle(self, held: asyncio.Future[None], error: Exception | None) -> None:
+        """The producer is done with an append, and `held` with it."""
+        append = self.in_flight.pop(held, None)
+        if append is None:
+            return
+        self.in_flight_bytes -= append.bytes
+        append.deadline.cancel()
+        if error is not None:
+            self._failed = append.producer
+            _refuse(held, named(error))
+        elif not held.done():
+            held.set_result(None)
+
+    def _give_up(self, held: asyncio.Future[None], why: str) -> None:
+        """Who waits for `held` is told; what the producer still does with it is its own affair."""
+        self._failed = self.in_flight[held].producer
+        _refuse(held, why)
+
+    def give_all_up(self) -> None:
+        for held in self.in_flight:
+            self._give_up(held, "it cannot be reached")
+
+    def _forget(self, producer: KafkaProducer) -> None:
+        """The producer has ended; it may not have said of each append what became of it."""
+        for held, append in tuple(self.in_flight.items()):
+            if append.producer is producer:
+                self._settle(held, KafkaError("its producer has ended"))
+
+    # The watcher's thread.
+
+    @property
+    def worn_out(self) -> bool:
+        """Whether another producer is needed.
+
+        One that let a record expire may be stuck for good, waiting for a producer id (kafka-python
+        3.0.12).
+        """
+        return self.producer is None or self.producer is self._failed
+
+    def renew(self, record_bytes: int) -> None:
+        """Write with a new producer; the topic takes batches of at most `record_bytes`."""
+        self._record_bytes = record_bytes
+        self._replace(self._new_producer(), 0)
+
+    def close(self, seconds: float) -> None:
+        self._replace(None, seconds)
+
+    def _replace(self, producer: KafkaProducer | None, seconds: float) -> None:
+        """Have the old one flush for so many seconds, and end it."""
+        old, self.producer = self.producer, producer
+        if old is not None:
+            end(old, seconds)
+            self._loop.call_soon_threadsafe(self._forget, old)
+
+    def _new_producer(self) -> KafkaProducer:
+        producer = KafkaProducer(
+            **self._connect,
+            bootstrap_timeout_ms=ANSWER_MS,
+            acks="all",
+            enable_idempotence=True,
+            allow_auto_create_topics=False,
+            linger_ms=0,
+            # A topic that takes less takes no batch that holds more, however small each record is.
+            batch_size=min(BATCH_BYTES, self._record_bytes),
+            retry_backoff_ms=50,
+            request_timeout_ms=self._delivery_ms,
+            delivery_timeout_ms=self._delivery_ms,
+            # `send` is called on the event loop, where it must not wait; what it would wait for
+            # comes first.
+            max_block_ms=ANSWER_MS,
+            metrics_enabled=False,
+        )
+        producer.partitions_for(self._topic)
+        producer.config["max_block_ms"] = 0
+        return producer
+
+
+class Signaller:
+    """Sends signals, once each, with one broker's word."""
+
+    def __init__(self, connect: Mapping[str, Any], topic: str) -> None:
+        self._connect = connect
+        self._topic = topic
+        self._loop: asyncio.AbstractEventLoop
+        # What the watcher made.
+        self._producer: KafkaProducer | None = None
+        # The event loop's.
+        self._in_flight = 0
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def signal(self, payload: bytes, topic: Topic) -> None:
+        producer = self._producer
+        if producer is None or self._in_flight >= MOST_SIGNALS:
+            return
+        # All of a replica's signals are in one partition: they keep their order.
+        partition = zlib.crc32(self._connect["client_id"].encode()) % topic.partitions
+        try:
+            sent = producer.send(self._topic, value=payload, partition=partition)
+        except (KafkaError, ValueError):
+            return
+        self._in_flight += 1
+
+        def settle() -> None:
+            self._in_flight -= 1
+
+        sent.add_both(lambda _: self._loop.call_soon_threadsafe(settle))
+
+    # The watcher's thread.
+
+    def open(self) -> None:
+        if self._producer is None:
+            self._producer = self._new_producer()
+
+    def close(self, seconds: float) -> None:
+        if self._producer is not None:
+            end(self._producer, seconds)
+
+    def _new_producer(self) -> KafkaProducer:
+        producer = KafkaProducer(
+            **self._connect,
+            bootstrap_timeout_ms=ANSWER_MS,
+            # The leader has it: that is how the client learns that there is another leader. A
+            # signal that is sent again would come late, and after those that followed it.
+            acks=1,
+            enable_idempotence=False,
+            retries=0,
+            allow_auto_create_topics=False,
+            request_timeout_ms=ANSWER_MS,
+            delivery_timeout_ms=ANSWER_MS,
+            max_block_ms=ANSWER_MS,
+            metrics_enabled=False,
+        )
+        producer.partitions_for(self._topic)
+        producer.config["max_block_ms"] = 0
+        return producer
+
+
+def _refuse(held: asyncio.Future[None], why: str) -> None:
+    if not held.done():
+        held.set_exception(UnavailableError(f"Kafka did not take the message: {why}."))

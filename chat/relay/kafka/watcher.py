@@ -1,0 +1,150 @@
+"""The thread that asks every second whether the topics are there, and which ones they are: Kafka
+may be away when the service starts, and come and go later. It also keeps producers that work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    KafkaTimeoutError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
+
+from chat.relay.kafka.client import ANSWER_MS, Topic, named
+from chat.relay.kafka.producer import Appender, Signaller
+
+log = logging.getLogger("chat.kafka")
+
+WATCH_SECONDS = 1.0
+# `max.message.bytes` where nobody has said otherwise.
+KAFKAS_MESSAGE_BYTES = 1_048_588
+
+
+class Watcher:
+    """`messages` and `signals`: the topics that were there a moment ago; None if there was none
+    that can be used. `reachable`: whether Kafka answered then. Others read them from their threads.
+    """
+
+    def __init__(
+        self,
+        connect: Mapping[str, Any],
+        topic: str,
+        signal_topic: str,
+        appender: Appender,
+        signaller: Signaller,
+    ) -> None:
+        self._connect = connect
+        self._topic = topic
+        self._signal_topic = signal_topic
+        self._appender = appender
+        self._signaller = signaller
+        self._loop: asyncio.AbstractEventLoop
+        self.messages: Topic | None = None
+        self.signals: Topic | None = None
+        self.reachable = False
+        self._noted = (False, "")
+        # The client says of a refused certificate or password that the connection failed.
+        protocol = self._connect.get("security_protocol", "PLAINTEXT")
+        self._hint = f"; it is asked by {protocol}: see to certificates and password"
+        if protocol == "PLAINTEXT":
+            self._hint = ""
+        self._noted_signals = True
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def forget(self) -> None:
+        """Look again before anybody uses the topic of messages: it may be another one by now."""
+        self.messages = None
+
+    # The watcher's thread.
+
+    def run(self, stopping: threading.Event) -> None:
+        admin: KafkaAdminClient | None = None
+        while not stopping.is_set():
+            try:
+                if admin is None:
+                    admin = KafkaAdminClient(
+                        **self._connect,
+                        request_timeout_ms=ANSWER_MS,
+                        bootstrap_timeout_ms=ANSWER_MS,
+                    )
+                topic, signals = self._look(admin)
+                # A producer counts its records per partition, and would count on in another topic
+                # of the same name.
+                if self._appender.worn_out or topic != self.messages:
+                    self._appender.renew(self._largest(admin))
+                if signals is not None:
+                    self._signaller.open()
+                self.messages, self.signals = topic, signals
+                self._note_signals(signals is not None)
+                self._note(True, f"topic {self._topic} has {topic.partitions} partitions")
+            except UnknownTopicOrPartitionError:
+                self._note(False, f"there is no topic {self._topic}: create it")
+            except KafkaError as error:
+                self._note(False, named(error) + self._hint)
+            stopping.wait(WATCH_SECONDS)
+        if admin is not None:
+            admin.close()
+
+    def _look(self, admin: KafkaAdminClient) -> tuple[Topic, Topic | None]:
+        """Which topics there are now, for messages and for signals.
+
+        Raises `KafkaError` if there is none for messages that can be used.
+        """
+        names = [self._topic, self._signal_topic]
+        try:
+            described = admin.describe_topics(names)
+        except (KafkaConnectionError, KafkaTimeoutError):
+            # The broker that was asked has gone or hangs; the next attempt asks another one.
+            described = admin.describe_topics(names)
+        topics = {topic["name"]: topic for topic in described}
+        messages, signals = (topics[name] for name in names)
+        if messages["error_code"]:
+            raise for_code(messages["error_code"])()
+        # Signals must not hold up the messages: a partition that nobody leads would.
+        usable = not signals["error_code"] and all(
+            partition["leader_id"] >= 0 for partition in signals["partitions"]
+        )
+        return Topic.of(messages), Topic.of(signals) if usable else None
+
+    def _largest(self, admin: KafkaAdminClient) -> int:
+        """The bytes of the largest batch the topic takes, as far as this client may know it."""
+        name = "max.message.bytes"
+        topic = ConfigResource(ConfigResourceType.TOPIC, self._topic, [name])
+        try:
+            described = admin.describe_configs([topic], config_filter="all")
+        except TopicAuthorizationFailedError:
+            return KAFKAS_MESSAGE_BYTES
+        return int(described["topic"][self._topic][name]["value"])
+
+    def _note_signals(self, there: bool) -> None:
+        if there != self._noted_signals:
+            if there:
+                log.info("topic %s is there: presence is on", self._signal_topic)
+            else:
+                log.warning(
+                    "there is no usable topic %s: create it; until then nobody sees who is here",
+                    self._signal_topic,
+                )
+        self._noted_signals = there
+
+    def _note(self, reachable: bool, what: str) -> None:
+        if (reachable, what) != self._noted:
+            level = logging.INFO if reachable else logging.WARNING
+            log.log(level, "Kafka is %s: %s", "there" if reachable else "away", what)
+        self._noted = (reachable, what)
+        self.reachable = reachable
+        if not reachable:
+            self._loop.call_soon_threadsafe(self._appender.give_all_up)
