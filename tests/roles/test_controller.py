@@ -1,0 +1,73 @@
+"""Tasks on the controller run as whoever runs Ansible, whatever a site's inventory says."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+CONTROLLER = "baremetal_chat_controller"
+
+# What ordinary inventories hold. Whoever escalates fails: no program has this name. The user is not
+# root, because Ansible does not escalate from root to root.
+SITES = {
+    "escalates everywhere": {
+        "vars": {
+            "ansible_become": True,
+            "ansible_become_user": "nobody",
+            "ansible_become_exe": "/nonexistent",
+        },
+    },
+    "has a localhost of its own": {
+        "hosts": {"localhost": {"ansible_connection": "local"}},
+        "vars": {"ansible_python_interpreter": "/usr/bin/python3"},
+    },
+}
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_the_controller_is_neither_root_nor_another_python(site: str, tmp_path: Path) -> None:
+    inventory = tmp_path / "hosts.json"
+    host = {"ansible_connection": "local", "ansible_become": False}
+    children = {"some": {"hosts": {"member": host}}}
+    inventory.write_text(json.dumps({"all": SITES[site] | {"children": children}}))
+    playbook = tmp_path / "play.json"
+    delegated = {
+        "ansible.builtin.setup": {"gather_subset": ["!all", "python"]},
+        "register": "controller",
+        "delegate_to": CONTROLLER,
+    }
+    said = {"ansible.builtin.debug": {"msg": "{{ controller.ansible_facts.ansible_python }}"}}
+    play = {"hosts": "member", "become": True, "gather_facts": False, "roles": ["controller"]}
+    playbook.write_text(json.dumps([play | {"tasks": [delegated, said]}]))
+    done = subprocess.run(
+        ["ansible-playbook", f"--inventory={inventory}", playbook],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f'"executable": "{sys.executable}"' in done.stdout
+
+
+def roles_that_delegate() -> set[str]:
+    files = (ROOT / "roles").glob("*/tasks/*.yml")
+    return {path.parts[-3] for path in files if f"delegate_to: {CONTROLLER}" in path.read_text()}
+
+
+def test_every_role_that_delegates_brings_the_controller_with_it() -> None:
+    assert roles_that_delegate()
+    for role in roles_that_delegate():
+        meta = yaml.safe_load((ROOT / "roles" / role / "meta/main.yml").read_text())
+        assert "controller" in meta["dependencies"], role
+
+
+@pytest.mark.parametrize("folder", ["roles", "playbooks"])
+def test_nothing_is_delegated_to_what_a_site_may_call_localhost(folder: str) -> None:
+    for path in (ROOT / folder).rglob("*.yml"):
+        written = path.read_text()
+        assert "delegate_to: localhost" not in written, path
+        assert "hosts: localhost" not in written, path
