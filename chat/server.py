@@ -11,9 +11,6 @@ import asyncio
 import functools
 import ipaddress
 import logging
-import math
-import random
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ from tornado.web import Application, RequestHandler, StaticFileHandler
 from tornado.websocket import WebSocketHandler
 
 from chat.api import MessagesHandler
+from chat.drain import send_away
 from chat.headers import SecurityHeaders
 from chat.hub import Hub
 from chat.limits import Budgets, client_address
@@ -46,15 +44,6 @@ WEB = Path(__file__).parent / "web"
 # net.core.somaxconn.
 BACKLOG = 4096
 
-# On the way down clients are sent away in batches, evenly over most of the time there is, but not
-# slower than some per second. While other replicas tell that nearly all of them have come there, it
-# goes up to twice as fast; the time so gained is there to wait in when they are slow to come.
-BATCH_SECONDS = 0.1
-SPREAD = 0.9
-LEAST_PER_SECOND = 20
-FEW_AWAY = 0.05
-# Short: batches follow each other evenly enough, this spreads one over the time until the next.
-RETRY_SECONDS = (0.05, 0.25)
 # With this part of the clients that it may have, a replica asks that others are chosen.
 NEARLY_FULL = 0.95
 
@@ -136,25 +125,6 @@ class MetricsHandler(SecurityHeaders):
     def get(self) -> None:
         self.set_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
         self.finish(self.server.metrics_text())
-
-
-class Pace:
-    """How to send so many clients away within so many seconds."""
-
-    def __init__(self, clients: int, seconds: float) -> None:
-        self._clients = clients
-        self._per_second = max(clients / max(seconds, BATCH_SECONDS), LEAST_PER_SECOND)
-
-    def batch(self, left: int, passed: float) -> tuple[int, int]:
-        """Return how many of those who are `left` must go now, and how many may; `passed` is in
-        seconds.
-
-        What may is twice what must on average, and what must is never more: also after a moment in
-        which the process stood still.
-        """
-        most = min(left, math.ceil(2 * BATCH_SECONDS * self._per_second))
-        late = left - self._clients + math.ceil((passed + BATCH_SECONDS) * self._per_second)
-        return max(0, min(late, most)), most
 
 
 class Server:
@@ -270,7 +240,8 @@ class Server:
         self.draining = True
         log.info("draining: %d clients", len(self._clients))
         await asyncio.sleep(self._settings.drain_delay)
-        await self._send_away(list(self._clients))
+        await send_away(self._clients, self._hub.presence, self._settings.drain)
+        await self._all_gone()
         self._public.stop()
         await self._hub.stop(self._settings.drain)
         await self._public.close_all_connections()
@@ -279,22 +250,7 @@ class Server:
         await self._internal.close_all_connections()
         log.info("drained")
 
-    async def _send_away(self, clients: list[Session]) -> None:
-        # Whoever was connected longest is not always first.
-        random.shuffle(clients)
-        presence = self._hub.presence
-        nearly_all = (1 - FEW_AWAY) * presence.places
-        pace = Pace(len(clients), SPREAD * self._settings.drain)
-        began = time.monotonic()
-        while clients:
-            must, may = pace.batch(len(clients), time.monotonic() - began)
-            for number in range(may):
-                # Who is sent away leaves their rooms at once, and counts again when they are back.
-                if number >= must and presence.places <= nearly_all:
-                    break
-                clients.pop().send_away("restart", random.uniform(*RETRY_SECONDS))
-            if clients:
-                await asyncio.sleep(random.uniform(0.5, 1.5) * BATCH_SECONDS)
+    async def _all_gone(self) -> None:
         # A connection whose client does not answer is cut; the rest is for what goes wrong.
         try:
             async with asyncio.timeout(2 * LINGER_SECONDS):

@@ -13,9 +13,8 @@ from chat_client import ChatClient
 from conftest import Replica
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 
-from chat.presence import Presence
 from chat.relay.base import partition_of
-from chat.server import Pace, Server
+from chat.server import Server
 
 # A room of the lobby's partition: the memory relay has four of them, the topic of the tests three.
 NEIGHBOUR = next(
@@ -544,40 +543,3 @@ async def test_who_loses_a_name_to_another_replica_is_told_and_is_out(replica: R
         await ada.hear("left", room="lobby")
         error = await ada.refused(type="send", room="lobby", text="I am still here", cid="1")
         assert error["code"] == "not_joined"
-
-
-def test_a_drain_goes_at_an_even_pace_and_never_at_more_than_twice_of_it() -> None:
-    pace = Pace(100, 1)
-    assert pace.batch(100, 0) == (10, 20)
-    assert pace.batch(90, 0.1) == (10, 20)
-    # Ahead, it may wait; after a moment in which nothing went on, it does not rush.
-    assert pace.batch(60, 0.1) == (0, 20)
-    assert pace.batch(100, 0.9) == (20, 20)
-    assert pace.batch(5, 2) == (5, 5)
-
-
-@pytest.mark.parametrize(("people", "first"), [(1000, 23), (20, 12)])
-async def test_a_drain_is_quicker_while_few_are_away(
-    replica: Replica, monkeypatch: pytest.MonkeyPatch, people: int, first: int
-) -> None:
-    """It waits for others to come back elsewhere, as long as it has the time."""
-    server = await replica(CHAT_DRAIN_SECONDS="1")
-    batches: list[int] = []
-
-    class Client:
-        def send_away(self, _reason: str, retry_after: float) -> None:
-            nonlocal people
-            assert 0 < retry_after <= 1
-            people -= 1
-            if not batches or batches[-1] == 0:
-                batches.append(0)
-                # Runs when the server lets go of the event loop: after the batch.
-                asyncio.get_running_loop().call_soon(batches.append, 0)
-            batches[-1] += 1
-
-    monkeypatch.setattr(Presence, "places", property(lambda _: people))
-    await server._send_away([Client() for _ in range(100)])  # type: ignore[misc]
-    sizes = [size for size in batches if size]
-    assert sum(sizes) == 100
-    assert sizes[0] == first
-    assert max(sizes) <= 23

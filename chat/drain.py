@@ -1,0 +1,71 @@
+"""The way down: clients are sent to other replicas in batches, as fast as those can take them.
+
+Batches follow each other evenly over most of the time there is, but not slower than some clients
+per second. While other replicas tell that nearly all of them have come there, it goes up to twice
+as fast; the time so gained is there to wait in when they are slow to come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from collections.abc import Iterable
+from typing import Protocol
+
+BATCH_SECONDS = 0.1
+SPREAD = 0.9
+LEAST_PER_SECOND = 20
+FEW_AWAY = 0.05
+# Short: batches follow each other evenly enough, this spreads one over the time until the next.
+RETRY_SECONDS = (0.05, 0.25)
+
+
+class Client(Protocol):
+    def send_away(self, reason: str, retry_after: float) -> None:
+        """Ask the client to come back after so many seconds."""
+
+
+class Presence(Protocol):
+    @property
+    def places(self) -> int:
+        """How many people are in how many rooms, on all replicas."""
+
+
+class Pace:
+    """How to send so many clients away within so many seconds."""
+
+    def __init__(self, clients: int, seconds: float) -> None:
+        self._clients = clients
+        self._per_second = max(clients / max(seconds, BATCH_SECONDS), LEAST_PER_SECOND)
+
+    def batch(self, left: int, passed: float) -> tuple[int, int]:
+        """Return how many of those who are `left` must go now, and how many may; `passed` is in
+        seconds.
+
+        What may is twice what must on average, and what must is never more: also after a moment in
+        which the process stood still.
+        """
+        most = min(left, math.ceil(2 * BATCH_SECONDS * self._per_second))
+        late = left - self._clients + math.ceil((passed + BATCH_SECONDS) * self._per_second)
+        return max(0, min(late, most)), most
+
+
+async def send_away(leaving: Iterable[Client], presence: Presence, seconds: float) -> None:
+    """Ask all clients to come back, the last one after at most `SPREAD` of so many seconds."""
+    clients = list(leaving)
+    # Whoever was connected longest is not always first.
+    random.shuffle(clients)
+    nearly_all = (1 - FEW_AWAY) * presence.places
+    pace = Pace(len(clients), SPREAD * seconds)
+    began = time.monotonic()
+    while clients:
+        must, may = pace.batch(len(clients), time.monotonic() - began)
+        for number in range(may):
+            # Who is sent away leaves their rooms at once, and counts again when they are back.
+            if number >= must and presence.places <= nearly_all:
+                break
+            clients.pop().send_away("restart", random.uniform(*RETRY_SECONDS))
+        if clients:
+            await asyncio.sleep(random.uniform(0.5, 1.5) * BATCH_SECONDS)
