@@ -162,7 +162,17 @@ def test_imports_point_one_way() -> None:
         "websocket.connection": {"protocol", "websocket.frames", "websocket.wheel"},
         "websocket.transport": {"websocket.connection"},
         "room": {"protocol", "websocket.frames"},
-        "presence": {"room", "protocol"},
+        "presence.names": set(),
+        "presence.signals": set(),
+        "presence.peers": {"presence.signals"},
+        "presence.occupants": {"presence.names", "protocol"},
+        "presence.presence": {
+            "presence.occupants",
+            "presence.peers",
+            "presence.signals",
+            "protocol",
+            "room",
+        },
         "history": {"room", "protocol", "relay.base"},
         "hub": {
             "room",

@@ -17,7 +17,8 @@ from test_hub import Listening, hub
 
 from chat import hub as hub_module
 from chat.hub import Hub
-from chat.presence import MOST_IN_SIGNAL, Presence
+from chat.presence import Presence
+from chat.presence.signals import MOST_IN_SIGNAL
 from chat.protocol import ErrorCode
 from chat.relay.memory import MemoryLog, MemoryRelay
 from chat.room import Person

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from chat import protocol
-from chat.presence import MOST_IN_SIGNAL, Presence, skeleton
+from chat.presence import Presence
+from chat.presence.names import skeleton
+from chat.presence.signals import MOST_IN_SIGNAL
 from chat.protocol import ErrorCode, RefusedError
 from chat.room import Person
 
@@ -461,7 +463,7 @@ class Convergence(RuleBasedStateMachine):
         }
         for presence in self.world.alive:
             for room, users in truth.items():
-                if room not in presence._crowds:
+                if room not in presence._rooms:
                     assert not users
                     continue
                 whole = presence.whole(room)
