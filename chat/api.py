@@ -12,8 +12,9 @@ import re
 import msgspec
 
 from chat import protocol
+from chat.archive import Page
 from chat.headers import SecurityHeaders
-from chat.hub import Hub, Stretch
+from chat.hub import Hub
 from chat.protocol import ErrorCode, RefusedError
 
 # Where `after` begins when nothing is known yet.
@@ -21,8 +22,8 @@ OLDEST = "oldest"
 RETRY_SECONDS = 1
 
 
-class Messages(msgspec.Struct):
-    """A page. The next one is before, or after, `position`."""
+class Answer(msgspec.Struct):
+    """A page of history. The next one is before, or after, `position`."""
 
     room: str
     position: str
@@ -61,16 +62,17 @@ class MessagesHandler(SecurityHeaders):
             return
         async with self._turns:
             try:
-                found = await self._find(protocol.check_room(room))
+                page = await self._find(protocol.check_room(room))
             except RefusedError as refused:
                 if refused.code is ErrorCode.UNAVAILABLE:
                     self._unavailable(refused.message)
                 else:
                     self._fail(400, refused.message)
                 return
-        self._answer(Messages(room, found.position, found.more, found.whole, found.messages))
+        messages = [msgspec.Raw(message.payload) for message in page.messages]
+        self._answer(Answer(room, str(page.position), page.more, page.whole, messages))
 
-    async def _find(self, room: str) -> Stretch:
+    async def _find(self, room: str) -> Page:
         asked = {name: self.get_query_argument(name) for name in self.request.query_arguments}
         if unknown := asked.keys() - {"before", "after", "limit"}:
             raise _bad(f"{min(unknown)!r} cannot be asked for: give before, after or limit.")
@@ -94,7 +96,7 @@ class MessagesHandler(SecurityHeaders):
         self.set_status(status)
         self._answer(Failure(why))
 
-    def _answer(self, answer: Messages | Failure) -> None:
+    def _answer(self, answer: Answer | Failure) -> None:
         self.set_header("Content-Type", "application/json")
         self.set_header("Cache-Control", "no-store")
         self.finish(msgspec.json.encode(answer))

@@ -1,211 +1,74 @@
-"""What was said before the window: read back from the log, in bounded pieces.
-
-What was a repeat when it was live is one here, too. A record is a repeat if the one before it with
-the same room, user and cid is less than a window of offsets away (`Room.forget` says why); so the
-window before a record is all that has to be known to tell. The log is read in *blocks* of a window,
-each with the window before it. What is in the log does not change, and who has read one page mostly
-reads the next: blocks are kept for a while, and who asks for one that is being read waits for it.
-"""
+"""History: what was said in a room, a page at a time, from the window and from the log."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable
+from typing import TypeVar
 
-from chat.protocol import Message, Position, encode
-from chat.relay.base import Entry, UnavailableError
-from chat.room import Said
+from chat.archive import Archive, Page
+from chat.protocol import ErrorCode, Position, RefusedError
+from chat.relay.base import Relay, UnavailableError
+from chat.window import Window
 
-# Records held at once while a block is read.
-STEP = 2000
-# Blocks that may wait to be read. They are read one after the other, with a rest as long as reading
-# took: whatever people ask for, it takes half of one thread's time from what is said now.
-MOST_READING = 100
-MOST_REST = 1.0
-# Records looked at to see whether the log has any at some offset.
-PROBE = 100
-# Messages that are kept, in bytes, for whoever asks for them next.
-KEPT_BYTES = 16 << 20
-KEPT_BLOCKS = 100
+T = TypeVar("T")
 
 
-class Memory(NamedTuple):
-    """What a replica knows of a room by heart: all that was `said` after offset `floor`. The log is
-    known to hold everything up to offset `held`.
-    """
-
-    room: str
-    partition: int
-    floor: int
-    held: int
-    said: Sequence[Said]
-
-
-class Slice(NamedTuple):
-    """All messages of a room in a stretch of the log, oldest first.
-
-    The stretch ends with the offset `reached` (or, going back, begins with it), and there may be
-    `more` beyond. It is not `whole` if the log has lost where it should begin.
-    """
-
-    messages: list[Said]
-    reached: int
-    more: bool
-    whole: bool = True
-
-
-class Block(NamedTuple):
-    """The messages of all rooms in a block, repeats left out, and their bytes.
-
-    `first` is the first record in the block or the window before; None if there is none, for the
-    log begins later.
-    """
-
-    rooms: dict[str, list[Said]]
-    size: int
-    first: int | None
-
-
-class Archive:
-    """The past of one log. `window` counts offsets; `scan` is how many a request may look at.
-
-    `read` is `Relay.read`: what it raises, everything here raises.
+class History:
+    """The history of one log. `history` and `page` count messages of a room, `scan` offsets of a
+    partition.
     """
 
     def __init__(
-        self,
-        read: Callable[[int, int, int], Awaitable[Sequence[Entry]]],
-        epoch: str,
-        *,
-        window: int,
-        scan: int,
+        self, relay: Relay, window: Window, *, size: int, history: int, page: int, scan: int
     ) -> None:
-        self._read = read
-        self._epoch = epoch
         self._window = window
-        self._blocks_per_request = max(1, scan // window)
-        self._kept: OrderedDict[tuple[int, int, int], Block] = OrderedDict()
-        self._kept_bytes = 0
-        self._reading: dict[tuple[int, int, int], asyncio.Task[Block]] = {}
-        self._turn = asyncio.Lock()
-        self._rested = 0.0
+        self._archive = Archive(relay.read, window.epoch, window=size, scan=scan)
+        self._history = history
+        self._page = page
+        self._scan = scan
 
-    async def before(self, memory: Memory, end: int, limit: int) -> Slice:
-        """The last messages before offset `end`, at most `limit` of them."""
-        found = [said for said in memory.said if said.offset < end]
-        reached = min(end, memory.floor + 1)
-        index = (reached - 1) // self._window
-        for number in range(index, max(index - self._blocks_per_request, -1), -1):
-            if len(found) >= limit:
-                break
-            block = await self._block(memory, number, reached)
-            if block.first is None:
-                reached = 0
-                break
-            older = block.rooms.get(memory.room, ())
-            found = [said for said in older if said.offset < reached] + found
-            reached = number * self._window
-        if len(found) >= limit:
-            found = found[len(found) - limit :]
-            reached = found[0].offset
-        return Slice(found, reached, reached > 0)
+    async def before(self, name: str, before: str | None, limit: int | None) -> Page:
+        """The messages before a position, or the last ones; raises `RefusedError`."""
+        known = self._window.part_of(name)
+        end = known.end + 1
+        if before is not None:
+            end = min(self._window.place(name, before).offset, end)
+        return await self._look_up(self._archive.before(known, end, self._limit(limit)))
 
-    async def after(self, memory: Memory, start: int, limit: int) -> Slice:
-        """The first messages after offset `start`, at most `limit` of them."""
-        found: list[Said] = []
-        reached = start
-        whole = True
-        index = (start + 1) // self._window
-        for number in range(index, index + self._blocks_per_request):
-            if reached >= memory.floor or len(found) >= limit:
-                break
-            block = await self._block(memory, number, memory.floor + 1)
-            if number == index:
-                whole = block.first is not None and block.first <= start + 1
-            newer = block.rooms.get(memory.room, ())
-            found += [said for said in newer if start < said.offset <= memory.floor]
-            reached = min((number + 1) * self._window - 1, memory.floor)
-        if reached >= memory.floor:
-            found += [said for said in memory.said if said.offset > start]
-            reached = memory.held
-        if len(found) >= limit:
-            found = found[:limit]
-            reached = found[-1].offset
-        return Slice(found, reached, reached < memory.held, whole)
+    async def after(self, name: str, after: str | None, limit: int | None) -> Page:
+        """The messages after a position, or the oldest ones; raises `RefusedError`."""
+        if after is not None:
+            position = self._window.place(name, after)
+            await self._window.reach(position)
+            start = position.offset
+        else:
+            start = await self._look_up(self._archive.begin(self._window.part_of(name)))
+        known = self._window.part_of(name)
+        return await self._look_up(self._archive.after(known, start, self._limit(limit)))
 
-    async def begin(self, memory: Memory) -> int:
-        """An offset shortly before the first record that the log still has."""
-        low, high = 0, memory.held + 1
-        while high - low > self._window:
-            middle = (low + high) // 2
-            upto = min(middle + PROBE, memory.held)
-            if await self._read(memory.partition, middle - 1, upto):
-                high = middle
-            else:
-                low = middle
-        return low - 1
+    async def missed(self, name: str, since: Position) -> Page | None:
+        """What the log has after `since`, if the window does not reach back to it, but the log
+        does.
+        """
+        known = self._window.part_of(name)
+        if (since.epoch, since.partition) != (self._window.epoch, known.partition):
+            return None
+        if not known.end - self._scan <= since.offset < known.floor:
+            return None
+        try:
+            page = await self._archive.after(known, since.offset, self._history + 1)
+        except UnavailableError:
+            return None
+        return page if page.whole and not page.more else None
 
-    async def _block(self, memory: Memory, number: int, end: int) -> Block:
-        """A block; one that the log does not fill yet, as far as it lies before offset `end`."""
-        full = (number + 1) * self._window
-        key = (memory.partition, number, full if full <= memory.held + 1 else end)
-        block = self._kept.get(key)
-        if block is not None:
-            self._kept.move_to_end(key)
-            return block
-        reading = self._reading.get(key)
-        if reading is None:
-            if len(self._reading) >= MOST_READING:
-                raise UnavailableError("Too many read the history: try again in a moment.")
-            reading = self._reading[key] = asyncio.create_task(self._take_turn(*key))
-            reading.add_done_callback(lambda _: self._reading.pop(key))
-        # Whoever gives up waiting does not do so for the others.
-        return await asyncio.shield(reading)
+    def _limit(self, limit: int | None) -> int:
+        return min(limit or self._page, self._page)
 
-    async def _take_turn(self, partition: int, number: int, end: int) -> Block:
-        """Read a block, after the others and after a rest."""
-        async with self._turn:
-            await asyncio.sleep(self._rested - time.monotonic())
-            began = time.monotonic()
-            try:
-                return await self._read_block(partition, number, end)
-            finally:
-                now = time.monotonic()
-                self._rested = now + min(now - began, MOST_REST)
-
-    async def _read_block(self, partition: int, number: int, end: int) -> Block:
-        start = number * self._window
-        rooms: dict[str, list[Said]] = {}
-        size = 0
-        first = None
-        # Where each (room, user, cid) was last.
-        last: dict[tuple[str, str, str], int] = {}
-        for after in range(max(start - self._window, 0) - 1, end - 1, STEP):
-            for entry in await self._read(partition, after, min(after + STEP, end - 1)):
-                offset, record = entry.offset, entry.record
-                if first is None:
-                    first = offset
-                key = (record.room, record.user, record.cid)
-                before = last.get(key)
-                last[key] = offset
-                if offset < start or (before is not None and offset - before < self._window):
-                    continue
-                position = str(Position(self._epoch, partition, offset))
-                payload = encode(
-                    Message(record.room, position, record.user, record.text, entry.ts, record.cid)
-                )
-                rooms.setdefault(record.room, []).append(Said(offset, payload))
-                size += len(payload)
-        block = Block(rooms, size, first)
-        self._keep((partition, number, end), block)
-        return block
-
-    def _keep(self, key: tuple[int, int, int], block: Block) -> None:
-        self._kept[key] = block
-        self._kept_bytes += block.size
-        while self._kept_bytes > KEPT_BYTES or len(self._kept) > KEPT_BLOCKS:
-            _, oldest = self._kept.popitem(last=False)
-            self._kept_bytes -= oldest.size
+    async def _look_up(self, looking: Awaitable[T]) -> T:
+        try:
+            found = await looking
+        except UnavailableError as error:
+            raise RefusedError(ErrorCode.UNAVAILABLE, str(error)) from None
+        if self._window.replaced:
+            raise RefusedError(ErrorCode.UNAVAILABLE, "The log was replaced: try again.")
+        return found

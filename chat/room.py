@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol, Self
 
 import msgspec
 
-from chat.protocol import CloseCode, Message, Position, RefusedError, encode
+from chat.protocol import CloseCode, Message, Position, RefusedError, ServerFrame, encode
 from chat.websocket.frames import text_frame
 
 
@@ -78,7 +78,12 @@ class Member(Protocol):
     def close(self, code: CloseCode, reason: str) -> None: ...
 
 
-class Said(msgspec.Struct, frozen=True, gc=False):
+def frame_of(frame: ServerFrame) -> bytes:
+    """As an outlet takes it."""
+    return text_frame(encode(frame))
+
+
+class StoredMessage(msgspec.Struct, frozen=True, gc=False):
     """A message of the room's history, encoded once."""
 
     offset: int
@@ -104,7 +109,7 @@ class Room:
         # In the order in which they came: as their sockets lie in memory, and to go through them so
         # makes a write a sixth cheaper.
         self.members: dict[Member, Outlet] = {}
-        self._history: deque[Said] = deque(maxlen=history)
+        self._history: deque[StoredMessage] = deque(maxlen=history)
         # The history holds every message after this offset (and the window's floor).
         self._floor = -1
         self._seen: dict[tuple[str, str], Seen] = {}
@@ -143,7 +148,7 @@ class Room:
         payload = encode(Message(self.name, position, user, text, ts, cid))
         if len(self._history) == self._history.maxlen:
             self._floor = self._history[0].offset
-        self._history.append(Said(offset, payload))
+        self._history.append(StoredMessage(offset, payload))
         if self.members:
             self._unseen.append(text_frame(payload))
         return position
@@ -179,7 +184,7 @@ class Room:
     def recent(self, count: int) -> list[bytes]:
         """The last messages, oldest first."""
         start = max(0, len(self._history) - count)
-        return [said.payload for said in islice(self._history, start, None)]
+        return [message.payload for message in islice(self._history, start, None)]
 
     def reaches(self, floor: int) -> int:
         """The offset after which the history has every message. `floor` is where the window begins:
@@ -187,9 +192,9 @@ class Room:
         """
         return max(floor, self._floor)
 
-    def after(self, offset: int) -> list[Said]:
+    def after(self, offset: int) -> list[StoredMessage]:
         """The messages of the history after `offset`, oldest first."""
-        return [said for said in self._history if said.offset > offset]
+        return [message for message in self._history if message.offset > offset]
 
     def missed(self, since: int, floor: int) -> list[bytes] | None:
         """What was said after offset `since`, oldest first; None if the history does not reach back
@@ -197,4 +202,4 @@ class Room:
         """
         if since < self.reaches(floor):
             return None
-        return [said.payload for said in self.after(since)]
+        return [message.payload for message in self.after(since)]

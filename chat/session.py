@@ -9,6 +9,8 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 
+from msgspec import Raw
+
 from chat import protocol
 from chat.hub import Hub
 from chat.limits import TokenBucket
@@ -24,9 +26,8 @@ from chat.protocol import (
     RefusedError,
     Welcome,
 )
-from chat.room import Person
+from chat.room import Person, frame_of
 from chat.websocket.connection import Connection
-from chat.websocket.frames import text_frame
 
 log = logging.getLogger("chat.session")
 _numbers = itertools.count(1)
@@ -131,7 +132,7 @@ class Session:
         self._close(
             CloseCode.RESTART,
             f"{reason}; retry_after={retry_after:.2f}",
-            text_frame(protocol.encode(bye)),
+            frame_of(bye),
         )
 
     def _close(self, code: CloseCode, reason: str, last: bytes = b"") -> None:
@@ -154,7 +155,7 @@ class Session:
         # What waits is dropped, so all that the client gets is what was sent before. A room whose
         # `joined` waits has no position yet.
         positions = [
-            text_frame(protocol.encode(Progress(room, position)))
+            frame_of(Progress(room, position))
             for room, position in self._sent.items()
             if room in self._rooms
         ]
@@ -226,11 +227,12 @@ class Session:
         try:
             self._require_user()
             room = self._require_joined(history.room)
-            found = await self._hub.before(room, history.before, history.limit)
+            page = await self._hub.before(room, history.before, history.limit)
         except RefusedError as refused:
             self._refuse(refused, text)
             return
-        self._say(Page(room, history.before, found.position, found.more, found.messages))
+        messages = [Raw(message.payload) for message in page.messages]
+        self._say(Page(room, history.before, str(page.position), page.more, messages))
 
     def _require_user(self) -> str:
         if self._person is None:
@@ -250,4 +252,4 @@ class Session:
         self._say(Error(refused.code, refused.message, subject.cid, subject.room))
 
     def _say(self, frame: protocol.ServerFrame) -> None:
-        self.connection.push(text_frame(protocol.encode(frame)))
+        self.connection.push(frame_of(frame))

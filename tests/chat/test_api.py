@@ -97,7 +97,7 @@ async def test_when_the_log_does_not_answer_there_is_a_time_to_come_again(
     async def away(partition: int, after: int, upto: int) -> Sequence[Entry]:
         raise UnavailableError(f"{partition}, {after} to {upto}: it is away.")
 
-    monkeypatch.setattr(server._hub._archive, "_read", away)
+    monkeypatch.setattr(server._hub._history._archive, "_read", away)
     answer = await get(server.port, "/api/rooms/lobby/messages")
     assert (answer.code, answer.headers["Retry-After"]) == (503, "1")
     assert "it is away" in json.loads(answer.body)["error"]
@@ -108,14 +108,14 @@ async def test_more_than_may_read_at_once_are_told_to_come_again(
 ) -> None:
     server = await replica(CHAT_WINDOW="5", CHAT_API_REQUESTS="2")
     await said(server, 30)
-    read, asked, go_on = server._hub._archive._read, asyncio.Event(), asyncio.Event()
+    read, asked, go_on = server._hub._history._archive._read, asyncio.Event(), asyncio.Event()
 
     async def slow(partition: int, after: int, upto: int) -> Sequence[Entry]:
         asked.set()
         await go_on.wait()
         return await read(partition, after, upto)
 
-    monkeypatch.setattr(server._hub._archive, "_read", slow)
+    monkeypatch.setattr(server._hub._history._archive, "_read", slow)
     waiting = [asyncio.create_task(ask(server)) for _ in range(2)]
     await asked.wait()
     while (answer := await get(server.port, "/api/rooms/lobby/messages?limit=1")).code == 200:

@@ -16,6 +16,7 @@ from test_hub import EPOCH, PARTITION, PARTITIONS, ROOM, Listening, PlayedRelay,
 from chat.hub import Hub
 from chat.protocol import ErrorCode, RefusedError
 from chat.relay.base import Batch, Entry, Record, UnavailableError
+from chat.room import StoredMessage
 
 WINDOW = 20
 
@@ -61,8 +62,8 @@ def replica(log: KeptLog, *, history: int = 5, page: int = 10, scan: int = 100) 
     return made
 
 
-def texts(messages: Sequence[bytes]) -> list[str]:
-    return [json.loads(bytes(message))["text"] for message in messages]
+def texts(messages: Sequence[StoredMessage]) -> list[str]:
+    return [json.loads(message.payload)["text"] for message in messages]
 
 
 async def all_before(made: Hub, limit: int) -> list[str]:
@@ -73,7 +74,7 @@ async def all_before(made: Hub, limit: int) -> list[str]:
         page = await made.before(ROOM, before, limit)
         assert len(page.messages) <= limit
         found = texts(page.messages) + found
-        before = page.position
+        before = str(page.position)
         if not page.more:
             return found
     raise AssertionError("the log has no end")
@@ -85,7 +86,7 @@ async def all_after(made: Hub, after: str | None, limit: int) -> list[str]:
         page = await made.after(ROOM, after, limit)
         assert len(page.messages) <= limit
         found += texts(page.messages)
-        after = page.position
+        after = str(page.position)
         if not page.more:
             return found
     raise AssertionError("the log has no end")
@@ -157,11 +158,11 @@ async def test_a_page_looks_through_a_bounded_piece_of_the_log_and_says_where_it
     made = replica(log, scan=3 * WINDOW)
     page = await made.before(ROOM, None, None)
     assert texts(page.messages) == ["c999"]
-    page = await made.before(ROOM, page.position, None)
+    page = await made.before(ROOM, str(page.position), None)
     assert (page.messages, page.more) == ([], True)
     looked = sum(upto - after for after, upto in log.reads)
     assert looked <= 2 * 2 * 3 * WINDOW
-    assert page.position == at(1000 - 7 * WINDOW)
+    assert str(page.position) == at(1000 - 7 * WINDOW)
 
 
 async def test_many_who_want_the_same_make_the_log_be_read_once() -> None:
@@ -192,7 +193,7 @@ async def test_the_log_is_read_by_one_at_a_time_with_a_rest_as_long_as_reading_t
 
 
 async def test_more_than_can_wait_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chat.history.MOST_READING", 2)
+    monkeypatch.setattr("chat.archive.MOST_READING", 2)
     log = written(200)
     made = replica(log)
     log.answers.clear()

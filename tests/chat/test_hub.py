@@ -215,7 +215,7 @@ async def test_a_position_of_an_empty_log_recovers_everything() -> None:
 async def test_a_position_that_is_not_of_this_log_is_not_recovered(
     since: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chat.hub.AHEAD_SECONDS", 0.05)
+    monkeypatch.setattr("chat.window.AHEAD_SECONDS", 0.05)
     made = hub()
     feed(made, [said(n) for n in range(5)], PARTITION)
     answer = await joined(made, ROOM, since=since)
@@ -358,9 +358,9 @@ async def test_rooms_nobody_needs_are_forgotten() -> None:
     for number in range(100):
         await joined(made, f"room-{number}")
     feed(made, [said(n, room=OTHER) for n in range(3)], PARTITION)
-    assert list(made._rooms) == [OTHER]
+    assert list(made._window.rooms) == [OTHER]
     made.deliver([Batch(PARTITION, 50, [])])
-    assert not made._rooms
+    assert not made._window.rooms
 
 
 # Somebody repeats now and then; records of others, and of nobody we know, lie between.

@@ -15,7 +15,7 @@ import pytest
 from conftest import until
 from test_hub import Listening, hub
 
-from chat import hub as hub_module
+from chat import announcer
 from chat.hub import Hub
 from chat.presence import Presence
 from chat.presence.signals import MOST_IN_SIGNAL
@@ -112,7 +112,7 @@ async def test_a_replica_with_many_people_is_heard_bit_by_bit(
     hubs: tuple[Hub, Hub], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever chats has their turn in between."""
-    monkeypatch.setattr(hub_module, "HEAR_SECONDS", 0)
+    monkeypatch.setattr(announcer, "HEAR_SECONDS", 0)
     here, _ = hubs
     elsewhere = Presence(heartbeat=5, shown=100, typing=6)
     for number in range(10_000):

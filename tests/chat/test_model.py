@@ -32,8 +32,8 @@ from kafka_broker import KafkaBroker
 from msgspec import json
 from test_hub import Listening, Uncorked
 
-from chat import hub as hub_module
-from chat.hub import Hub, Stretch
+from chat import window
+from chat.hub import Hub
 from chat.metrics import Metrics
 from chat.protocol import Position, RefusedError
 from chat.relay.base import (
@@ -490,16 +490,16 @@ class Replicas(RuleBasedStateMachine):
         found: Ids = []
         position = None
         while True:
-            page: Stretch = await hub.after(room, position, PAGE)
-            found += [json.decode(bytes(message))["id"] for message in page.messages]
+            page = await hub.after(room, position, PAGE)
+            found += [json.decode(message.payload)["id"] for message in page.messages]
             if not page.more:
                 return found
-            position = page.position
+            position = str(page.position)
 
 
 @pytest.fixture(autouse=True)
 def nobody_waits_for_a_replica_to_read_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_module, "AHEAD_SECONDS", 0)
+    monkeypatch.setattr(window, "AHEAD_SECONDS", 0)
 
 
 def test_replicas_and_history_say_what_the_log_says() -> None:

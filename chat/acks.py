@@ -1,0 +1,88 @@
+"""Messages on their way through the log, and the senders who wait for an `ack` of each.
+
+Success is what the log delivers, and nothing before: a repeat then gets the id of the first one by
+the same path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import msgspec
+
+from chat.metrics import Metrics
+from chat.protocol import Error, ErrorCode, RefusedError
+from chat.relay.base import Record, Relay, TooLargeError, UnavailableError
+from chat.room import Member, frame_of
+
+# Messages that may be on their way through the log at once, and senders that may wait for one of
+# them. A log that takes records and gives none back must not fill the memory.
+MOST_PENDING = 100_000
+MOST_SENDERS = 100
+
+# What a message is known by: room, user and cid.
+Key = tuple[str, str, str]
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """A message on its way through the log since `since` (monotonic seconds), and who waits."""
+
+    since: float
+    senders: list[Member]
+
+
+class Acks:
+    def __init__(self, relay: Relay, metrics: Metrics) -> None:
+        self._relay = relay
+        self._metrics = metrics
+        self._pending: dict[Key, Pending] = {}
+
+    def append(self, sender: Member, record: Record) -> None:
+        """Append a record, unless it is on its way already. `sender` waits for it.
+
+        Raises `RefusedError`; what fails later is pushed to the sender as an `error`.
+        """
+        key = (record.room, record.user, record.cid)
+        pending = self._pending.get(key)
+        if len(self._pending) >= MOST_PENDING or (
+            pending is not None and len(pending.senders) >= MOST_SENDERS
+        ):
+            raise RefusedError(ErrorCode.UNAVAILABLE, "Too many messages wait for the log.")
+        if pending is not None:
+            pending.senders.append(sender)
+            return
+        try:
+            held = self._relay.append(record)
+        except UnavailableError as error:
+            raise RefusedError(ErrorCode.UNAVAILABLE, str(error)) from None
+        except TooLargeError as error:
+            raise RefusedError(ErrorCode.TOO_LONG, str(error)) from None
+        self._pending[key] = Pending(time.monotonic(), [sender])
+        if held.done():
+            self._appended(key, held)
+        else:
+            held.add_done_callback(lambda done: self._appended(key, done))
+
+    def delivered(self, record: Record, now: float) -> list[Member]:
+        """The log has delivered a record: who waits for it no more."""
+        pending = self._pending.pop((record.room, record.user, record.cid), None)
+        if pending is None:
+            return []
+        self._metrics.round_trip.observe(now - pending.since)
+        return pending.senders
+
+    def refuse_all(self, why: str) -> None:
+        for key in tuple(self._pending):
+            self._refuse(key, why)
+
+    def _appended(self, key: Key, held: asyncio.Future[None]) -> None:
+        if held.cancelled() or (error := held.exception()) is None:
+            return
+        self._refuse(key, str(error))
+
+    def _refuse(self, key: Key, why: str) -> None:
+        pending = self._pending.pop(key, None)
+        for sender in pending.senders if pending else ():
+            self._metrics.refusals.labels(ErrorCode.UNAVAILABLE).inc()
+            sender.connection.push(frame_of(Error(ErrorCode.UNAVAILABLE, why, key[2])))

@@ -1,0 +1,131 @@
+"""Tells of people: other replicas who is here, and members who is in their room and who types.
+
+`Presence` knows; here it is decided when somebody is told, and who of them reads too slowly for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from chat import protocol
+from chat.presence import Presence
+from chat.protocol import IsTyping
+from chat.relay.base import Relay
+from chat.room import Member, Room, frame_of
+
+# Changes of who is here wait so long for others, to be told together.
+PRESENCE_SECONDS = 0.1
+
+# A replica with many people tells of them by many signals: they are taken in for so long at a time,
+# and of those that wait, the oldest are dropped if they are too many. The next snapshot makes it
+# good.
+HEAR_SECONDS = 0.002
+MOST_SIGNALS = 1000
+
+
+class Announcer:
+    """`room` finds a room of this replica, `leave` takes a member out of one."""
+
+    def __init__(
+        self,
+        relay: Relay,
+        presence: Presence,
+        *,
+        room: Callable[[str], Room | None],
+        leave: Callable[[Member, str], None],
+        typing_seconds: float,
+    ) -> None:
+        self._relay = relay
+        self._presence = presence
+        self._room = room
+        self._leave = leave
+        self._typing_seconds = typing_seconds
+        self._signals: deque[bytes] = deque(maxlen=MOST_SIGNALS)
+        # Members who read too slowly to be told of a change in a room.
+        self._stale: set[tuple[Member, str]] = set()
+
+    async def run(self) -> None:
+        """Tell other replicas who is here, and members who came and went anywhere."""
+        while True:
+            await asyncio.sleep(PRESENCE_SECONDS)
+            now = time.monotonic()
+            self._presence.expire(now)
+            for signal in self._presence.outgoing(now):
+                self._relay.signal(signal)
+            self._tell_stale()
+            for name in self._presence.due(now):
+                changes = self._presence.changes(name, now)
+                if members := self._members(name):
+                    frame = frame_of(changes)
+                    self._stale.update(
+                        (member, name) for member in members if not member.connection.offer(frame)
+                    )
+                    # When people come to many rooms at once, others have their turn in between.
+                    await asyncio.sleep(0)
+
+    def farewell(self) -> None:
+        self._relay.signal(self._presence.farewell())
+
+    def welcome(self, member: Member, name: str) -> None:
+        """Tell somebody new everyone who is in the room."""
+        if not member.connection.offer(frame_of(self._presence.whole(name))):
+            self._stale.add((member, name))
+
+    def typing(self, member: Member, name: str) -> None:
+        """Tell the others in the room that `member` is typing."""
+        if self._presence.types(name, member.person.user, time.monotonic()):
+            self._tell_typing(name, member.person.user)
+
+    def signalled(self, payloads: Sequence[bytes]) -> None:
+        at_it = bool(self._signals)
+        self._signals.extend(payloads)
+        if not at_it:
+            self._hear()
+
+    def _hear(self) -> None:
+        """Take in what other replicas have signalled, for a moment at a time."""
+        until = time.monotonic() + HEAR_SECONDS
+        while self._signals:
+            heard = self._presence.heard(self._signals.popleft(), time.monotonic())
+            for name, user in heard.lost:
+                self._put_out(name, user)
+            for name, user in heard.typing:
+                self._tell_typing(name, user)
+            if self._signals and time.monotonic() >= until:
+                asyncio.get_running_loop().call_soon(self._hear)
+                return
+
+    def _tell_stale(self) -> None:
+        """Tell everything to those who were not told of a change, if they read again."""
+        wholes: dict[str, bytes] = {}
+        for member, name in tuple(self._stale):
+            room = self._room(name)
+            if room is None or member not in room.members:
+                self._stale.discard((member, name))
+                continue
+            if name not in wholes:
+                wholes[name] = frame_of(self._presence.whole(name))
+            if member.connection.offer(wholes[name]):
+                self._stale.discard((member, name))
+
+    def _tell_typing(self, name: str, user: str) -> None:
+        if members := self._members(name):
+            frame = frame_of(IsTyping(name, user, self._typing_seconds))
+            for member in members:
+                if member.person.user != user:
+                    member.connection.offer(frame)
+
+    def _put_out(self, name: str, user: str) -> None:
+        """Take a name from whoever has it here: somebody on another replica had it first."""
+        for member in self._members(name):
+            if member.person.user == user:
+                self._leave(member, name)
+                member.put_out(name, protocol.name_taken(name, user))
+
+    def _members(self, name: str) -> tuple[Member, ...]:
+        """As they are now: a member may leave because of what it is told."""
+        room = self._room(name)
+        return tuple(room.members) if room else ()

@@ -1,0 +1,176 @@
+"""The window: the last records of each partition, by room. It is all that a replica keeps of the
+log, and it is fed in log order.
+
+A log that is replaced gets another window; nothing of the old one is in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from chat.protocol import ErrorCode, Position, RefusedError
+from chat.relay.base import Entry, partition_of
+from chat.room import Room, StoredMessage
+
+# A client that moved here may have seen more than this replica has read yet: mostly milliseconds'
+# worth, and some seconds' while a partition waits for another leader. A position that is still
+# ahead after this long is none of this log.
+AHEAD_SECONDS = 20.0
+
+
+class WindowEntry(msgspec.Struct, frozen=True):
+    """A record of the window, as far as it is needed to forget it."""
+
+    offset: int
+    room: Room
+    user: str
+    cid: str
+
+
+class Partition:
+    """One partition of the log, as far as it is read, and its part of the window."""
+
+    def __init__(self, number: int, position: int) -> None:
+        self.number = number
+        self.position = position
+        # Everything after this offset is in the window.
+        self.floor = position
+        self.entries: deque[WindowEntry] = deque()
+        self.occupied: set[Room] = set()
+        # The position that members were told last.
+        self.told = position
+        # Who waits until this replica has read up to an offset.
+        self.waiting: dict[asyncio.Future[None], int] = {}
+
+
+class RoomWindow(NamedTuple):
+    """What the window has of a room: all its `messages` after offset `floor`. The log is known to
+    hold everything up to offset `end`.
+    """
+
+    room: str
+    partition: int
+    floor: int
+    end: int
+    messages: Sequence[StoredMessage]
+
+
+class Posted(NamedTuple):
+    """Where a record went: `id` is that of its message, and for a repeat that of the first one."""
+
+    room: Room
+    id: str
+    repeat: bool
+
+
+class Window:
+    """`size` counts offsets of a partition, `history` messages of a room."""
+
+    def __init__(self, epoch: str, positions: Sequence[int], *, size: int, history: int) -> None:
+        self.epoch = epoch
+        self.partitions = [Partition(number, at) for number, at in enumerate(positions)]
+        self.rooms: dict[str, Room] = {}
+        # Whether another log has taken this one's place.
+        self.replaced = False
+        self._size = size
+        self._history = history
+
+    def partition_of(self, name: str) -> Partition:
+        return self.partitions[partition_of(name, len(self.partitions))]
+
+    def room(self, name: str) -> Room:
+        room = self.rooms.get(name)
+        if room is None:
+            number = partition_of(name, len(self.partitions))
+            room = self.rooms[name] = Room(name, self.epoch, number, self._history)
+        return room
+
+    def drop_if_idle(self, room: Room) -> None:
+        if room.idle and self.rooms.get(room.name) is room:
+            del self.rooms[room.name]
+
+    def part_of(self, name: str) -> RoomWindow:
+        partition = self.partition_of(name)
+        room = self.rooms.get(name)
+        if room is None:
+            return RoomWindow(name, partition.number, partition.floor, partition.position, ())
+        floor = room.reaches(partition.floor)
+        return RoomWindow(name, partition.number, floor, partition.position, room.after(floor))
+
+    def position(self, room: Room) -> str:
+        """How far the room is read."""
+        return room.position(self.partitions[room.partition].position)
+
+    def place(self, name: str, text: str) -> Position:
+        """Read a position of this room; raises `RefusedError` (bad_position)."""
+        position = Position.parse(text)
+        expected = (self.epoch, partition_of(name, len(self.partitions)))
+        if position is None or (position.epoch, position.partition) != expected:
+            raise RefusedError(
+                ErrorCode.BAD_POSITION,
+                f"This is no position of {name}: take one that came with its messages.",
+            )
+        return position
+
+    def take(self, partition: Partition, entry: Entry) -> Posted:
+        """Post one record in its room, for all rooms to be shown together."""
+        record = entry.record
+        user, cid = record.user, record.cid
+        # Before the record is looked at, so that what is a repeat does not depend on the batches.
+        self.advance(partition, entry.offset)
+        room = self.rooms.get(record.room)
+        if room is None:
+            room = self.rooms[record.room] = Room(
+                record.room, self.epoch, partition.number, self._history
+            )
+        posted = room.post(entry.offset, entry.ts, user, record.text, cid)
+        partition.entries.append(WindowEntry(entry.offset, room, user, cid))
+        if posted is not None:
+            return Posted(room, posted, repeat=False)
+        first = room.first(user, cid)
+        assert first is not None, "a room knows what it was just told"
+        return Posted(room, first, repeat=True)
+
+    def advance(self, partition: Partition, position: int) -> None:
+        """The partition is read up to `position`: forget what is a window behind."""
+        partition.position = position
+        floor = position - self._size
+        while partition.entries and partition.entries[0].offset <= floor:
+            entry = partition.entries.popleft()
+            entry.room.forget(entry.offset, entry.user, entry.cid)
+            self.drop_if_idle(entry.room)
+        partition.floor = max(partition.floor, floor)
+
+    async def reach(self, position: Position) -> None:
+        """Wait until this replica has read up to `position`, if that is to be expected at all."""
+        if position.epoch != self.epoch or position.partition >= len(self.partitions):
+            return
+        partition = self.partitions[position.partition]
+        if position.offset <= partition.position:
+            return
+        reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        partition.waiting[reached] = position.offset
+        try:
+            async with asyncio.timeout(AHEAD_SECONDS):
+                await reached
+        except TimeoutError:
+            return
+        finally:
+            partition.waiting.pop(reached, None)
+
+    def release(self, partition: Partition) -> None:
+        """Let those go on whose position this replica has read."""
+        for reached, offset in tuple(partition.waiting.items()):
+            if (offset <= partition.position or self.replaced) and not reached.done():
+                reached.set_result(None)
+
+    def replace(self) -> None:
+        """Another log has taken this one's place: nobody waits for it any more."""
+        self.replaced = True
+        for partition in self.partitions:
+            self.release(partition)
