@@ -1,0 +1,155 @@
+"""How the modules of chat/ depend on each other, and that docs/architecture.md lists them all."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from conftest import ROOT
+
+PACKAGE = ROOT / "chat"
+
+# What each module may import of the others. Nobody knows who uses it.
+ALLOWED: dict[str, set[str]] = {
+    "bounds": set(),
+    "protocol": {"bounds"},
+    "metrics": set(),
+    "settings": {"bounds"},
+    "logs": set(),
+    "relay.base": set(),
+    "relay.memory": {"relay.base"},
+    "relay.kafka.record": {"bounds", "relay.base"},
+    "relay.kafka.client": set(),
+    "relay.kafka.producer": {"relay.base", "relay.kafka.client", "relay.kafka.record"},
+    "relay.kafka.watcher": {"relay.kafka.client", "relay.kafka.producer"},
+    "relay.kafka.reader": {
+        "relay.base",
+        "relay.kafka.client",
+        "relay.kafka.record",
+        "relay.kafka.watcher",
+    },
+    "relay.kafka.readback": {
+        "relay.base",
+        "relay.kafka.client",
+        "relay.kafka.record",
+        "relay.kafka.watcher",
+    },
+    "relay.kafka.relay": {
+        "relay.base",
+        "relay.kafka.client",
+        "relay.kafka.producer",
+        "relay.kafka.readback",
+        "relay.kafka.reader",
+        "relay.kafka.watcher",
+    },
+    "limits": set(),
+    "websocket.frames": {"protocol"},
+    "websocket.wheel": set(),
+    "websocket.connection": {"protocol", "websocket.frames", "websocket.wheel"},
+    "websocket.transport": {"websocket.connection"},
+    "room": {"protocol", "websocket.frames"},
+    "presence.names": set(),
+    "presence.signals": set(),
+    "presence.peers": {"presence.signals"},
+    "presence.occupants": {"presence.names", "protocol"},
+    "presence.presence": {
+        "presence.occupants",
+        "presence.peers",
+        "presence.signals",
+        "protocol",
+        "room",
+    },
+    "window": {"room", "protocol", "relay.base"},
+    "archive": {"window", "room", "protocol", "relay.base"},
+    "history": {"archive", "window", "protocol", "relay.base"},
+    "acks": {"room", "protocol", "relay.base", "metrics"},
+    "announcer": {"room", "presence", "protocol", "relay.base"},
+    "hub": {
+        "acks",
+        "announcer",
+        "archive",
+        "history",
+        "window",
+        "room",
+        "presence",
+        "protocol",
+        "relay.base",
+        "metrics",
+    },
+    "headers": set(),
+    "api": {"hub", "archive", "headers", "protocol"},
+    "session": {
+        "hub",
+        "limits",
+        "room",
+        "protocol",
+        "metrics",
+        "websocket.connection",
+    },
+    "drain": set(),
+    "server": {
+        "api",
+        "drain",
+        "limits",
+        "headers",
+        "session",
+        "hub",
+        "protocol",
+        "websocket.connection",
+        "websocket.transport",
+        "websocket.wheel",
+        "relay.base",
+        "metrics",
+        "settings",
+    },
+    "client.connection": {"protocol"},
+    "client.pipe": {"client.connection", "protocol"},
+    "client.terminal": {"client.connection", "protocol"},
+    "client.__main__": {
+        "client.connection",
+        "client.pipe",
+        "client.terminal",
+        "protocol",
+    },
+    "relay.security": {"settings"},
+    "__main__": {
+        "server",
+        "settings",
+        "logs",
+        "relay.base",
+        "relay.kafka",
+        "relay.memory",
+        "relay.security",
+    },
+}
+
+
+def modules() -> dict[str, Path]:
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+        for path in PACKAGE.rglob("*.py")
+        if path.name != "__init__.py"
+    }
+
+
+def test_imports_point_one_way() -> None:
+    """server → session → hub → room → protocol, relays beside them."""
+    assert modules().keys() == ALLOWED.keys()
+    for name, path in modules().items():
+        forbidden = imports(path) - ALLOWED[name]
+        assert not forbidden, f"{name} imports {forbidden}"
+
+
+def test_the_map_of_the_code_lists_each_module_once() -> None:
+    document = (ROOT / "docs" / "architecture.md").read_text()
+    section = document.split("## Map of the code\n")[1].split("\n## ")[0]
+    listed = re.findall(r"^\| `([\w./]+)\.py` \|", section, re.MULTILINE)
+    assert sorted(listed) == sorted(name.replace(".", "/") for name in modules())
+
+
+def imports(path: Path) -> set[str]:
+    text = path.read_text()
+    found = set(re.findall(r"^from chat\.([\w.]+) import", text, re.MULTILINE))
+    for names in re.findall(r"^from chat import (.*)$", text, re.MULTILINE):
+        found |= {name.split(" as ")[0].strip() for name in names.split(",")}
+    return found
