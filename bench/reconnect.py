@@ -41,11 +41,14 @@ HANDSHAKE = (
 
 
 class Client(asyncio.Protocol):
-    """A WebSocket client as small as can be: it joins one room and keeps its position."""
+    """A WebSocket client as small as can be: it joins one room and keeps its position. `address` is
+    its own.
+    """
 
-    def __init__(self, name: str, room: str) -> None:
+    def __init__(self, name: str, room: str, address: str = "127.0.0.1") -> None:
         self.name = name
         self.room = room
+        self._address = address
         self.position: str | None = None
         self.joined: asyncio.Future[dict[str, Any]]
         self.transport: asyncio.Transport
@@ -56,7 +59,7 @@ class Client(asyncio.Protocol):
         self.joined = loop.create_future()
         self._received = b""
         self._shaken = False
-        await loop.create_connection(lambda: self, "127.0.0.1", port)
+        await loop.create_connection(lambda: self, "127.0.0.1", port, local_addr=(self._address, 0))
         return await self.joined
 
     def connection_made(self, transport: Any) -> None:
