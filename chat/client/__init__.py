@@ -1,15 +1,7 @@
 """A client of the chat, to import or to run: docs/bots.md begins with a bot of ten lines."""
 
-from chat.client.connection import (
-    Away,
-    Back,
-    Chat,
-    DisconnectedError,
-    Earlier,
-    Gap,
-    Room,
-    connect,
-)
+from chat.client.connection import Chat, connect
+from chat.client.room import Away, Back, DisconnectedError, Earlier, Gap, Room
 from chat.protocol import ErrorCode, IsTyping, Message, Presence, RefusedError
 
 __all__ = [

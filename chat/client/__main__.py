@@ -12,8 +12,9 @@ import getpass
 import os
 import sys
 
-from chat.client.connection import DisconnectedError, connect
+from chat.client.connection import connect
 from chat.client.pipe import Pipe
+from chat.client.room import DisconnectedError
 from chat.client.terminal import Terminal
 from chat.protocol import RefusedError
 

@@ -4,9 +4,6 @@ What the protocol asks of a client is kept here, so that a bot need not know it:
 is lost, come back when the server says (or later each time, never all at once), join each room from
 its last position, send again under its old cid whatever was not acknowledged, and say where
 something may be missing.
-
-Nothing here grows without bound. A room that is read more slowly than it is written does not hold
-up the others: what does not fit into its buffer is not kept but fetched again, for the log has it.
 """
 
 from __future__ import annotations
@@ -18,9 +15,8 @@ import logging
 import random
 import re
 import uuid
-from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import NamedTuple, TypeAlias, get_args
+from typing import get_args
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
@@ -29,6 +25,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
 
 from chat import protocol
+from chat.client.room import Away, Back, DisconnectedError, Feed, Link, Room
 from chat.protocol import (
     Ack,
     Bye,
@@ -37,9 +34,7 @@ from chat.protocol import (
     Error,
     ErrorCode,
     Hello,
-    History,
     IsTyping,
-    Join,
     Joined,
     Leave,
     Limits,
@@ -50,7 +45,6 @@ from chat.protocol import (
     RefusedError,
     Send,
     ServerFrame,
-    Typing,
     Welcome,
 )
 
@@ -65,10 +59,6 @@ AGAIN_SECONDS = (0.5, 2.5)
 PING_SECONDS = PONG_SECONDS = 15.0
 # Messages of this client that may wait for their acknowledgement; more wait before they are sent.
 MOST_PENDING = 100
-# Messages of a room that may wait to be read.
-BUFFERED = 1000
-# Ids of a room's last messages, by which one that comes again is known.
-REMEMBERED = 2000
 # Of one frame: a `joined` with 500 messages of the greatest length has half of it.
 MOST_BYTES = 16 << 20
 
@@ -83,7 +73,6 @@ _FOR_NOW = {ErrorCode.UNAVAILABLE, ErrorCode.RATE_LIMITED, ErrorCode.NOT_JOINED}
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[ServerFrame] = msgspec.json.Decoder(ServerFrame)
-_message_decoder = msgspec.json.Decoder(Message)
 
 
 class _Typed(msgspec.Struct):
@@ -92,42 +81,6 @@ class _Typed(msgspec.Struct):
 
 _type_decoder = msgspec.json.Decoder(_Typed)
 _TYPES = {struct.__struct_config__.tag for struct in get_args(ServerFrame)}
-
-
-class DisconnectedError(Exception):
-    """There is no connection, and trying again will not bring one; the text says why."""
-
-
-class Gap(NamedTuple):
-    """Messages of the room may be missing here: the log does not reach back to what came before."""
-
-    room: str
-
-
-class Earlier(NamedTuple):
-    """All that was said in a room from `position` on and before what was asked for, oldest first;
-    there may be `more` before `position`.
-    """
-
-    messages: list[Message]
-    position: str
-    more: bool
-
-
-class Away(NamedTuple):
-    """The connection is lost; it is tried again in so many seconds."""
-
-    reason: str
-    retry_seconds: float
-
-
-class Back(NamedTuple):
-    """There is a connection (again), to this replica."""
-
-    replica: str
-
-
-Event: TypeAlias = Message | Gap | Presence | IsTyping | Away | Back
 
 
 @contextlib.asynccontextmanager
@@ -193,7 +146,7 @@ class Chat:
         # What may be sent, as the server says; there once `connect` has returned.
         self.limits: Limits
         self.connected = False
-        self._rooms: dict[str, Room] = {}
+        self._rooms: dict[str, Feed] = {}
         self._pending: dict[str, _Pending] = {}
         self._places = asyncio.Semaphore(MOST_PENDING)
         self._outgoing: asyncio.Queue[ClientFrame] = asyncio.Queue()
@@ -224,8 +177,9 @@ class Chat:
                     ErrorCode.TOO_MANY_ROOMS,
                     f"You are in {len(self._rooms)} rooms: leave one before you join another.",
                 )
-            self._rooms[name] = Room(self, name, since, recent=recent, events=events)
-            self._rooms[name]._join()
+            link = Link(self._say, self._send_text, self._leave, self._check)
+            self._rooms[name] = Feed(link, name, since, recent=recent, events=events)
+            self._rooms[name].join()
         return self._rooms[name]
 
     async def send(self, room: str, text: str, *, cid: str | None = None) -> str:
@@ -247,7 +201,8 @@ class Chat:
                 raise ValueError(f"cid {frame.cid!r} is being sent already: give another")
             pending = self._pending[frame.cid] = _Pending(frame)
             try:
-                if self.room(room)._in:
+                self.room(room)
+                if self._rooms[room].is_in:
                     self._send(pending)
                 return await pending.answer
             finally:
@@ -272,7 +227,7 @@ class Chat:
                 delay = random.uniform(most / 2, most) if retry_after is None else retry_after
                 log.info("%s: %s; again in %.1f s", self._url, self._trouble, delay)
                 for room in self._rooms.values():
-                    room._tell(Away(self._trouble, delay))
+                    room.tell(Away(self._trouble, delay))
                 await asyncio.sleep(delay)
         except (RefusedError, DisconnectedError) as failure:
             self._failure = failure
@@ -280,7 +235,7 @@ class Chat:
             self._ended = True
             self._welcomed.set()
             for room in self._rooms.values():
-                room._end(self._failure)
+                room.end(self._failure)
             for cid in self._pending:
                 self._answer(cid, self._reason())
 
@@ -340,14 +295,14 @@ class Chat:
         self._asked_to_wait = None
         # Reading never waits for writing: the server may read no more until it is read from.
         writing = asyncio.create_task(self._write(socket))
-        self._say(Hello(self.user, self._key))
+        self._outgoing.put_nowait(Hello(self.user, self._key))
         try:
             while True:
                 self._hear(await socket.recv(decode=False))
         finally:
             self.connected = False
             for room in self._rooms.values():
-                room._in = False
+                room.lose()
             for pending in self._pending.values():
                 pending.sent = False
             writing.cancel()
@@ -359,32 +314,42 @@ class Chat:
                 await socket.send(_encoder.encode(await self._outgoing.get()), text=True)
 
     def _say(self, frame: ClientFrame) -> None:
-        self._outgoing.put_nowait(frame)
+        if self.connected:
+            self._outgoing.put_nowait(frame)
+
+    async def _send_text(self, room: str, text: str, cid: str | None) -> str:
+        return await self.send(room, text, cid=cid)
+
+    def _leave(self, name: str) -> bool:
+        if self._rooms.pop(name, None) is None:
+            return False
+        self._say(Leave(name))
+        return True
 
     def _hear(self, data: bytes) -> None:
         match _decode(data):
             case Message() as message:
                 if room := self._rooms.get(message.room):
-                    room._take(message)
+                    room.take(message)
             case Ack(cid, identity):
                 self._answer(cid, identity)
             case Progress(name, position):
                 if room := self._rooms.get(name):
-                    room._reach(position)
+                    room.reach(position)
             case Bye() as bye:
                 self._asked_to_wait = bye.retry_after
             case Presence() as presence:
                 if room := self._rooms.get(presence.room):
-                    room._see(presence)
+                    room.see(presence)
             case IsTyping() as typing:
                 if room := self._rooms.get(typing.room):
-                    room._tell(typing)
+                    room.tell(typing)
             case Page() as page:
                 if room := self._rooms.get(page.room):
-                    room._look_back(page)
+                    room.answer_earlier(page)
             case Joined() as joined:
                 if room := self._rooms.get(joined.room):
-                    room._enter(joined)
+                    room.enter(joined)
                     for pending in self._pending.values():
                         if pending.frame.room == room.name:
                             self._send(pending)
@@ -404,8 +369,8 @@ class Chat:
         self.connected = True
         self._welcomed.set()
         for room in self._rooms.values():
-            room._tell(Back(welcome.replica))
-            room._join()
+            room.tell(Back(welcome.replica))
+            room.join()
 
     def _send(self, pending: _Pending) -> None:
         if not pending.sent:
@@ -433,12 +398,12 @@ class Chat:
                 _later(functools.partial(self._send_again, error.cid))
         elif error.cid is not None:
             self._answer(error.cid, refused)
-        elif room is not None and room._refuse_earlier(refused):
+        elif room is not None and room.refuse_earlier(refused):
             pass
         elif room is not None:
             # It was not joined, or somebody else has the name there.
             del self._rooms[room.name]
-            room._end(refused)
+            room.end(refused)
             for cid, pending in self._pending.items():
                 if pending.frame.room == room.name:
                     self._answer(cid, refused)
@@ -447,13 +412,10 @@ class Chat:
 
     def _ask_again(self) -> None:
         if not self.connected:
-            self._say(Hello(self.user, self._key))
+            self._outgoing.put_nowait(Hello(self.user, self._key))
             return
         for room in self._rooms.values():
-            if not room._in:
-                room._join()
-            else:
-                room._ask_for_earlier()
+            room.ask_again()
 
     def _send_again(self, cid: str) -> None:
         pending = self._pending.get(cid)
@@ -462,205 +424,9 @@ class Chat:
         room = self._rooms.get(pending.frame.room)
         if room is None:
             self._answer(cid, RefusedError(ErrorCode.NOT_JOINED, "You left the room."))
-        elif room._in:
+        elif room.is_in:
             pending.sent = False
             self._send(pending)
-
-
-class Room:
-    """A room as this client reads it: `async for` gives its messages, oldest first, each once, and
-    a `Gap` where some may be missing. Asked for by `Chat.room`.
-
-    One loop at a time; a further one goes on where the last one stopped. The loop ends when the
-    room is left or the connection is closed, and raises what the connection failed with.
-    """
-
-    def __init__(
-        self, chat: Chat, name: str, since: str | None, *, recent: bool, events: bool
-    ) -> None:
-        self._chat = chat
-        self.name = name
-        # What the loop has been given reaches up to here. With `since`, another process can go on.
-        self.position = since
-        # How many people are in the room, and who, unless there are too many to be named.
-        self.count = 0
-        self.users: frozenset[str] = frozenset()
-        self._recent = recent
-        self._events = events
-        # What has been buffered reaches up to here.
-        self._reached = since
-        self._buffer: deque[tuple[Event, str | None]] = deque()
-        self._ids: deque[str] = deque(maxlen=REMEMBERED)
-        # The server knows that we are in the room, and all that it says comes into the buffer …
-        self._in = False
-        # … unless that is full: then what is missing is asked for once it has been read.
-        self._behind = False
-        self._ended = False
-        self._failure: Exception | None = None
-        self._reading = False
-        # What was said before these positions is asked for.
-        self._earlier: dict[str, tuple[History, asyncio.Future[Earlier]]] = {}
-        self._entered = asyncio.Event()
-        self._news = asyncio.Event()
-
-    async def joined(self) -> None:
-        """Wait until the room has been joined: from then on, nothing said there is missed."""
-        await self._entered.wait()
-        if self._ended:
-            raise self._failure or DisconnectedError(f"Room {self.name} was left.")
-
-    async def send(self, text: str, *, cid: str | None = None) -> str:
-        """As `Chat.send`."""
-        return await self._chat.send(self.name, text, cid=cid)
-
-    async def earlier(self, before: str, *, limit: int | None = None) -> Earlier:
-        """What was said before the position (or the message of the id) `before`, from the log
-        itself: at most `limit` messages, and never more than the server gives at once.
-
-        To go on, ask for what is before the `position` of the answer. An answer without messages
-        may have `more` before it.
-
-        Raises `RefusedError`, and `DisconnectedError`.
-        """
-        self._chat._check()
-        if self._ended:
-            raise self._failure or DisconnectedError(f"Room {self.name} was left.")
-        asked = self._earlier.get(before)
-        if asked is None:
-            answer: asyncio.Future[Earlier] = asyncio.get_running_loop().create_future()
-            asked = self._earlier[before] = History(self.name, before, limit), answer
-            if self._in:
-                self._chat._say(asked[0])
-        return await asyncio.shield(asked[1])
-
-    def typing(self) -> None:
-        """Tell the others that something is being written here; again every few seconds, while it
-        is.
-        """
-        if self._in:
-            self._chat._say(Typing(self.name))
-
-    def leave(self) -> None:
-        """Be in the room no more. What has not been read is dropped."""
-        if self._chat._rooms.pop(self.name, None) is None:
-            return
-        if self._chat.connected:
-            self._chat._say(Leave(self.name))
-        self._buffer.clear()
-        self._end(None)
-
-    def __aiter__(self) -> Room:
-        return self
-
-    async def __anext__(self) -> Event:
-        if self._reading:
-            raise RuntimeError(f"Room {self.name} is read by another loop: use that one.")
-        self._reading = True
-        try:
-            while not self._buffer:
-                if self._ended:
-                    raise self._failure or StopAsyncIteration
-                if self._behind:
-                    self._behind = self._in = False
-                    self._join()
-                self._news.clear()
-                await self._news.wait()
-        finally:
-            self._reading = False
-        event, position = self._buffer.popleft()
-        self.position = position or self.position
-        return event
-
-    # What the connection tells.
-
-    def _join(self) -> None:
-        if self._chat.connected:
-            self._chat._say(Join(self.name, self._reached))
-
-    def _enter(self, joined: Joined) -> None:
-        self._in = True
-        self._entered.set()
-        self._ask_for_earlier()
-        self._behind = len(self._buffer) >= BUFFERED
-        if self._behind:
-            return
-        began = self._reached is not None
-        known: set[str] = set()
-        if began and not joined.recovered:
-            self._put(Gap(self.name), None)
-            # After a gap, the last messages come whether or not they came before.
-            known.update(self._ids)
-        if began or self._recent:
-            for message in map(_message_decoder.decode, joined.messages):
-                if message.id not in known:
-                    self._keep(message)
-        self._reach(joined.position)
-
-    def _ask_for_earlier(self) -> None:
-        if self._chat.connected:
-            for frame, _ in self._earlier.values():
-                self._chat._say(frame)
-
-    def _look_back(self, page: Page) -> None:
-        # It may have been asked for twice, for the first answer was long in coming.
-        if page.before in self._earlier:
-            _, answer = self._earlier.pop(page.before)
-            messages = [_message_decoder.decode(message) for message in page.messages]
-            answer.set_result(Earlier(messages, page.position, page.more))
-
-    def _refuse_earlier(self, refused: RefusedError) -> bool:
-        """Whether it was the first thing asked for here that was refused."""
-        if refused.code is ErrorCode.NAME_TAKEN or not self._earlier:
-            return False
-        _, answer = self._earlier.pop(next(iter(self._earlier)))
-        answer.set_exception(refused)
-        return True
-
-    def _take(self, message: Message) -> None:
-        if self._in and not self._behind:
-            self._keep(message)
-            self._behind = len(self._buffer) >= BUFFERED
-
-    def _keep(self, message: Message) -> None:
-        self._reached = message.id
-        self._ids.append(message.id)
-        self._put(message, message.id)
-
-    def _reach(self, position: str) -> None:
-        if not self._in or self._behind:
-            return
-        self._reached = position
-        if self._buffer:
-            self._buffer[-1] = (self._buffer[-1][0], position)
-        else:
-            self.position = position
-
-    def _see(self, presence: Presence) -> None:
-        self.count = presence.count
-        if presence.joined or presence.left:
-            self.users = self.users - set(presence.left) | set(presence.joined)
-        else:
-            self.users = frozenset(presence.users)
-        self._tell(presence)
-
-    def _tell(self, event: Presence | IsTyping | Away | Back) -> None:
-        if self._events and len(self._buffer) < BUFFERED:
-            self._put(event, None)
-
-    def _put(self, event: Event, position: str | None) -> None:
-        self._buffer.append((event, position))
-        self._news.set()
-
-    def _end(self, failure: Exception | None) -> None:
-        self._failure = failure
-        self._ended = True
-        for _, answer in self._earlier.values():
-            answer.set_exception(failure or DisconnectedError(f"Room {self.name} was left."))
-            # Nobody may be waiting any more.
-            answer.exception()
-        self._earlier.clear()
-        self._entered.set()
-        self._news.set()
 
 
 def _decode(data: bytes) -> ServerFrame | None:

@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator
 from concurrent.futures import CancelledError
 from datetime import UTC, datetime
 
-from chat.client.connection import Chat, Gap, Room
+from chat.client.connection import Chat
+from chat.client.room import Gap, Room
 from chat.protocol import ErrorCode, Message, RefusedError
 
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\t": "\\t"})

@@ -15,7 +15,8 @@ from prompt_toolkit.completion import WordCompleter
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.patch_stdout import patch_stdout
 
-from chat.client.connection import Away, Back, Chat, DisconnectedError, Event, Gap, Room
+from chat.client.connection import Chat
+from chat.client.room import Away, Back, DisconnectedError, Event, Gap, Room
 from chat.protocol import IsTyping, Message, RefusedError
 
 # Readable on dark and on light.

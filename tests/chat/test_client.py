@@ -30,6 +30,7 @@ from chat.client import (
     connect,
 )
 from chat.client import connection as library
+from chat.client import room as client_room
 from chat.server import Server
 
 PATIENCE = 20.0
@@ -221,7 +222,7 @@ async def test_lost_history_is_a_gap_and_nothing_comes_twice(replica: Replica) -
 async def test_a_room_that_is_read_slowly_loses_nothing_and_holds_up_nobody(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(library, "BUFFERED", 10)
+    monkeypatch.setattr(client_room, "BUFFERED", 10)
     async with connect(url(server.port), "ada") as ada, connect(url(server.port), "bob") as bob:
         slow, other = ada.room("slow"), ada.room("other")
         await slow.joined()
