@@ -38,7 +38,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "bench")]
 
 from kafka_broker import KafkaBroker, unpack  # noqa: E402
-from ready import PARTITIONS, fill  # noqa: E402
+from ready import PARTITIONS, ROOMS, fill  # noqa: E402
 from reconnect import HANDSHAKE, Client, cpu_seconds  # noqa: E402
 
 from bench.run import LOAD_CORE, SERVER_CORE, rss  # noqa: E402
@@ -102,6 +102,8 @@ class Fate:
     codes: set[int] = field(default_factory=set)
 
     def __str__(self) -> str:
+        if not self.connections:
+            return "hangs up itself"
         parts = []
         if self.refused:
             parts.append(f"{self.refused} refused")
@@ -250,20 +252,16 @@ def ask_far_ahead(site: Site, until: float, returns: bool) -> Fate:  # noqa: ARG
     """Ask the HTTP API for what is said after a position far ahead, eight times, and hang up."""
     place = f"{site.epoch}:{partition_of('lobby', len(site.ends))}:999999999"
     request = f"GET /api/rooms/lobby/messages?after={place} HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    fate = Fate(0)
     while time.monotonic() < until:
         for _ in range(8):
-            fate.connections += 1
             with socket.socket() as sock:
                 sock.settimeout(PATIENCE_SECONDS)
-                try:
+                with contextlib.suppress(OSError):
                     sock.bind((OFFENDERS_ADDRESS, 0))
                     sock.connect(("127.0.0.1", site.port))
                     sock.sendall(request.encode())
-                except OSError:
-                    fate.refused += 1
         time.sleep(0.2)
-    return fate
+    return Fate(0)
 
 
 @dataclass(frozen=True)
@@ -279,8 +277,11 @@ class Kind:
 
 
 def fragments(count: int) -> bytes:
-    """The beginning of a message, in frames of a byte each."""
-    return frame(TEXT, b"x") + frame(CONTINUATION, b"x") * (count - 1)
+    """The beginning of a message, in frames of a byte each; no character is kept in one byte."""
+    first, second = "\u0101".encode()
+    begun = frame(TEXT, bytes([first])) + frame(CONTINUATION, bytes([second]))
+    more = frame(CONTINUATION, bytes([first])) + frame(CONTINUATION, bytes([second]))
+    return begun + more * (count // 2 - 1)
 
 
 def texts(_site: Site, _number: int) -> bytes:
@@ -373,10 +374,12 @@ class Honest(Client):
 
     async def talk(self) -> None:
         await asyncio.sleep(random.random() / SENDS_PER_SECOND)
+        # The log may be one that somebody of this name wrote to before.
+        run = random.randbytes(4).hex()
         number = 0
         while not self.lost:
             number += 1
-            self.send(str(number), "hello all")
+            self.send(f"{run}-{number}", "hello all")
             await asyncio.sleep(1 / SENDS_PER_SECOND)
 
     def send(self, cid: str, text: str) -> None:
@@ -577,7 +580,7 @@ async def measure(
         epoch, partition, offset = returning.since.split(":")
         # Further back than memory reaches, and no further than is read for somebody who joins.
         returning.since = f"{epoch}:{partition}:{int(offset) - 6000}"
-        since, ends = returning.since, [LOG_RECORDS // PARTITIONS] * PARTITIONS
+        since, ends = returning.since, long_log_ends()
     else:
         since = await fill_room(server.port)
         returning.since = await come(returning, server.port)
@@ -749,6 +752,14 @@ def main() -> None:
                     row(name, version(checkout), median(before), median(during), fates[-1]),
                     flush=True,
                 )
+
+
+def long_log_ends() -> list[int]:
+    """How many records each partition of the long log has."""
+    ends = [0] * PARTITIONS
+    for number in range(ROOMS):
+        ends[partition_of(f"room-{number}", PARTITIONS)] += LOG_RECORDS // ROOMS
+    return ends
 
 
 @contextlib.contextmanager
