@@ -1,0 +1,33 @@
+"""Packages are installed by one role, which asks a mirror only when one is missing."""
+
+import json
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_no_mirror_is_asked_where_all_packages_are_there(tmp_path: Path) -> None:
+    play = {
+        "hosts": "localhost",
+        "gather_subset": ["!all", "pkg_mgr"],
+        "roles": [{"role": "packages", "packages_names": ["bash", "coreutils"]}],
+    }
+    playbook = tmp_path / "play.json"
+    playbook.write_text(json.dumps([play]))
+    done = subprocess.run(
+        ["ansible-playbook", "--inventory=localhost,", "--connection=local", "--check", playbook],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ok=3 " in done.stdout, done.stdout
+    assert "skipped=3 " in done.stdout, done.stdout
+
+
+def test_no_other_role_installs_packages() -> None:
+    for path in (ROOT / "roles").glob("*/tasks/*.yml"):
+        if path.parts[-3] != "packages":
+            assert "ansible.builtin.apt:" not in path.read_text(), path
+            assert "ansible.builtin.package:" not in path.read_text(), path
