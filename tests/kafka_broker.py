@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from kafka import KafkaAdminClient
@@ -44,6 +45,10 @@ TOGETHER = {
 TICK_MS = 500
 
 STARTED = "started (kafka.server.KafkaServer)"
+
+# The kernel ends a child when the thread that started it ends, not only the whole process. This
+# thread lives as long as pytest, unlike those of `asyncio.to_thread`, which end with a test's loop.
+launcher = ThreadPoolExecutor(1, "kafka-launcher")
 
 
 def unpack(directory: Path) -> Path:
@@ -280,7 +285,7 @@ class KafkaCluster:
             time.sleep(0.1)
 
     def _knows(self, broker: KafkaBroker, count: int) -> bool:
-        if not broker.started:
+        if broker.ended or not broker.started:
             return False
         try:
             with KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers) as admin:
@@ -303,14 +308,15 @@ def run(script: Path, *arguments: str, heap: str, output: Path) -> subprocess.Po
         "LOG_DIR": str(output.with_suffix(".logs")),
     }
     with output.open("ab") as written:
-        return subprocess.Popen(
+        return launcher.submit(
+            subprocess.Popen[bytes],
             # The kernel ends it when pytest is gone, however that went.
             ["setpriv", "--pdeathsig=KILL", str(script), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=written,
             stderr=subprocess.STDOUT,
             env=environment,
-        )
+        ).result()
 
 
 def free_port() -> int:
