@@ -236,6 +236,17 @@ class Subject(msgspec.Struct):
 
 
 _subject_decoder = msgspec.json.Decoder(Subject)
+_string_decoder = msgspec.json.Decoder(str)
+# In JSON, a quote within a string is escaped: what this finds is a field, in whatever is around it.
+_FIELD = {
+    name: re.compile(rf'"{name}"\s*:\s*("(?:[^"\\]|\\.)*")', re.DOTALL) for name in ("cid", "room")
+}
+# Escapes in JSON: a surrogate pair, half of one, or any other.
+_ESCAPE = re.compile(
+    r"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    r"|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.",
+    re.DOTALL,
+)
 
 
 def decode(text: str) -> ClientFrame:
@@ -243,24 +254,49 @@ def decode(text: str) -> ClientFrame:
     try:
         return _decoder.decode(text)
     except msgspec.MsgspecError as error:
+        mended = _mend(text)
+        if mended is not None:
+            return mended
         raise RefusedError(ErrorCode.BAD_FRAME, f"{error}.") from None
     except RecursionError:
         raise RefusedError(ErrorCode.BAD_FRAME, "JSON is nested too deeply.") from None
 
 
+def _mend(text: str) -> Send | None:
+    """Read a `send` whose text has half a surrogate pair, as strings of JavaScript and Java may:
+    each is replaced (U+FFFD). A cid is not changed, for its sender would not know it again.
+    """
+    mended = _ESCAPE.sub(lambda found: "\\ufffd" if found[2] else found[0], text)
+    if mended == text:
+        return None
+    try:
+        frame = _decoder.decode(mended)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    return frame if isinstance(frame, Send) and frame.cid == subject_of(text).cid else None
+
+
 def subject_of(text: str) -> Subject:
-    """What a frame that was refused is about, as far as it can be read, so that its sender knows
-    which it was.
+    """What a frame that was refused is about, so that its sender knows which it was: as far as it
+    can be read, whatever the rest is.
     """
     try:
         subject = _subject_decoder.decode(text)
     except (msgspec.MsgspecError, RecursionError):
-        return Subject()
+        subject = Subject(_field("cid", text), _field("room", text))
     if subject.cid is not None and len(subject.cid) > CID_LENGTH:
         subject.cid = None
     if subject.room is not None and not _ROOM.fullmatch(subject.room):
         subject.room = None
     return subject
+
+
+def _field(name: str, text: str) -> str | None:
+    found = _FIELD[name].search(text)
+    try:
+        return _string_decoder.decode(found[1]) if found else None
+    except msgspec.MsgspecError:
+        return None
 
 
 def encode(frame: ServerFrame) -> bytes:
@@ -281,15 +317,19 @@ _VISIBLE_IN_TEXT = regex.compile(rf"[^\s{_INVISIBLE}]")
 ACCENTS = 30
 _STACK = regex.compile(rf"\p{{M}}{{{ACCENTS + 1}}}")
 _CONTROL = regex.compile(r"\p{Cc}")
+# What begins a new line in some place from which people paste: typewriters, slides, terminals,
+# Word, and Unicode's own separators. All other control characters have nothing to show.
+_LINE_BREAK = regex.compile(r"\r\n|[\r\v\f\x85\u2028\u2029]")
 _CONTROL_IN_TEXT = regex.compile(r"[\p{Cc}--[\n\t]]", regex.V1)
 # Line separators and everything that steers writing direction: a name stays within itself.
 _CONTROL_IN_USER = regex.compile(r"[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]")
-# Embeddings and overrides make text read otherwise than it is ("Trojan Source", CVE-2021-42574).
-# The isolates that Unicode recommends instead (UAX #9) are welcome, if they end where the text
-# ends.
-_OVERRIDE = re.compile("[\u202a-\u202e]")
-_ISOLATE = re.compile("[\u2066-\u2069]")
+# Embeddings, overrides and isolates (UAX #9). An override makes text read otherwise than it is, and
+# whatever is not closed reaches into the lines around it ("Trojan Source", CVE-2021-42574).
+_DIRECTED = re.compile("[\u202a-\u202e\u2066-\u2069]")
+_POP_EMBEDDING = "\u202c"
+_ISOLATES = "\u2066\u2067\u2068"
 _POP_ISOLATE = "\u2069"
+_EMBEDDING_FOR_OVERRIDE = {"\u202d": "\u202a", "\u202e": "\u202b"}
 
 
 def check_user(user: str) -> str:
@@ -325,8 +365,18 @@ def check_cid(cid: str) -> str:
 
 
 def check_text(text: str, limits: Limits) -> str:
-    """Return the text normalised (NFC): that is what is measured, kept and shown."""
-    text = _normalised(text, ErrorCode.BAD_TEXT)
+    """Return the text as it is measured, kept and shown: normalised (NFC), without characters that
+    its author cannot have seen, and directed within each of its lines alone.
+
+    Raises `RefusedError` (bad_text, too_long).
+    """
+    if not text.isascii() or not text.isprintable():
+        # Most lines have nothing of it.
+        text = _LINE_BREAK.sub("\n", text)
+        text = _CONTROL_IN_TEXT.sub("", text)
+        if _DIRECTED.search(text):
+            text = "\n".join(map(_directed_within, text.split("\n")))
+        text = _normalised(text, ErrorCode.BAD_TEXT)
     # Bytes first: they bound what counting graphemes can cost.
     size = len(text.encode())
     if size > limits.text_bytes:
@@ -338,22 +388,44 @@ def check_text(text: str, limits: Limits) -> str:
             ErrorCode.TOO_LONG,
             f"The text has {count} characters: at most {limits.text_graphemes} can go.",
         )
-    if text.isascii() and text.isprintable() and text.strip():
-        # As most lines are: nothing of what follows is in them.
-        return text
     if not _VISIBLE_IN_TEXT.search(text):
         raise RefusedError(ErrorCode.BAD_TEXT, "There is nothing to see: write something.")
-    if _CONTROL_IN_TEXT.search(text):
-        raise RefusedError(
-            ErrorCode.BAD_TEXT,
-            "The text has control characters: only line feed and tab are allowed.",
-        )
-    if not text.isascii() and (_OVERRIDE.search(text) or not _isolates_are_closed(text)):
-        raise RefusedError(
-            ErrorCode.BAD_TEXT,
-            "The text has direction overrides or open isolates: leave them out or close them.",
-        )
     return text
+
+
+def _directed_within(line: str) -> str:
+    """Close what the line leaves open, and drop what closes nothing.
+
+    An override becomes an embedding of its direction. It still keeps a number in order, for which
+    address books write it, and turns no letters around.
+    """
+    parts = []
+    # What closes that which is open, the innermost last.
+    closers: list[str] = []
+    isolates = 0
+    end = 0
+    for found in _DIRECTED.finditer(line):
+        parts.append(line[end : found.start()])
+        end = found.end()
+        mark = found[0]
+        if mark == _POP_EMBEDDING:
+            if closers[-1:] == [_POP_EMBEDDING]:
+                parts.append(closers.pop())
+        elif mark == _POP_ISOLATE:
+            # With it end the embeddings within its isolate.
+            while isolates and (closer := closers.pop()) == _POP_EMBEDDING:
+                parts.append(closer)
+            if isolates:
+                isolates -= 1
+                parts.append(_POP_ISOLATE)
+        elif mark in _ISOLATES:
+            isolates += 1
+            parts.append(mark)
+            closers.append(_POP_ISOLATE)
+        else:
+            parts.append(_EMBEDDING_FOR_OVERRIDE.get(mark, mark))
+            closers.append(_POP_EMBEDDING)
+    return "".join([*parts, line[end:], *reversed(closers)])
 
 
 def _normalised(text: str, code: ErrorCode) -> str:
@@ -369,12 +441,3 @@ def _normalised(text: str, code: ErrorCode) -> str:
 def graphemes(text: str) -> int:
     """How many characters a person would count."""
     return sum(1 for _ in _GRAPHEME.finditer(text))
-
-
-def _isolates_are_closed(text: str) -> bool:
-    depth = 0
-    for mark in _ISOLATE.findall(text):
-        depth += -1 if mark == _POP_ISOLATE else 1
-        if depth < 0:
-            return False
-    return depth == 0

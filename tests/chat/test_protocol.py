@@ -5,6 +5,7 @@ import unicodedata
 
 import msgspec
 import pytest
+import regex
 from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Frame as WebSocketFrame
@@ -208,14 +209,9 @@ def test_texts(text: str) -> None:
     [
         "",
         " \n\t",
-        "a\x00b",
-        "bell\x07",
-        "carriage\rreturn",
         "\x85",
-        "\x1b[31mred",
-        "\u202edesrever",
-        "\u2066open",
-        "closed\u2069",
+        "\x00\x07",
+        "\u202e\u202c",
         "\u2069\u2066",
         "\u200b\u2060",
         "\u3164 \u2800",
@@ -223,7 +219,7 @@ def test_texts(text: str) -> None:
         ("a" + "\u0301\u0323" * 100) * 10,
     ],
 )
-def test_texts_with_control_characters_are_refused(text: str) -> None:
+def test_texts_nobody_can_see_or_stack_are_refused(text: str) -> None:
     assert code_of(protocol.check_text, text, LIMITS) is ErrorCode.BAD_TEXT
 
 
@@ -258,7 +254,8 @@ def test_thirty_accents_are_allowed() -> None:
 def test_an_accepted_text_arrives_as_it_was_written_but_for_normalisation(text: str) -> None:
     if code_of(protocol.check_text, text, LIMITS) is None:
         kept = protocol.check_text(text, LIMITS)
-        assert kept == unicodedata.normalize("NFC", text)
+        if not regex.search(r"[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]", text):
+            assert kept == unicodedata.normalize("NFC", text)
         frame = protocol.encode(protocol.Message("r", "e:0:0", "u", kept, 0, "c"))
         assert msgspec.json.decode(frame)["text"] == kept
 
