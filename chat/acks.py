@@ -66,6 +66,8 @@ class Acks:
 
     def delivered(self, record: Record, now: float) -> list[Member]:
         """The log has delivered a record: who waits for it no more."""
+        if not self._pending:
+            return []
         pending = self._pending.pop((record.room, record.user, record.cid), None)
         if pending is None:
             return []

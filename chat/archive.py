@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
-from chat.protocol import Message, Position, encode
+from chat.protocol import Position
 from chat.relay.base import Entry, UnavailableError
 from chat.room import StoredMessage
 from chat.window import RoomWindow
@@ -185,12 +185,9 @@ class Archive:
                 last[key] = offset
                 if offset < start or (before is not None and offset - before < self._window):
                     continue
-                position = str(Position(self._epoch, partition, offset))
-                payload = encode(
-                    Message(record.room, position, record.user, record.text, entry.ts, record.cid)
-                )
-                rooms.setdefault(record.room, []).append(StoredMessage(offset, payload))
-                size += len(payload)
+                message = StoredMessage(offset, self._epoch, partition, entry)
+                rooms.setdefault(record.room, []).append(message)
+                size += len(record.text)
         block = Block(rooms, size, first)
         self._keep((partition, number, end), block)
         return block

@@ -203,21 +203,27 @@ class Hub:
 
     def deliver(self, batches: Sequence[Batch]) -> None:
         now = time.monotonic()
+        records = messages = deliveries = 0
         for batch in batches:
             partition = self._window.partitions[batch.partition]
             for entry in batch.entries:
-                posted = self._window.take(partition, entry)
-                if posted.repeat:
-                    self._metrics.repeats.value += 1
-                else:
-                    self._metrics.messages.value += 1
-                    self._metrics.deliveries.value += len(posted.room.members)
-                acks = self._posted.setdefault(posted.room, [])
+                room, new = self._window.take(partition, entry)
+                messages += new
+                if room.members:
+                    self._posted.setdefault(room, [])
+                    deliveries += len(room.members) * new
                 if senders := self._acks.delivered(entry.record, now):
-                    ack = frame_of(Ack(entry.record.cid, posted.id))
+                    first = room.first(entry.record.user, entry.record.cid)
+                    assert first is not None, "a room knows what it was just told"
+                    ack = frame_of(Ack(entry.record.cid, first))
+                    acks = self._posted.setdefault(room, [])
                     acks.extend((sender, ack) for sender in senders)
+            records += len(batch.entries)
             if partition.position != batch.position:
                 self._window.advance(partition, batch.position)
+        self._metrics.messages.value += messages
+        self._metrics.repeats.value += records - messages
+        self._metrics.deliveries.value += deliveries
         self._outlets.cork()
         try:
             self._show()

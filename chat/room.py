@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol, Self
 import msgspec
 
 from chat.protocol import CloseCode, Message, Position, RefusedError, ServerFrame, encode
+from chat.relay.base import Entry
 from chat.websocket.frames import text_frame
 
 
@@ -83,24 +84,44 @@ def frame_of(frame: ServerFrame) -> bytes:
     return text_frame(encode(frame))
 
 
-class StoredMessage(msgspec.Struct, frozen=True, gc=False):
-    """A message of the room's history, encoded once."""
+class StoredMessage(msgspec.Struct, gc=False):
+    """A message of a room's history. It is encoded once, and not before somebody is to see it."""
 
     offset: int
-    payload: bytes
+    epoch: str
+    partition: int
+    _content: Entry | bytes
+
+    @property
+    def payload(self) -> bytes:
+        content = self._content
+        if isinstance(content, bytes):
+            return content
+        record = content.record
+        position = str(Position(self.epoch, self.partition, self.offset))
+        message = Message(record.room, position, record.user, record.text, content.ts, record.cid)
+        self._content = payload = encode(message)
+        return payload
 
 
-class Seen(msgspec.Struct, gc=False):
-    """A message that is known by its sender's (user, cid): where it was first, and where last."""
-
-    first: int
-    last: int
+# What a message is known by in its room: its sender's name, and the sender's id for it.
+Key = tuple[str, str]
 
 
 class Room:
     """One room on this replica: its members here, its history, and the cids it has seen."""
 
-    __slots__ = ("_floor", "_history", "_seen", "_unseen", "epoch", "members", "name", "partition")
+    __slots__ = (
+        "_first",
+        "_floor",
+        "_history",
+        "_last",
+        "_unseen",
+        "epoch",
+        "members",
+        "name",
+        "partition",
+    )
 
     def __init__(self, name: str, epoch: str, partition: int, history: int) -> None:
         self.name = name
@@ -112,14 +133,16 @@ class Room:
         self._history: deque[StoredMessage] = deque(maxlen=history)
         # The history holds every message after this offset (and the window's floor).
         self._floor = -1
-        self._seen: dict[tuple[str, str], Seen] = {}
+        # Where each message of the window was first, and where last if it was repeated.
+        self._first: dict[Key, int] = {}
+        self._last: dict[Key, int] = {}
         # Frames that were posted and not pushed.
         self._unseen: list[bytes] = []
 
     @property
     def idle(self) -> bool:
         """Whether nothing would be lost with this object."""
-        return not self.members and not self._seen
+        return not self.members and not self._first
 
     @property
     def newest(self) -> int:
@@ -131,27 +154,25 @@ class Room:
 
     def first(self, user: str, cid: str) -> str | None:
         """The id under which the room knows this message of `user`; None if it does not."""
-        seen = self._seen.get((user, cid))
-        return self.position(seen.first) if seen else None
+        offset = self._first.get((user, cid))
+        return None if offset is None else self.position(offset)
 
-    def post(self, offset: int, ts: int, user: str, text: str, cid: str) -> str | None:
-        """Take what the log delivered next, for `show` to push.
-
-        Returns the message's id; None if it is a repeat, which is not shown.
+    def post(self, entry: Entry, key: Key) -> bool:
+        """Take what the log delivered next, for `show` to push, unless it is a repeat: returns
+        whether it is none.
         """
-        seen = self._seen.get((user, cid))
-        if seen:
-            seen.last = offset
-            return None
-        self._seen[user, cid] = Seen(offset, offset)
-        position = self.position(offset)
-        payload = encode(Message(self.name, position, user, text, ts, cid))
-        if len(self._history) == self._history.maxlen:
-            self._floor = self._history[0].offset
-        self._history.append(StoredMessage(offset, payload))
+        offset = entry.offset
+        if self._first.setdefault(key, offset) != offset:
+            self._last[key] = offset
+            return False
+        message = StoredMessage(offset, self.epoch, self.partition, entry)
+        history = self._history
+        if len(history) == history.maxlen:
+            self._floor = history[0].offset
+        history.append(message)
         if self.members:
-            self._unseen.append(text_frame(payload))
-        return position
+            self._unseen.append(text_frame(message.payload))
+        return True
 
     def show(self, *, alone: bool) -> None:
         """Send what was posted since the last time: built once, joined once, for all members.
@@ -169,7 +190,7 @@ class Room:
             else:
                 connection.push(frames)
 
-    def forget(self, offset: int, user: str, cid: str) -> None:
+    def forget(self, offset: int, key: Key) -> None:
         """The record at `offset` has left the window: it is history no more, nor its cid known by
         it.
 
@@ -178,8 +199,11 @@ class Room:
         """
         if self._history and self._history[0].offset <= offset:
             self._history.popleft()
-        if self._seen[user, cid].last == offset:
-            del self._seen[user, cid]
+        last = self._last.get(key)
+        if last is None:
+            del self._first[key]
+        elif last == offset:
+            del self._first[key], self._last[key]
 
     def recent(self, count: int) -> list[bytes]:
         """The last messages, oldest first."""

@@ -15,7 +15,7 @@ import msgspec
 
 from chat.protocol import ErrorCode, Position, RefusedError
 from chat.relay.base import Entry, partition_of
-from chat.room import Room, StoredMessage
+from chat.room import Key, Room, StoredMessage
 
 # A client that moved here may have seen more than this replica has read yet: mostly milliseconds'
 # worth, and some seconds' while a partition waits for another leader. A position that is still
@@ -23,13 +23,12 @@ from chat.room import Room, StoredMessage
 AHEAD_SECONDS = 20.0
 
 
-class WindowEntry(msgspec.Struct, frozen=True):
+class WindowEntry(msgspec.Struct, frozen=True, gc=False):
     """A record of the window, as far as it is needed to forget it."""
 
     offset: int
     room: Room
-    user: str
-    cid: str
+    key: Key
 
 
 class Partition:
@@ -58,14 +57,6 @@ class RoomWindow(NamedTuple):
     floor: int
     end: int
     messages: Sequence[StoredMessage]
-
-
-class Posted(NamedTuple):
-    """Where a record went: `id` is that of its message, and for a repeat that of the first one."""
-
-    room: Room
-    id: str
-    repeat: bool
 
 
 class Window:
@@ -117,10 +108,12 @@ class Window:
             )
         return position
 
-    def take(self, partition: Partition, entry: Entry) -> Posted:
-        """Post one record in its room, for all rooms to be shown together."""
+    def take(self, partition: Partition, entry: Entry) -> tuple[Room, bool]:
+        """Post one record in its room, for all rooms to be shown together. Returns the room, and
+        whether the record is no repeat.
+        """
         record = entry.record
-        user, cid = record.user, record.cid
+        key = (record.user, record.cid)
         # Before the record is looked at, so that what is a repeat does not depend on the batches.
         self.advance(partition, entry.offset)
         room = self.rooms.get(record.room)
@@ -128,13 +121,8 @@ class Window:
             room = self.rooms[record.room] = Room(
                 record.room, self.epoch, partition.number, self._history
             )
-        posted = room.post(entry.offset, entry.ts, user, record.text, cid)
-        partition.entries.append(WindowEntry(entry.offset, room, user, cid))
-        if posted is not None:
-            return Posted(room, posted, repeat=False)
-        first = room.first(user, cid)
-        assert first is not None, "a room knows what it was just told"
-        return Posted(room, first, repeat=True)
+        partition.entries.append(WindowEntry(entry.offset, room, key))
+        return room, room.post(entry, key)
 
     def advance(self, partition: Partition, position: int) -> None:
         """The partition is read up to `position`: forget what is a window behind."""
@@ -142,7 +130,7 @@ class Window:
         floor = position - self._size
         while partition.entries and partition.entries[0].offset <= floor:
             entry = partition.entries.popleft()
-            entry.room.forget(entry.offset, entry.user, entry.cid)
+            entry.room.forget(entry.offset, entry.key)
             self.drop_if_idle(entry.room)
         partition.floor = max(partition.floor, floor)
 

@@ -11,6 +11,7 @@ from conftest import until
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chat import protocol
 from chat.hub import Hub
 from chat.metrics import Metrics
 from chat.protocol import CloseCode, ErrorCode, RefusedError
@@ -425,6 +426,23 @@ def test_what_was_seen_live_and_what_is_missed_are_together_all_that_was_said(
     asyncio.run(play())
 
 
+async def test_what_nobody_sees_is_not_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[object] = []
+
+    def counted(frame: protocol.ServerFrame) -> bytes:
+        encoded.append(frame)
+        return protocol.encode(frame)
+
+    monkeypatch.setattr("chat.room.encode", counted)
+    made = hub()
+    feed(made, [said(offset) for offset in range(10)], PARTITION)
+    assert not encoded
+    await joined(made, ROOM)
+    once = sum(isinstance(frame, protocol.Message) for frame in encoded)
+    await joined(made, ROOM)
+    assert once == sum(isinstance(frame, protocol.Message) for frame in encoded) == 10
+
+
 def test_what_a_room_says_in_one_batch_is_written_once() -> None:
     room = Room("lobby", "e", 0, history=10)
     pushed: list[bytes] = []
@@ -432,7 +450,8 @@ def test_what_a_room_says_in_one_batch_is_written_once() -> None:
     ada.write = pushed.append  # type: ignore[method-assign]
     room.members[ada] = ada
     for offset in range(3):
-        assert room.post(offset, 0, "bob", f"text {offset}", str(offset)) == f"e:0:{offset}"
+        entry = Entry(offset, 0, Record("lobby", "bob", f"text {offset}", str(offset)))
+        assert room.post(entry, ("bob", str(offset)))
     room.show(alone=True)
     room.show(alone=True)
     (frames,) = pushed

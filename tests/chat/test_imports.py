@@ -47,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "websocket.wheel": set(),
     "websocket.connection": {"protocol", "websocket.frames", "websocket.wheel"},
     "websocket.transport": {"websocket.connection"},
-    "room": {"protocol", "websocket.frames"},
+    "room": {"protocol", "relay.base", "websocket.frames"},
     "presence.names": set(),
     "presence.signals": set(),
     "presence.peers": {"presence.signals"},
