@@ -20,8 +20,9 @@ from chat.announcer import Announcer
 from chat.archive import Page
 from chat.history import History
 from chat.metrics import Metrics
+from chat.positions import Positions
 from chat.presence import Presence
-from chat.protocol import Ack, CloseCode, ErrorCode, Joined, Position, Progress, RefusedError
+from chat.protocol import Ack, CloseCode, ErrorCode, Joined, Position, RefusedError
 from chat.relay.base import Batch, Record, Relay
 from chat.room import Member, Outlets, Room, frame_of
 from chat.window import Window
@@ -56,8 +57,8 @@ class Hub:
         self._window_size = window
         self._page = page
         self._scan = scan
-        self._position_seconds = position_seconds
         self._open("", [])
+        self._positions = Positions(lambda: self._window, position_seconds)
         self._acks = Acks(relay, metrics)
         # The rooms of the batches at hand, and the acks for those whose messages are kept.
         self._posted: dict[Room, list[tuple[Member, bytes]]] = {}
@@ -74,7 +75,7 @@ class Hub:
     async def start(self) -> None:
         await self._relay.start(self)
         self._tellers = [
-            asyncio.create_task(self._tell_positions()),
+            asyncio.create_task(self._positions.run()),
             asyncio.create_task(self._announcer.run()),
         ]
         for teller in self._tellers:
@@ -127,6 +128,8 @@ class Hub:
         if since is not None:
             self._metrics.resumes.labels(str(missed is not None).lower()).inc()
         messages = room.recent(self._recent) if missed is None else missed
+        if not room.members:
+            room.told = partition.position
         room.members[member] = member.connection
         partition.occupied.add(room)
         joined = Joined(
@@ -257,22 +260,6 @@ class Hub:
             for sender, ack in acks:
                 sender.connection.push(ack)
         self._posted.clear()
-
-    async def _tell_positions(self) -> None:
-        """Tell members how far their room's partition has moved, whoever's messages moved it."""
-        while True:
-            await asyncio.sleep(self._position_seconds)
-            for partition in self._window.partitions:
-                if partition.told == partition.position:
-                    continue
-                partition.told = partition.position
-                for room in tuple(partition.occupied):
-                    if room.newest == partition.position:
-                        # Its members know: a message's id is a position.
-                        continue
-                    frame = frame_of(Progress(room.name, room.position(partition.position)))
-                    for member in tuple(room.members):
-                        member.connection.push(frame)
 
 
 def _raise_now(task: asyncio.Task[None]) -> None:

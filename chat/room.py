@@ -121,6 +121,7 @@ class Room:
         "members",
         "name",
         "partition",
+        "told",
     )
 
     def __init__(self, name: str, epoch: str, partition: int, history: int) -> None:
@@ -130,6 +131,8 @@ class Room:
         # In the order in which they came: as their sockets lie in memory, and to go through them so
         # makes a write a sixth cheaper.
         self.members: dict[Member, Outlet] = {}
+        # The position that its members were told last, or at which the first of them came.
+        self.told = -1
         self._history: deque[StoredMessage] = deque(maxlen=history)
         # The history holds every message after this offset (and the window's floor).
         self._floor = -1
@@ -148,6 +151,13 @@ class Room:
     def newest(self) -> int:
         """The offset of the newest message of the history; -1 if there is none."""
         return self._history[-1].offset if self._history else -1
+
+    @property
+    def known(self) -> int:
+        """The offset up to which every member knows to have seen all: a message's id is a
+        position.
+        """
+        return max(self.told, self.newest)
 
     def position(self, offset: int) -> str:
         return str(Position(self.epoch, self.partition, offset))

@@ -354,9 +354,9 @@ class Settings:
     )
     position: float = _setting(
         "CHAT_POSITION_SECONDS",
-        1.0,
-        _seconds(0.05, 60),
-        "between `position` frames of a room while the log moves",
+        600.0,
+        _seconds(0.05, 86_400),
+        "longest time between `position` frames of a room while the log moves",
     )
     drain_delay: float = _setting(
         "CHAT_DRAIN_DELAY_SECONDS",

@@ -7,6 +7,7 @@ A log that is replaced gets another window; nothing of the old one is in it.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -40,11 +41,20 @@ class Partition:
         # Everything after this offset is in the window.
         self.floor = position
         self.entries: deque[WindowEntry] = deque()
+        self._start = position
         self.occupied: set[Room] = set()
-        # The position that members were told last.
+        # All members here know at least this position; when they were last told a newer one.
         self.told = position
+        self.told_at = time.monotonic()
         # Who waits until this replica has read up to an offset.
         self.waiting: dict[asyncio.Future[None], int] = {}
+
+    @property
+    def middle(self) -> int:
+        """Positions before this offset are in the older half of a full window."""
+        if self.floor == self._start:
+            return self._start
+        return (self.floor + self.position) // 2
 
 
 class RoomWindow(NamedTuple):

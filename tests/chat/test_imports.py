@@ -64,11 +64,13 @@ ALLOWED: dict[str, set[str]] = {
     "history": {"archive", "window", "protocol", "relay.base"},
     "acks": {"room", "protocol", "relay.base", "metrics"},
     "announcer": {"room", "presence", "protocol", "relay.base"},
+    "positions": {"room", "window", "protocol"},
     "hub": {
         "acks",
         "announcer",
         "archive",
         "history",
+        "positions",
         "window",
         "room",
         "presence",
