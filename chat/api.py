@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
+from collections.abc import Callable
 
 import msgspec
+from tornado.httputil import HTTPServerRequest
 
 from chat import protocol
 from chat.archive import Page
 from chat.headers import SecurityHeaders
 from chat.hub import Hub
+from chat.limits import Budgets
 from chat.protocol import ErrorCode, RefusedError
 
 # Where `after` begins when nothing is known yet.
@@ -38,12 +42,49 @@ class Failure(msgspec.Struct):
     error: str
 
 
-class MessagesHandler(SecurityHeaders):
-    """`turns`: how many may read at once; who comes on top is told to come again."""
+class Turns:
+    """Requests that are answered at once: `most` of them, half of them for one address."""
 
-    def initialize(self, hub: Hub, turns: asyncio.Semaphore) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._each = (most + 1) // 2
+        self._taken: Counter[str] = Counter()
+
+    def refusal(self, address: str) -> tuple[int, str] | None:
+        """Why `address` gets none now, as a status and a text."""
+        if self._taken[address] >= self._each:
+            return 429, "Your address reads too much at once: try again in a moment."
+        if self._taken.total() >= self._most:
+            return 503, "Too many read at once: try again in a moment."
+        return None
+
+    def take(self, address: str) -> None:
+        self._taken[address] += 1
+
+    def give_back(self, address: str) -> None:
+        self._taken[address] -= 1
+        if not self._taken[address]:
+            del self._taken[address]
+
+
+class MessagesHandler(SecurityHeaders):
+    """`address` tells whom a request is charged to, `budgets` how many may come from there. An
+    answer waits for nobody, and the work for it ends with its client.
+    """
+
+    def initialize(
+        self,
+        hub: Hub,
+        turns: Turns,
+        budgets: Budgets,
+        address: Callable[[HTTPServerRequest], str],
+    ) -> None:
         self._hub = hub
         self._turns = turns
+        self._budgets = budgets
+        self._address = address
+        self._finding: asyncio.Task[Page] | None = None
+        self._gone = False
 
     def prepare(self) -> None:
         # The rule that Tornado has for WebSockets.
@@ -57,22 +98,39 @@ class MessagesHandler(SecurityHeaders):
             self.set_header("Access-Control-Allow-Origin", origin)
 
     async def get(self, room: str) -> None:
-        if self._turns.locked():
-            self._unavailable("Too many read at once: try again in a moment.")
+        address = self._address(self.request)
+        if not self._budgets.of(address).take():
+            self._come_again(429, "Too many requests come from your address: ask more rarely.")
             return
-        async with self._turns:
-            try:
-                page = await self._find(protocol.check_room(room))
-            except RefusedError as refused:
-                if refused.code is ErrorCode.UNAVAILABLE:
-                    self._unavailable(refused.message)
-                else:
-                    self._fail(400, refused.message)
-                return
+        if (refusal := self._turns.refusal(address)) is not None:
+            self._come_again(*refusal)
+            return
+        self._turns.take(address)
+        self._finding = asyncio.create_task(self._find(room))
+        try:
+            page = await self._finding
+        except RefusedError as refused:
+            if refused.code is ErrorCode.UNAVAILABLE:
+                self._come_again(503, refused.message)
+            else:
+                self._fail(400, refused.message)
+            return
+        except asyncio.CancelledError:
+            if not self._gone:
+                raise
+            return
+        finally:
+            self._turns.give_back(address)
         messages = [msgspec.Raw(message.payload) for message in page.messages]
         self._answer(Answer(room, str(page.position), page.more, page.whole, messages))
 
+    def on_connection_close(self) -> None:
+        self._gone = True
+        if self._finding is not None:
+            self._finding.cancel()
+
     async def _find(self, room: str) -> Page:
+        protocol.check_room(room)
         asked = {name: self.get_query_argument(name) for name in self.request.query_arguments}
         if unknown := asked.keys() - {"before", "after", "limit"}:
             raise _bad(f"{min(unknown)!r} cannot be asked for: give before, after or limit.")
@@ -88,9 +146,9 @@ class MessagesHandler(SecurityHeaders):
         after = asked["after"]
         return await self._hub.after(room, None if after == OLDEST else after, limit)
 
-    def _unavailable(self, why: str) -> None:
+    def _come_again(self, status: int, why: str) -> None:
         self.set_header("Retry-After", str(RETRY_SECONDS))
-        self._fail(503, why)
+        self._fail(status, why)
 
     def _fail(self, status: int, why: str) -> None:
         self.set_status(status)

@@ -38,9 +38,12 @@ class History:
     async def after(self, name: str, after: str | None, limit: int | None) -> Page:
         """The messages after a position, or the oldest ones; raises `RefusedError`."""
         if after is not None:
-            position = self._window.place(name, after)
-            await self._window.reach(position)
-            start = position.offset
+            start = self._window.place(name, after).offset
+            if start > self._window.partition_of(name).position:
+                raise RefusedError(
+                    ErrorCode.UNAVAILABLE,
+                    "This replica has not read so far: try again in a moment.",
+                )
         else:
             start = await self._look_up(self._archive.begin(self._window.part_of(name)))
         known = self._window.part_of(name)

@@ -20,7 +20,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler, StaticFileHandler
 from tornado.websocket import WebSocketHandler
 
-from chat.api import MessagesHandler
+from chat.api import MessagesHandler, Turns
 from chat.drain import send_away
 from chat.headers import SecurityHeaders
 from chat.hub import Hub
@@ -46,6 +46,10 @@ BACKLOG = 4096
 
 # With this part of the clients that it may have, a replica asks that others are chosen.
 NEARLY_FULL = 0.95
+
+
+# Seconds of CHAT_API_RATE that may come at once.
+API_BURST = 5
 
 
 class PageHandler(SecurityHeaders, StaticFileHandler):
@@ -177,6 +181,7 @@ class Server:
         self._empty.set()
         self._budgets = Budgets(settings.address_rate, settings.address_burst)
         self._proxies = [ipaddress.ip_network(network) for network in settings.trusted_proxies]
+        self._turns = Turns(settings.api_requests)
         # Nothing here takes request bodies; a request that is not complete in time is not one.
         request_limits: dict[str, Any] = {
             "idle_connection_timeout": settings.handshake,
@@ -197,7 +202,14 @@ class Server:
                 (
                     r"/api/rooms/([^/]+)/messages",
                     MessagesHandler,
-                    {"hub": self._hub, "turns": asyncio.Semaphore(self._settings.api_requests)},
+                    {
+                        "hub": self._hub,
+                        "turns": self._turns,
+                        "budgets": Budgets(
+                            self._settings.api_rate, API_BURST * self._settings.api_rate
+                        ),
+                        "address": self._address_of,
+                    },
                 ),
                 (
                     r"/(|app\.js|style\.css|icon\.svg)",
@@ -209,6 +221,11 @@ class Server:
             log_function=_log_request,
             trusted_origins=list(self._settings.allowed_origins),
         )
+
+    def _address_of(self, request: HTTPServerRequest) -> str:
+        """Whom a request is charged to."""
+        forwarded = request.headers.get_list("X-Forwarded-For")
+        return client_address(request.remote_ip or "", forwarded, self._proxies)
 
     def _internal_application(self) -> Application:
         return Application(

@@ -280,7 +280,15 @@ class Settings:
         "CHAT_API_REQUESTS",
         8,
         _integer(1, 1000),
-        "requests for messages over HTTP that are answered at once; more are told to come again",
+        "requests for messages over HTTP that are answered at once, half of them for one address;"
+        " more are told to come again",
+    )
+    api_rate: int = _setting(
+        "CHAT_API_RATE",
+        20,
+        _integer(1, 1_000_000),
+        "requests for messages over HTTP per second from one address for long, five times as many"
+        " at once",
     )
     members_shown: int = _setting(
         "CHAT_MEMBERS_SHOWN",

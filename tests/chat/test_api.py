@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 from chat_client import ChatClient
-from conftest import Replica
+from conftest import Replica, until
 from test_server import get
+from tornado.httpclient import HTTPResponse
 
 from chat.relay.base import Entry, UnavailableError
 from chat.server import Server
@@ -106,7 +107,9 @@ async def test_when_the_log_does_not_answer_there_is_a_time_to_come_again(
 async def test_more_than_may_read_at_once_are_told_to_come_again(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = await replica(CHAT_WINDOW="5", CHAT_API_REQUESTS="2")
+    server = await replica(
+        CHAT_WINDOW="5", CHAT_API_REQUESTS="2", CHAT_TRUSTED_PROXIES="127.0.0.1/32"
+    )
     await said(server, 30)
     read, asked, go_on = server._hub._history._archive._read, asyncio.Event(), asyncio.Event()
 
@@ -116,13 +119,24 @@ async def test_more_than_may_read_at_once_are_told_to_come_again(
         return await read(partition, after, upto)
 
     monkeypatch.setattr(server._hub._history._archive, "_read", slow)
-    waiting = [asyncio.create_task(ask(server)) for _ in range(2)]
+
+    def of(address: str) -> Awaitable[HTTPResponse]:
+        path = "/api/rooms/lobby/messages"
+        return get(server.port, path, **{"X-Forwarded-For": address})
+
+    waiting = [asyncio.create_task(of("192.0.2.1"))]
     await asked.wait()
-    while (answer := await get(server.port, "/api/rooms/lobby/messages?limit=1")).code == 200:
-        pass
+    answer = await of("192.0.2.1")
+    assert (answer.code, answer.headers["Retry-After"]) == (429, "1")
+    waiting.append(asyncio.create_task(of("192.0.2.2")))
+    turns = server._turns
+    await until(lambda: turns._taken.total() == 2)
+    answer = await of("192.0.2.3")
     assert (answer.code, answer.headers["Retry-After"]) == (503, "1")
     go_on.set()
-    assert {len(page["messages"]) for page in await asyncio.gather(*waiting)} == {30}
+    for answer in await asyncio.gather(*waiting):
+        assert len(json.loads(answer.body)["messages"]) == 30
+    assert not turns._taken, "everybody has given back"
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ ALLOWED: dict[str, set[str]] = {
         "metrics",
     },
     "headers": set(),
-    "api": {"hub", "archive", "headers", "protocol"},
+    "api": {"hub", "archive", "headers", "limits", "protocol"},
     "session": {
         "hub",
         "limits",
