@@ -1,6 +1,7 @@
 """Tasks on the controller run as whoever runs Ansible, whatever a site's inventory says."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,23 @@ def test_the_controller_is_neither_root_nor_another_python(site: str, tmp_path: 
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert f'"executable": "{sys.executable}"' in done.stdout
+
+
+def test_hosts_that_do_not_wait_for_each_other_are_refused(tmp_path: Path) -> None:
+    playbook = tmp_path / "play.json"
+    playbook.write_text(
+        json.dumps([{"hosts": "all", "gather_facts": False, "roles": ["controller"]}])
+    )
+    done = subprocess.run(
+        ["ansible-playbook", "--inventory=localhost,", playbook],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_STRATEGY": "free"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Ansible's strategy is 'free'" in done.stdout
+    assert "ANSIBLE_STRATEGY=linear" in done.stdout
 
 
 def roles_that_delegate() -> set[str]:
