@@ -106,7 +106,7 @@ class MessagesHandler(SecurityHeaders):
             self._come_again(*refusal)
             return
         self._turns.take(address)
-        self._finding = asyncio.create_task(self._find(room))
+        self._finding = asyncio.create_task(self._find(room, address))
         try:
             page = await self._finding
         except RefusedError as refused:
@@ -129,7 +129,7 @@ class MessagesHandler(SecurityHeaders):
         if self._finding is not None:
             self._finding.cancel()
 
-    async def _find(self, room: str) -> Page:
+    async def _find(self, room: str, address: str) -> Page:
         protocol.check_room(room)
         asked = {name: self.get_query_argument(name) for name in self.request.query_arguments}
         if unknown := asked.keys() - {"before", "after", "limit"}:
@@ -140,11 +140,11 @@ class MessagesHandler(SecurityHeaders):
                 raise _bad(f"limit={text!r}: give a whole number from 1.")
             limit = int(text)
         if "after" not in asked:
-            return await self._hub.before(room, asked.get("before"), limit)
+            return await self._hub.before(room, asked.get("before"), limit, address)
         if "before" in asked:
             raise _bad("Give before or after, not both.")
         after = asked["after"]
-        return await self._hub.after(room, None if after == OLDEST else after, limit)
+        return await self._hub.after(room, None if after == OLDEST else after, limit, address)
 
     def _come_again(self, status: int, why: str) -> None:
         self.set_header("Retry-After", str(RETRY_SECONDS))

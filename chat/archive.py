@@ -3,34 +3,51 @@
 What was a repeat when it was live is one here, too. A record is a repeat if the one before it with
 the same room, user and cid is less than a window of offsets away (`Room.forget` says why); so the
 window before a record is all that has to be known to tell. The log is read in *blocks* of a window,
-each with the window before it. What is in the log does not change, and who has read one page mostly
-reads the next: blocks are kept for a while, and who asks for one that is being read waits for it.
+each with the window before it. Of a block it is kept where the messages of each room are: that is
+small, however long the texts are. The messages themselves are kept in *chunks* of a block, as many
+as fit; a chunk that was dropped is read again by itself.
+
+What is in the log does not change, and who has read one page mostly reads the next. Who asks for
+what is being read waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
+import contextlib
+from array import array
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from chat.protocol import Position
-from chat.relay.base import Entry, UnavailableError
-from chat.room import StoredMessage
+from chat.relay.base import Entry
+from chat.room import Key, StoredMessage, key_of, size_of
+from chat.turns import Turns
 from chat.window import RoomWindow
 
-# Records held at once while a block is read.
+# Records held at once while a block is read: at most so many, and not many more bytes.
 STEP = 2000
-# Blocks that may wait to be read. They are read one after the other, with a rest as long as reading
-# took: whatever people ask for, it takes half of one thread's time from what is said now.
-MOST_READING = 100
-MOST_REST = 1.0
+FIRST_STEP = 100
+STEP_BYTES = 2 << 20
+# Offsets of a chunk.
+CHUNK = 250
 # Records looked at to see whether the log has any at some offset.
 PROBE = 100
-# Messages that are kept, in bytes, for whoever asks for them next.
-KEPT_BYTES = 16 << 20
-KEPT_BLOCKS = 100
+# What is kept of blocks, and of chunks, in bytes.
+KEPT_OF_BLOCKS = 8 << 20
+KEPT_OF_CHUNKS = 16 << 20
+# About what a room in a block takes beside its offsets.
+ROOM_BYTES = 200
+
+T = TypeVar("T")
+
+
+class Asker(NamedTuple):
+    """For whom the log is read. Who is `urgent` does not wait for those who are not."""
+
+    address: str
+    urgent: bool = False
 
 
 class Page(NamedTuple):
@@ -47,15 +64,74 @@ class Page(NamedTuple):
 
 
 class Block(NamedTuple):
-    """The messages of all rooms in a block, repeats left out, and their bytes.
+    """Where the messages of each room are in a block that is read to before offset `end`.
 
     `first` is the first record in the block or the window before; None if there is none, for the
     log begins later.
     """
 
-    rooms: dict[str, list[StoredMessage]]
-    size: int
+    offsets: dict[str, array[int]]
+    end: int
     first: int | None
+
+
+# All records of a chunk, by offset.
+Chunk = dict[int, StoredMessage]
+
+
+class Kept(Generic[T]):
+    """What was used last, up to `most` bytes."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._items: OrderedDict[tuple[int, ...], tuple[T, int]] = OrderedDict()
+        self.bytes = 0
+
+    def get(self, key: tuple[int, ...]) -> T | None:
+        found = self._items.get(key)
+        if found is None:
+            return None
+        self._items.move_to_end(key)
+        return found[0]
+
+    def put(self, key: tuple[int, ...], item: T, size: int) -> None:
+        _, before = self._items.pop(key, (None, 0))
+        self._items[key] = item, size
+        self.bytes += size - before
+        # One that has more than all may have is kept alone.
+        while self.bytes > self._most and len(self._items) > 1:
+            _, (_, dropped) = self._items.popitem(last=False)
+            self.bytes -= dropped
+
+
+class Filling:
+    """A page while it is put together: at most `limit` messages, and `size` bytes unless one alone
+    has more.
+    """
+
+    def __init__(self, limit: int, size: int) -> None:
+        self._limit = limit
+        self._left = size
+        self.messages: list[StoredMessage] = []
+        self.full = False
+
+    def add(self, message: StoredMessage) -> bool:
+        """Whether it fits."""
+        self._left -= len(message.payload)
+        if self.messages and self._left < 0:
+            self.full = True
+            return False
+        self.messages.append(message)
+        self.full = len(self.messages) >= self._limit
+        return True
+
+
+class Reading(Generic[T]):
+    """Something that is read from the log, and how many wait for it."""
+
+    def __init__(self, task: asyncio.Task[T]) -> None:
+        self.task = task
+        self.waiting = 0
 
 
 class Archive:
@@ -71,67 +147,81 @@ class Archive:
         *,
         window: int,
         scan: int,
+        page_bytes: int,
     ) -> None:
         self._read = read
         self._epoch = epoch
         self._window = window
         self._blocks_per_request = max(1, scan // window)
-        self._kept: OrderedDict[tuple[int, int, int], Block] = OrderedDict()
-        self._kept_bytes = 0
-        self._reading: dict[tuple[int, int, int], asyncio.Task[Block]] = {}
-        self._turn = asyncio.Lock()
-        self._rested = 0.0
+        self._page_bytes = page_bytes
+        self._blocks = Kept[Block](KEPT_OF_BLOCKS)
+        self._chunks = Kept[Chunk](KEPT_OF_CHUNKS)
+        self._chunk_size = min(CHUNK, window)
+        self._reading: dict[tuple[int | bool, ...], Reading[Any]] = {}
+        self._turns = Turns()
+        self._urgent_turns = Turns()
 
-    async def before(self, known: RoomWindow, end: int, limit: int) -> Page:
+    async def before(self, known: RoomWindow, end: int, limit: int, asker: Asker) -> Page:
         """The last messages before offset `end`, at most `limit` of them."""
-        found = [message for message in known.messages if message.offset < end]
+        page = Filling(limit, self._page_bytes)
+        for message in reversed(known.messages):
+            if message.offset < end and (page.full or not page.add(message)):
+                break
         reached = min(end, known.floor + 1)
         index = (reached - 1) // self._window
         for number in range(index, max(index - self._blocks_per_request, -1), -1):
-            if len(found) >= limit:
+            if page.full:
                 break
-            block = await self._block(known, number, reached)
+            block = await self._block(known, number, reached, asker)
             if block.first is None:
                 reached = 0
                 break
-            older = block.rooms.get(known.room, ())
-            found = [message for message in older if message.offset < reached] + found
+            offsets = [at for at in block.offsets.get(known.room, ()) if at < reached]
+            async for message in self._messages(known, number, block, reversed(offsets), asker):
+                if page.full or not page.add(message):
+                    break
             reached = number * self._window
-        if len(found) >= limit:
-            found = found[len(found) - limit :]
-            reached = found[0].offset
-        return Page(found, self._position(known, reached), reached > 0)
+        page.messages.reverse()
+        if page.full:
+            reached = page.messages[0].offset
+        return Page(page.messages, self._position(known, reached), reached > 0)
 
-    async def after(self, known: RoomWindow, start: int, limit: int) -> Page:
+    async def after(self, known: RoomWindow, start: int, limit: int, asker: Asker) -> Page:
         """The first messages after offset `start`, at most `limit` of them."""
-        found: list[StoredMessage] = []
+        page = Filling(limit, self._page_bytes)
         reached = start
         whole = True
         index = (start + 1) // self._window
         for number in range(index, index + self._blocks_per_request):
-            if reached >= known.floor or len(found) >= limit:
+            if reached >= known.floor or page.full:
                 break
-            block = await self._block(known, number, known.floor + 1)
+            block = await self._block(known, number, known.floor + 1, asker)
             if number == index:
                 whole = block.first is not None and block.first <= start + 1
-            newer = block.rooms.get(known.room, ())
-            found += [message for message in newer if start < message.offset <= known.floor]
+            newer = block.offsets.get(known.room, ())
+            offsets = [at for at in newer if start < at <= known.floor]
+            async for message in self._messages(known, number, block, offsets, asker):
+                if page.full or not page.add(message):
+                    break
             reached = min((number + 1) * self._window - 1, known.floor)
-        if reached >= known.floor:
-            found += [message for message in known.messages if message.offset > start]
+        if reached >= known.floor and not page.full:
+            for message in known.messages:
+                if message.offset > start and (page.full or not page.add(message)):
+                    break
             reached = known.end
-        if len(found) >= limit:
-            found = found[:limit]
-            reached = found[-1].offset
-        return Page(found, self._position(known, reached), reached < known.end, whole)
+        if page.full:
+            reached = page.messages[-1].offset
+        return Page(page.messages, self._position(known, reached), reached < known.end, whole)
 
-    async def begin(self, known: RoomWindow) -> int:
+    async def begin(self, known: RoomWindow, asker: Asker) -> int:
         """An offset shortly before the first record that the log still has."""
         low, high = 0, known.end + 1
         while high - low > self._window:
             middle = (low + high) // 2
             upto = min(middle + PROBE, known.end)
-            if await self._read(known.partition, middle - 1, upto):
+            async with self._turn(asker):
+                there = await self._read(known.partition, middle - 1, upto)
+            if there:
                 high = middle
             else:
                 low = middle
@@ -140,61 +230,131 @@ class Archive:
     def _position(self, known: RoomWindow, offset: int) -> Position:
         return Position(self._epoch, known.partition, offset)
 
-    async def _block(self, known: RoomWindow, number: int, end: int) -> Block:
-        """A block; one that the log does not fill yet, as far as it lies before offset `end`."""
-        full = (number + 1) * self._window
-        key = (known.partition, number, full if full <= known.end + 1 else end)
-        block = self._kept.get(key)
-        if block is not None:
-            self._kept.move_to_end(key)
+    async def _block(self, known: RoomWindow, number: int, end: int, asker: Asker) -> Block:
+        """A block; one that the log does not fill yet, at least as far as it lies before `end`."""
+        partition = known.partition
+        end = min(end, (number + 1) * self._window)
+
+        def kept() -> Block | None:
+            block = self._blocks.get((partition, number))
+            return block if block is not None and block.end >= end else None
+
+        if (block := kept()) is not None:
             return block
-        reading = self._reading.get(key)
-        if reading is None:
-            if len(self._reading) >= MOST_READING:
-                raise UnavailableError("Too many read the history: try again in a moment.")
-            reading = self._reading[key] = asyncio.create_task(self._take_turn(*key))
-            reading.add_done_callback(lambda _: self._reading.pop(key))
-        # Whoever gives up waiting does not do so for the others.
-        return await asyncio.shield(reading)
 
-    async def _take_turn(self, partition: int, number: int, end: int) -> Block:
-        """Read a block, after the others and after a rest."""
-        async with self._turn:
-            await asyncio.sleep(self._rested - time.monotonic())
-            began = time.monotonic()
-            try:
-                return await self._read_block(partition, number, end)
-            finally:
-                now = time.monotonic()
-                self._rested = now + min(now - began, MOST_REST)
+        async def read() -> Block:
+            upto = min((number + 1) * self._window, known.end + 1)
+            async with self._turn(asker):
+                # Somebody may have read it since.
+                if (block := kept()) is not None:
+                    return block
+                return await self._read_block(partition, number, upto, asker)
 
-    async def _read_block(self, partition: int, number: int, end: int) -> Block:
+        return await self._once((partition, number, asker.urgent), read)
+
+    async def _messages(
+        self,
+        known: RoomWindow,
+        number: int,
+        block: Block,
+        offsets: Iterable[int],
+        asker: Asker,
+    ) -> AsyncIterator[StoredMessage]:
+        """The messages at these offsets of a block. What the log has lost meanwhile is left out."""
+        index, chunk = -1, Chunk()
+        for offset in offsets:
+            wanted = (offset - number * self._window) // self._chunk_size
+            if wanted != index:
+                index = wanted
+                key = self._chunk_key(known.partition, number, index, block.end)
+                chunk = await self._chunk(key, asker)
+            if (message := chunk.get(offset)) is not None:
+                yield message
+
+    async def _chunk(self, key: tuple[int, int, int], asker: Asker) -> Chunk:
+        partition, first, end = key
+
+        async def read() -> Chunk:
+            async with self._turn(asker):
+                entries = await self._read(partition, first - 1, end - 1)
+            chunk = {
+                entry.offset: StoredMessage(entry.offset, self._epoch, partition, entry)
+                for entry in entries
+            }
+            self._keep_chunk(key, chunk)
+            return chunk
+
+        if (chunk := self._chunks.get(key)) is not None:
+            return chunk
+        return await self._once((*key, asker.urgent), read)
+
+    def _turn(self, asker: Asker) -> contextlib.AbstractAsyncContextManager[None]:
+        return (self._urgent_turns if asker.urgent else self._turns).of(asker.address)
+
+    async def _once(
+        self, key: tuple[int | bool, ...], read: Callable[[], Coroutine[Any, Any, T]]
+    ) -> T:
+        """Read something, or wait for whoever reads it. It ends when nobody waits any more."""
+        reading: Reading[T]
+        if key in self._reading:
+            reading = self._reading[key]
+        else:
+            reading = self._reading[key] = Reading(asyncio.create_task(read()))
+        reading.waiting += 1
+        try:
+            return await asyncio.shield(reading.task)
+        finally:
+            reading.waiting -= 1
+            if not reading.waiting and self._reading.get(key) is reading:
+                del self._reading[key]
+                reading.task.cancel()
+
+    async def _read_block(self, partition: int, number: int, end: int, asker: Asker) -> Block:
         start = number * self._window
-        rooms: dict[str, list[StoredMessage]] = {}
-        size = 0
+        offsets: dict[str, array[int]] = {}
         first = None
-        # Where each (room, user, cid) was last.
-        last: dict[tuple[str, str, str], int] = {}
-        for after in range(max(start - self._window, 0) - 1, end - 1, STEP):
-            for entry in await self._read(partition, after, min(after + STEP, end - 1)):
+        # Where each message was last.
+        last: dict[tuple[str, Key], int] = {}
+        index, chunk = 0, Chunk()
+        after, step = max(start - self._window, 0) - 1, FIRST_STEP
+        while after < end - 1:
+            if not asker.urgent:
+                await self._urgent_turns.idle()
+            upto = min(after + step, end - 1)
+            size = 1
+            for entry in await self._read(partition, after, upto):
                 offset, record = entry.offset, entry.record
+                size += size_of(record)
                 if first is None:
                     first = offset
-                key = (record.room, record.user, record.cid)
+                key = (record.room, key_of(record))
                 before = last.get(key)
                 last[key] = offset
-                if offset < start or (before is not None and offset - before < self._window):
+                if offset < start:
                     continue
-                message = StoredMessage(offset, self._epoch, partition, entry)
-                rooms.setdefault(record.room, []).append(message)
-                size += len(record.text)
-        block = Block(rooms, size, first)
-        self._keep((partition, number, end), block)
+                if (offset - start) // self._chunk_size != index:
+                    self._keep_chunk(self._chunk_key(partition, number, index, end), chunk)
+                    index, chunk = (offset - start) // self._chunk_size, Chunk()
+                chunk[offset] = StoredMessage(offset, self._epoch, partition, entry)
+                if before is None or offset - before >= self._window:
+                    found = offsets.get(record.room)
+                    if found is None:
+                        found = offsets[record.room] = array("q")
+                    found.append(offset)
+            step = max(FIRST_STEP, min(STEP, STEP_BYTES * (upto - after) // size))
+            after = upto
+        self._keep_chunk(self._chunk_key(partition, number, index, end), chunk)
+        block = Block(offsets, end, first)
+        size = sum(ROOM_BYTES + 8 * len(found) for found in offsets.values())
+        self._blocks.put((partition, number), block, size)
         return block
 
-    def _keep(self, key: tuple[int, int, int], block: Block) -> None:
-        self._kept[key] = block
-        self._kept_bytes += block.size
-        while self._kept_bytes > KEPT_BYTES or len(self._kept) > KEPT_BLOCKS:
-            _, oldest = self._kept.popitem(last=False)
-            self._kept_bytes -= oldest.size
+    def _chunk_key(self, partition: int, number: int, index: int, end: int) -> tuple[int, int, int]:
+        """A chunk of a block that is read to before offset `end`: its partition, its first offset,
+        and where it ends.
+        """
+        first = number * self._window + index * self._chunk_size
+        return partition, first, min(first + self._chunk_size, (number + 1) * self._window, end)
+
+    def _keep_chunk(self, key: tuple[int, int, int], chunk: Chunk) -> None:
+        self._chunks.put(key, chunk, sum(message.size for message in chunk.values()))

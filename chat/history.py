@@ -2,54 +2,77 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from chat.archive import Archive, Page
+from chat.archive import Archive, Asker, Page
 from chat.protocol import ErrorCode, Position, RefusedError
 from chat.relay.base import Relay, UnavailableError
 from chat.window import Window
+
+# How long somebody waits for a page, and somebody who joins for what they missed.
+PAGE_SECONDS = 10.0
+MISSED_SECONDS = 5.0
 
 T = TypeVar("T")
 
 
 class History:
-    """The history of one log. `history` and `page` count messages of a room, `scan` offsets of a
-    partition.
+    """The history of one log. `history` and `page` count messages of a room, `page_bytes` their
+    bytes, `scan` offsets of a partition.
+
+    What is read is charged to an `address`.
     """
 
     def __init__(
-        self, relay: Relay, window: Window, *, size: int, history: int, page: int, scan: int
+        self,
+        relay: Relay,
+        window: Window,
+        *,
+        size: int,
+        history: int,
+        page: int,
+        page_bytes: int,
+        scan: int,
     ) -> None:
         self._window = window
-        self._archive = Archive(relay.read, window.epoch, window=size, scan=scan)
+        self._archive = Archive(
+            relay.read, window.epoch, window=size, scan=scan, page_bytes=page_bytes
+        )
         self._history = history
         self._page = page
         self._scan = scan
 
-    async def before(self, name: str, before: str | None, limit: int | None) -> Page:
+    async def before(self, name: str, before: str | None, limit: int | None, address: str) -> Page:
         """The messages before a position, or the last ones; raises `RefusedError`."""
         known = self._window.part_of(name)
         end = known.end + 1
         if before is not None:
             end = min(self._window.place(name, before).offset, end)
-        return await self._look_up(self._archive.before(known, end, self._limit(limit)))
+        return await self._look_up(
+            self._archive.before(known, end, self._limit(limit), Asker(address))
+        )
 
-    async def after(self, name: str, after: str | None, limit: int | None) -> Page:
-        """The messages after a position, or the oldest ones; raises `RefusedError`."""
-        if after is not None:
+    async def after(self, name: str, after: str | None, limit: int | None, address: str) -> Page:
+        """The messages after a position, or the oldest ones; raises `RefusedError`. Nothing here
+        waits for this replica to read on.
+        """
+        asker = Asker(address)
+        known = self._window.part_of(name)
+        if after is None:
+            start = await self._look_up(self._archive.begin(known, asker))
+            known = self._window.part_of(name)
+        else:
             start = self._window.place(name, after).offset
-            if start > self._window.partition_of(name).position:
+            if start > known.end:
                 raise RefusedError(
                     ErrorCode.UNAVAILABLE,
                     "This replica has not read so far: try again in a moment.",
                 )
-        else:
-            start = await self._look_up(self._archive.begin(self._window.part_of(name)))
-        known = self._window.part_of(name)
-        return await self._look_up(self._archive.after(known, start, self._limit(limit)))
+        return await self._look_up(self._archive.after(known, start, self._limit(limit), asker))
 
-    async def missed(self, name: str, since: Position) -> Page | None:
+    async def missed(self, name: str, since: Position, address: str) -> Page | None:
         """What the log has after `since`, if the window does not reach back to it, but the log
         does.
         """
@@ -58,9 +81,11 @@ class History:
             return None
         if not known.end - self._scan <= since.offset < known.floor:
             return None
+        asker = Asker(address, urgent=True)
         try:
-            page = await self._archive.after(known, since.offset, self._history + 1)
-        except UnavailableError:
+            async with asyncio.timeout(MISSED_SECONDS):
+                page = await self._archive.after(known, since.offset, self._history + 1, asker)
+        except (UnavailableError, TimeoutError):
             return None
         return page if page.whole and not page.more else None
 
@@ -69,9 +94,14 @@ class History:
 
     async def _look_up(self, looking: Awaitable[T]) -> T:
         try:
-            found = await looking
+            async with asyncio.timeout(PAGE_SECONDS):
+                found = await looking
         except UnavailableError as error:
             raise RefusedError(ErrorCode.UNAVAILABLE, str(error)) from None
+        except TimeoutError:
+            raise RefusedError(
+                ErrorCode.UNAVAILABLE, "Many read the history: try again in a moment."
+            ) from None
         if self._window.replaced:
             raise RefusedError(ErrorCode.UNAVAILABLE, "The log was replaced: try again.")
         return found

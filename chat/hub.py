@@ -24,13 +24,13 @@ from chat.positions import Positions
 from chat.presence import Presence
 from chat.protocol import Ack, CloseCode, ErrorCode, Joined, Position, RefusedError
 from chat.relay.base import Batch, Record, Relay
-from chat.room import Member, Outlets, Room, frame_of
+from chat.room import Member, Outlets, Room, StoredMessage, frame_of
 from chat.window import Window
 
 
 class Hub:
-    """`history`, `recent` and `page` count messages of a room, `window` and `scan` offsets of a
-    partition.
+    """`history`, `recent` and `page` count messages of a room, `page_bytes` their bytes; `window`
+    and `scan` count offsets of a partition.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Hub:
         recent: int,
         window: int,
         page: int,
+        page_bytes: int,
         scan: int,
         position_seconds: float,
         heartbeat: float,
@@ -56,6 +57,7 @@ class Hub:
         self._recent = recent
         self._window_size = window
         self._page = page
+        self._page_bytes = page_bytes
         self._scan = scan
         self._open("", [])
         self._positions = Positions(lambda: self._window, position_seconds)
@@ -106,7 +108,7 @@ class Hub:
         if position is not None:
             await self._window.reach(position)
             self._require_history()
-            older = await self._history.missed(name, position)
+            older = await self._history.missed(name, position, member.address)
         # From here on nothing is awaited: what `joined` does not hold, `message` frames will bring.
         self._require_history()
         if not self._is_in(member, name):
@@ -122,12 +124,14 @@ class Hub:
             since_then = older.position.offset if older else position.offset
             missed = room.missed(since_then, partition.floor)
             if older and missed is not None:
-                missed = [message.payload for message in older.messages] + missed
-                if len(missed) > self._history_size:
-                    missed = None
+                missed = older.messages + missed
+            if missed is not None and not self._fits(missed):
+                missed = None
         if since is not None:
             self._metrics.resumes.labels(str(missed is not None).lower()).inc()
-        messages = room.recent(self._recent) if missed is None else missed
+        messages = missed
+        if messages is None:
+            messages = room.recent(self._recent, self._page_bytes)
         if not room.members:
             room.told = partition.position
         room.members[member] = member.connection
@@ -136,7 +140,8 @@ class Hub:
             name,
             self._window.position(room),
             missed is not None,
-            [Raw(payload) for payload in messages],
+            [Raw(message.payload) for message in messages],
+            more=missed is None and room.has_before(messages, partition.floor),
         )
         member.connection.push(frame_of(joined))
         self._announcer.welcome(member, name)
@@ -154,22 +159,21 @@ class Hub:
     def send(self, sender: Member, name: str, user: str, text: str, cid: str) -> None:
         """Append a message; `sender` is pushed an `ack` once the log delivers it, or an error."""
         self._require_history()
-        room = self._window.rooms.get(name)
-        first = room.first(user, cid) if room else None
+        first = self._window.first(name, (user, cid))
         if first is not None:
             sender.connection.push(frame_of(Ack(cid, first)))
             return
         self._acks.append(sender, Record(name, user, text, cid))
 
-    async def before(self, name: str, before: str | None, limit: int | None) -> Page:
+    async def before(self, name: str, before: str | None, limit: int | None, address: str) -> Page:
         """The messages before a position, or the last ones; raises `RefusedError`."""
         self._require_history()
-        return await self._history.before(name, before, limit)
+        return await self._history.before(name, before, limit, address)
 
-    async def after(self, name: str, after: str | None, limit: int | None) -> Page:
+    async def after(self, name: str, after: str | None, limit: int | None, address: str) -> Page:
         """The messages after a position, or the oldest ones; raises `RefusedError`."""
         self._require_history()
-        return await self._history.after(name, after, limit)
+        return await self._history.after(name, after, limit, address)
 
     def positions(self, names: Iterable[str]) -> dict[str, str]:
         """How far these rooms are shown to their members. (What several have to say in one turn is
@@ -180,6 +184,13 @@ class Hub:
     def typing(self, member: Member, name: str) -> None:
         """Tell the others in the room that `member` is typing."""
         self._announcer.typing(member, name)
+
+    def _fits(self, messages: Sequence[StoredMessage]) -> bool:
+        """Whether they may be in one answer."""
+        return (
+            len(messages) <= self._history_size
+            and sum(len(message.payload) for message in messages) <= self._page_bytes
+        )
 
     def _is_in(self, member: Member, name: str) -> bool:
         room = self._window.rooms.get(name)
@@ -246,6 +257,7 @@ class Hub:
             size=self._window_size,
             history=self._history_size,
             page=self._page,
+            page_bytes=self._page_bytes,
             scan=self._scan,
         )
 

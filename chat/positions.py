@@ -33,6 +33,7 @@ class Positions:
         while True:
             await asyncio.sleep(min(LOOK_SECONDS, self._seconds))
             now = time.monotonic()
+            self._window().expire()
             for partition in self._window().partitions:
                 if partition.told == partition.position:
                     continue

@@ -163,6 +163,8 @@ class Joined(msgspec.Struct, tag_field="type", tag="joined"):
     recovered: bool
     # Each one an encoded `Message`: they were encoded once, when the log delivered them.
     messages: list[msgspec.Raw]
+    # Something may have been said before these, and after what was seen last.
+    more: bool = False
 
 
 class Left(msgspec.Struct, tag_field="type", tag="left"):

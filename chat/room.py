@@ -9,14 +9,16 @@ the window alone, so every replica decides alike, whenever it was started.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections import deque
+from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple, Protocol, Self
 
 import msgspec
 
 from chat.protocol import CloseCode, Message, Position, RefusedError, ServerFrame, encode
-from chat.relay.base import Entry
+from chat.relay.base import Entry, Record
 from chat.websocket.frames import text_frame
 
 
@@ -73,6 +75,10 @@ class Member(Protocol):
     @property
     def connection(self) -> Outlet: ...
 
+    @property
+    def address(self) -> str:
+        """Whom what is done for this member is charged to."""
+
     def put_out(self, room: str, why: RefusedError) -> None:
         """The member has been taken out of the room."""
 
@@ -84,6 +90,22 @@ def frame_of(frame: ServerFrame) -> bytes:
     return text_frame(encode(frame))
 
 
+# What a message is known by in its room: its sender's name, and the sender's id for it.
+Key = tuple[str, str]
+
+# About what a message takes beside its text, in bytes.
+_BESIDE_TEXT = 400
+
+
+def key_of(record: Record) -> Key:
+    return record.user, record.cid
+
+
+def size_of(record: Record) -> int:
+    """About what it takes to keep a record, in bytes."""
+    return sys.getsizeof(record.text) + _BESIDE_TEXT
+
+
 class StoredMessage(msgspec.Struct, gc=False):
     """A message of a room's history. It is encoded once, and not before somebody is to see it."""
 
@@ -91,6 +113,14 @@ class StoredMessage(msgspec.Struct, gc=False):
     epoch: str
     partition: int
     _content: Entry | bytes
+
+    @property
+    def size(self) -> int:
+        """About what it takes in memory, in bytes."""
+        content = self._content
+        return (
+            len(content) + _BESIDE_TEXT if isinstance(content, bytes) else size_of(content.record)
+        )
 
     @property
     def payload(self) -> bytes:
@@ -102,10 +132,6 @@ class StoredMessage(msgspec.Struct, gc=False):
         message = Message(record.room, position, record.user, record.text, content.ts, record.cid)
         self._content = payload = encode(message)
         return payload
-
-
-# What a message is known by in its room: its sender's name, and the sender's id for it.
-Key = tuple[str, str]
 
 
 class Room:
@@ -200,9 +226,9 @@ class Room:
             else:
                 connection.push(frames)
 
-    def forget(self, offset: int, key: Key) -> None:
+    def forget(self, offset: int, key: Key) -> int | None:
         """The record at `offset` has left the window: it is history no more, nor its cid known by
-        it.
+        it. Returns where the message was first, if its cid is known no more at all.
 
         A repeat keeps a cid known for another window. So whether a record is a repeat depends on
         the window before it, and on nothing older that some replicas read and others did not.
@@ -210,15 +236,28 @@ class Room:
         if self._history and self._history[0].offset <= offset:
             self._history.popleft()
         last = self._last.get(key)
-        if last is None:
-            del self._first[key]
-        elif last == offset:
-            del self._first[key], self._last[key]
+        if last is not None:
+            if last != offset:
+                return None
+            del self._last[key]
+        return self._first.pop(key)
 
-    def recent(self, count: int) -> list[bytes]:
-        """The last messages, oldest first."""
-        start = max(0, len(self._history) - count)
-        return [message.payload for message in islice(self._history, start, None)]
+    def recent(self, count: int, size: int) -> list[StoredMessage]:
+        """The last messages, oldest first: at most `count`, and `size` bytes unless one alone has
+        more.
+        """
+        found: list[StoredMessage] = []
+        for message in islice(reversed(self._history), count):
+            size -= len(message.payload)
+            if found and size < 0:
+                break
+            found.append(message)
+        found.reverse()
+        return found
+
+    def has_before(self, messages: Sequence[StoredMessage], floor: int) -> bool:
+        """Whether something may have been said before these last messages of the history."""
+        return len(messages) < len(self._history) or self.reaches(floor) >= 0
 
     def reaches(self, floor: int) -> int:
         """The offset after which the history has every message. `floor` is where the window begins:
@@ -230,10 +269,10 @@ class Room:
         """The messages of the history after `offset`, oldest first."""
         return [message for message in self._history if message.offset > offset]
 
-    def missed(self, since: int, floor: int) -> list[bytes] | None:
+    def missed(self, since: int, floor: int) -> list[StoredMessage] | None:
         """What was said after offset `since`, oldest first; None if the history does not reach back
         so far.
         """
         if since < self.reaches(floor):
             return None
-        return [message.payload for message in self.after(since)]
+        return self.after(since)

@@ -161,6 +161,7 @@ class Server:
             recent=settings.recent,
             window=settings.window,
             page=settings.page,
+            page_bytes=settings.page_bytes,
             scan=settings.scan,
             position_seconds=settings.position,
             heartbeat=settings.heartbeat,
@@ -281,16 +282,15 @@ class Server:
 
     def connect(self, peer: str, forwarded: list[str]) -> Connection:
         """Let a client in that has shaken hands; it gets a session of its own."""
-        shared = None
-        if self._settings.address_rate:
-            address = client_address(peer, forwarded, self._proxies)
-            shared = self._budgets.of(address)
+        address = client_address(peer, forwarded, self._proxies)
+        shared = self._budgets.of(address) if self._settings.address_rate else None
         connection = Connection(self._endpoint)
         session = Session(
             connection,
             self._hub,
             self._metrics,
             self._limits,
+            address=address,
             replica=self._settings.replica,
             shared=shared,
             on_gone=self._gone,

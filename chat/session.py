@@ -49,6 +49,7 @@ class Session:
         "_rooms",
         "_sent",
         "_shared",
+        "address",
         "connection",
     )
 
@@ -59,6 +60,7 @@ class Session:
         metrics: Metrics,
         limits: Limits,
         *,
+        address: str,
         replica: str,
         shared: TokenBucket | None,
         on_gone: Callable[[Session], None],
@@ -66,6 +68,7 @@ class Session:
         # By which the log calls it: names are for people.
         self._number = next(_numbers)
         self.connection = connection
+        self.address = address
         self._hub = hub
         self._metrics = metrics
         self._limits = limits
@@ -227,7 +230,7 @@ class Session:
         try:
             self._require_user()
             room = self._require_joined(history.room)
-            page = await self._hub.before(room, history.before, history.limit)
+            page = await self._hub.before(room, history.before, history.limit, self.address)
         except RefusedError as refused:
             self._refuse(refused, text)
             return

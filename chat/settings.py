@@ -270,6 +270,12 @@ class Settings:
     page: int = _setting(
         "CHAT_PAGE", 100, _integer(1, 10_000), "messages in one answer to `history`, at most"
     )
+    page_bytes: int = _setting(
+        "CHAT_PAGE_BYTES",
+        262_144,
+        _integer(4096, 16_777_216),
+        "most bytes of messages in one answer to `join` or `history`; one alone may have more",
+    )
     scan: int = _setting(
         "CHAT_SCAN",
         20_000,

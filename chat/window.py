@@ -16,7 +16,8 @@ import msgspec
 
 from chat.protocol import ErrorCode, Position, RefusedError
 from chat.relay.base import Entry, partition_of
-from chat.room import Key, Room, StoredMessage
+from chat.repeats import Repeats
+from chat.room import Key, Room, StoredMessage, key_of
 
 # A client that moved here may have seen more than this replica has read yet: mostly milliseconds'
 # worth, and some seconds' while a partition waits for another leader. A position that is still
@@ -78,6 +79,7 @@ class Window:
         self.rooms: dict[str, Room] = {}
         # Whether another log has taken this one's place.
         self.replaced = False
+        self._repeats = Repeats()
         self._size = size
         self._history = history
 
@@ -103,6 +105,18 @@ class Window:
         floor = room.reaches(partition.floor)
         return RoomWindow(name, partition.number, floor, partition.position, room.after(floor))
 
+    def first(self, name: str, key: Key) -> str | None:
+        """The id of a message that the log has; None if this replica knows of none."""
+        room = self.rooms.get(name)
+        first = room.first(*key) if room else None
+        if first is None and (offset := self._repeats.first(name, key)) is not None:
+            return str(Position(self.epoch, self.partition_of(name).number, offset))
+        return first
+
+    def expire(self) -> None:
+        """Forget what was remembered for long enough; called once in a while."""
+        self._repeats.expire()
+
     def position(self, room: Room) -> str:
         """How far the room is read."""
         return room.position(self.partitions[room.partition].position)
@@ -123,7 +137,7 @@ class Window:
         whether the record is no repeat.
         """
         record = entry.record
-        key = (record.user, record.cid)
+        key = key_of(record)
         # Before the record is looked at, so that what is a repeat does not depend on the batches.
         self.advance(partition, entry.offset)
         room = self.rooms.get(record.room)
@@ -140,7 +154,9 @@ class Window:
         floor = position - self._size
         while partition.entries and partition.entries[0].offset <= floor:
             entry = partition.entries.popleft()
-            entry.room.forget(entry.offset, entry.key)
+            first = entry.room.forget(entry.offset, entry.key)
+            if first is not None:
+                self._repeats.add(entry.room.name, entry.key, first)
             self.drop_if_idle(entry.room)
         partition.floor = max(partition.floor, floor)
 

@@ -115,7 +115,7 @@ class Room {
     }
     if (!again || !frame.recovered) {
       this.oldest = frame.messages[0]?.id ?? frame.position;
-      this.more = true;
+      this.more = frame.more ?? true;
     }
     for (const message of frame.messages) this.add(message, again);
     this.position = frame.position;

@@ -71,7 +71,7 @@ async def all_before(made: Hub, limit: int) -> list[str]:
     found: list[str] = []
     before = None
     for _ in range(1000):
-        page = await made.before(ROOM, before, limit)
+        page = await made.before(ROOM, before, limit, "")
         assert len(page.messages) <= limit
         found = texts(page.messages) + found
         before = str(page.position)
@@ -83,7 +83,7 @@ async def all_before(made: Hub, limit: int) -> list[str]:
 async def all_after(made: Hub, after: str | None, limit: int) -> list[str]:
     found: list[str] = []
     for _ in range(1000):
-        page = await made.after(ROOM, after, limit)
+        page = await made.after(ROOM, after, limit, "")
         assert len(page.messages) <= limit
         found += texts(page.messages)
         after = str(page.position)
@@ -147,7 +147,7 @@ def test_live_and_paged_back_and_paged_on_and_resumed_is_the_same(
 async def test_what_memory_holds_is_not_read_from_the_log() -> None:
     log = written(100)
     made = replica(log, history=50)
-    page = await made.before(ROOM, at(99), 10)
+    page = await made.before(ROOM, at(99), 10, "")
     assert texts(page.messages) == [f"c{number}" for number in range(89, 99)]
     assert page.more
     assert log.reads == []
@@ -156,9 +156,9 @@ async def test_what_memory_holds_is_not_read_from_the_log() -> None:
 async def test_a_page_looks_through_a_bounded_piece_of_the_log_and_says_where_it_stopped() -> None:
     log = written(1000, rooms=["other"] * 999 + [ROOM])
     made = replica(log, scan=3 * WINDOW)
-    page = await made.before(ROOM, None, None)
+    page = await made.before(ROOM, None, None, "")
     assert texts(page.messages) == ["c999"]
-    page = await made.before(ROOM, str(page.position), None)
+    page = await made.before(ROOM, str(page.position), None, "")
     assert (page.messages, page.more) == ([], True)
     looked = sum(upto - after for after, upto in log.reads)
     assert looked <= 2 * 2 * 3 * WINDOW
@@ -168,9 +168,9 @@ async def test_a_page_looks_through_a_bounded_piece_of_the_log_and_says_where_it
 async def test_many_who_want_the_same_make_the_log_be_read_once() -> None:
     log = written(200)
     made = replica(log)
-    pages = await asyncio.gather(*(made.before(ROOM, at(100), 10) for _ in range(50)))
+    pages = await asyncio.gather(*(made.before(ROOM, at(100), 10, "") for _ in range(50)))
     assert len({page.position for page in pages}) == 1
-    await made.before(ROOM, at(99), 10)
+    await made.before(ROOM, at(99), 10, "")
     assert len(log.reads) == 1
 
 
@@ -179,7 +179,7 @@ async def test_the_log_is_read_by_one_at_a_time_with_a_rest_as_long_as_reading_t
     made = replica(log)
     log.answers.clear()
     ends = (100, 60)
-    asking = [asyncio.create_task(made.before(ROOM, at(end), 1)) for end in ends]
+    asking = [asyncio.create_task(made.before(ROOM, at(end), 1, "")) for end in ends]
     began = time.monotonic()
     await until(lambda: log.reads)
     await asyncio.sleep(0.05)
@@ -193,14 +193,14 @@ async def test_the_log_is_read_by_one_at_a_time_with_a_rest_as_long_as_reading_t
 
 
 async def test_more_than_can_wait_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chat.archive.MOST_READING", 2)
+    monkeypatch.setattr("chat.turns.MOST_WAITING", 2)
     log = written(200)
     made = replica(log)
     log.answers.clear()
-    asking = [asyncio.create_task(made.before(ROOM, at(end), 1)) for end in (150, 100)]
+    asking = [asyncio.create_task(made.before(ROOM, at(end), 1, "")) for end in (150, 100)]
     await until(lambda: log.reads)
     with pytest.raises(RefusedError) as refused:
-        await made.before(ROOM, at(60), 1)
+        await made.before(ROOM, at(60), 1, "")
     assert refused.value.code is ErrorCode.UNAVAILABLE
     log.answers.set()
     await asyncio.gather(*asking)
@@ -213,9 +213,9 @@ async def test_where_the_log_begins_there_is_no_more() -> None:
     assert await all_before(made, 7) == [f"c{number}" for number in range(870, 1000)]
     assert len(log.reads) < 15, "what is not there is not looked for"
     assert (await all_after(made, None, 7))[0] == "c870"
-    page = await made.after(ROOM, at(900), 7)
+    page = await made.after(ROOM, at(900), 7, "")
     assert page.whole
-    page = await made.after(ROOM, at(100), 7)
+    page = await made.after(ROOM, at(100), 7, "")
     assert not page.whole, "what followed is lost, and that is said"
 
 
@@ -260,7 +260,7 @@ async def test_a_log_that_is_replaced_meanwhile_is_not_taken_for_the_new_one() -
     log = written(200)
     made = replica(log)
     log.answers.clear()
-    asking = asyncio.create_task(made.before(ROOM, at(100), 10))
+    asking = asyncio.create_task(made.before(ROOM, at(100), 10, ""))
     await until(lambda: log.reads)
     made.reset("another", [-1] * PARTITIONS)
     log.answers.set()
@@ -284,5 +284,5 @@ async def test_what_cannot_be_looked_up_is_refused(position: str, code: ErrorCod
     made = replica(log)
     for ask in (made.before, made.after):
         with pytest.raises(RefusedError) as refused:
-            await ask(ROOM, position, 10)
+            await ask(ROOM, position, 10, "")
         assert refused.value.code is code

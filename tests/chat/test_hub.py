@@ -70,6 +70,7 @@ class Listening:
     """A member, and where its frames go: it remembers them."""
 
     def __init__(self, user: str = "ada", secret: str = "") -> None:
+        self.address = ""
         self.person = Person.of(user, secret)
         self.slow = False
         self.frames: list[dict[str, object]] = []
@@ -125,6 +126,7 @@ def hub(
     recent: int = 10,
     window: int = 20,
     page: int = 10,
+    page_bytes: int = 1 << 20,
     scan: int = 100,
 ) -> Hub:
     made = Hub(
@@ -135,6 +137,7 @@ def hub(
         recent=recent,
         window=window,
         page=page,
+        page_bytes=page_bytes,
         scan=scan,
         position_seconds=0.01,
         heartbeat=1,

@@ -233,6 +233,7 @@ class Replica:
             recent=RECENT,
             window=WINDOW,
             page=PAGE,
+            page_bytes=1 << 20,
             scan=10 * WINDOW,
             # Nothing here waits for a clock.
             position_seconds=3600,
@@ -490,7 +491,7 @@ class Replicas(RuleBasedStateMachine):
         found: Ids = []
         position = None
         while True:
-            page = await hub.after(room, position, PAGE)
+            page = await hub.after(room, position, PAGE, "")
             found += [json.decode(message.payload)["id"] for message in page.messages]
             if not page.more:
                 return found

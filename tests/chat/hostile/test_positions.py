@@ -33,6 +33,7 @@ async def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
         recent=10,
         window=WINDOW,
         page=10,
+        page_bytes=1 << 20,
         scan=0,
         position_seconds=600,
         heartbeat=5,

@@ -1,0 +1,90 @@
+"""Who may read the log back next: one at a time, each address in its turn, with a rest in between.
+
+Whatever people ask for, reading takes half of one thread's time from what is said now, and somebody
+who asks much waits for those who ask little.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+
+from chat.relay.base import UnavailableError
+
+# Who may read or wait, altogether and of one address.
+MOST_WAITING = 200
+MOST_OF_ADDRESS = 100
+MOST_REST = 1.0
+# Addresses whose last turn is known. Of the others, it is long ago.
+MOST_KNOWN = 1000
+
+
+class Turns:
+    def __init__(self) -> None:
+        self._waiting: dict[asyncio.Future[None], str] = {}
+        self._of_address: Counter[str] = Counter()
+        # When each address had its last turn, the latest one last.
+        self._last: dict[str, float] = {}
+        self._taken = False
+        self._rested = 0.0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def idle(self) -> None:
+        """Wait until nobody has a turn or waits for one."""
+        await self._idle.wait()
+
+    @contextlib.asynccontextmanager
+    async def of(self, address: str) -> AsyncIterator[None]:
+        """Wait for a turn of `address`, and have it. Raises `UnavailableError` if too many wait."""
+        await self._take(address)
+        began = time.monotonic()
+        try:
+            await asyncio.sleep(self._rested - began)
+            began = time.monotonic()
+            yield
+        finally:
+            now = time.monotonic()
+            self._rested = max(self._rested, now + min(now - began, MOST_REST))
+            self._give_on()
+
+    async def _take(self, address: str) -> None:
+        if self._taken:
+            # Who reads is one of them.
+            most = len(self._waiting) + 1 >= MOST_WAITING
+            if most or self._of_address[address] >= MOST_OF_ADDRESS:
+                raise UnavailableError("Too many read the history: try again in a moment.")
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting[turn] = address
+            self._of_address[address] += 1
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._give_on()
+                raise
+            finally:
+                self._waiting.pop(turn, None)
+                self._of_address[address] -= 1
+                if not self._of_address[address]:
+                    del self._of_address[address]
+        self._taken = True
+        self._idle.clear()
+        self._last.pop(address, None)
+        self._last[address] = time.monotonic()
+        if len(self._last) > MOST_KNOWN:
+            del self._last[next(iter(self._last))]
+
+    def _give_on(self) -> None:
+        """The next turn is that of the address whose last one is longest ago."""
+        waiting = [turn for turn in self._waiting if not turn.done()]
+        if not waiting:
+            self._taken = False
+            self._idle.set()
+            return
+        # Of those that wait equally long, the first one that came.
+        turn = min(waiting, key=lambda one: self._last.get(self._waiting[one], 0.0))
+        turn.set_result(None)

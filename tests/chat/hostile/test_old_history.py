@@ -1,0 +1,222 @@
+"""Who asks for much of the past, or fills it, does not keep others from theirs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+
+import pytest
+from conftest import until
+from test_history import WINDOW, KeptLog, all_after, all_before, replica, written
+from test_hub import OTHER, PARTITION, ROOM, Listening, at, feed, hub, said
+
+from chat.protocol import ErrorCode, RefusedError
+from chat.relay.base import Batch, Entry, Record
+from chat.repeats import KEPT_SECONDS, MOST, MOST_OF_ROOM, Repeats
+
+LONG = "x" * 1000
+
+
+class LongLog(KeptLog):
+    def write(self, offset: int, cid: str, room: str = ROOM) -> None:
+        self.entries.append(Entry(offset, offset, Record(room, "ada", f"{cid} {LONG}", cid)))
+
+
+class GatedLog(KeptLog):
+    """Reads of what is older than `gate` wait until it is opened."""
+
+    def __init__(self, gate: int) -> None:
+        super().__init__()
+        self._gate = gate
+        self.opened = asyncio.Event()
+
+    async def read(self, partition: int, after: int, upto: int) -> Sequence[Entry]:
+        if upto < self._gate:
+            await self.opened.wait()
+        return await super().read(partition, after, upto)
+
+
+def filled(log: KeptLog, count: int) -> KeptLog:
+    for offset in range(count):
+        log.write(offset, f"c{offset}")
+    return log
+
+
+async def test_joined_has_as_many_bytes_as_fit_and_says_that_there_is_more() -> None:
+    made = hub(history=100, recent=50, window=1000, page_bytes=5000)
+    feed(
+        made,
+        [(n, Record(ROOM, "ada", f"{n} {LONG}", str(n))) for n in range(20)],
+        PARTITION,
+    )
+    for since in (None, at(3)):
+        member = Listening()
+        await made.join(member, ROOM, since)
+        (answer,) = member.of("joined")
+        messages = answer["messages"]
+        assert isinstance(messages, list)
+        assert [message["cid"] for message in messages] == ["16", "17", "18", "19"]
+        assert (answer["recovered"], answer["more"]) == (False, True)
+        page = await made.before(ROOM, messages[0]["id"], 10, "")
+        assert [json.loads(message.payload)["cid"] for message in page.messages] == [
+            "12",
+            "13",
+            "14",
+            "15",
+        ]
+    member = Listening()
+    await made.join(member, ROOM, at(16))
+    (answer,) = member.of("joined")
+    assert (answer["recovered"], answer["more"]) == (True, False), "what fits is complete"
+
+
+async def test_a_message_larger_than_an_answer_may_be_is_given_alone() -> None:
+    made = hub(page_bytes=10)
+    feed(made, [said(0), said(1)], PARTITION)
+    page = await made.before(ROOM, None, 10, "")
+    assert (len(page.messages), page.more) == (1, True)
+    page = await made.before(ROOM, str(page.position), 10, "")
+    assert (len(page.messages), page.more) == (1, False)
+
+
+async def test_pages_have_everything_however_few_bytes_they_may_have() -> None:
+    log = filled(LongLog(), 150)
+    made = hub(log, history=5, window=WINDOW, page=10, page_bytes=3000)
+    log.deliver_to(made)
+    expected = [f"c{number} {LONG}" for number in range(150)]
+    assert await all_before(made, 10) == expected
+    assert await all_after(made, None, 10) == expected
+
+
+async def test_what_was_said_before_a_neighbour_filled_the_window_is_announced_and_there() -> None:
+    log = KeptLog()
+    for offset in range(10):
+        log.write(offset, f"c{offset}")
+    for offset in range(10, 10 + 2 * WINDOW):
+        log.write(offset, f"c{offset}", OTHER)
+    made = replica(log)
+    member = Listening()
+    await made.join(member, ROOM, None)
+    (answer,) = member.of("joined")
+    assert (answer["messages"], answer["more"]) == ([], True)
+    assert await all_before(made, 10) == [f"c{offset}" for offset in range(10)]
+    # Who sends one again has it acknowledged, and nobody is shown it anew.
+    made.send(member, ROOM, "ada", "c3", "c3")
+    assert member.of("ack") == [{"type": "ack", "cid": "c3", "id": at(3)}]
+    assert not log.appended
+
+
+async def test_where_nothing_was_said_before_there_is_no_more() -> None:
+    made = hub()
+    feed(made, [said(0)], PARTITION)
+    member = Listening()
+    await made.join(member, ROOM, None)
+    assert member.of("joined")[0]["more"] is False
+
+
+def test_who_says_much_in_one_room_does_not_make_others_forgotten() -> None:
+    now = 0.0
+    repeats = Repeats(lambda: now)
+    repeats.add("quiet", ("ada", "1"), 7)
+    for offset in range(10 * MOST_OF_ROOM):
+        repeats.add("loud", ("bob", str(offset)), offset)
+    assert repeats.first("quiet", ("ada", "1")) == 7
+    assert repeats.first("loud", ("bob", "0")) is None
+    assert len(repeats) == MOST_OF_ROOM + 1
+    for number in range(MOST):
+        repeats.add(f"room-{number}", ("bob", "1"), number)
+    assert len(repeats) == MOST
+    now = KEPT_SECONDS + 1
+    repeats.expire()
+    assert len(repeats) == 0
+
+
+async def test_paging_through_long_texts_reads_each_record_a_few_times(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Kept is what fits; what does not is read again alone, and not its block."""
+    monkeypatch.setattr("chat.archive.KEPT_OF_CHUNKS", 20_000)
+    monkeypatch.setattr("chat.archive.CHUNK", 10)
+    log = filled(LongLog(), 2000)
+    made = hub(log, history=5, window=200, page=10, scan=200)
+    log.deliver_to(made)
+    assert len(await all_before(made, 10)) == 2000
+    read = sum(upto - after for after, upto in log.reads)
+    assert read <= 3.5 * 2000
+    archive = made._history._archive
+    assert archive._chunks.bytes <= 20_000 + 10 * 1500
+
+
+async def test_each_address_has_its_turn_however_much_another_asks() -> None:
+    log = written(2000)
+    made = replica(log)
+    log.answers.clear()
+    much = [
+        asyncio.create_task(made.before(ROOM, at(end), 1, "192.0.2.1"))
+        for end in range(1800, 600, -WINDOW)
+    ]
+    await until(lambda: log.reads)
+    little = asyncio.create_task(made.before(ROOM, at(300), 1, "192.0.2.2"))
+    await asyncio.sleep(0)
+    log.answers.set()
+    await little
+    assert sum(one.done() for one in much) <= 2
+    await asyncio.gather(*much)
+
+
+async def test_who_joins_does_not_wait_for_those_who_ask_for_old_pages() -> None:
+    log = GatedLog(1000)
+    for offset in range(2000):
+        log.write(offset, f"c{offset}", ROOM if offset % 20 == 0 else OTHER)
+    made = replica(log)
+    asking = [
+        asyncio.create_task(made.before(ROOM, at(end), 1, "192.0.2.1"))
+        for end in range(100, 900, 20)
+    ]
+    await asyncio.sleep(0.01)
+    member = Listening()
+    async with asyncio.timeout(1):
+        await made.join(member, ROOM, at(1939))
+    (answer,) = member.of("joined")
+    assert answer["recovered"] is True
+    assert not any(one.done() for one in asking)
+    log.opened.set()
+    for one in asking:
+        one.cancel()
+
+
+async def test_a_question_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chat.history.PAGE_SECONDS", 0.01)
+    monkeypatch.setattr("chat.history.MISSED_SECONDS", 0.01)
+    log = written(200)
+    made = replica(log)
+    log.answers.clear()
+    with pytest.raises(RefusedError) as refused:
+        await made.before(ROOM, at(100), 1, "")
+    assert refused.value.code is ErrorCode.UNAVAILABLE
+    member = Listening()
+    await made.join(member, ROOM, at(150))
+    (answer,) = member.of("joined")
+    assert (answer["recovered"], answer["more"]) == (False, True)
+
+
+async def test_nothing_is_read_for_who_waits_no_more() -> None:
+    log = written(400)
+    made = replica(log)
+    log.answers.clear()
+    asking = [
+        asyncio.create_task(made.before(ROOM, at(end), 1, "")) for end in range(300, 0, -WINDOW)
+    ]
+    await until(lambda: log.reads)
+    await asyncio.sleep(0.01)
+    for one in asking[1:]:
+        one.cancel()
+    await asyncio.gather(*asking[1:], return_exceptions=True)
+    log.answers.set()
+    await asking[0]
+    await asyncio.sleep(0.05)
+    assert len(log.reads) == 1
+    log.write(400, "new")
+    made.deliver([Batch(PARTITION, 400, log.entries[-1:])])
+    assert (await made.before(ROOM, at(100), 1, "")).messages, "others go on"
