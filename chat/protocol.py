@@ -309,9 +309,11 @@ def encode(frame: ServerFrame) -> bytes:
 
 _ROOM = re.compile(ROOM)
 _GRAPHEME = regex.compile(r"\X")
+# Drawn as an empty place: the empty braille pattern, the empty note head and a filler of Khitan.
+EMPTY = "\u2800\U0001d159\U00016fe4"
 # Letters, digits, signs: without those that are drawn as nothing (Unicode's ignorable ones, such as
-# U+3164, and the empty braille pattern).
-_INVISIBLE = r"\p{Default_Ignorable_Code_Point}\u2800"
+# U+3164).
+_INVISIBLE = rf"\p{{Default_Ignorable_Code_Point}}{EMPTY}"
 _VISIBLE_IN_USER = regex.compile(rf"[[\p{{L}}\p{{N}}\p{{P}}\p{{S}}]--[{_INVISIBLE}]]", regex.V1)
 _VISIBLE_IN_TEXT = regex.compile(rf"[^\s{_INVISIBLE}]")
 # Unicode's Stream-Safe Text Format (UAX #15, section 13) has no more, in any language. It bounds

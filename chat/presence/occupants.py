@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from chat import protocol
-from chat.presence.names import skeleton
+from chat.presence.names import looks_of
 
 # Changes of one room are told to so many members a second: the more there are, the rarer. It is
 # what keeps a storm of joins from costing its square.
@@ -27,12 +27,15 @@ class Occupants:
     Whatever changes who is shown under a name is remembered for the members.
     """
 
-    __slots__ = ("_names", "_typed", "changed", "due", "named", "room")
+    __slots__ = ("_holders", "_shown", "_typed", "changed", "due", "named", "room")
 
     def __init__(self, room: str) -> None:
         self.room = room
-        # By the name's skeleton; most have one holder, a person on two replicas has two.
-        self._names: dict[str, tuple[Holder, ...]] = {}
+        # By what the name looks like; most have one holder, a person on two replicas has two.
+        self._holders: dict[str, tuple[Holder, ...]] = {}
+        # The names that members are told of: of several that look alike, the one with the best
+        # right to it.
+        self._shown: set[str] = set()
         # Who came or went since members were told, and not before when they are told again.
         self.changed: set[str] = set()
         self.due = 0.0
@@ -42,25 +45,38 @@ class Occupants:
         self._typed: dict[str, float] = {}
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._shown)
 
     def holders(self, user: str) -> tuple[Holder, ...]:
         """Who holds the name, or one that looks like it; who has the best right comes first."""
-        return self._names.get(skeleton(user), ())
+        looks = looks_of(user)
+        if len(looks) == 1:
+            return self._holders.get(looks[0], ())
+        return tuple(sorted({one for look in looks for one in self._holders.get(look, ())}))
 
     def put(self, holder: Holder) -> tuple[Holder, ...]:
         """One more holds the name; returns all who do."""
-        before = self.holders(holder.user)
-        after = tuple(sorted((*before, holder))) if before else (holder,)
-        self._replace(holder.user, before, after)
-        return after
+        for look in looks_of(holder.user):
+            self._holders[look] = tuple(sorted((*self._holders.get(look, ()), holder)))
+        holders = self.holders(holder.user)
+        self._show({one.user for one in holders})
+        return holders
 
     def remove(self, user: str, replica: str) -> None:
-        before = self.holders(user)
-        after = tuple(
-            holder for holder in before if (holder.user, holder.replica) != (user, replica)
-        )
-        self._replace(user, before, after)
+        alike = {holder.user for holder in self.holders(user)}
+        for look in looks_of(user):
+            left = tuple(
+                holder
+                for holder in self._holders[look]
+                if (holder.user, holder.replica) != (user, replica)
+            )
+            if left:
+                self._holders[look] = left
+            else:
+                del self._holders[look]
+        self._show(alike)
+        if not any(holder.user == user for holder in self.holders(user)):
+            self._typed.pop(user, None)
 
     def whole(self, shown: int) -> protocol.Presence:
         """Everyone, as far as they are to be named: not if they are more than `shown`."""
@@ -69,9 +85,7 @@ class Occupants:
             # Whoever is told this has no list to which changes could be told.
             self.named = False
             return protocol.Presence(self.room, count)
-        return protocol.Presence(
-            self.room, count, sorted(holders[0].user for holders in self._names.values())
-        )
+        return protocol.Presence(self.room, count, sorted(self._shown))
 
     def changes(self, shown: int, now: float) -> protocol.Presence:
         """What changed since this was asked last."""
@@ -81,7 +95,7 @@ class Occupants:
         self.due = now + count / TOLD_PER_SECOND
         if count and not (listed and self.named):
             return self.whole(shown)
-        present = {user for user in changed if self._is_shown(user)}
+        present = changed & self._shown
         return protocol.Presence(
             self.room, count, joined=sorted(present), left=sorted(changed - present)
         )
@@ -93,17 +107,13 @@ class Occupants:
         self._typed[user] = now
         return True
 
-    def _is_shown(self, user: str) -> bool:
+    def _show(self, users: set[str]) -> None:
+        """See which of these are to be shown now, and remember for the members what changed."""
+        shown = {user for user in users if self._is_best(user)}
+        self.changed |= shown ^ (users & self._shown)
+        self._shown -= users
+        self._shown |= shown
+
+    def _is_best(self, user: str) -> bool:
         holders = self.holders(user)
         return bool(holders) and holders[0].user == user
-
-    def _replace(self, user: str, before: tuple[Holder, ...], after: tuple[Holder, ...]) -> None:
-        if after:
-            self._names[skeleton(user)] = after
-        else:
-            del self._names[skeleton(user)]
-        shown = [holders[0].user for holders in (before, after) if holders]
-        if len(shown) == 1 or shown[0] != shown[1]:
-            self.changed.update(shown)
-        if not any(holder.user == user for holder in after):
-            self._typed.pop(user, None)

@@ -249,14 +249,16 @@ class Presence:
                 people[user] = claim
                 if known is not None:
                     self._remove(room, user, replica)
-                holders = self._put(room, user, claim, replica)
-                best = holders[0]
                 heard.lost.extend(
                     (room, holder.user)
-                    for holder in holders
-                    if holder.replica == self._writer.replica
-                    and (holder.user, holder.key) != (best.user, best.key)
+                    for holder in self._put(room, user, claim, replica)
+                    if holder.replica == self._writer.replica and self._is_late(room, holder)
                 )
+
+    def _is_late(self, room: str, holder: Holder) -> bool:
+        """Whether somebody else had the name first."""
+        best = self._holders(room, holder.user)[0]
+        return (holder.user, holder.key) != (best.user, best.key)
 
     def _bury(self, replica: str) -> None:
         for room, people in self._peers.pop(replica).people.items():

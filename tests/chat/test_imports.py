@@ -48,7 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     "websocket.connection": {"protocol", "websocket.frames", "websocket.wheel"},
     "websocket.transport": {"websocket.connection"},
     "room": {"protocol", "relay.base", "websocket.frames"},
-    "presence.names": set(),
+    "presence.names": {"protocol"},
     "presence.signals": set(),
     "presence.peers": {"presence.signals"},
     "presence.occupants": {"presence.names", "protocol"},
