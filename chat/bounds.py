@@ -13,5 +13,7 @@ USER_GRAPHEMES = 32
 # No name that people can tell apart needs more; it bounds what stacked accents can do.
 USER_BYTES = 256
 CID_LENGTH = 64
+# Who wrote a record, as a regular expression: 128 bits.
+AUTHOR = r"[0-9a-f]{32}"
 # The most that CHAT_TEXT_BYTES may be.
 TEXT_BYTES = 262_144

@@ -99,6 +99,9 @@ class Metrics:
         self.foreign_records = Tally(
             "chat_foreign_records", "Records in the log that no chat wrote.", registry
         )
+        self.unknown_records = Tally(
+            "chat_unknown_records", "Records in the log that a later release wrote.", registry
+        )
         self.replicas = Gauge(
             "chat_replicas", "Replicas that this one hears, itself included.", registry=registry
         )

@@ -332,6 +332,7 @@ class Server:
         for partition, records in self.relay.lag.items():
             metrics.relay_lag.labels(partition).set(records)
         metrics.foreign_records.value = self.relay.foreign_records
+        metrics.unknown_records.value = self.relay.unknown_records
         metrics.replicas.set(self._hub.presence.replicas)
         metrics.foreign_signals.value = self._hub.presence.foreign
         return metrics.text()

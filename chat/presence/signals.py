@@ -71,7 +71,7 @@ def decode(payload: bytes, own: str) -> Snapshot | Changes | Gone | None:
         if _header.decode(payload).replica == own:
             return None
         return _decoder.decode(payload)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise ForeignSignalError from None
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,13 +25,18 @@ from typing import Protocol
 import msgspec
 
 
-class Record(msgspec.Struct, frozen=True):
-    """What is appended: somebody says `text` in `room`, under an id of their own."""
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """What is appended: somebody says `text` in `room`, under an id of their own.
+
+    `author` says who wrote it, whatever they are called: 32 hexadecimal digits. It is empty where
+    nobody said.
+    """
 
     room: str
     user: str
     text: str
     cid: str
+    author: str = ""
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -95,7 +101,12 @@ class Relay(abc.ABC):
 
     @property
     def foreign_records(self) -> int:
-        """Records skipped so far, for they are none that a chat of this version wrote."""
+        """Records skipped so far, for no chat wrote them."""
+        return 0
+
+    @property
+    def unknown_records(self) -> int:
+        """Records skipped so far, for a later release wrote them."""
         return 0
 
     @abc.abstractmethod
@@ -130,6 +141,11 @@ class Relay(abc.ABC):
     @abc.abstractmethod
     async def stop(self, seconds: float) -> None:
         """Wait up to so many seconds until all appended records are in the log, and end."""
+
+
+def author_by_name(user: str) -> str:
+    """The author of a record that names none. It is never that of a key."""
+    return hashlib.blake2b(user.encode(), digest_size=16, person=b"chat name").hexdigest()
 
 
 def partition_of(room: str, partitions: int) -> int:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import websockets
 from kafka import KafkaConsumer, TopicPartition
 
+from chat.relay.base import Record
 from chat.relay.kafka.record import decode
 
 # Something is said all the time, so who hears nothing for so long is not connected any more.
@@ -202,7 +203,7 @@ def rooms_of(bootstrap_servers: str, topic: str, epoch: str) -> dict[str, list[S
             for tp, records in consumer.poll(timeout_ms=500).items():
                 for record in records:
                     value = decode(record.value)
-                    assert value is not None
+                    assert isinstance(value, Record)
                     if (value.room, value.user, value.cid) in known:
                         continue
                     known.add((value.room, value.user, value.cid))

@@ -141,7 +141,7 @@ class InKafka:
             for tp, records in self._consumer.poll(timeout_ms=100).items():
                 for record in records:
                     known = decode(record.value)
-                    assert known is not None
+                    assert isinstance(known, Record)
                     self._entries[tp.partition].append(
                         Entry(record.offset, record.timestamp, known)
                     )

@@ -66,8 +66,11 @@ async def relay(log: dict[str, str]) -> AsyncIterator[Callable[..., Any]]:
     await asyncio.gather(*(made.stop(2) for made in started))
 
 
+AUTHOR = "0123456789abcdef" * 2
+
+
 def record(number: int, room: str = "lobby") -> Record:
-    return Record(room, "ada", f"text {number}", str(number))
+    return Record(room, "ada", f"text {number}", str(number), AUTHOR)
 
 
 async def test_what_is_appended_is_delivered_in_order(relay: Callable[..., Any]) -> None:

@@ -16,10 +16,11 @@ from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import TopicAlreadyExistsError
 from kafka_broker import KafkaBroker, KafkaCluster
-from test_relay import Recorder, record
+from test_relay import AUTHOR, Recorder, record
 
 from chat.relay.base import Record, TooLargeError, UnavailableError, partition_of
 from chat.relay.kafka import KafkaRelay
+from chat.relay.kafka.batches import read
 from chat.relay.kafka.client import Topic, new_consumer
 from chat.relay.kafka.watcher import WATCH_SECONDS
 
@@ -68,6 +69,10 @@ def producer(kafka_broker: KafkaBroker) -> Iterator[KafkaProducer]:
         KafkaProducer(bootstrap_servers=kafka_broker.bootstrap_servers)
     ) as producer:
         yield producer
+
+
+def said(text: str, cid: str) -> Record:
+    return Record("lobby", "ada", text, cid, AUTHOR)
 
 
 def made_again(admin: KafkaAdminClient, topic: str) -> bool:
@@ -152,7 +157,7 @@ async def test_what_comes_while_fetching_is_prepared_does_not_hold_up_what_follo
             consumer.poll(timeout_ms=100)
             say(b"afterwards")
             heard += consumer.poll(timeout_ms=5000)[tp]
-            return [record.value for record in heard]
+            return [value for batch in heard for _, value in read(batch, 0).values]
 
     assert await asyncio.to_thread(hear) == [b"before", b"in between", b"afterwards"]
 
@@ -200,14 +205,14 @@ async def test_a_log_that_was_not_delivered_is_neither_read_nor_written(start: S
     await relay.append(record(1))
 
 
-@pytest.mark.parametrize("bound", [{"in_flight": 3}, {"in_flight_bytes": 3 * 1100}])
+@pytest.mark.parametrize("bound", [{"in_flight": 3}, {"in_flight_bytes": 3 * 1200}])
 async def test_when_too_much_is_in_flight_more_is_refused_at_once(
     start: Start, kafka_broker: KafkaBroker, bound: dict[str, int]
 ) -> None:
     relay, _ = await start(**bound, delivery_seconds=10)
 
     def kilobyte(number: int) -> Record:
-        return Record("lobby", "ada", "x" * 1024, str(number))
+        return said("x" * 1024, str(number))
 
     kafka_broker.pause()
     try:
@@ -248,9 +253,9 @@ async def test_a_record_the_topic_does_not_take_is_refused_for_good_and_alone(
     relay, listener = await start()
     producer = relay._appender.producer
     with pytest.raises(TooLargeError):
-        relay.append(Record("lobby", "ada", "x" * 3000, "too large"))
+        relay.append(said("x" * 3000, "too large"))
     # Together they are too large for one batch, and none is alone.
-    records = [Record("lobby", "ada", "x" * size, str(size)) for size in (1000, 1500, 1600, 1200)]
+    records = [said("x" * size, str(size)) for size in (1000, 1500, 1600, 1200)]
     await asyncio.gather(*(relay.append(one) for one in records))
     await until(lambda: listener.records == records)
     assert relay._appender.producer is producer

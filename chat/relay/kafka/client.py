@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
+from chat.relay.kafka.batches import RecordBatch, split
+
 # Kafka answers a healthy client within milliseconds; past this it is as good as away.
 ANSWER_MS = 2000
 POLL_MS = 200
-POLL_RECORDS = 2000
+# Batches that one poll may bring.
+POLL_BATCHES = 2000
 
 
 class Topic(NamedTuple):
@@ -28,7 +33,50 @@ class Topic(NamedTuple):
         return [TopicPartition(name, number) for number in range(self.partitions)]
 
 
+class Fetched:
+    """What kafka-python keeps of a fetch in place of its `PartitionRecords`: batches, not records.
+
+    The attributes and methods are those that its fetcher uses (3.0.12).
+    """
+
+    def __init__(
+        self, fetch_offset: int, tp: TopicPartition, records: Any, *, on_drain: Any, **_: Any
+    ) -> None:
+        self.topic_partition = tp
+        self.next_fetch_offset = fetch_offset
+        self.leader_epoch = -1
+        self.bytes_read = 0
+        self._on_drain = on_drain
+        self._batches: Iterator[RecordBatch] | None = (
+            batch for batch in split(records._buffer) if batch.last >= fetch_offset
+        )
+
+    def __bool__(self) -> bool:
+        return self._batches is not None
+
+    def take(self, count: int) -> list[RecordBatch]:
+        if self._batches is None:
+            return []
+        taken = list(itertools.islice(self._batches, count))
+        for batch in taken:
+            self.bytes_read += len(batch.raw)
+        if taken:
+            self.next_fetch_offset = taken[-1].last + 1
+            self.leader_epoch = taken[-1].epoch
+        if len(taken) < count:
+            self.drain()
+        return taken
+
+    def drain(self) -> None:
+        if self._batches is not None:
+            self._batches = None
+            self._on_drain(self)
+
+
 def new_consumer(connect: Mapping[str, Any], **more: Any) -> KafkaConsumer:
+    """A consumer whose `poll` brings each `RecordBatch` as it is. The first one may begin before
+    the position.
+    """
     consumer = KafkaConsumer(
         **connect,
         **more,
@@ -40,11 +88,35 @@ def new_consumer(connect: Mapping[str, Any], **more: Any) -> KafkaConsumer:
         auto_offset_reset="none",
         metrics_enabled=False,
     )
-    _drain_before_fetching(consumer)
+    fetcher = consumer._fetcher
+    fetcher.PartitionRecords = Fetched
+    _drain_before_fetching(fetcher)
     return consumer
 
 
-def _drain_before_fetching(consumer: KafkaConsumer) -> None:
+def note_interruptions(consumer: KafkaConsumer) -> threading.Event:
+    """Set the event whenever a broker may not be the one it was: a fetch failed, or the broker
+    knows nothing of those before. It is set before anything that comes afterwards is polled.
+    """
+    interrupted = threading.Event()
+    fetcher = consumer._fetcher
+    failed, answered = fetcher._handle_fetch_error, fetcher._handle_fetch_response
+
+    def note_failure(*arguments: Any) -> None:
+        interrupted.set()
+        failed(*arguments)
+
+    def note_answer(node: Any, offsets: Any, sent: Any, response: Any) -> None:
+        if response.error_code:
+            interrupted.set()
+        answered(node, offsets, sent, response)
+
+    fetcher._handle_fetch_error = note_failure
+    fetcher._handle_fetch_response = note_answer
+    return interrupted
+
+
+def _drain_before_fetching(fetcher: Any) -> None:
     """Have every fetch ask for all partitions (kafka-python 3.0.12).
 
     `poll` takes what has come, and asks for more if that was nothing. What comes in between makes
@@ -52,7 +124,6 @@ def _drain_before_fetching(consumer: KafkaConsumer) -> None:
     more reason to wait: up to `fetch_max_wait_ms`, half a second, or somebody else's message. The
     thread that receives is also the one that asks, so there it is certain what has come.
     """
-    fetcher = consumer._fetcher
     fetch = fetcher._send_fetches_async
 
     async def fetch_if_drained() -> Sequence[Any]:

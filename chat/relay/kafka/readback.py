@@ -13,7 +13,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from chat.relay.base import Entry, UnavailableError
-from chat.relay.kafka.client import ANSWER_MS, POLL_MS, POLL_RECORDS, Topic, named, new_consumer
+from chat.relay.kafka.client import ANSWER_MS, POLL_BATCHES, POLL_MS, Topic, named, new_consumer
 from chat.relay.kafka.record import entries
 from chat.relay.kafka.watcher import Watcher
 
@@ -95,7 +95,9 @@ class ReadersBack:
         while consumer.position(tp) < end:
             if time.monotonic() >= deadline or self._watcher.messages != topic:
                 raise TimeoutError
-            polled = consumer.poll(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
-            for entry in entries(polled.get(tp, ()), topic.partitions):
-                if entry.offset < end:
-                    yield entry
+            polled = consumer.poll(timeout_ms=POLL_MS, max_records=POLL_BATCHES)
+            for batch in polled.get(tp, ()):
+                found, _ = entries(batch, start, partition, topic.partitions)
+                for entry in found:
+                    if entry.offset < end:
+                        yield entry

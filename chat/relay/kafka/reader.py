@@ -11,21 +11,24 @@ import contextlib
 import functools
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kafka.errors import KafkaError, LogTruncationError
 
-from chat.relay.base import Batch, Listener
-from chat.relay.kafka.client import POLL_MS, POLL_RECORDS, Topic, named, new_consumer
-from chat.relay.kafka.record import entries
+from chat.relay.base import Batch, Entry, Listener
+from chat.relay.kafka.batches import RecordBatch, read
+from chat.relay.kafka.client import POLL_BATCHES, POLL_MS, Topic, named, new_consumer
+from chat.relay.kafka.record import Skipped, entries
 from chat.relay.kafka.watcher import Watcher
 
 log = logging.getLogger("chat.kafka")
 
-# Polls the reader may be ahead of the event loop: what it holds while the loop is busy stays
-# bounded.
-POLLS_AHEAD = 4
+# About as many records are handed over at once, and so often may the reader be ahead of the event
+# loop: neither does it hold the loop up, nor without bound what the loop has no time for.
+HANDED_OVER = 2000
+HANDOVERS_AHEAD = 4
 
 
 class Reader:
@@ -55,11 +58,15 @@ class Reader:
         self._reading: Topic | None = None
         self._next: dict[int, int] = {}
         self.lag: dict[int, int] = {}
-        self._handovers = threading.BoundedSemaphore(POLLS_AHEAD)
+        # What was polled and is not handed over yet.
+        self._taken: list[Batch] = []
+        self._taken_records = 0
+        self._taken_skipped: Counter[Skipped] = Counter()
+        self._handovers = threading.BoundedSemaphore(HANDOVERS_AHEAD)
         # The event loop's.
         self.delivered: Topic | None = None
         self.caught_up = False
-        self.foreign = 0
+        self.skipped: Counter[Skipped] = Counter()
 
     def start(self, loop: asyncio.AbstractEventLoop, listener: Listener) -> None:
         self._loop = loop
@@ -103,28 +110,46 @@ class Reader:
             if not behind:
                 self._hand_over(self._catch_up)
             while not stopping.is_set() and self._still(topic, signals):
-                polled = consumer.poll(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
-                batches, foreign, payloads = [], 0, []
-                for tp, records in polled.items():
-                    if tp.topic == self._signal_topic:
-                        payloads += [record.value for record in records if record.value is not None]
-                        continue
-                    ours = list(entries(records, topic.partitions))
-                    foreign += len(records) - len(ours)
-                    self._next[tp.partition] = consumer.position(tp)
-                    batches.append(Batch(tp.partition, self._next[tp.partition] - 1, ours))
+                polled = consumer.poll(timeout_ms=POLL_MS, max_records=POLL_BATCHES)
+                payloads = [
+                    value
+                    for tp in signalling
+                    for batch in polled.pop(tp, ())
+                    for _, value in read(batch, batch.first).values
+                ]
+                for tp, batches in polled.items():
+                    self._take(tp.partition, batches, topic.partitions)
                 self.lag = {
                     tp.partition: max(0, (consumer.highwater(tp) or 0) - self._next[tp.partition])
                     for tp in partitions
                 }
-                if batches:
-                    self._hand_over(self._deliver, batches, foreign)
+                self._hand_over_taken()
                 if payloads:
                     self._hand_over(self._listener.signalled, payloads)
                 if behind:
                     behind = {number for number in behind if self._next[number] < end[number]}
                     if not behind:
                         self._hand_over(self._catch_up)
+
+    def _take(self, partition: int, batches: Sequence[RecordBatch], partitions: int) -> None:
+        """Have the records of batches handed over, together with those of other partitions."""
+        found: list[Entry] = []
+        for batch in batches:
+            records, skipped = entries(batch, self._next[partition], partition, partitions)
+            self._next[partition] = batch.last + 1
+            found += records
+            self._taken_records += len(records)
+            self._taken_skipped.update(skipped)
+            if self._taken_records >= HANDED_OVER:
+                self._taken.append(Batch(partition, batch.last, found))
+                self._hand_over_taken()
+                found = []
+        self._taken.append(Batch(partition, self._next[partition] - 1, found))
+
+    def _hand_over_taken(self) -> None:
+        if self._taken:
+            self._hand_over(self._deliver, self._taken, self._taken_skipped)
+            self._taken, self._taken_records, self._taken_skipped = [], 0, Counter()
 
     def _still(self, topic: Topic, signals: Topic | None) -> bool:
         return (self._watcher.messages, self._watcher.signals) == (topic, signals)
@@ -136,6 +161,7 @@ class Reader:
         )
 
     def _start_over(self, topic: Topic, first: Mapping[int, int], end: Mapping[int, int]) -> None:
+        self._taken, self._taken_records, self._taken_skipped = [], 0, Counter()
         self._next = {number: max(first[number], end[number] - self._rewind) for number in first}
         self._reading = topic
         self._hand_over(
@@ -160,8 +186,8 @@ class Reader:
         self.delivered = topic
         self._listener.reset(topic.epoch, positions)
 
-    def _deliver(self, batches: Sequence[Batch], foreign: int) -> None:
-        self.foreign += foreign
+    def _deliver(self, batches: Sequence[Batch], skipped: Counter[Skipped]) -> None:
+        self.skipped.update(skipped)
         self._listener.deliver(batches)
 
     def _catch_up(self) -> None:

@@ -1,51 +1,119 @@
-"""What a record's bytes mean. No I/O: bytes in, records out, and back."""
+"""What a record's bytes mean: docs/log-format.md is the reader's version. No I/O: bytes in, records
+out, and back.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal
+import enum
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
 import msgspec
 
 from chat import bounds
-from chat.relay.base import Entry, Record, partition_of
+from chat.relay.base import Entry, Record, author_by_name, partition_of
+from chat.relay.kafka.batches import RecordBatch, read
 
 # What Kafka's format adds to a record's value, its key included.
 OVERHEAD_BYTES = 256
 
 
-class Value(msgspec.Struct, frozen=True):
-    """A record's value, version 1: JSON. Others may write to the topic: all bounds are checked."""
+class Value(msgspec.Struct, frozen=True, gc=False):
+    """A record's value as it is read. Others may write to the topic: all bounds are checked.
 
-    v: Literal[1]
+    Version 1 has no kind, and no author if a release wrote it that knew none.
+    """
+
+    v: Literal[1, 2]
     room: Annotated[str, msgspec.Meta(pattern=rf"\A{bounds.ROOM}\Z")]
     user: Annotated[str, msgspec.Meta(min_length=1, max_length=bounds.USER_BYTES)]
     text: Annotated[str, msgspec.Meta(min_length=1, max_length=bounds.TEXT_BYTES)]
     cid: Annotated[str, msgspec.Meta(min_length=1, max_length=bounds.CID_LENGTH)]
+    author: Annotated[str, msgspec.Meta(pattern=rf"\A{bounds.AUTHOR}\Z")] | None = None
+    kind: str | None = None
+
+
+class Header(msgspec.Struct, frozen=True, gc=False):
+    """What every version has."""
+
+    v: int
+    kind: str | None = None
+
+
+class Written(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A record's value as it is written: version 1, which the release before this one reads too."""
+
+    v: int
+    room: str
+    user: str
+    text: str
+    cid: str
+    author: str = ""
+
+
+class Skipped(enum.Enum):
+    """Why a record is not shown."""
+
+    # No chat wrote it.
+    FOREIGN = enum.auto()
+    # A later release wrote it: another version, or another kind.
+    UNKNOWN = enum.auto()
 
 
 _decoder = msgspec.json.Decoder(Value)
+_header_decoder = msgspec.json.Decoder(Header)
+_encoder = msgspec.json.Encoder()
+# msgspec raises `UnicodeDecodeError` where the bytes of a string are no UTF-8.
+NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def encode(record: Record) -> bytes:
-    return msgspec.json.encode(
-        Value(v=1, room=record.room, user=record.user, text=record.text, cid=record.cid)
+    return _encoder.encode(
+        Written(1, record.room, record.user, record.text, record.cid, record.author)
     )
 
 
-def decode(value: bytes) -> Record | None:
-    """Read a record's value; None if no chat of this version wrote it."""
+def decode(value: bytes) -> Record | Skipped:
+    """Read a record's value, whatever bytes it holds."""
     try:
         read = _decoder.decode(value)
-    except (msgspec.MsgspecError, RecursionError):
-        return None
-    return Record(read.room, read.user, read.text, read.cid)
+    except NOT_JSON:
+        return _why_skipped(value)
+    author = read.author
+    if read.v == 1:
+        if author is None:
+            author = author_by_name(read.user)
+    elif read.kind != "text":
+        return Skipped.FOREIGN if read.kind is None else Skipped.UNKNOWN
+    elif author is None:
+        return Skipped.FOREIGN
+    return Record(read.room, read.user, read.text, read.cid, author)
 
 
-def entries(records: Sequence[Any], partitions: int) -> Iterator[Entry]:
-    """What a chat of this version wrote, in its place; the rest is left out."""
-    for record in records:
-        said = decode(record.value or b"")
+def entries(
+    batch: RecordBatch, start: int, partition: int, partitions: int
+) -> tuple[list[Entry], Mapping[Skipped, int]]:
+    """What chats wrote into a batch, from offset `start` on, and how many others there are."""
+    records = read(batch, start)
+    found = []
+    foreign, unknown = records.unreadable, 0
+    for offset, value in records.values:
+        record = decode(value)
+        if record is Skipped.UNKNOWN:
+            unknown += 1
         # A room's order holds within its partition; elsewhere, somebody else has put it.
-        if said is not None and partition_of(said.room, partitions) == record.partition:
-            yield Entry(record.offset, record.timestamp, said)
+        elif record is Skipped.FOREIGN or partition_of(record.room, partitions) != partition:
+            foreign += 1
+        else:
+            found.append(Entry(offset, batch.time, record))
+    return found, {Skipped.FOREIGN: foreign, Skipped.UNKNOWN: unknown}
+
+
+def _why_skipped(value: bytes) -> Skipped:
+    try:
+        header = _header_decoder.decode(value)
+    except NOT_JSON:
+        return Skipped.FOREIGN
+    if header.v > 2 or (header.v == 2 and header.kind not in (None, "text")):
+        return Skipped.UNKNOWN
+    return Skipped.FOREIGN

@@ -24,6 +24,7 @@ from chat.relay.kafka.client import POLL_MS, Topic
 from chat.relay.kafka.producer import Appender, Signaller
 from chat.relay.kafka.readback import ReadersBack
 from chat.relay.kafka.reader import Reader
+from chat.relay.kafka.record import Skipped
 from chat.relay.kafka.watcher import Watcher
 
 LAST_SIGNAL_SECONDS = 0.5
@@ -82,7 +83,11 @@ class KafkaRelay(Relay):
 
     @property
     def foreign_records(self) -> int:
-        return self._reader.foreign
+        return self._reader.skipped[Skipped.FOREIGN]
+
+    @property
+    def unknown_records(self) -> int:
+        return self._reader.skipped[Skipped.UNKNOWN]
 
     async def start(self, listener: Listener) -> None:
         loop = asyncio.get_running_loop()

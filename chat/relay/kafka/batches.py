@@ -1,0 +1,175 @@
+"""Kafka's record batches (message format 2), read with as little as the chat needs of them.
+
+kafka-python makes some fifteen objects of each record, and ends at the first one that it cannot
+read, each time anew: a header whose key is no UTF-8 is enough. Here a batch becomes offsets and
+values, and what cannot be read is counted. Nothing here does I/O.
+
+The format: https://kafka.apache.org/39/documentation/#recordbatch
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import cramjam
+import crc32c
+from kafka.errors import CorruptRecordError
+
+# Base offset, length, leader's epoch, magic, CRC, attributes, last offset's delta, first and last
+# time, producer (id, epoch, sequence), number of records.
+_HEADER = struct.Struct(">qiibIhiqqqhii")
+_LENGTH_ENDS = 12
+_MAGIC = 16
+_CRC_BEGINS = 21
+_CODEC = 0b111
+_CONTROL = 0b100000
+# What a batch may hold when it is unpacked. A chat's own have 64 KiB.
+MOST_BYTES = 32 << 20
+_XERIAL = b"\x82SNAPPY\x00"
+_XERIAL_HEADER = 16
+
+
+class RecordBatch(NamedTuple):
+    """A batch, its records not read yet.
+
+    `time` is when the log took it, in milliseconds since the epoch (in a topic that keeps the
+    producers' time, the latest of its records'). `epoch` is that of the leader that took it.
+    """
+
+    first: int
+    last: int
+    time: int
+    epoch: int
+    raw: memoryview
+
+
+class Records(NamedTuple):
+    """What a batch holds: offsets and values. `unreadable` counts the records that are left out."""
+
+    values: list[tuple[int, bytes]]
+    unreadable: int
+
+
+def split(buffer: bytes | memoryview) -> Iterator[RecordBatch]:
+    """The batches of a fetch. The last may be cut off, and is left out then.
+
+    Raises `CorruptRecordError` for one that is not as its producer sent it.
+    """
+    view = memoryview(buffer)
+    at = 0
+    while len(view) - at > _MAGIC:
+        base, length = struct.unpack_from(">qi", view, at)
+        end = at + _LENGTH_ENDS + length
+        if not at + _MAGIC < end <= len(view):
+            return
+        raw = view[at:end]
+        at = end
+        if raw[_MAGIC] != 2:
+            # Brokers from 3.0 on write no other. Of an older one, this is the last offset.
+            yield RecordBatch(base, base, 0, -1, raw)
+            continue
+        if len(raw) < _HEADER.size:
+            raise CorruptRecordError(f"The batch at offset {base} is cut off")
+        header = _HEADER.unpack_from(raw)
+        if crc32c.crc32c(raw[_CRC_BEGINS:]) != header[4]:
+            raise CorruptRecordError(f"The batch at offset {base} has another checksum")
+        yield RecordBatch(base, base + header[6], header[8], header[2], raw)
+
+
+def read(batch: RecordBatch, start: int) -> Records:
+    """The records of a batch from offset `start` on, whatever they hold."""
+    raw = batch.raw
+    if raw[_MAGIC] != 2:
+        return Records([], 1)
+    header = _HEADER.unpack_from(raw)
+    attributes, left = header[5], header[12]
+    values: list[tuple[int, bytes]] = []
+    if attributes & _CONTROL:
+        # The end of a transaction, and no record.
+        return Records(values, 0)
+    try:
+        codec = attributes & _CODEC
+        data = bytes(raw[_HEADER.size :])
+        if codec:
+            data = _UNPACK[codec](data)
+        at = 0
+        while left > 0:
+            length, at = _varint(data, at)
+            end = at + length
+            # Attributes mean nothing yet; the time is the batch's.
+            _, at = _varint(data, at + 1)
+            delta, at = _varint(data, at)
+            key_length, at = _varint(data, at)
+            if key_length > 0:
+                at += key_length
+            value_length, at = _varint(data, at)
+            value_end = at + max(value_length, 0)
+            if not at <= value_end <= end <= len(data):
+                raise IndexError
+            offset = batch.first + delta
+            if offset >= start:
+                values.append((offset, data[at:value_end]))
+            # Past the headers, unread.
+            at = end
+            left -= 1
+    except (IndexError, KeyError, struct.error, cramjam.DecompressionError):
+        # A record says where the next one begins: from here on, nothing is known.
+        return Records(values, max(left, 1))
+    return Records(values, 0)
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number as Kafka writes it (zigzag, seven bits a byte), and where it ends."""
+    byte = data[at]
+    if byte < 128:
+        return (byte >> 1) ^ -(byte & 1), at + 1
+    value = byte & 127
+    shift = 7
+    while True:
+        at += 1
+        byte = data[at]
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return (value >> 1) ^ -(value & 1), at + 1
+        shift += 7
+        if shift > 63:
+            raise IndexError
+
+
+def _within_bounds(unpack: Callable[[bytes, bytearray], int]) -> Callable[[bytes], bytes]:
+    def unpacked(data: bytes) -> bytes:
+        # What is not written to is never taken from the machine.
+        room = bytearray(MOST_BYTES)
+        return bytes(memoryview(room)[: unpack(data, room)])
+
+    return unpacked
+
+
+def _unpack_snappy(data: bytes) -> bytes:
+    """Raw, or in the blocks of the Java library that most producers use."""
+    unpack = _within_bounds(cramjam.snappy.decompress_raw_into)
+    if not data.startswith(_XERIAL):
+        return unpack(data)
+    blocks = []
+    at, size = _XERIAL_HEADER, 0
+    while at < len(data):
+        (length,) = struct.unpack_from(">i", data, at)
+        at += 4
+        if length < 0:
+            raise IndexError
+        blocks.append(unpack(data[at : at + length]))
+        at += length
+        size += len(blocks[-1])
+        if size > MOST_BYTES:
+            raise IndexError
+    return b"".join(blocks)
+
+
+_UNPACK: Mapping[int, Callable[[bytes], bytes]] = {
+    1: _within_bounds(cramjam.gzip.decompress_into),
+    2: _unpack_snappy,
+    3: _within_bounds(cramjam.lz4.decompress_into),
+    4: _within_bounds(cramjam.zstd.decompress_into),
+}
