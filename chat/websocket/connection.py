@@ -293,6 +293,9 @@ class Connection(asyncio.Protocol):
         self._frames.clear()
         self._bytes = 0
         self._endpoint.wheel.cancel(self)
+        if self._task is not None:
+            # Nobody waits for the answer.
+            self._task.cancel()
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             receiver.gone()

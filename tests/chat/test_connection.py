@@ -225,6 +225,15 @@ async def test_the_next_message_waits_for_the_one_before(client: Client) -> None
     assert client.transport.reading
 
 
+async def test_the_answer_that_a_lost_client_waits_for_is_given_up(client: Client) -> None:
+    done = asyncio.get_running_loop().create_future()
+    client.receiver.answer = lambda _: done
+    client.says("slow")
+    client.connection.connection_lost(None)
+    await asyncio.sleep(0)
+    assert done.cancelled()
+
+
 async def test_others_have_their_turn_while_one_talks(client: Client) -> None:
     client.says(*["x"] * (TURN + 10))
     assert len(client.receiver.heard) == TURN

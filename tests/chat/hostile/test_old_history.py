@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import pytest
 from conftest import until
-from test_history import WINDOW, KeptLog, all_after, all_before, replica, written
+from test_history import WINDOW, KeptLog, all_after, all_before, written
+from test_history import replica as replica_of
 from test_hub import OTHER, PARTITION, ROOM, Listening, at, feed, hub, said
 
 from chat.protocol import ErrorCode, RefusedError
@@ -95,7 +96,7 @@ async def test_what_was_said_before_a_neighbour_filled_the_window_is_announced_a
         log.write(offset, f"c{offset}")
     for offset in range(10, 10 + 2 * WINDOW):
         log.write(offset, f"c{offset}", OTHER)
-    made = replica(log)
+    made = replica_of(log)
     member = Listening()
     await made.join(member, ROOM, None)
     (answer,) = member.of("joined")
@@ -150,7 +151,7 @@ async def test_paging_through_long_texts_reads_each_record_a_few_times(
 
 async def test_each_address_has_its_turn_however_much_another_asks() -> None:
     log = written(2000)
-    made = replica(log)
+    made = replica_of(log)
     log.answers.clear()
     much = [
         asyncio.create_task(made.before(ROOM, at(end), 1, "192.0.2.1"))
@@ -169,7 +170,7 @@ async def test_who_joins_does_not_wait_for_those_who_ask_for_old_pages() -> None
     log = GatedLog(1000)
     for offset in range(2000):
         log.write(offset, f"c{offset}", ROOM if offset % 20 == 0 else OTHER)
-    made = replica(log)
+    made = replica_of(log)
     asking = [
         asyncio.create_task(made.before(ROOM, at(end), 1, "192.0.2.1"))
         for end in range(100, 900, 20)
@@ -190,7 +191,7 @@ async def test_a_question_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("chat.history.PAGE_SECONDS", 0.01)
     monkeypatch.setattr("chat.history.MISSED_SECONDS", 0.01)
     log = written(200)
-    made = replica(log)
+    made = replica_of(log)
     log.answers.clear()
     with pytest.raises(RefusedError) as refused:
         await made.before(ROOM, at(100), 1, "")
@@ -203,7 +204,7 @@ async def test_a_question_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> Non
 
 async def test_nothing_is_read_for_who_waits_no_more() -> None:
     log = written(400)
-    made = replica(log)
+    made = replica_of(log)
     log.answers.clear()
     asking = [
         asyncio.create_task(made.before(ROOM, at(end), 1, "")) for end in range(300, 0, -WINDOW)
