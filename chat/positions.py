@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from chat.protocol import Progress
-from chat.room import Room, frame_of
+from chat.room import Member, Room, frame_of
 from chat.window import Partition, Window
 
 # How often it is looked whether a position is about to leave the window.
 LOOK_SECONDS = 0.25
+# Members who are told before others have their turn.
+TURN = 100
 
 
 class Positions:
@@ -40,19 +42,32 @@ class Positions:
                 due = now - partition.told_at >= self._seconds
                 if not due and partition.told >= partition.middle:
                     continue
-                told = partition.position
-                for room in tuple(partition.occupied):
-                    if room.known < (partition.position if due else partition.middle):
-                        _tell(room, partition)
-                        # Others have their turn in between.
-                        await asyncio.sleep(0)
-                partition.told = min((room.known for room in partition.occupied), default=told)
+                wanted = partition.position if due else partition.middle
+                await _tell(partition, [room for room in partition.occupied if room.known < wanted])
+                partition.told = min(
+                    (room.known for room in partition.occupied), default=partition.position
+                )
                 if due:
                     partition.told_at = now
 
 
-def _tell(room: Room, partition: Partition) -> None:
-    room.told = partition.position
-    frame = frame_of(Progress(room.name, room.position(partition.position)))
-    for member in tuple(room.members):
-        member.connection.push(frame)
+async def _tell(partition: Partition, rooms: Sequence[Room]) -> None:
+    """Tell the members of these rooms: each of them at once, of whatever rooms they are in."""
+    position = partition.position
+    rooms_of: dict[Member, list[Room]] = {}
+    for room in rooms:
+        for member in room.members:
+            rooms_of.setdefault(member, []).append(room)
+    frames: dict[Room, bytes] = {}
+    for number, (member, theirs) in enumerate(rooms_of.items(), 1):
+        for room in theirs:
+            if room not in frames:
+                frames[room] = frame_of(Progress(room.name, room.position(partition.position)))
+            if member in room.members:
+                member.connection.push(frames[room])
+        if number % TURN == 0:
+            # Others have their turn, and the log may move on.
+            frames.clear()
+            await asyncio.sleep(0)
+    for room in rooms:
+        room.told = position

@@ -83,3 +83,23 @@ async def test_a_room_whose_members_talk_is_told_nothing(hub: Hub) -> None:
     assert len(member.of("message")) == 3 * WINDOW
     assert not member.of("position")
     await hub.stop(0)
+
+
+async def test_of_all_its_rooms_a_client_is_told_in_one_turn(hub: Hub) -> None:
+    member = Member()
+    turns: list[int] = []
+    turn = 0
+
+    def push(frames: bytes) -> None:
+        if b'"position"' in frames and b'"joined"' not in frames:
+            turns.append(turn)
+
+    for room in QUIET:
+        await hub.join(member, room, None)
+    member.push = push  # type: ignore[method-assign]
+    feed(hub, [said(offset, str(offset), LOUD) for offset in range(2 * WINDOW)], PARTITION)
+    while len(turns) < len(QUIET):
+        turn += 1
+        await asyncio.sleep(0)
+    assert len(set(turns)) == 1
+    await hub.stop(0)
