@@ -72,6 +72,11 @@ class Metrics:
         self.closes = Counter(
             "chat_closes", "Connections the server closed.", ["code"], registry=registry
         )
+        self.over_budget = Tally(
+            "chat_over_budget",
+            "Times a client was not read for a while because it sent too much.",
+            registry,
+        )
         self.drops = Tally(
             "chat_drops",
             "Frames of presence and typing left out because their client read slowly.",

@@ -30,6 +30,7 @@ from chat.protocol import Limits
 from chat.relay.base import Relay
 from chat.session import Session
 from chat.settings import Settings
+from chat.websocket.budget import Allowance
 from chat.websocket.connection import LINGER_SECONDS, Connection, Endpoint
 from chat.websocket.connection import Limits as ConnectionLimits
 from chat.websocket.transport import Handshake
@@ -146,6 +147,10 @@ class Server:
         self._endpoint = Endpoint(
             ConnectionLimits(
                 message_bytes=settings.frame_bytes,
+                reading=Allowance(
+                    rate=settings.rate * settings.frame_bytes,
+                    burst=settings.burst * settings.frame_bytes,
+                ),
                 outbox_bytes=settings.outbox_bytes,
                 accept_seconds=settings.hello,
                 ping_seconds=settings.ping,
@@ -326,6 +331,7 @@ class Server:
         metrics.ready.set(not self.look_ready())
         metrics.rooms.set(self._hub.rooms)
         metrics.drops.value = self._endpoint.dropped
+        metrics.over_budget.value = self._endpoint.held_off
         metrics.outbox_bytes.set(sum(client.connection.waiting for client in self._clients))
         metrics.relay_up.set(self.relay.up)
         metrics.relay_caught_up.set(self.relay.caught_up)

@@ -4,9 +4,9 @@ Writing: what is pushed within one turn of the event loop is written at once. Wh
 slowly (the kernel takes no more for it), frames wait here; those that were only offered are
 dropped, and when more than `outbox_bytes` wait, the receiver is told to give up.
 
-Reading: a chunk is taken as a whole, message by message, without tasks or futures. It stops for a
-message whose receiver has to wait, for a client that asks faster than it reads, and when a chunk
-holds so many messages that others should have their turn.
+Reading: frame by frame, without tasks or futures. It stops for a message whose receiver has to
+wait, for a client that asks faster than it reads, for one that has used up its budget, and after so
+many frames that others should have their turn. While it has stopped, the socket is not read either.
 
 There may be ten thousand of these, nearly all of them idle: no timers, no buffers, no closures per
 connection, and slots instead of dictionaries.
@@ -22,10 +22,11 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 from chat.protocol import CloseCode
+from chat.websocket.budget import Allowance, Budget
 from chat.websocket.frames import (
     PING,
     Close,
-    Event,
+    Fragment,
     Parser,
     Ping,
     Pong,
@@ -33,11 +34,11 @@ from chat.websocket.frames import (
     close_frame,
     pong_frame,
 )
-from chat.websocket.wheel import Wheel
+from chat.websocket.wheel import TICK_SECONDS, Wheel
 
 # After the close frame: time for the client to read it and to answer.
 LINGER_SECONDS = 2.0
-# Messages of one client before others get their turn.
+# Frames of one client before others get their turn.
 TURN = 64
 
 
@@ -66,6 +67,8 @@ class Receiver(Protocol):
 @dataclass(frozen=True, slots=True)
 class Limits:
     message_bytes: int
+    # What a client may make the server read.
+    reading: Allowance
     outbox_bytes: int
     # Until the receiver accepts the client.
     accept_seconds: float
@@ -83,8 +86,13 @@ class Endpoint:
         self.wheel = wheel
         # Frames that were offered to clients too slow to take them.
         self.dropped = 0
+        # How often one of them was not read because it had used up its budget.
+        self.held_off = 0
         self._unwritten: list[Connection] = []
         self._corked = False
+        # Those that are not read until their budget allows it; the deadline is for all of them.
+        self._over_budget: dict[Connection, None] = {}
+        self.due: int | None = None
 
     def cork(self) -> None:
         """Much is pushed now: do not write before `uncork`, and then not later either.
@@ -103,6 +111,18 @@ class Endpoint:
             asyncio.get_running_loop().call_soon(self._write)
         self._unwritten.append(connection)
 
+    def read_later(self, connection: Connection) -> None:
+        """Have it go on reading when its budget may allow it."""
+        if not self._over_budget:
+            self.wheel.schedule(self, TICK_SECONDS)
+        self._over_budget[connection] = None
+        self.held_off += 1
+
+    def on_deadline(self) -> None:
+        connections, self._over_budget = self._over_budget, {}
+        for connection in connections:
+            connection.go_on()
+
     def _write(self) -> None:
         connections, self._unwritten = self._unwritten, []
         for connection in connections:
@@ -114,13 +134,14 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_accepted",
-        "_backlog",
+        "_budget",
         "_bytes",
         "_closing",
         "_endpoint",
         "_frames",
         "_heard",
         "_parser",
+        "_paused",
         "_pinged",
         "_receiver",
         "_slow",
@@ -133,6 +154,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._parser = Parser(endpoint.limits.message_bytes)
+        self._budget = Budget(endpoint.limits.reading, endpoint.wheel.now)
         self._receiver: Receiver | None = None
         self._transport: asyncio.Transport | None = None
         self._socket: socket.socket | None = None
@@ -147,8 +169,8 @@ class Connection(asyncio.Protocol):
         self._frames: list[bytes] = []
         self._bytes = 0
         self._slow = False
-        # What came and is held back, the last first. Reading is paused while this is not None.
-        self._backlog: list[Event] | None = None
+        # Whether it has stopped to read, and the message that it waits for, if it is that.
+        self._paused = False
         self._task: asyncio.Future[None] | None = None
 
     # What the receiver asks for.
@@ -235,6 +257,17 @@ class Connection(asyncio.Protocol):
         if self._frames and not self._slow and not self._closing:
             self._write()
 
+    def go_on(self) -> None:
+        """Read what was left, if nothing speaks against it any more."""
+        if (
+            self._paused
+            and self._transport is not None
+            and self._task is None
+            and not self._outbox_is_half_full()
+            and not self._is_over_budget()
+        ):
+            self._read()
+
     def on_deadline(self) -> None:
         if self._transport is None or self._receiver is None:
             return
@@ -252,6 +285,9 @@ class Connection(asyncio.Protocol):
             wheel.schedule(self, limits.ping_seconds - limits.pong_seconds)
         elif self._slow:
             self._receiver.overflow()
+        elif self._paused:
+            # It was not listened to: its answer may have been here for long.
+            wheel.schedule(self, limits.pong_seconds)
         else:
             self._transport.abort()
 
@@ -266,12 +302,10 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard = True
-        events = self._parser.feed(data)
-        events.reverse()
-        if self._backlog is None:
-            self._take(events)
-        else:
-            self._backlog[:0] = events
+        self._budget.charge_read(len(data))
+        self._parser.feed(data)
+        if not self._paused:
+            self._read()
 
     def pause_writing(self) -> None:
         # What was pushed in this turn still goes, behind what the transport holds: so the receiver
@@ -289,7 +323,6 @@ class Connection(asyncio.Protocol):
         self._closing = True
         self._transport = None
         self._socket = None
-        self._backlog = None
         self._frames.clear()
         self._bytes = 0
         self._endpoint.wheel.cancel(self)
@@ -302,33 +335,38 @@ class Connection(asyncio.Protocol):
 
     # How it goes.
 
-    def _take(self, events: list[Event]) -> None:
-        """Act on events, the last of the list first, as far as it may go on now."""
-        turn = TURN
-        while events:
-            event = events.pop()
+    def _read(self) -> None:
+        """Act on the frames that came: for a turn, and as far as it may go on now."""
+        frames = 0
+        more = True
+        while frames < TURN:
+            event = self._parser.next()
+            if event is None:
+                more = False
+                break
+            frames += 1
             if isinstance(event, str):
                 if self._closing or self._receiver is None:
                     continue
                 pending = self._receiver.receive(event)
                 if pending is not None:
-                    self._hold(events)
                     self._task = asyncio.ensure_future(pending)
                     self._task.add_done_callback(self._done)
-                    return
+                    break
             else:
                 self._control(event)
-            turn -= 1
             if self._outbox_is_half_full():
-                # What is written makes it go on.
-                self._hold(events)
-                return
-            if not turn and events:
-                self._hold(events)
-                asyncio.get_running_loop().call_soon(self._go_on)
-                return
+                break
+        self._budget.charge_frames(frames)
+        if not more and not self._is_over_budget():
+            self._resume()
+            return
+        self._pause()
+        # Otherwise what it waits for makes it go on.
+        if more and self._task is None and not self._outbox_is_half_full():
+            asyncio.get_running_loop().call_soon(self.go_on)
 
-    def _control(self, event: Ping | Pong | Close | Violation) -> None:
+    def _control(self, event: Ping | Pong | Close | Violation | Fragment) -> None:
         if isinstance(event, Ping):
             self.push(pong_frame(event.payload))
         elif isinstance(event, Close):
@@ -347,11 +385,27 @@ class Connection(asyncio.Protocol):
     def _outbox_is_half_full(self) -> bool:
         return self._bytes > self._endpoint.limits.outbox_bytes // 2
 
-    def _hold(self, events: list[Event]) -> None:
-        if self._transport is not None:
-            self._backlog = events
+    def _is_over_budget(self) -> bool:
+        """Whether the client has used up its budget; it then goes on later, or is closed."""
+        limits, now = self._endpoint.limits, self._endpoint.wheel.now
+        if not self._budget.over(limits.reading, now):
+            return False
+        if self._budget.persists(now) and not self._closing and self._receiver is not None:
+            self._receiver.close(CloseCode.POLICY, "too fast: send less, see limits")
+        self._endpoint.read_later(self)
+        return True
+
+    def _pause(self) -> None:
+        if self._transport is not None and not self._paused:
+            self._paused = True
             if not self._transport.is_closing():
                 self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        if self._transport is not None and self._paused:
+            self._paused = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
 
     def _done(self, task: asyncio.Future[None]) -> None:
         self._task = None
@@ -359,19 +413,7 @@ class Connection(asyncio.Protocol):
             if self._transport is not None:
                 self._transport.abort()
             raise error
-        self._go_on()
-
-    def _go_on(self) -> None:
-        if self._backlog is None or self._task is not None or self._outbox_is_half_full():
-            return
-        events, self._backlog = self._backlog, None
-        self._take(events)
-        if (
-            self._backlog is None
-            and self._transport is not None
-            and not self._transport.is_closing()
-        ):
-            self._transport.resume_reading()
+        self.go_on()
 
     def _overflow(self) -> None:
         if self._receiver is not None:
@@ -379,9 +421,10 @@ class Connection(asyncio.Protocol):
 
     def _write(self) -> None:
         frames = b"".join(self._frames)
+        held_up = self._outbox_is_half_full()
         self._frames.clear()
         self._bytes = 0
         if self._transport is not None:
             self._transport.write(frames)
-        if self._backlog is not None:
-            asyncio.get_running_loop().call_soon(self._go_on)
+        if held_up and self._paused:
+            asyncio.get_running_loop().call_soon(self.go_on)

@@ -1,9 +1,10 @@
 """WebSocket frames by the letter of RFC 6455, without I/O: bytes in, events out, and frames built.
 
-A `Parser` is fed chunks as they come and may be fed byte by byte. What it keeps between two of them
-is bounded by its limit: the unfinished message (at most `limit` bytes of UTF-8, decoded as it
-comes) and the beginning of an unfinished header or control frame (at most 130 bytes). A broken rule
-is no exception but the last event, a `Violation`: whoever is fed by a stranger expects it.
+A `Parser` is fed chunks as they come, and reads one frame each time it is asked for the next event:
+how many of them somebody may cause at a time is its caller's to say. Beside what it was fed and not
+asked for, it keeps the unfinished message (at most `limit` bytes, and no more than they are) and
+the beginning of an unfinished header or control frame (at most 130 bytes). A broken rule is no
+exception but the last event, a `Violation`: whoever is fed by a stranger expects it.
 
 Extensions are not negotiated, so reserved bits break the protocol; a chat takes text alone, so a
 binary message is refused with 1003, as section 7.4.1 allows.
@@ -21,6 +22,8 @@ from chat.protocol import CloseCode
 
 # Section 5.5: longer ones are no control frames.
 CONTROL_LIMIT = 125
+# Frames of one message: libraries send one, or a few thousand bytes in each.
+MOST_FRAGMENTS = 1024
 
 _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 _FINAL, _RESERVED, _OPCODE, _MASKED, _SIZE = 0x80, 0x70, 0x0F, 0x80, 0x7F
@@ -46,6 +49,10 @@ class Close(NamedTuple):
     reason: str
 
 
+class Fragment(NamedTuple):
+    """A frame of a message that is not over: it says nothing yet, but it was read."""
+
+
 class Violation(NamedTuple):
     """The client broke the protocol or a limit of ours: close with this code and reason."""
 
@@ -53,7 +60,9 @@ class Violation(NamedTuple):
     reason: str
 
 
-Event = str | Ping | Pong | Close | Violation
+Event = str | Ping | Pong | Close | Violation | Fragment
+
+_FRAGMENT = Fragment()
 
 
 class _BrokenError(Exception):
@@ -68,61 +77,59 @@ class Parser:
     """What a client's bytes say. After a `Close` or a `Violation`, nothing they say counts."""
 
     __slots__ = (
+        "_at",
+        "_data",
         "_decoder",
         "_ended",
         "_final",
-        "_held",
+        "_fragments",
         "_limit",
         "_mask",
+        "_message",
         "_missing",
-        "_size",
-        "_texts",
     )
 
     def __init__(self, limit: int) -> None:
         """Take messages of up to `limit` bytes."""
         self._limit = limit
         self._ended = False
-        # The beginning of a header or of a control frame.
-        self._held = b""
-        # The message whose beginning has come; no decoder, no message.
+        # What was fed, and how much of it was read.
+        self._data = b""
+        self._at = 0
+        # The message whose beginning has come, in how many frames, and what says early that it is
+        # no UTF-8; no decoder, no message.
         self._decoder: codecs.IncrementalDecoder | None = None
-        self._texts: list[str] = []
-        self._size = 0
+        self._message = bytearray()
+        self._fragments = 0
         # Its current frame: bytes that have not come yet, their mask, and whether it is the last.
         self._missing = 0
         self._mask = b""
         self._final = 0
 
-    def feed(self, data: bytes) -> list[Event]:
-        """Return what `data` completes, in order."""
-        events: list[Event] = []
-        if self._ended:
-            return events
-        if self._held:
-            data = self._held + data
-            self._held = b""
-        try:
-            at = self._payload(data, 0, events) if self._missing else 0
-            while at < len(data):
-                after = self._frame(data, at, events)
-                if self._ended:
-                    break
-                if after is None:
-                    self._held = data[at:]
-                    break
-                at = after
-        except _BrokenError as broken:
-            self._ended = True
-            events.append(broken.violation)
-        return events
+    def feed(self, data: bytes) -> None:
+        """Take what came next."""
+        if not self._ended:
+            self._data = self._data[self._at :] + data if self._data else data
+            self._at = 0
 
-    def _frame(self, data: bytes, at: int, events: list[Event]) -> int | None:
-        """Read the frame that begins at `at`, and return where to go on.
+    def next(self) -> Event | None:
+        """Read the next frame, and return what it says; None: its rest has yet to be fed."""
+        try:
+            event = self._payload(self._at) if self._missing else self._frame()
+        except _BrokenError as broken:
+            event = broken.violation
+            self._end()
+        if event is None or self._at == len(self._data):
+            self._data, self._at = self._data[self._at :], 0
+        return event
+
+    def _frame(self) -> Event | None:
+        """Read the frame that begins here.
 
         None: its header, or a control frame as a whole, has yet to come. Each rule is applied as
         soon as its bytes are there: nobody waits for a frame that is broken already.
         """
+        data, at = self._data, self._at
         if len(data) - at < 2:
             return None
         first, second = data[at], data[at + 1]
@@ -139,25 +146,30 @@ class Parser:
             if size < least or size >> 63:
                 raise _BrokenError(CloseCode.PROTOCOL_ERROR, "sizes take as few bytes as they can")
         body = start + 4
-        mask = data[start:body]
+        end = body + size
         if opcode >= _CLOSE:
-            if body + size > len(data):
+            if end > len(data):
                 return None
-            self._control(opcode, unmask(mask, data[body : body + size]), events)
-            return body + size
-        if self._size + size > self._limit:
+            self._at = end
+            return self._control(opcode, unmask(data[start:body], data[body:end]))
+        if len(self._message) + size > self._limit:
             raise _BrokenError(CloseCode.TOO_BIG, f"send at most {self._limit} bytes")
         if body > len(data):
             return None
+        mask = data[start:body]
         if self._decoder is None:
-            if first & _FINAL and body + size <= len(data):
+            if first & _FINAL and end <= len(data):
                 # A whole message in one frame, as nearly all of them are.
-                events.append(_text(unmask(mask, data[body : body + size])))
-                return body + size
+                self._at = end
+                return _text(unmask(mask, data[body:end]))
             self._decoder = _Utf8Decoder()
-        self._size += size
+        self._fragments += 1
+        if self._fragments > MOST_FRAGMENTS:
+            raise _BrokenError(
+                CloseCode.POLICY, f"send a message in at most {MOST_FRAGMENTS} frames"
+            )
         self._missing, self._mask, self._final = size, mask, first & _FINAL
-        return self._payload(data, body, events)
+        return self._payload(body)
 
     def _check(self, first: int, second: int, opcode: int, size: int) -> None:
         if first & _RESERVED:
@@ -177,42 +189,50 @@ class Parser:
             if opcode == _BINARY:
                 raise _BrokenError(CloseCode.NOT_TEXT, "send text")
 
-    def _payload(self, data: bytes, at: int, events: list[Event]) -> int:
-        """Take what is there of the current data frame, and return where it ends."""
+    def _payload(self, at: int) -> Event | None:
+        """Take what is there of the current data frame, which goes on at `at`."""
         assert self._decoder is not None
-        piece = data[at : at + self._missing]
+        piece = self._data[at : at + self._missing]
+        self._at = at + len(piece)
         self._missing -= len(piece)
         last = bool(self._final) and not self._missing
+        payload = unmask(self._mask, piece)
         try:
-            text = self._decoder.decode(unmask(self._mask, piece), last)
+            self._decoder.decode(payload, last)
         except UnicodeDecodeError:
             raise _BrokenError(CloseCode.NOT_UTF8, "send UTF-8") from None
         # Half of a surrogate pair: Python's decoder waits for its last byte before it refuses it.
         if b"\xed\xa0" <= self._decoder.getstate()[0] < b"\xee":
             raise _BrokenError(CloseCode.NOT_UTF8, "send UTF-8")
-        if text:
-            self._texts.append(text)
-        if last:
-            events.append("".join(self._texts))
-            self._decoder, self._texts, self._size = None, [], 0
-        else:
+        self._message += payload
+        if self._missing:
             turn = len(piece) % 4
             self._mask = self._mask[turn:] + self._mask[:turn]
-        return at + len(piece)
+            return None
+        if not last:
+            return _FRAGMENT
+        text = self._message.decode()
+        self._decoder, self._message, self._fragments = None, bytearray(), 0
+        return text
 
-    def _control(self, opcode: int, payload: bytes, events: list[Event]) -> None:
+    def _control(self, opcode: int, payload: bytes) -> Event:
         if opcode == _PING:
-            events.append(Ping(payload))
-        elif opcode == _PONG:
-            events.append(Pong(payload))
-        else:
-            code = None
-            if payload:
-                code = int.from_bytes(payload[:2], "big")
-                if len(payload) == 1 or not _may_be_sent(code):
-                    raise _BrokenError(CloseCode.PROTOCOL_ERROR, "unknown close code")
-            events.append(Close(code, _text(payload[2:])))
-            self._ended = True
+            return Ping(payload)
+        if opcode == _PONG:
+            return Pong(payload)
+        code = None
+        if payload:
+            code = int.from_bytes(payload[:2], "big")
+            if len(payload) == 1 or not _may_be_sent(code):
+                raise _BrokenError(CloseCode.PROTOCOL_ERROR, "unknown close code")
+        reason = _text(payload[2:])
+        self._end()
+        return Close(code, reason)
+
+    def _end(self) -> None:
+        self._ended = True
+        self._missing = 0
+        self._at = len(self._data)
 
 
 def _text(data: bytes) -> str:

@@ -10,11 +10,17 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from chat.protocol import CloseCode
+from chat.websocket.budget import Allowance
 from chat.websocket.connection import TURN, Connection, Endpoint, Limits
 from chat.websocket.wheel import SLOTS, TICK_SECONDS, Wheel
 
 LIMITS = Limits(
-    message_bytes=1000, outbox_bytes=100, accept_seconds=1, ping_seconds=20, pong_seconds=5
+    message_bytes=1000,
+    reading=Allowance(rate=50_000, burst=200_000),
+    outbox_bytes=100,
+    accept_seconds=1,
+    ping_seconds=20,
+    pong_seconds=5,
 )
 PING = b"\x89\x00"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fuzz
 import pytest
+from fuzz import read
 from hypothesis import given
 from hypothesis import strategies as st
 from test_rfc6455 import begin, close, fragments, frame, go_on, more, ping, pong, text
@@ -43,7 +44,7 @@ def test_texts_come_out_as_they_went_in_however_they_are_cut(
     events = []
     cuts = sorted(place for place in places if place < len(data))
     for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
-        events += parser.feed(data[start:end])
+        events += read(parser, data[start:end])
     assert events == [words for words, _ in said]
 
 
@@ -54,18 +55,18 @@ def test_any_bytes_mean_the_same_however_they_are_cut(data: bytes, places: list[
 
 def test_events_are_what_they_say() -> None:
     parser = Parser(1000)
-    assert parser.feed(ping(b"a") + pong(b"b") + text(b"c") + close(1001, b"d")) == [
+    assert read(parser, ping(b"a") + pong(b"b") + text(b"c") + close(1001, b"d")) == [
         Ping(b"a"),
         Pong(b"b"),
         "c",
         Close(1001, "d"),
     ]
-    assert parser.feed(text(b"after the end")) == []
-    assert Parser(1000).feed(close(None)) == [Close(None, "")]
+    assert read(parser, text(b"after the end")) == []
+    assert read(Parser(1000), close(None)) == [Close(None, "")]
 
 
 def test_what_came_before_a_violation_counts() -> None:
-    (said, broken) = Parser(1000).feed(text(b"fine") + frame(3))
+    (said, broken) = read(Parser(1000), text(b"fine") + frame(3))
     assert said == "fine"
     assert isinstance(broken, Violation)
     assert broken == (1002, "unknown opcode")
@@ -74,9 +75,9 @@ def test_what_came_before_a_violation_counts() -> None:
 @pytest.mark.parametrize("size", [0, 125, 126, 1000])
 def test_the_limit_is_the_largest_message(size: int) -> None:
     for frames in (text(b"x" * size), begin(b"x" * (size // 2)) + more(b"x" * (size - size // 2))):
-        assert Parser(size).feed(frames) == ["x" * size]
+        assert read(Parser(size), frames) == ["x" * size]
     for frames in (text(b"x" * (size + 1)), begin(b"x" * size) + go_on(b"x")):
-        assert Parser(size).feed(frames)[0][0] == 1009
+        assert read(Parser(size), frames)[0][0] == 1009
 
 
 @given(st.integers(1000, 4999), st.text(max_size=200))

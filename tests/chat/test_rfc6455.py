@@ -20,6 +20,7 @@ from tornado.web import Application
 from tornado.websocket import WebSocketHandler
 
 from chat.protocol import CloseCode
+from chat.websocket.budget import Allowance
 from chat.websocket.connection import Connection, Endpoint, Limits
 from chat.websocket.frames import text_frame
 from chat.websocket.transport import Handshake
@@ -28,6 +29,7 @@ from chat.websocket.wheel import Wheel
 LIMIT = 1 << 20
 LIMITS = Limits(
     message_bytes=LIMIT,
+    reading=Allowance(rate=1 << 40, burst=1 << 40),
     outbox_bytes=8 * LIMIT,
     accept_seconds=60,
     ping_seconds=60,
