@@ -250,7 +250,11 @@ class Archive:
                     return block
                 return await self._read_block(partition, number, upto, asker)
 
-        return await self._once((partition, number, asker.urgent), read)
+        # One that was read for somebody else may end before `end`.
+        found = await self._once((partition, number, asker.urgent), read)
+        while found.end < end:
+            found = await self._once((partition, number, asker.urgent), read)
+        return found
 
     async def _messages(
         self,

@@ -202,6 +202,24 @@ async def test_a_question_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (answer["recovered"], answer["more"]) == (False, True)
 
 
+async def test_a_page_is_whole_although_its_block_was_being_read_when_the_log_was_shorter() -> None:
+    log = written(3 * WINDOW + 5)
+    made = hub(log, history=5, window=2 * WINDOW, page=WINDOW)
+    log.deliver_to(made)
+    log.answers.clear()
+    early = asyncio.create_task(made.before(ROOM, at(2 * WINDOW + 3), 1, ""))
+    await until(lambda: log.reads)
+    for offset in range(3 * WINDOW + 5, 6 * WINDOW):
+        log.write(offset, f"c{offset}")
+    made.deliver([Batch(PARTITION, 6 * WINDOW - 1, log.entries[3 * WINDOW + 5 :])])
+    late = asyncio.create_task(made.before(ROOM, at(4 * WINDOW), WINDOW, ""))
+    await asyncio.sleep(0.01)
+    log.answers.set()
+    await early
+    cids = [json.loads(message.payload)["cid"] for message in (await late).messages]
+    assert cids == [f"c{number}" for number in range(3 * WINDOW, 4 * WINDOW)]
+
+
 async def test_nothing_is_read_for_who_waits_no_more() -> None:
     log = written(400)
     made = replica_of(log)
