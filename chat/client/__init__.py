@@ -1,7 +1,7 @@
 """A client of the chat, to import or to run: docs/bots.md begins with a bot of ten lines."""
 
 from chat.client.connection import Chat, connect
-from chat.client.room import Away, Back, DisconnectedError, Earlier, Gap, Room
+from chat.client.room import Away, Back, DisconnectedError, Gap, Page, Room
 from chat.protocol import ErrorCode, IsTyping, Message, Presence, RefusedError
 
 __all__ = [
@@ -9,11 +9,11 @@ __all__ = [
     "Back",
     "Chat",
     "DisconnectedError",
-    "Earlier",
     "ErrorCode",
     "Gap",
     "IsTyping",
     "Message",
+    "Page",
     "Presence",
     "RefusedError",
     "Room",

@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
+from chat import protocol
 from chat.protocol import (
     ClientFrame,
     ErrorCode,
@@ -25,7 +26,6 @@ from chat.protocol import (
     Join,
     Joined,
     Message,
-    Page,
     Presence,
     RefusedError,
     Typing,
@@ -49,7 +49,7 @@ class Gap(NamedTuple):
     room: str
 
 
-class Earlier(NamedTuple):
+class Page(NamedTuple):
     """All that was said in a room from `position` on and before what was asked for, oldest first;
     there may be `more` before `position`.
     """
@@ -112,7 +112,7 @@ class Room(ABC):
         """As `Chat.send`."""
 
     @abstractmethod
-    async def earlier(self, before: str, *, limit: int | None = None) -> Earlier:
+    async def earlier(self, before: str, *, limit: int | None = None) -> Page:
         """What was said before the position (or the message of the id) `before`, from the log
         itself: at most `limit` messages, and never more than the server gives at once.
 
@@ -166,7 +166,7 @@ class Feed(Room):
         self._failure: Exception | None = None
         self._reading = False
         # What was said before these positions is asked for.
-        self._earlier: dict[str, tuple[History, asyncio.Future[Earlier]]] = {}
+        self._earlier: dict[str, tuple[History, asyncio.Future[Page]]] = {}
         self._entered = asyncio.Event()
         self._news = asyncio.Event()
 
@@ -178,13 +178,13 @@ class Feed(Room):
     async def send(self, text: str, *, cid: str | None = None) -> str:
         return await self._link.send(self.name, text, cid)
 
-    async def earlier(self, before: str, *, limit: int | None = None) -> Earlier:
+    async def earlier(self, before: str, *, limit: int | None = None) -> Page:
         self._link.check()
         if self._ended:
             raise self._failure or DisconnectedError(f"Room {self.name} was left.")
         asked = self._earlier.get(before)
         if asked is None:
-            answer: asyncio.Future[Earlier] = asyncio.get_running_loop().create_future()
+            answer: asyncio.Future[Page] = asyncio.get_running_loop().create_future()
             asked = self._earlier[before] = History(self.name, before, limit), answer
             if self._in:
                 self._link.say(asked[0])
@@ -265,12 +265,12 @@ class Feed(Room):
         for frame, _ in self._earlier.values():
             self._link.say(frame)
 
-    def answer_earlier(self, page: Page) -> None:
+    def answer_earlier(self, page: protocol.Page) -> None:
         # It may have been asked for twice, for the first answer was long in coming.
         if page.before in self._earlier:
             _, answer = self._earlier.pop(page.before)
             messages = [_message_decoder.decode(message) for message in page.messages]
-            answer.set_result(Earlier(messages, page.position, page.more))
+            answer.set_result(Page(messages, page.position, page.more))
 
     def refuse_earlier(self, refused: RefusedError) -> bool:
         """Whether it was the first thing asked for here that was refused."""
