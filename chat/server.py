@@ -152,6 +152,7 @@ class Server:
                     burst=settings.burst * settings.frame_bytes,
                 ),
                 outbox_bytes=settings.outbox_bytes,
+                total_bytes=settings.outboxes_bytes,
                 accept_seconds=settings.hello,
                 ping_seconds=settings.ping,
                 pong_seconds=settings.pong,
@@ -332,7 +333,7 @@ class Server:
         metrics.rooms.set(self._hub.rooms)
         metrics.drops.value = self._endpoint.dropped
         metrics.over_budget.value = self._endpoint.held_off
-        metrics.outbox_bytes.set(sum(client.connection.waiting for client in self._clients))
+        metrics.outbox_bytes.set(self._endpoint.waiting)
         metrics.relay_up.set(self.relay.up)
         metrics.relay_caught_up.set(self.relay.caught_up)
         for partition, records in self.relay.lag.items():

@@ -252,6 +252,13 @@ class Settings:
         _integer(65_536, 268_435_456),
         "what may wait for a client that reads slowly, before it is closed (1013)",
     )
+    outboxes_bytes: int = _setting(
+        "CHAT_OUTBOXES_BYTES",
+        67_108_864,
+        _integer(65_536, 17_179_869_184),
+        "what may wait for all clients together; beyond it, those for whom most waits are closed"
+        " (1013)",
+    )
     history: int = _setting(
         "CHAT_HISTORY",
         500,
@@ -422,6 +429,11 @@ def _check_together(settings: Settings) -> None:
         raise SettingsError(
             f"CHAT_PONG_SECONDS='{settings.pong:g}': give at most"
             f" CHAT_PING_SECONDS={settings.ping:g}"
+        )
+    if settings.outboxes_bytes < settings.outbox_bytes:
+        raise SettingsError(
+            f"CHAT_OUTBOXES_BYTES='{settings.outboxes_bytes}': give at least"
+            f" CHAT_OUTBOX_BYTES={settings.outbox_bytes}"
         )
     if settings.port == settings.internal_port != 0:
         raise SettingsError(

@@ -69,7 +69,9 @@ class Limits:
     message_bytes: int
     # What a client may make the server read.
     reading: Allowance
+    # What may wait for one client, and for all of them.
     outbox_bytes: int
+    total_bytes: int
     # Until the receiver accepts the client.
     accept_seconds: float
     ping_seconds: float
@@ -88,6 +90,10 @@ class Endpoint:
         self.dropped = 0
         # How often one of them was not read because it had used up its budget.
         self.held_off = 0
+        # Bytes that wait for clients that read slowly, and those clients.
+        self.waiting = 0
+        self._slow: set[Connection] = set()
+        self._shedding = False
         self._unwritten: list[Connection] = []
         self._corked = False
         # Those that are not read until their budget allows it; the deadline is for all of them.
@@ -123,6 +129,29 @@ class Endpoint:
         for connection in connections:
             connection.go_on()
 
+    def account(self, connection: Connection, more: int, *, slow: bool) -> None:
+        """Count `more` bytes that wait for a client, or fewer; if it is `slow`, it may be given up
+        for the sake of others.
+        """
+        self.waiting += more
+        if slow:
+            self._slow.add(connection)
+        else:
+            self._slow.discard(connection)
+        if self.waiting > self.limits.total_bytes and not self._shedding:
+            self._shedding = True
+            # Not now: somebody is going through the members of a room.
+            asyncio.get_running_loop().call_soon(self._shed)
+
+    def _shed(self) -> None:
+        """Give up those for whom most waits, until there is some room again."""
+        self._shedding = False
+        goal = self.limits.total_bytes * 9 // 10
+        for connection in sorted(self._slow, key=lambda slow: slow.waiting, reverse=True):
+            if self.waiting <= goal:
+                break
+            connection.give_up()
+
     def _write(self) -> None:
         connections, self._unwritten = self._unwritten, []
         for connection in connections:
@@ -137,6 +166,7 @@ class Connection(asyncio.Protocol):
         "_budget",
         "_bytes",
         "_closing",
+        "_counted",
         "_endpoint",
         "_frames",
         "_heard",
@@ -169,6 +199,8 @@ class Connection(asyncio.Protocol):
         self._frames: list[bytes] = []
         self._bytes = 0
         self._slow = False
+        # How much of the endpoint's `waiting` is this connection's.
+        self._counted = 0
         # Whether it has stopped to read, and the message that it waits for, if it is that.
         self._paused = False
         self._task: asyncio.Future[None] | None = None
@@ -196,14 +228,17 @@ class Connection(asyncio.Protocol):
         """Write whole frames: at the end of this turn of the loop, or when the client reads."""
         if self._closing:
             return
-        # One answer may be larger than the limit: slow is who does not take it.
-        if self._slow and self._bytes > self._endpoint.limits.outbox_bytes:
-            self._overflow()
-            return
-        if not self._frames and not self._slow:
+        if self._slow:
+            # One answer may be larger than the limit: slow is who does not take it.
+            if self.waiting > self._endpoint.limits.outbox_bytes:
+                self._overflow()
+                return
+        elif not self._frames:
             self._endpoint.write_later(self)
         self._frames.append(frames)
         self._bytes += len(frames)
+        if self._slow:
+            self._account()
 
     def write(self, frames: bytes) -> None:
         """Write whole frames now, or behind those that were pushed."""
@@ -242,15 +277,24 @@ class Connection(asyncio.Protocol):
             self._frames.clear()
         self._frames += (last, close_frame(code, reason))
         self._write()
+        self._account()
         self._endpoint.wheel.schedule(self, LINGER_SECONDS)
 
     @property
     def waiting(self) -> int:
-        """Bytes that wait for the client to read."""
+        """Bytes that wait for the client to read, here and in its transport."""
         buffered = self._transport.get_write_buffer_size() if self._transport else 0
         return self._bytes + buffered
 
     # What the endpoint and its wheel tell.
+
+    def give_up(self) -> None:
+        """Too much waits for all clients, and this one is among the slowest."""
+        if not self._closing:
+            self._overflow()
+        elif self._transport is not None:
+            # It was told, and still does not take even that.
+            self._transport.abort()
 
     def flush(self) -> None:
         """The turn of the event loop is over."""
@@ -312,11 +356,13 @@ class Connection(asyncio.Protocol):
         # knows what does.
         self.flush()
         self._slow = True
+        self._account()
         if self._receiver is not None:
             self._receiver.slow()
 
     def resume_writing(self) -> None:
         self._slow = False
+        self._account()
         self.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
@@ -325,6 +371,8 @@ class Connection(asyncio.Protocol):
         self._socket = None
         self._frames.clear()
         self._bytes = 0
+        self._slow = False
+        self._account()
         self._endpoint.wheel.cancel(self)
         if self._task is not None:
             # Nobody waits for the answer.
@@ -414,6 +462,12 @@ class Connection(asyncio.Protocol):
                 self._transport.abort()
             raise error
         self.go_on()
+
+    def _account(self) -> None:
+        """Tell the endpoint what waits for this client, if it reads slowly."""
+        waiting = self.waiting if self._slow else 0
+        more, self._counted = waiting - self._counted, waiting
+        self._endpoint.account(self, more, slow=self._slow)
 
     def _overflow(self) -> None:
         if self._receiver is not None:

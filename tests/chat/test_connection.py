@@ -18,6 +18,7 @@ LIMITS = Limits(
     message_bytes=1000,
     reading=Allowance(rate=50_000, burst=200_000),
     outbox_bytes=100,
+    total_bytes=10_000,
     accept_seconds=1,
     ping_seconds=20,
     pong_seconds=5,

@@ -31,6 +31,7 @@ LIMITS = Limits(
     message_bytes=LIMIT,
     reading=Allowance(rate=1 << 40, burst=1 << 40),
     outbox_bytes=8 * LIMIT,
+    total_bytes=64 * LIMIT,
     accept_seconds=60,
     ping_seconds=60,
     pong_seconds=10,

@@ -23,7 +23,9 @@ BEGIN, GO_ON, PING, PONG = 0x01, 0x00, 0x89, 0x8A
 # No payload is kept that was read, and some is allocated ahead.
 SLACK = 1024
 TICK = 1
-WIDE = replace(LIMITS, reading=Allowance(1 << 30, 1 << 30), outbox_bytes=1 << 20)
+WIDE = replace(
+    LIMITS, reading=Allowance(1 << 30, 1 << 30), outbox_bytes=1 << 20, total_bytes=1 << 20
+)
 
 UPGRADE = (
     b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -92,7 +94,7 @@ FLOODS = {
 async def test_who_uses_up_its_budget_is_not_read_and_who_goes_on_is_closed(
     flood: bytes, accepted: bool
 ) -> None:
-    client = Client(replace(LIMITS, accept_seconds=10, outbox_bytes=1 << 20))
+    client = Client(replace(LIMITS, accept_seconds=10, outbox_bytes=1 << 20, total_bytes=1 << 20))
     if accepted:
         client.connection.accept()
     frames = flood * 100
