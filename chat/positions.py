@@ -43,9 +43,9 @@ class Positions:
                 if not due and partition.told >= partition.middle:
                     continue
                 wanted = partition.position if due else partition.middle
-                await _tell(partition, [room for room in partition.occupied if room.known < wanted])
+                await _tell(partition, [room for room in partition.occupied if room.seen < wanted])
                 partition.told = min(
-                    (room.known for room in partition.occupied), default=partition.position
+                    (room.seen for room in partition.occupied), default=partition.position
                 )
                 if due:
                     partition.told_at = now

@@ -9,67 +9,46 @@ is appended. This saves a message from being shown twice; the log does not depen
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 
 from chat.room import Key
 
-# How long after it left the window a message is remembered, in seconds.
+# How long after it left the window a message is remembered at least, in seconds.
 KEPT_SECONDS = 600.0
-# Messages of one room, and of all: whoever says much in one room does not make others forgotten.
-MOST_OF_ROOM = 100
-MOST = 20_000
-
-
-class _Left:
-    """The messages of one room: where each was first, the oldest first."""
-
-    __slots__ = ("last", "offsets")
-
-    def __init__(self) -> None:
-        self.offsets: dict[Key, int] = {}
-        self.last = 0.0
+# A room that has so many messages in the window needs no more to be remembered: so who says much
+# does not make others forgotten.
+ENOUGH = 100
+# Messages that are remembered at least, however many leave the window meanwhile.
+LEAST = 10_000
 
 
 class Repeats:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        # The room whose messages left last is the last one.
-        self._rooms: OrderedDict[str, _Left] = OrderedDict()
-        self._count = 0
+        # Where each message was first. They are forgotten by generations, for that costs nothing.
+        self._new: dict[tuple[str, Key], int] = {}
+        self._old: dict[tuple[str, Key], int] = {}
+        self._since = clock()
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._new) + len(self._old)
 
     def add(self, room: str, key: Key, first: int) -> None:
         """A message of `room` has left the window; it was first at offset `first`."""
-        left = self._rooms.get(room)
-        if left is None:
-            left = self._rooms[room] = _Left()
-        else:
-            self._rooms.move_to_end(room)
-        offsets = left.offsets
-        if offsets.pop(key, None) is None:
-            if len(offsets) >= MOST_OF_ROOM:
-                del offsets[next(iter(offsets))]
-            else:
-                self._count += 1
-        offsets[key] = first
-        left.last = self._clock()
-        while self._count > MOST:
-            self._drop()
+        self._new[room, key] = first
+        if len(self._new) >= LEAST:
+            self._age()
 
     def first(self, room: str, key: Key) -> int | None:
         """The offset of a message that has left the window; None if it is not remembered."""
-        left = self._rooms.get(room)
-        return None if left is None else left.offsets.get(key)
+        found = self._new.get((room, key))
+        return self._old.get((room, key)) if found is None else found
 
     def expire(self) -> None:
-        """Forget rooms that nothing has left for long."""
-        until = self._clock() - KEPT_SECONDS
-        while self._rooms and next(iter(self._rooms.values())).last < until:
-            self._drop()
+        """Forget what is remembered for long enough; called once in a while."""
+        if self._clock() - self._since >= KEPT_SECONDS:
+            self._age()
 
-    def _drop(self) -> None:
-        _, left = self._rooms.popitem(last=False)
-        self._count -= len(left.offsets)
+    def _age(self) -> None:
+        self._old, self._new = self._new, {}
+        self._since = self._clock()

@@ -169,6 +169,11 @@ class Room:
         self._unseen: list[bytes] = []
 
     @property
+    def known(self) -> int:
+        """How many messages it would recognise if they came again."""
+        return len(self._first)
+
+    @property
     def idle(self) -> bool:
         """Whether nothing would be lost with this object."""
         return not self.members and not self._first
@@ -179,7 +184,7 @@ class Room:
         return self._history[-1].offset if self._history else -1
 
     @property
-    def known(self) -> int:
+    def seen(self) -> int:
         """The offset up to which every member knows to have seen all: a message's id is a
         position.
         """

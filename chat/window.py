@@ -16,7 +16,7 @@ import msgspec
 
 from chat.protocol import ErrorCode, Position, RefusedError
 from chat.relay.base import Entry, partition_of
-from chat.repeats import Repeats
+from chat.repeats import ENOUGH, Repeats
 from chat.room import Key, Room, StoredMessage, key_of
 
 # A client that moved here may have seen more than this replica has read yet: mostly milliseconds'
@@ -155,7 +155,7 @@ class Window:
         while partition.entries and partition.entries[0].offset <= floor:
             entry = partition.entries.popleft()
             first = entry.room.forget(entry.offset, entry.key)
-            if first is not None:
+            if first is not None and entry.room.known < ENOUGH:
                 self._repeats.add(entry.room.name, entry.key, first)
             self.drop_if_idle(entry.room)
         partition.floor = max(partition.floor, floor)

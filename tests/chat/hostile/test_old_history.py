@@ -14,7 +14,7 @@ from test_hub import OTHER, PARTITION, ROOM, Listening, at, feed, hub, said
 
 from chat.protocol import ErrorCode, RefusedError
 from chat.relay.base import Batch, Entry, Record
-from chat.repeats import KEPT_SECONDS, MOST, MOST_OF_ROOM, Repeats
+from chat.repeats import ENOUGH, KEPT_SECONDS, LEAST, Repeats
 
 LONG = "x" * 1000
 
@@ -116,19 +116,31 @@ async def test_where_nothing_was_said_before_there_is_no_more() -> None:
     assert member.of("joined")[0]["more"] is False
 
 
-def test_who_says_much_in_one_room_does_not_make_others_forgotten() -> None:
+async def test_who_says_much_in_one_room_does_not_make_others_forgotten() -> None:
+    made = hub(window=2 * ENOUGH)
+    quiet = [said(offset, f"q{offset}") for offset in range(10)]
+    loud = [said(offset, str(offset), OTHER) for offset in range(10, 3 * LEAST)]
+    feed(made, quiet + loud, PARTITION)
+    member = Listening()
+    for _, record in quiet:
+        made.send(member, ROOM, "ada", record.text, record.cid)
+    assert [ack["id"] for ack in member.of("ack")] == [at(offset) for offset in range(10)]
+
+
+def test_messages_are_remembered_for_ten_minutes_as_far_as_memory_allows() -> None:
     now = 0.0
     repeats = Repeats(lambda: now)
-    repeats.add("quiet", ("ada", "1"), 7)
-    for offset in range(10 * MOST_OF_ROOM):
-        repeats.add("loud", ("bob", str(offset)), offset)
-    assert repeats.first("quiet", ("ada", "1")) == 7
-    assert repeats.first("loud", ("bob", "0")) is None
-    assert len(repeats) == MOST_OF_ROOM + 1
-    for number in range(MOST):
-        repeats.add(f"room-{number}", ("bob", "1"), number)
-    assert len(repeats) == MOST
-    now = KEPT_SECONDS + 1
+    for number in range(3 * LEAST):
+        repeats.add("lobby", ("ada", str(number)), number)
+        assert repeats.first("lobby", ("ada", str(max(0, number - LEAST + 1)))) is not None
+        assert len(repeats) <= 2 * LEAST
+    last = ("ada", str(3 * LEAST - 1))
+    now = KEPT_SECONDS - 1
+    repeats.expire()
+    assert repeats.first("lobby", last) is not None
+    now = KEPT_SECONDS
+    repeats.expire()
+    now = 2 * KEPT_SECONDS
     repeats.expire()
     assert len(repeats) == 0
 
