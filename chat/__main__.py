@@ -17,7 +17,7 @@ from dataclasses import fields
 
 import uvloop
 
-from chat import logs
+from chat import descriptors, logs
 from chat import settings as chat_settings
 from chat.relay.base import Relay
 from chat.relay.kafka import KafkaRelay
@@ -45,6 +45,7 @@ def main() -> int:
     except SettingsError as error:
         print(f"chat: {error}", file=sys.stderr)
         return 2
+    descriptors.raise_limit()
     logs.configure(settings.log_level, settings.log_format, settings.replica)
     if settings.kafka_enabled:
         # The relay says once what its client says again and again while brokers are away.

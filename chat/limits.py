@@ -77,6 +77,17 @@ class Budgets:
         self._next_sweep = max(1024, 2 * len(self._buckets))
 
 
+def is_one_of(peer: str, networks: Sequence[Network]) -> bool:
+    """Whether `peer`, an address, is in one of the networks."""
+    try:
+        address = ipaddress.ip_address(peer)
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return any(address in network for network in networks)
+
+
 def client_address(peer: str, forwarded: Iterable[str], proxies: Sequence[Network]) -> str:
     """The address to hold a client to: an IPv4 address, or an IPv6 network.
 

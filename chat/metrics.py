@@ -72,6 +72,15 @@ class Metrics:
         self.closes = Counter(
             "chat_closes", "Connections the server closed.", ["code"], registry=registry
         )
+        self.pending = Gauge(
+            "chat_pending_connections", "Connections that are no WebSocket.", registry=registry
+        )
+        self.refused_connections = Counter(
+            "chat_refused_connections",
+            "Connections that were closed or refused because there were too many.",
+            ["reason"],
+            registry=registry,
+        )
         self.over_budget = Tally(
             "chat_over_budget",
             "Times a client was not read for a while because it sent too much.",

@@ -11,20 +11,22 @@ import asyncio
 import functools
 import ipaddress
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPServerRequest
-from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler, StaticFileHandler
 from tornado.websocket import WebSocketHandler
 
+from chat import descriptors
 from chat.api import MessagesHandler, Turns
 from chat.drain import send_away
 from chat.headers import SecurityHeaders
 from chat.hub import Hub
-from chat.limits import Budgets, client_address
+from chat.limits import Budgets, client_address, is_one_of
+from chat.listener import Listener, PendingStream
 from chat.metrics import Metrics
 from chat.protocol import Limits
 from chat.relay.base import Relay
@@ -40,14 +42,12 @@ log = logging.getLogger("chat")
 
 WEB = Path(__file__).parent / "web"
 
-# Connections that may wait to be accepted: all clients of a replica that died come at once, and
-# whom the kernel turns away asks again after a second, then two, four... It allows no more than
-# net.core.somaxconn.
-BACKLOG = 4096
-
 # With this part of the clients that it may have, a replica asks that others are chosen.
 NEARLY_FULL = 0.95
 
+
+# Health checks and scrapes at once.
+INTERNAL_PENDING = 32
 
 # Seconds of CHAT_API_RATE that may come at once.
 API_BURST = 5
@@ -77,11 +77,18 @@ class ChatHandler(SecurityHeaders, WebSocketHandler):
             self._refuse("Restarting", retry_after=1)
         elif self.server.full:
             self._refuse("Full", retry_after=5)
+        elif self.server.has_enough(self.request):
+            self._refuse("Too many connections of your address", retry_after=5, status=429)
 
-    def _refuse(self, reason: str, retry_after: int) -> None:
-        self.set_status(503, reason)
+    def _refuse(self, reason: str, retry_after: int, status: int = 503) -> None:
+        self.set_status(status, reason)
         self.set_header("Retry-After", retry_after)
-        self.finish(f"503: {reason}\n")
+        self.finish(f"{status}: {reason}\n")
+
+    def open(self, *_: str) -> None:
+        stream = self.ws_connection.stream if self.ws_connection else None
+        if isinstance(stream, PendingStream):
+            stream.settled()
 
     def get_websocket_protocol(self) -> Handshake | None:
         if self.request.headers.get("Sec-WebSocket-Version") != "13":
@@ -183,7 +190,9 @@ class Server:
             burst=settings.burst,
             history=settings.page,
         )
+        self._places = descriptors.share(descriptors.limit(), settings.clients, settings.pending)
         self._clients: set[Session] = set()
+        self._of_address: Counter[str] = Counter()
         self._empty = asyncio.Event()
         self._empty.set()
         self._budgets = Budgets(settings.address_rate, settings.address_burst)
@@ -199,6 +208,20 @@ class Server:
         }
         self._public = HTTPServer(self._application(), **request_limits)
         self._internal = HTTPServer(self._internal_application(), **request_limits)
+        self._public_listener = Listener(
+            self._public,
+            most=self._places.pending,
+            each=min(settings.address_pending, max(1, self._places.pending // 2)),
+            exempt=lambda peer: is_one_of(peer, self._proxies),
+            on_refused=self._on_refused,
+        )
+        self._internal_listener = Listener(
+            self._internal,
+            most=INTERNAL_PENDING,
+            each=INTERNAL_PENDING,
+            exempt=lambda _: True,
+            on_refused=self._on_refused,
+        )
         self.port = 0
         self.internal_port = 0
 
@@ -248,8 +271,16 @@ class Server:
     async def start(self) -> None:
         """Listen on both ports and open the log. Raises `OSError` if a port cannot be had."""
         address = self._settings.address
-        self.port = _listen(self._public, self._settings.port, address)
-        self.internal_port = _listen(self._internal, self._settings.internal_port, address)
+        self.port = self._public_listener.listen(self._settings.port, address)
+        self.internal_port = self._internal_listener.listen(self._settings.internal_port, address)
+        if self._places.clients < self._settings.clients:
+            log.warning(
+                "CHAT_CLIENTS=%d: this process may open %d files, enough for %d clients; allow it"
+                " more (ulimit -n)",
+                self._settings.clients,
+                descriptors.limit(),
+                self._places.clients,
+            )
         self._wheel.start()
         await self._hub.start()
         log.info(
@@ -266,11 +297,11 @@ class Server:
         await asyncio.sleep(self._settings.drain_delay)
         await send_away(self._clients, self._hub.presence, self._settings.drain)
         await self._all_gone()
-        self._public.stop()
+        self._public_listener.stop()
         await self._hub.stop(self._settings.drain)
         await self._public.close_all_connections()
         self._wheel.stop()
-        self._internal.stop()
+        self._internal_listener.stop()
         await self._internal.close_all_connections()
         log.info("drained")
 
@@ -284,7 +315,17 @@ class Server:
 
     @property
     def full(self) -> bool:
-        return len(self._clients) >= self._settings.clients
+        return len(self._clients) >= self._places.clients
+
+    def has_enough(self, request: HTTPServerRequest) -> bool:
+        """Whether as many clients of its address are here as may be."""
+        if self._of_address[self._address_of(request)] < self._settings.address_clients:
+            return False
+        self._on_refused("address_clients")
+        return True
+
+    def _on_refused(self, reason: str) -> None:
+        self._metrics.refused_connections.labels(reason).inc()
 
     def connect(self, peer: str, forwarded: list[str]) -> Connection:
         """Let a client in that has shaken hands; it gets a session of its own."""
@@ -303,12 +344,16 @@ class Server:
         )
         connection.serve(session)
         self._clients.add(session)
+        self._of_address[address] += 1
         self._empty.clear()
         self._metrics.clients.set(len(self._clients))
         return connection
 
     def _gone(self, client: Session) -> None:
         self._clients.discard(client)
+        self._of_address[client.address] -= 1
+        if not self._of_address[client.address]:
+            del self._of_address[client.address]
         if not self._clients:
             self._empty.set()
         self._metrics.clients.set(len(self._clients))
@@ -320,7 +365,7 @@ class Server:
             why_not = "restarting"
         elif not self.relay.caught_up:
             why_not = "the log is not read yet"
-        elif len(self._clients) >= NEARLY_FULL * self._settings.clients:
+        elif len(self._clients) >= NEARLY_FULL * self._places.clients:
             why_not = "nearly full"
         if why_not != self._not_ready:
             log.info("not ready: %s" if why_not else "ready%s", why_not)
@@ -334,6 +379,7 @@ class Server:
         metrics.drops.value = self._endpoint.dropped
         metrics.over_budget.value = self._endpoint.held_off
         metrics.outbox_bytes.set(self._endpoint.waiting)
+        metrics.pending.set(self._public_listener.pending)
         metrics.relay_up.set(self.relay.up)
         metrics.relay_caught_up.set(self.relay.caught_up)
         for partition, records in self.relay.lag.items():
@@ -343,17 +389,6 @@ class Server:
         metrics.replicas.set(self._hub.presence.replicas)
         metrics.foreign_signals.value = self._hub.presence.foreign
         return metrics.text()
-
-
-def _listen(server: HTTPServer, port: int, address: str) -> int:
-    """Listen on `port`, or on a free one if it is 0, and return it."""
-    try:
-        sockets = bind_sockets(port, address, backlog=BACKLOG)
-    except OSError as error:
-        raise OSError(f"port {port} of {address or 'all addresses'}: {error}") from None
-    server.add_sockets(sockets)
-    bound: int = sockets[0].getsockname()[1]
-    return bound
 
 
 def _log_request(handler: RequestHandler) -> None:

@@ -346,6 +346,24 @@ class Settings:
         _integer(1, 1_000_000),
         "connected clients; with 95 % of them it is not ready, and beyond them refuses (503)",
     )
+    address_clients: int = _setting(
+        "CHAT_ADDRESS_CLIENTS",
+        10_000,
+        _integer(1, 1_000_000),
+        "connected clients of one address; beyond them it refuses (429)",
+    )
+    pending: int = _setting(
+        "CHAT_PENDING",
+        1000,
+        _integer(4, 1_000_000),
+        "connections that are not a WebSocket (yet); beyond them, the oldest is closed",
+    )
+    address_pending: int = _setting(
+        "CHAT_ADDRESS_PENDING",
+        500,
+        _integer(2, 1_000_000),
+        "the same for one address, unless it is a trusted proxy's",
+    )
     header_bytes: int = _setting(
         "CHAT_HEADER_BYTES", 16_384, _integer(1024, 1_048_576), "largest header of a request"
     )

@@ -161,14 +161,25 @@ def process(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     """Start replicas as processes; each listens when it is returned."""
     running: list[subprocess.Popen[str]] = []
 
-    def start(*environments: dict[str, str], **more: str) -> Process:
+    def start(
+        *environments: dict[str, str], descriptors: int | None = None, **more: str
+    ) -> Process:
         environment = {"PATH": os.environ["PATH"], **ENVIRONMENT}
         for one in (*environments, more):
             environment |= one
         log = tmp_path / f"replica-{len(running)}.log"
         with log.open("wb") as output:
             popen = subprocess.Popen(
-                [sys.executable, "-m", "chat"], cwd=ROOT, env=environment, stderr=output, text=True
+                [
+                    *(["prlimit", f"--nofile={descriptors}"] if descriptors else []),
+                    sys.executable,
+                    "-m",
+                    "chat",
+                ],
+                cwd=ROOT,
+                env=environment,
+                stderr=output,
+                text=True,
             )
         running.append(popen)
         deadline = time.monotonic() + 30

@@ -100,9 +100,13 @@ ALLOWED: dict[str, set[str]] = {
         "websocket.connection",
     },
     "drain": set(),
+    "descriptors": set(),
+    "listener": set(),
     "server": {
         "api",
+        "descriptors",
         "drain",
+        "listener",
         "limits",
         "headers",
         "session",
@@ -129,6 +133,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "relay.security": {"settings"},
     "__main__": {
+        "descriptors",
         "server",
         "settings",
         "logs",

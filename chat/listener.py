@@ -1,0 +1,210 @@
+"""Accepting connections: no more than the process can hold, and without a busy loop when it cannot.
+
+A connection is pending until it has become a WebSocket; pages, requests of the API and those that
+say nothing stay so. They are bounded, in total and for each address. When one more comes from an
+address that has enough, its oldest is closed. When there are enough in total, the oldest is closed
+if it had its second; otherwise newcomers wait in the kernel's queue. So strangers who hold
+connections open shut nobody out.
+
+When the process has no descriptor left (others use them, too), the one that is spare serves the
+next, and accepting rests for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tornado.httpserver import HTTPServer
+from tornado.iostream import IOStream
+from tornado.netutil import bind_sockets
+
+log = logging.getLogger("chat.listener")
+
+# Connections that may wait to be accepted: all clients of a replica that died come at once, and
+# whom the kernel turns away asks again after a second, then two, four... It allows no more than
+# net.core.somaxconn.
+BACKLOG = 4096
+# Connections that are accepted before others get their turn. A handshake takes several turns, so
+# many times as many are pending when all come at once.
+TURN = 16
+# A handshake that takes longer is one that others need not wait for.
+GRACE_SECONDS = 1.0
+FULL_REST_SECONDS = 0.05
+EXHAUSTED_REST_SECONDS = 0.5
+LOG_EVERY_SECONDS = 60.0
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class PendingStream(IOStream):
+    """A connection that is not a WebSocket yet."""
+
+    def __init__(self, connection: socket.socket, listener: Listener, address: str) -> None:
+        super().__init__(connection, max_buffer_size=listener.buffer_bytes)
+        self.address = address
+        self.since = time.monotonic()
+        self._listener = listener
+
+    def settled(self) -> None:
+        """It is one now."""
+        self._listener.forget(self)
+
+    def close_fd(self) -> None:
+        super().close_fd()
+        self._listener.forget(self)
+
+
+class Listener:
+    """Accepts what comes to one port, for `server`.
+
+    `most` connections may be pending, and `each` of one address; those of an address that is
+    `exempt` (a proxy) are its clients'. `on_refused` is told why a connection was closed.
+    """
+
+    def __init__(
+        self,
+        server: HTTPServer,
+        *,
+        most: int,
+        each: int,
+        exempt: Callable[[str], bool],
+        on_refused: Callable[[str], None],
+    ) -> None:
+        self._server = server
+        self.buffer_bytes = server.max_buffer_size
+        self._most = most
+        self._each = each
+        self._exempt = exempt
+        self._on_refused = on_refused
+        self._sockets: list[socket.socket] = []
+        self._resting: asyncio.TimerHandle | None = None
+        # The oldest first.
+        self._pending: dict[PendingStream, None] = {}
+        self._of_address: dict[str, dict[PendingStream, None]] = {}
+        self._spare: int | None = None
+        self._logged = -LOG_EVERY_SECONDS
+
+    @property
+    def pending(self) -> int:
+        return len(self._pending)
+
+    def listen(self, port: int, address: str) -> int:
+        """Listen on `port`, or on a free one if it is 0, and return it. Raises `OSError`."""
+        try:
+            self._sockets = bind_sockets(port, address, backlog=BACKLOG)
+        except OSError as error:
+            raise OSError(f"port {port} of {address or 'all addresses'}: {error}") from None
+        self._keep_spare()
+        self._resume()
+        bound: int = self._sockets[0].getsockname()[1]
+        return bound
+
+    def stop(self) -> None:
+        """Accept nothing more; connections stay."""
+        self._pause()
+        for listening in self._sockets:
+            listening.close()
+        self._sockets = []
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
+
+    def forget(self, stream: PendingStream) -> None:
+        """It has ended, or has become a WebSocket."""
+        self._pending.pop(stream, None)
+        mine = self._of_address.get(stream.address)
+        if mine is not None:
+            mine.pop(stream, None)
+            if not mine:
+                del self._of_address[stream.address]
+        if self._sockets:
+            self._keep_spare()
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(TURN):
+            if len(self._pending) >= self._most:
+                oldest = next(iter(self._pending))
+                if time.monotonic() - oldest.since < GRACE_SECONDS:
+                    self._rest(FULL_REST_SECONDS)
+                    return
+                self._close_oldest(self._pending, "pending")
+            try:
+                connection, peer = listening.accept()
+            except BlockingIOError:
+                return
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:
+                if error.errno not in _EXHAUSTED:
+                    raise
+                if not self._give_spare(error):
+                    self._rest(EXHAUSTED_REST_SECONDS)
+                    return
+                continue
+            self._take(connection, peer)
+
+    def _take(self, connection: socket.socket, peer: Any) -> None:
+        address = peer[0]
+        if not self._exempt(address):
+            mine = self._of_address.setdefault(address, {})
+            if len(mine) >= self._each:
+                self._close_oldest(mine, "address_pending")
+        connection.setblocking(False)
+        stream = PendingStream(connection, self, address)
+        self._pending[stream] = None
+        if not self._exempt(address):
+            self._of_address.setdefault(address, {})[stream] = None
+        self._server.handle_stream(stream, peer)
+
+    def _close_oldest(self, connections: dict[PendingStream, None], reason: str) -> None:
+        self._on_refused(reason)
+        next(iter(connections)).close()
+
+    def _give_spare(self, error: OSError) -> bool:
+        """Let go of the spare descriptor, for one connection more; whether there was one."""
+        self._on_refused("descriptors")
+        now = time.monotonic()
+        if now - self._logged >= LOG_EVERY_SECONDS:
+            self._logged = now
+            log.warning(
+                "no file descriptor is left (%s): new connections wait; allow more (ulimit -n), or"
+                " lower CHAT_CLIENTS",
+                error.strerror,
+            )
+        if self._spare is None:
+            return False
+        os.close(self._spare)
+        self._spare = None
+        return True
+
+    def _keep_spare(self) -> None:
+        if self._spare is None:
+            try:
+                self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                # There is none; the next connection that ends gives one.
+                return
+
+    def _rest(self, seconds: float) -> None:
+        """What comes meanwhile waits in the kernel."""
+        self._pause()
+        self._resting = asyncio.get_running_loop().call_later(seconds, self._resume)
+
+    def _pause(self) -> None:
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
+            return
+        for listening in self._sockets:
+            asyncio.get_running_loop().remove_reader(listening)
+
+    def _resume(self) -> None:
+        self._resting = None
+        for listening in self._sockets:
+            asyncio.get_running_loop().add_reader(listening, self._accept, listening)
