@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 from array import array
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from chat.protocol import Position
@@ -127,10 +127,11 @@ class Filling:
 
 
 class Reading(Generic[T]):
-    """Something that is read from the log, and how many wait for it."""
+    """Something that is read from the log, once it is its turn, and how many wait for it."""
 
-    def __init__(self, task: asyncio.Task[T]) -> None:
-        self.task = task
+    def __init__(self) -> None:
+        self.task: asyncio.Task[T]
+        self.begun = False
         self.waiting = 0
 
 
@@ -157,7 +158,7 @@ class Archive:
         self._blocks = Kept[Block](KEPT_OF_BLOCKS)
         self._chunks = Kept[Chunk](KEPT_OF_CHUNKS)
         self._chunk_size = min(CHUNK, window)
-        self._reading: dict[tuple[int | bool, ...], Reading[Any]] = {}
+        self._reading: dict[tuple[int, ...], Reading[Any]] = {}
         self._turns = Turns()
         self._urgent_turns = Turns()
 
@@ -243,17 +244,16 @@ class Archive:
             return block
 
         async def read() -> Block:
+            # Somebody may have read it since.
+            if (block := kept()) is not None:
+                return block
             upto = min((number + 1) * self._window, known.end + 1)
-            async with self._turn(asker):
-                # Somebody may have read it since.
-                if (block := kept()) is not None:
-                    return block
-                return await self._read_block(partition, number, upto, asker)
+            return await self._read_block(partition, number, upto, asker)
 
         # One that was read for somebody else may end before `end`.
-        found = await self._once((partition, number, asker.urgent), read)
+        found = await self._once((partition, number), asker, read)
         while found.end < end:
-            found = await self._once((partition, number, asker.urgent), read)
+            found = await self._once((partition, number), asker, read)
         return found
 
     async def _messages(
@@ -279,39 +279,57 @@ class Archive:
         partition, first, end = key
 
         async def read() -> Chunk:
-            async with self._turn(asker):
-                entries = await self._read(partition, first - 1, end - 1)
             chunk = {
                 entry.offset: StoredMessage(entry.offset, self._epoch, partition, entry)
-                for entry in entries
+                for entry in await self._read(partition, first - 1, end - 1)
             }
             self._keep_chunk(key, chunk)
             return chunk
 
         if (chunk := self._chunks.get(key)) is not None:
             return chunk
-        return await self._once((*key, asker.urgent), read)
+        return await self._once(key, asker, read)
 
     def _turn(self, asker: Asker) -> contextlib.AbstractAsyncContextManager[None]:
         return (self._urgent_turns if asker.urgent else self._turns).of(asker.address)
 
     async def _once(
-        self, key: tuple[int | bool, ...], read: Callable[[], Coroutine[Any, Any, T]]
+        self, what: tuple[int, ...], asker: Asker, read: Callable[[], Awaitable[T]]
     ) -> T:
-        """Read something, or wait for whoever reads it. It ends when nobody waits any more."""
+        """Read something when it is the asker's turn, or wait for whoever does already.
+
+        It is given up when nobody waits any more, unless it has begun: what a thread reads cannot
+        be stopped, and would go on beside the next turn.
+        """
+        key = (*what, asker.urgent)
         reading: Reading[T]
         if key in self._reading:
             reading = self._reading[key]
         else:
-            reading = self._reading[key] = Reading(asyncio.create_task(read()))
+            reading = self._reading[key] = Reading()
+
+            async def read_in_turn() -> T:
+                async with self._turn(asker):
+                    reading.begun = True
+                    return await read()
+
+            reading.task = asyncio.create_task(read_in_turn())
+            reading.task.add_done_callback(lambda task: self._finished(key, task))
         reading.waiting += 1
         try:
             return await asyncio.shield(reading.task)
         finally:
             reading.waiting -= 1
-            if not reading.waiting and self._reading.get(key) is reading:
-                del self._reading[key]
+            if not reading.waiting and not reading.begun:
                 reading.task.cancel()
+                if self._reading.get(key) is reading:
+                    del self._reading[key]
+
+    def _finished(self, key: tuple[int, ...], task: asyncio.Task[Any]) -> None:
+        if not task.cancelled():
+            # Whoever waits gets what went wrong; perhaps nobody does.
+            task.exception()
+            self._reading.pop(key, None)
 
     async def _read_block(self, partition: int, number: int, end: int, asker: Asker) -> Block:
         start = number * self._window

@@ -41,14 +41,15 @@ class Turns:
     async def of(self, address: str) -> AsyncIterator[None]:
         """Wait for a turn of `address`, and have it. Raises `UnavailableError` if too many wait."""
         await self._take(address)
-        began = time.monotonic()
         try:
-            await asyncio.sleep(self._rested - began)
+            await asyncio.sleep(self._rested - time.monotonic())
             began = time.monotonic()
-            yield
+            try:
+                yield
+            finally:
+                now = time.monotonic()
+                self._rested = now + min(now - began, MOST_REST)
         finally:
-            now = time.monotonic()
-            self._rested = max(self._rested, now + min(now - began, MOST_REST))
             self._give_on()
 
     async def _take(self, address: str) -> None:

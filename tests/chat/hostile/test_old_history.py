@@ -251,3 +251,22 @@ async def test_nothing_is_read_for_who_waits_no_more() -> None:
     log.write(400, "new")
     made.deliver([Batch(PARTITION, 400, log.entries[-1:])])
     assert (await made.before(ROOM, at(100), 1, "")).messages, "others go on"
+
+
+async def test_who_asks_and_hangs_up_again_and_again_has_one_reading_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("chat.turns.MOST_REST", 0)
+    log = written(400)
+    made = replica_of(log)
+    log.answers.clear()
+    for end in (300, 280, 260):
+        asking = asyncio.create_task(made.before(ROOM, at(end), 1, ""))
+        await until(lambda: log.reads)
+        await asyncio.sleep(0.005)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+    assert len(log.reads) == 1
+    log.answers.set()
+    assert (await made.before(ROOM, at(100), 1, "")).messages
+    assert len(log.reads) == 2
