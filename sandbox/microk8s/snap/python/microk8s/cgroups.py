@@ -17,11 +17,14 @@ def add_pods(root: Path = ROOT) -> None:
 def add_pods_v2(root: Path) -> None:
     """Pass on every controller the host has, or kubelet refuses to start.
 
-    Nobody else does: systemd passes on only those it knows, and hugetlb is not among them.
+    systemd passes on only those it knows, hugetlb not among them, and takes back those that no unit
+    needs whenever it starts one. It cannot take what the pods' cgroup passes on in turn.
     """
-    (root / PODS).mkdir(exist_ok=True)
+    pods = root / PODS
+    pods.mkdir(exist_ok=True)
     controllers = (root / "cgroup.controllers").read_text().split()
-    (root / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in controllers))
+    for group in (root, pods):
+        (group / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in controllers))
 
 
 def add_pods_v1() -> None:
