@@ -577,7 +577,7 @@ async def measure(
     returning = Returning("returning", "room-199" if kind.long_log else "full", "127.0.2.1")
     if kind.long_log:
         returning.since = await come(returning, server.port)
-        epoch, partition, offset = returning.since.split(":")
+        epoch, partition, offset, *_ = returning.since.split(":")
         # Further back than memory reaches, and no further than is read for somebody who joins.
         returning.since = f"{epoch}:{partition}:{int(offset) - 6000}"
         since, ends = returning.since, long_log_ends()

@@ -229,7 +229,8 @@ class Archive:
         return low - 1
 
     def _position(self, known: RoomWindow, offset: int) -> Position:
-        return Position(self._epoch, known.partition, offset)
+        time = known.time if offset == known.end else 0
+        return Position(self._epoch, known.partition, offset, time)
 
     async def _block(self, known: RoomWindow, number: int, end: int, asker: Asker) -> Block:
         """A block; one that the log does not fill yet, at least as far as it lies before `end`."""

@@ -36,6 +36,7 @@ class History:
         page_bytes: int,
         scan: int,
     ) -> None:
+        self._relay = relay
         self._window = window
         self._archive = Archive(
             relay.read, window.epoch, window=size, scan=scan, page_bytes=page_bytes
@@ -60,17 +61,41 @@ class History:
         """
         asker = Asker(address)
         known = self._window.part_of(name)
+        held = True
         if after is None:
             start = await self._look_up(self._archive.begin(known, asker))
             known = self._window.part_of(name)
         else:
-            start = self._window.place(name, after).offset
+            position = self._window.place(name, after)
+            start = position.offset
             if start > known.end:
                 raise RefusedError(
                     ErrorCode.UNAVAILABLE,
                     "This replica has not read so far: try again in a moment.",
                 )
-        return await self._look_up(self._archive.after(known, start, self._limit(limit), asker))
+            held = await self._look_up(self.holds(position))
+            known = self._window.part_of(name)
+        page = await self._look_up(self._archive.after(known, start, self._limit(limit), asker))
+        return page._replace(whole=page.whole and held)
+
+    async def holds(self, position: Position) -> bool:
+        """Whether the log has, as far as is known, the record that a position of it names. It has
+        not if it lost its end since then, and took other records.
+        """
+        window = self._window
+        if position.epoch != window.epoch or position.partition >= len(window.partitions):
+            return False
+        partition = window.partitions[position.partition]
+        if position.time == 0 or position.offset > partition.position:
+            return True
+        known = partition.times.at(position.offset)
+        if not known:
+            try:
+                known = await self._relay.time_at(position.partition, position.offset) or 0
+            except UnavailableError:
+                return False
+        # Of what the log keeps no more, the time is not asked for: whatever comes next decides.
+        return known in (0, position.time)
 
     async def missed(self, name: str, since: Position, address: str) -> Page | None:
         """What the log has after `since`, if the window does not reach back to it, but the log

@@ -108,7 +108,13 @@ class Hub:
         if position is not None:
             await self._window.reach(position)
             self._require_history()
-            older = await self._history.missed(name, position, member.address)
+            history = self._history
+            if await history.holds(position):
+                older = await history.missed(name, position, member.address)
+            else:
+                position = None
+            if history is not self._history:
+                position = None
         # From here on nothing is awaited: what `joined` does not hold, `message` frames will bring.
         self._require_history()
         if not self._is_in(member, name):
@@ -220,6 +226,7 @@ class Hub:
         records = messages = deliveries = 0
         for batch in batches:
             partition = self._window.partitions[batch.partition]
+            self._window.know(partition, batch.times)
             for entry in batch.entries:
                 room, new = self._window.take(partition, entry)
                 messages += new

@@ -23,24 +23,32 @@ VERSION = 1
 class Position(NamedTuple):
     """A place in the log: the point just after the record at `offset` (-1: before the first).
 
+    `time` is when the log took that record, in milliseconds since the epoch; 0 where it is not
+    known, as in positions that earlier releases wrote. A log that lost its end gives the offset to
+    another record, at another time.
+
     A message's id is the position just after that message. Clients see an opaque string.
     """
 
     epoch: str
     partition: int
     offset: int
+    time: int = 0
 
     def __str__(self) -> str:
-        return f"{self.epoch}:{self.partition}:{self.offset}"
+        place = f"{self.epoch}:{self.partition}:{self.offset}"
+        return f"{place}:{self.time}" if self.time > 0 else place
 
     @classmethod
     def parse(cls, text: str) -> Position | None:
         """Read what a client handed back; None if this service never wrote it."""
         match = _POSITION.fullmatch(text)
-        return cls(match[1], int(match[2]), int(match[3])) if match else None
+        return cls(match[1], int(match[2]), int(match[3]), int(match[4] or 0)) if match else None
 
 
-_POSITION = re.compile(r"([A-Za-z0-9_-]{1,64}):([0-9]{1,9}):(-1|[0-9]{1,18})", re.ASCII)
+_POSITION = re.compile(
+    r"([A-Za-z0-9_-]{1,64}):([0-9]{1,9}):(-1|[0-9]{1,18})(?::([0-9]{1,18}))?", re.ASCII
+)
 
 
 class ErrorCode(enum.StrEnum):

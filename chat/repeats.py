@@ -25,22 +25,25 @@ LEAST = 10_000
 class Repeats:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        # Where each message was first. They are forgotten by generations, for that costs nothing.
-        self._new: dict[tuple[str, Key], int] = {}
-        self._old: dict[tuple[str, Key], int] = {}
+        # Where and when each message was first. They are forgotten by generations: that costs
+        # nothing.
+        self._new: dict[tuple[str, Key], tuple[int, int]] = {}
+        self._old: dict[tuple[str, Key], tuple[int, int]] = {}
         self._since = clock()
 
     def __len__(self) -> int:
         return len(self._new) + len(self._old)
 
-    def add(self, room: str, key: Key, first: int) -> None:
-        """A message of `room` has left the window; it was first at offset `first`."""
+    def add(self, room: str, key: Key, first: tuple[int, int]) -> None:
+        """A message of `room` has left the window; `first` is the offset and the time at which the
+        log took it first.
+        """
         self._new[room, key] = first
         if len(self._new) >= LEAST:
             self._age()
 
-    def first(self, room: str, key: Key) -> int | None:
-        """The offset of a message that has left the window; None if it is not remembered."""
+    def first(self, room: str, key: Key) -> tuple[int, int] | None:
+        """The place of a message that has left the window; None if it is not remembered."""
         found = self._new.get((room, key))
         return self._old.get((room, key)) if found is None else found
 

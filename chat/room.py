@@ -19,6 +19,7 @@ import msgspec
 
 from chat.protocol import CloseCode, Message, Position, RefusedError, ServerFrame, encode
 from chat.relay.base import Entry, Record
+from chat.times import Times
 from chat.websocket.frames import text_frame
 
 
@@ -128,7 +129,7 @@ class StoredMessage(msgspec.Struct, gc=False):
         if isinstance(content, bytes):
             return content
         record = content.record
-        position = str(Position(self.epoch, self.partition, self.offset))
+        position = str(Position(self.epoch, self.partition, self.offset, content.ts))
         message = Message(record.room, position, record.user, record.text, content.ts, record.cid)
         self._content = payload = encode(message)
         return payload
@@ -147,13 +148,15 @@ class Room:
         "members",
         "name",
         "partition",
+        "times",
         "told",
     )
 
-    def __init__(self, name: str, epoch: str, partition: int, history: int) -> None:
+    def __init__(self, name: str, epoch: str, partition: int, history: int, times: Times) -> None:
         self.name = name
         self.epoch = epoch
         self.partition = partition
+        self.times = times
         # In the order in which they came: as their sockets lie in memory, and to go through them so
         # makes a write a sixth cheaper.
         self.members: dict[Member, Outlet] = {}
@@ -162,9 +165,9 @@ class Room:
         self._history: deque[StoredMessage] = deque(maxlen=history)
         # The history holds every message after this offset (and the window's floor).
         self._floor = -1
-        # Where each message of the window was first, and where last if it was repeated.
+        # Where each message of the window was first; of a repeated one, where last and when first.
         self._first: dict[Key, int] = {}
-        self._last: dict[Key, int] = {}
+        self._last: dict[Key, tuple[int, int]] = {}
         # Frames that were posted and not pushed.
         self._unseen: list[bytes] = []
 
@@ -191,20 +194,28 @@ class Room:
         return max(self.told, self.newest)
 
     def position(self, offset: int) -> str:
-        return str(Position(self.epoch, self.partition, offset))
+        return str(Position(self.epoch, self.partition, offset, self.times.at(offset)))
 
     def first(self, user: str, cid: str) -> str | None:
         """The id under which the room knows this message of `user`; None if it does not."""
-        offset = self._first.get((user, cid))
-        return None if offset is None else self.position(offset)
+        key = (user, cid)
+        offset = self._first.get(key)
+        if offset is None:
+            return None
+        if key in self._last:
+            return str(Position(self.epoch, self.partition, offset, self._last[key][1]))
+        return self.position(offset)
 
     def post(self, entry: Entry, key: Key) -> bool:
         """Take what the log delivered next, for `show` to push, unless it is a repeat: returns
         whether it is none.
         """
         offset = entry.offset
-        if self._first.setdefault(key, offset) != offset:
-            self._last[key] = offset
+        first = self._first.setdefault(key, offset)
+        if first != offset:
+            # The window may have forgotten when the first one was: the one before knows.
+            known = self._last.get(key)
+            self._last[key] = (offset, known[1] if known else self.times.at(first))
             return False
         message = StoredMessage(offset, self.epoch, self.partition, entry)
         history = self._history
@@ -231,9 +242,9 @@ class Room:
             else:
                 connection.push(frames)
 
-    def forget(self, offset: int, key: Key) -> int | None:
+    def forget(self, offset: int, key: Key) -> tuple[int, int] | None:
         """The record at `offset` has left the window: it is history no more, nor its cid known by
-        it. Returns where the message was first, if its cid is known no more at all.
+        it. Returns where and when the message was first, if its cid is known no more at all.
 
         A repeat keeps a cid known for another window. So whether a record is a repeat depends on
         the window before it, and on nothing older that some replicas read and others did not.
@@ -241,11 +252,13 @@ class Room:
         if self._history and self._history[0].offset <= offset:
             self._history.popleft()
         last = self._last.get(key)
-        if last is not None:
-            if last != offset:
-                return None
-            del self._last[key]
-        return self._first.pop(key)
+        if last is None:
+            first = self._first.pop(key)
+            return first, self.times.at(first)
+        if last[0] != offset:
+            return None
+        del self._last[key]
+        return self._first.pop(key), last[1]
 
     def recent(self, count: int, size: int) -> list[StoredMessage]:
         """The last messages, oldest first: at most `count`, and `size` bytes unless one alone has

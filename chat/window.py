@@ -18,6 +18,7 @@ from chat.protocol import ErrorCode, Position, RefusedError
 from chat.relay.base import Entry, partition_of
 from chat.repeats import ENOUGH, Repeats
 from chat.room import Key, Room, StoredMessage, key_of
+from chat.times import Times
 
 # A client that moved here may have seen more than this replica has read yet: mostly milliseconds'
 # worth, and some seconds' while a partition waits for another leader. A position that is still
@@ -41,6 +42,7 @@ class Partition:
         self.position = position
         # Everything after this offset is in the window.
         self.floor = position
+        self.times = Times(position)
         self.entries: deque[WindowEntry] = deque()
         self._start = position
         self.occupied: set[Room] = set()
@@ -68,6 +70,8 @@ class RoomWindow(NamedTuple):
     floor: int
     end: int
     messages: Sequence[StoredMessage]
+    # When the log took what is at `end`; 0 if that is not known.
+    time: int = 0
 
 
 class Window:
@@ -89,8 +93,10 @@ class Window:
     def room(self, name: str) -> Room:
         room = self.rooms.get(name)
         if room is None:
-            number = partition_of(name, len(self.partitions))
-            room = self.rooms[name] = Room(name, self.epoch, number, self._history)
+            partition = self.partition_of(name)
+            room = self.rooms[name] = Room(
+                name, self.epoch, partition.number, self._history, partition.times
+            )
         return room
 
     def drop_if_idle(self, room: Room) -> None:
@@ -100,17 +106,17 @@ class Window:
     def part_of(self, name: str) -> RoomWindow:
         partition = self.partition_of(name)
         room = self.rooms.get(name)
-        if room is None:
-            return RoomWindow(name, partition.number, partition.floor, partition.position, ())
-        floor = room.reaches(partition.floor)
-        return RoomWindow(name, partition.number, floor, partition.position, room.after(floor))
+        floor = room.reaches(partition.floor) if room else partition.floor
+        messages = room.after(floor) if room else ()
+        end = partition.position
+        return RoomWindow(name, partition.number, floor, end, messages, partition.times.at(end))
 
     def first(self, name: str, key: Key) -> str | None:
         """The id of a message that the log has; None if this replica knows of none."""
         room = self.rooms.get(name)
         first = room.first(*key) if room else None
-        if first is None and (offset := self._repeats.first(name, key)) is not None:
-            return str(Position(self.epoch, self.partition_of(name).number, offset))
+        if first is None and (place := self._repeats.first(name, key)) is not None:
+            return str(Position(self.epoch, self.partition_of(name).number, *place))
         return first
 
     def expire(self) -> None:
@@ -132,6 +138,11 @@ class Window:
             )
         return position
 
+    def know(self, partition: Partition, times: Sequence[tuple[int, int]]) -> None:
+        """What is taken next, the log took at these times (`Batch.times`)."""
+        partition.times.forget(partition.floor)
+        partition.times.add(times)
+
     def take(self, partition: Partition, entry: Entry) -> tuple[Room, bool]:
         """Post one record in its room, for all rooms to be shown together. Returns the room, and
         whether the record is no repeat.
@@ -143,7 +154,7 @@ class Window:
         room = self.rooms.get(record.room)
         if room is None:
             room = self.rooms[record.room] = Room(
-                record.room, self.epoch, partition.number, self._history
+                record.room, self.epoch, partition.number, self._history, partition.times
             )
         partition.entries.append(WindowEntry(entry.offset, room, key))
         return room, room.post(entry, key)

@@ -49,11 +49,17 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What came next in one partition. `position` is the offset it reaches, entries or not."""
+    """What came next in one partition. `position` is the offset it reaches, entries or not.
+
+    `times` says when the log took what: pairs of an offset and of when everything up to it (and
+    after the pair before) was taken, in milliseconds since the epoch. The last offset is the
+    position.
+    """
 
     partition: int
     position: int
     entries: Sequence[Entry]
+    times: Sequence[tuple[int, int]] = ()
 
 
 class Listener(Protocol):
@@ -63,7 +69,8 @@ class Listener(Protocol):
         """The log is opened anew: partition p is delivered from just after `positions[p]`.
 
         Whatever was delivered before belongs to another log, or is separated from what follows by a
-        hole.
+        hole, or is lost. In the last case the epoch may be the same: an offset that the log gives
+        to another record then has another time.
         """
 
     def deliver(self, batches: Sequence[Batch]) -> None:
@@ -130,6 +137,15 @@ class Relay(abc.ABC):
 
         Raises `UnavailableError`.
         """
+
+    async def time_at(self, partition: int, offset: int) -> int | None:
+        """When the log took what is at this offset, in milliseconds since the epoch.
+
+        None if it does not have it. Raises `UnavailableError`.
+        """
+        for entry in await self.read(partition, offset - 1, offset):
+            return entry.ts
+        return None
 
     @abc.abstractmethod
     def signal(self, payload: bytes) -> None:

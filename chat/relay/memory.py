@@ -28,6 +28,9 @@ class MemoryLog:
 
     def _begin(self, partitions: int) -> None:
         self.epoch = uuid.uuid4().hex
+        # How often the log lost its end.
+        self.cuts = 0
+        self._taken = 0
         self._partitions: list[deque[Entry]] = [
             deque(maxlen=self._retention) for _ in range(partitions)
         ]
@@ -40,7 +43,8 @@ class MemoryLog:
 
     def append(self, record: Record) -> None:
         partition = partition_of(record.room, len(self.ends))
-        entry = Entry(self.ends[partition], time.time_ns() // 1_000_000, record)
+        ts = max(time.time_ns() // 1_000_000, self._taken + 1)
+        entry = Entry(self.ends[partition], ts, record)
         self._partitions[partition].append(entry)
         self.ends[partition] += 1
         self._wake()
@@ -48,6 +52,17 @@ class MemoryLog:
     def first(self, partition: int) -> int:
         """The offset of the oldest record kept, or of the next if there is none."""
         return self.ends[partition] - len(self._partitions[partition])
+
+    def cut(self, partition: int, end: int) -> None:
+        """Lose what is at offset `end` and after it, as a broker does whose machine lost power."""
+        entries = self._partitions[partition]
+        while entries and entries[-1].offset >= end:
+            lost = entries.pop()
+            # Whatever comes in its place comes later.
+            self._taken = max(self._taken, lost.ts)
+        self.ends[partition] = end
+        self.cuts += 1
+        self._wake()
 
     def read(self, partition: int, start: int, end: int) -> Sequence[Entry]:
         """The entries from offset `start` to before `end`, as far as they are kept."""
@@ -70,7 +85,7 @@ class MemoryRelay(Relay):
         self._log = log or MemoryLog()
         self._rewind = rewind
         self._listener: Listener | None = None
-        self._epoch = ""
+        self._reading = ("", 0)
         self._next: list[int] = []
         self._awake = False
         # A record is held as soon as it is appended.
@@ -130,17 +145,19 @@ class MemoryRelay(Relay):
         if self._listener is None:
             return
         log = self._log
-        if self._epoch != log.epoch or self._was_overtaken():
-            self._epoch = log.epoch
+        if self._reading != (log.epoch, log.cuts) or self._was_overtaken():
+            self._reading = (log.epoch, log.cuts)
             self._next = [
                 max(log.first(partition), end - self._rewind)
                 for partition, end in enumerate(log.ends)
             ]
-            self._listener.reset(self._epoch, [offset - 1 for offset in self._next])
+            self._listener.reset(log.epoch, [offset - 1 for offset in self._next])
         batches = []
         for partition, end in enumerate(log.ends):
             if (start := self._next[partition]) < end:
-                batches.append(Batch(partition, end - 1, log.read(partition, start, end)))
+                entries = log.read(partition, start, end)
+                times = [(entry.offset, entry.ts) for entry in entries]
+                batches.append(Batch(partition, end - 1, entries, times))
                 self._next[partition] = end
         if batches:
             self._listener.deliver(batches)

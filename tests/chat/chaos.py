@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import websockets
 from kafka import KafkaConsumer, TopicPartition
 
+from chat.protocol import Position
 from chat.relay.base import Record
 from chat.relay.kafka.record import decode
 
@@ -25,6 +26,12 @@ SILENCE_SECONDS = 3.0
 # How long somebody stays on one connection: on average, and as long as they come and go at all.
 STAY_SECONDS = 2.0
 MOST_PENDING = 5
+
+
+def offset_of(position: str) -> int:
+    read = Position.parse(position)
+    assert read is not None, position
+    return read.offset
 
 
 class Shown(NamedTuple):
@@ -37,7 +44,7 @@ class Shown(NamedTuple):
 
     @property
     def offset(self) -> int:
-        return int(self.id.rsplit(":", 1)[1])
+        return offset_of(self.id)
 
 
 @dataclass
@@ -109,7 +116,7 @@ class Person:
         known = self.seen[-1].offset if self.seen and not frame["recovered"] else -1
         for message in frame["messages"]:
             # Who begins anew is told some of it again, and knows that.
-            if int(message["id"].rsplit(":", 1)[1]) > known:
+            if offset_of(message["id"]) > known:
                 self._see(message)
         self.position = frame["position"]
 
@@ -207,9 +214,8 @@ def rooms_of(bootstrap_servers: str, topic: str, epoch: str) -> dict[str, list[S
                     if (value.room, value.user, value.cid) in known:
                         continue
                     known.add((value.room, value.user, value.cid))
-                    shown = Shown(
-                        f"{epoch}:{tp.partition}:{record.offset}", value.user, value.cid, value.text
-                    )
+                    position = Position(epoch, tp.partition, record.offset, record.timestamp)
+                    shown = Shown(str(position), value.user, value.cid, value.text)
                     rooms.setdefault(value.room, []).append(shown)
     finally:
         consumer.close()

@@ -11,10 +11,10 @@ import pytest
 from conftest import until
 from hypothesis import given
 from hypothesis import strategies as st
-from test_hub import EPOCH, PARTITION, PARTITIONS, ROOM, Listening, PlayedRelay, at, hub
+from test_hub import EPOCH, PARTITION, PARTITIONS, ROOM, Listening, PlayedRelay, at, hub, taken_at
 
 from chat.hub import Hub
-from chat.protocol import ErrorCode, RefusedError
+from chat.protocol import ErrorCode, Position, RefusedError
 from chat.relay.base import Batch, Entry, Record, UnavailableError
 from chat.room import StoredMessage
 
@@ -33,7 +33,7 @@ class KeptLog(PlayedRelay):
         self.answers.set()
 
     def write(self, offset: int, cid: str, room: str = ROOM) -> None:
-        self.entries.append(Entry(offset, offset, Record(room, "ada", cid, cid)))
+        self.entries.append(Entry(offset, taken_at(offset), Record(room, "ada", cid, cid)))
 
     async def read(self, partition: int, after: int, upto: int) -> Sequence[Entry]:
         assert partition == PARTITION
@@ -46,7 +46,8 @@ class KeptLog(PlayedRelay):
     def deliver_to(self, made: Hub, count: int | None = None) -> None:
         entries = self.entries[:count]
         if entries:
-            made.deliver([Batch(PARTITION, entries[-1].offset, entries)])
+            times = [(entry.offset, entry.ts) for entry in entries]
+            made.deliver([Batch(PARTITION, entries[-1].offset, entries, times)])
 
 
 def written(count: int, rooms: Sequence[str] = (ROOM,)) -> KeptLog:
@@ -129,7 +130,8 @@ def test_live_and_paged_back_and_paged_on_and_resumed_is_the_same(
         late.reset(EPOCH, [max(offset - 2 * WINDOW, -1)] * PARTITIONS)
         rest = [entry for entry in log.entries if entry.offset > offset - 2 * WINDOW]
         if rest:
-            late.deliver([Batch(PARTITION, offset, rest)])
+            times = [(entry.offset, entry.ts) for entry in rest]
+            late.deliver([Batch(PARTITION, offset, rest, times)])
         assert await all_before(late, limit) == expected
         if shown:
             last_seen = shown[seen % len(shown)]
@@ -162,7 +164,7 @@ async def test_a_page_looks_through_a_bounded_piece_of_the_log_and_says_where_it
     assert (page.messages, page.more) == ([], True)
     looked = sum(upto - after for after, upto in log.reads)
     assert looked <= 2 * 2 * 3 * WINDOW
-    assert str(page.position) == at(1000 - 7 * WINDOW)
+    assert page.position == Position(EPOCH, PARTITION, 1000 - 7 * WINDOW)
 
 
 async def test_many_who_want_the_same_make_the_log_be_read_once() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from chat import protocol
 from chat.hub import Hub
 from chat.metrics import Metrics
-from chat.protocol import CloseCode, ErrorCode, RefusedError
+from chat.protocol import CloseCode, ErrorCode, Position, RefusedError
 from chat.relay.base import (
     Batch,
     Entry,
@@ -25,6 +25,7 @@ from chat.relay.base import (
     partition_of,
 )
 from chat.room import Person, Room
+from chat.times import Times
 
 PARTITIONS = 2
 EPOCH = "log"
@@ -149,9 +150,10 @@ def hub(
 
 
 def feed(made: Hub, log: Sequence[tuple[int, Record]], partition: int) -> None:
-    entries = [Entry(offset, offset, record) for offset, record in log]
+    entries = [Entry(offset, taken_at(offset), record) for offset, record in log]
     if entries:
-        made.deliver([Batch(partition, entries[-1].offset, entries)])
+        times = [(entry.offset, entry.ts) for entry in entries]
+        made.deliver([Batch(partition, entries[-1].offset, entries, times)])
 
 
 async def joined(made: Hub, room: str, since: str | None = None) -> dict[str, object]:
@@ -178,8 +180,13 @@ def said(offset: int, cid: str = "", room: str = ROOM) -> tuple[int, Record]:
     return offset, Record(room, "ada", f"text {offset}", cid or str(offset))
 
 
+def taken_at(offset: int) -> int:
+    """When the log took a record, in milliseconds."""
+    return 1000 + offset
+
+
 def at(offset: int) -> str:
-    return f"{EPOCH}:{PARTITION}:{offset}"
+    return str(Position(EPOCH, PARTITION, offset, taken_at(offset) if offset >= 0 else 0))
 
 
 async def test_a_newcomer_gets_the_recent_messages_oldest_first() -> None:
@@ -447,7 +454,7 @@ async def test_what_nobody_sees_is_not_encoded(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_what_a_room_says_in_one_batch_is_written_once() -> None:
-    room = Room("lobby", "e", 0, history=10)
+    room = Room("lobby", "e", 0, 10, Times(-1))
     pushed: list[bytes] = []
     ada = Listening()
     ada.write = pushed.append  # type: ignore[method-assign]

@@ -200,8 +200,9 @@ class PacedRelay(Relay):
         for batch in batches:
             self._got[1][batch.partition] = batch.position
             for entry in batch.entries:
+                times = [(entry.offset, entry.ts)]
                 self._calls.append(
-                    (self._told.deliver, [Batch(batch.partition, entry.offset, [entry])])
+                    (self._told.deliver, [Batch(batch.partition, entry.offset, [entry], times)])
                 )
 
     def signalled(self, payloads: Sequence[bytes]) -> None:
@@ -297,7 +298,7 @@ class Replicas(RuleBasedStateMachine):
             before = last.get((record.user, record.cid))
             last[record.user, record.cid] = entry.offset
             if before is None or entry.offset - before >= WINDOW:
-                found[str(Position(epoch, number, entry.offset))] = record.cid
+                found[str(Position(epoch, number, entry.offset, entry.ts))] = record.cid
         return found
 
     # What happens.

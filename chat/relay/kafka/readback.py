@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from chat.relay.base import Entry, UnavailableError
+from chat.relay.kafka.batches import RecordBatch
 from chat.relay.kafka.client import ANSWER_MS, POLL_BATCHES, POLL_MS, Topic, named, new_consumer
 from chat.relay.kafka.record import entries
 from chat.relay.kafka.watcher import Watcher
@@ -22,6 +23,8 @@ READERS_BACK = 2
 MOST_READS = 100
 READ_SECONDS = 5.0
 READ_BYTES = 262_144
+
+T = TypeVar("T")
 
 
 class ReadersBack:
@@ -37,18 +40,42 @@ class ReadersBack:
 
     async def read(self, topic: Topic, partition: int, after: int, upto: int) -> Sequence[Entry]:
         """See `Relay.read`."""
+
+        def entries_of(batches: Iterator[RecordBatch]) -> Sequence[Entry]:
+            return [
+                entry
+                for batch in batches
+                for entry in entries(batch, after + 1, partition, topic.partitions)[0]
+                if entry.offset <= upto
+            ]
+
+        return await self._in_a_thread(topic, partition, after + 1, upto + 1, entries_of)
+
+    async def time_at(self, topic: Topic, partition: int, offset: int) -> int | None:
+        """See `Relay.time_at`."""
+
+        def time_of(batches: Iterator[RecordBatch]) -> int | None:
+            batch = next(batches, None)
+            return batch.time if batch and batch.first <= offset <= batch.last else None
+
+        return await self._in_a_thread(topic, partition, offset, offset + 1, time_of)
+
+    async def _in_a_thread(
+        self,
+        topic: Topic,
+        partition: int,
+        start: int,
+        end: int,
+        take: Callable[[Iterator[RecordBatch]], T],
+    ) -> T:
+        """What `take` makes of the batches with the offsets from `start` to before `end`."""
         if self._reads >= MOST_READS:
             raise UnavailableError("Too many read the history: try again.")
         self._reads += 1
+        deadline = time.monotonic() + READ_SECONDS
         try:
             return await asyncio.get_running_loop().run_in_executor(
-                self._threads,
-                self._read_back,
-                topic,
-                partition,
-                after + 1,
-                upto + 1,
-                time.monotonic() + READ_SECONDS,
+                self._threads, self._read_back, topic, partition, start, end, take, deadline
             )
         except (KafkaError, TimeoutError) as error:
             raise UnavailableError(f"Kafka does not give the history: {named(error)}.") from None
@@ -63,22 +90,28 @@ class ReadersBack:
     # Their threads.
 
     def _read_back(
-        self, topic: Topic, partition: int, start: int, end: int, deadline: float
-    ) -> Sequence[Entry]:
-        """The entries from offset `start` to before `end`. Raises `KafkaError`, `TimeoutError`."""
+        self,
+        topic: Topic,
+        partition: int,
+        start: int,
+        end: int,
+        take: Callable[[Iterator[RecordBatch]], T],
+        deadline: float,
+    ) -> T:
+        """Raises `KafkaError`, `TimeoutError`."""
         try:
             consumer = self._idle.pop()
         except IndexError:
             consumer = new_consumer(self._connect, max_partition_fetch_bytes=READ_BYTES)
         try:
-            found = list(self._entries_back(consumer, topic, partition, start, end, deadline))
+            taken = take(self._batches(consumer, topic, partition, start, end, deadline))
         except BaseException:
             consumer.close()
             raise
         self._idle.append(consumer)
-        return found
+        return taken
 
-    def _entries_back(
+    def _batches(
         self,
         consumer: KafkaConsumer,
         topic: Topic,
@@ -86,7 +119,7 @@ class ReadersBack:
         start: int,
         end: int,
         deadline: float,
-    ) -> Iterator[Entry]:
+    ) -> Iterator[RecordBatch]:
         tp = TopicPartition(self._topic, partition)
         start = max(start, consumer.beginning_offsets([tp], ANSWER_MS)[tp])
         end = min(end, consumer.end_offsets([tp], ANSWER_MS)[tp])
@@ -96,8 +129,4 @@ class ReadersBack:
             if time.monotonic() >= deadline or self._watcher.messages != topic:
                 raise TimeoutError
             polled = consumer.poll(timeout_ms=POLL_MS, max_records=POLL_BATCHES)
-            for batch in polled.get(tp, ()):
-                found, _ = entries(batch, start, partition, topic.partitions)
-                for entry in found:
-                    if entry.offset < end:
-                        yield entry
+            yield from polled.get(tp, ())

@@ -15,11 +15,19 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError, LogTruncationError
 
 from chat.relay.base import Batch, Entry, Listener
 from chat.relay.kafka.batches import RecordBatch, read
-from chat.relay.kafka.client import POLL_BATCHES, POLL_MS, Topic, named, new_consumer
+from chat.relay.kafka.client import (
+    POLL_BATCHES,
+    POLL_MS,
+    Topic,
+    named,
+    new_consumer,
+    note_interruptions,
+)
 from chat.relay.kafka.record import Skipped, entries
 from chat.relay.kafka.watcher import Watcher
 
@@ -29,6 +37,10 @@ log = logging.getLogger("chat.kafka")
 # loop: neither does it hold the loop up, nor without bound what the loop has no time for.
 HANDED_OVER = 2000
 HANDOVERS_AHEAD = 4
+
+
+class ReplacedError(Exception):
+    """Where the last record was that was read, the log has another one, or none."""
 
 
 class Reader:
@@ -54,9 +66,12 @@ class Reader:
         self._rewind = rewind
         self._loop: asyncio.AbstractEventLoop
         self._listener: Listener
-        # The reader's place: the log it reads, and the next offset of each partition.
+        # The reader's place: the log it reads, and the next offset of each partition; when the log
+        # took what comes before that, and for which partitions that is yet to be compared.
         self._reading: Topic | None = None
         self._next: dict[int, int] = {}
+        self._times: dict[int, int] = {}
+        self._unverified: set[int] = set()
         self.lag: dict[int, int] = {}
         # What was polled and is not handed over yet.
         self._taken: list[Batch] = []
@@ -80,7 +95,7 @@ class Reader:
             if topic is not None:
                 try:
                     self._read_topic(topic, self._watcher.signals, stopping)
-                except LogTruncationError:
+                except (LogTruncationError, ReplacedError):
                     log.warning("Kafka lost records that were read: starting over")
                     # It may be because the topic is another one of the same name. The watcher will
                     # tell: positions of one log must not be taken for those of another.
@@ -95,6 +110,7 @@ class Reader:
     def _read_topic(self, topic: Topic, signals: Topic | None, stopping: threading.Event) -> None:
         """Read until a topic is another one or the relay stops. Raises `KafkaError`."""
         with contextlib.closing(new_consumer(self._connect)) as consumer:
+            interrupted = note_interruptions(consumer)
             partitions = topic.named(self._topic)
             signalling = signals.named(self._signal_topic) if signals else []
             consumer.assign(partitions + signalling)
@@ -104,13 +120,16 @@ class Reader:
             end = {tp.partition: at for tp, at in consumer.end_offsets(partitions).items()}
             if not self._can_go_on(topic, first, end):
                 self._start_over(topic, first, end)
-            for tp in partitions:
-                consumer.seek(tp, self._next[tp.partition])
+            self._go_on(consumer, partitions, first)
             behind = {number for number, at in end.items() if self._next[number] < at}
             if not behind:
                 self._hand_over(self._catch_up)
             while not stopping.is_set() and self._still(topic, signals):
                 polled = consumer.poll(timeout_ms=POLL_MS, max_records=POLL_BATCHES)
+                if interrupted.is_set():
+                    interrupted.clear()
+                    self._go_on(consumer, partitions, first)
+                    continue
                 payloads = [
                     value
                     for tp in signalling
@@ -134,17 +153,25 @@ class Reader:
     def _take(self, partition: int, batches: Sequence[RecordBatch], partitions: int) -> None:
         """Have the records of batches handed over, together with those of other partitions."""
         found: list[Entry] = []
+        times: list[tuple[int, int]] = []
         for batch in batches:
+            if partition in self._unverified:
+                self._verify(partition, batch)
+            if batch.last < self._next[partition]:
+                continue
             records, skipped = entries(batch, self._next[partition], partition, partitions)
             self._next[partition] = batch.last + 1
+            self._times[partition] = batch.time
+            times.append((batch.last, batch.time))
             found += records
             self._taken_records += len(records)
             self._taken_skipped.update(skipped)
             if self._taken_records >= HANDED_OVER:
-                self._taken.append(Batch(partition, batch.last, found))
+                self._taken.append(Batch(partition, batch.last, found, times))
                 self._hand_over_taken()
-                found = []
-        self._taken.append(Batch(partition, self._next[partition] - 1, found))
+                found, times = [], []
+        if times:
+            self._taken.append(Batch(partition, times[-1][0], found, times))
 
     def _hand_over_taken(self) -> None:
         if self._taken:
@@ -154,6 +181,33 @@ class Reader:
     def _still(self, topic: Topic, signals: Topic | None) -> bool:
         return (self._watcher.messages, self._watcher.signals) == (topic, signals)
 
+    def _go_on(
+        self,
+        consumer: KafkaConsumer,
+        partitions: Sequence[TopicPartition],
+        first: Mapping[int, int],
+    ) -> None:
+        """Have the consumer begin with the last record that was read, to see whether it still is
+        the same one.
+
+        A broker that lost the end of its log, and is again the leader that it was, tells nobody:
+        not even the leader's epoch is another one.
+        """
+        for tp in partitions:
+            number = tp.partition
+            at = self._next[number]
+            self._unverified.discard(number)
+            if number in self._times and first[number] < at:
+                self._unverified.add(number)
+                at -= 1
+            consumer.seek(tp, at)
+
+    def _verify(self, partition: int, batch: RecordBatch) -> None:
+        read = self._next[partition] - 1
+        if not batch.first <= read <= batch.last or batch.time != self._times[partition]:
+            raise ReplacedError
+        self._unverified.discard(partition)
+
     def _can_go_on(self, topic: Topic, first: Mapping[int, int], end: Mapping[int, int]) -> bool:
         """Whether the log still has what follows the last record that was read."""
         return self._reading == topic and all(
@@ -162,6 +216,8 @@ class Reader:
 
     def _start_over(self, topic: Topic, first: Mapping[int, int], end: Mapping[int, int]) -> None:
         self._taken, self._taken_records, self._taken_skipped = [], 0, Counter()
+        self._times = {}
+        self._unverified = set()
         self._next = {number: max(first[number], end[number] - self._rewind) for number in first}
         self._reading = topic
         self._hand_over(

@@ -109,6 +109,9 @@ class KafkaRelay(Relay):
     async def read(self, partition: int, after: int, upto: int) -> Sequence[Entry]:
         return await self._readers_back.read(self._usable(), partition, after, upto)
 
+    async def time_at(self, partition: int, offset: int) -> int | None:
+        return await self._readers_back.time_at(self._usable(), partition, offset)
+
     def _usable(self) -> Topic:
         """The log to append to and to read back; raises `UnavailableError`.
 

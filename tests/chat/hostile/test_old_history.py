@@ -131,7 +131,7 @@ def test_messages_are_remembered_for_ten_minutes_as_far_as_memory_allows() -> No
     now = 0.0
     repeats = Repeats(lambda: now)
     for number in range(3 * LEAST):
-        repeats.add("lobby", ("ada", str(number)), number)
+        repeats.add("lobby", ("ada", str(number)), (number, 0))
         assert repeats.first("lobby", ("ada", str(max(0, number - LEAST + 1)))) is not None
         assert len(repeats) <= 2 * LEAST
     last = ("ada", str(3 * LEAST - 1))

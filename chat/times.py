@@ -1,0 +1,40 @@
+"""When the log took what a window holds: what tells a record from another one at its offset."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Sequence
+
+# So many are forgotten at once, for that costs as much as there are left.
+FORGOTTEN = 1000
+
+
+class Times:
+    """Of one partition. `Batch.times` says what the pairs are."""
+
+    __slots__ = ("_after", "_offsets", "_times")
+
+    def __init__(self, after: int) -> None:
+        # Nothing is known of this offset and those before.
+        self._after = after
+        self._offsets = array("q")
+        self._times = array("q")
+
+    def add(self, times: Sequence[tuple[int, int]]) -> None:
+        for offset, time in times:
+            self._offsets.append(offset)
+            self._times.append(time)
+
+    def at(self, offset: int) -> int:
+        """In milliseconds since the epoch; 0 if it is not known."""
+        if offset <= self._after or not self._offsets or offset > self._offsets[-1]:
+            return 0
+        return self._times[bisect_left(self._offsets, offset)]
+
+    def forget(self, floor: int) -> None:
+        """What is before offset `floor` is not asked for any more."""
+        count = bisect_left(self._offsets, floor)
+        if count >= FORGOTTEN:
+            self._after = self._offsets[count - 1]
+            del self._offsets[:count], self._times[:count]
