@@ -1,7 +1,8 @@
 """`python -m chat`: read the settings, serve until SIGTERM or SIGINT, drain, and say with the exit
 code how it went.
 
-0: drained. 1: could not start. 2: a setting cannot work.
+0: drained. 1: could not start. 2: a setting cannot work. 3: a part of it ended by itself; the last
+lines of the log say which, and why.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from dataclasses import fields
 
 import uvloop
@@ -25,6 +27,8 @@ from chat.relay.memory import MemoryRelay
 from chat.relay.security import security
 from chat.server import Server
 from chat.settings import Settings, SettingsError
+
+log = logging.getLogger("chat")
 
 # The Kafka client's threads share the interpreter with the event loop. At Python's 5 ms they wait
 # for each other longer than for Kafka; measured under load, this takes the 99th percentile from 42
@@ -56,25 +60,40 @@ def main() -> int:
     gc.freeze()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(settings, relay))
+            return runner.run(serve(settings, relay))
     except OSError as error:
         print(f"chat: cannot listen: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
-async def serve(settings: Settings, relay: Relay) -> None:
-    """Run one replica until a signal comes; a second signal ends the process as usual."""
-    asked_to_stop = asyncio.Event()
+async def serve(settings: Settings, relay: Relay) -> int:
+    """Run one replica until a signal comes, or until a part of it ends by itself; return the exit
+    code. A second signal ends the process as usual.
+    """
     loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+
+    def end(code: int) -> None:
+        if not ended.done():
+            ended.set_result(code)
+
+    def fail(part: str, error: BaseException | None) -> None:
+        log.critical("%s has ended: the process goes", part, exc_info=error)
+        end(3)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked_to_stop.set)
+        loop.add_signal_handler(number, end, 0)
+    threading.excepthook = lambda thread: loop.call_soon_threadsafe(
+        fail, f"thread {thread.thread and thread.thread.name}", thread.exc_value
+    )
     server = Server(settings, relay)
     await server.start()
-    await asked_to_stop.wait()
+    server.failed.add_done_callback(lambda failed: fail("a task", failed.exception()))
+    code: int = await ended
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.remove_signal_handler(number)
     await server.drain()
+    return code
 
 
 def relay_for(settings: Settings) -> Relay:

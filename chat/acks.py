@@ -21,15 +21,24 @@ from chat.room import Member, frame_of
 MOST_PENDING = 100_000
 MOST_SENDERS = 100
 
+# What the log has, it gives back within milliseconds; senders wait so long for it. It is looked for
+# once in a while.
+BACK_SECONDS = 10.0
+LOOK_SECONDS = 1.0
+
 # What a message is known by: room, user and cid.
 Key = tuple[str, str, str]
 
 
-class Pending(msgspec.Struct, frozen=True):
-    """A message on its way through the log since `since` (monotonic seconds), and who waits."""
+class Pending(msgspec.Struct):
+    """A message on its way through the log since `since` (monotonic seconds), and who waits.
+
+    `held` is when the log said that it has it.
+    """
 
     since: float
     senders: list[Member]
+    held: float | None = None
 
 
 class Acks:
@@ -79,9 +88,21 @@ class Acks:
             self._refuse(key, why)
 
     def _appended(self, key: Key, held: asyncio.Future[None]) -> None:
-        if held.cancelled() or (error := held.exception()) is None:
+        if held.cancelled():
             return
-        self._refuse(key, str(error))
+        if (error := held.exception()) is not None:
+            self._refuse(key, str(error))
+        elif (pending := self._pending.get(key)) is not None:
+            pending.held = time.monotonic()
+
+    async def run(self) -> None:
+        """Refuse what the log has and does not give back."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            before = time.monotonic() - BACK_SECONDS
+            for key, pending in tuple(self._pending.items()):
+                if pending.held is not None and pending.held < before:
+                    self._refuse(key, "The log does not give the message back: try again.")
 
     def _refuse(self, key: Key, why: str) -> None:
         pending = self._pending.pop(key, None)

@@ -9,7 +9,6 @@ Kafka.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Iterable, Sequence
 
@@ -72,28 +71,37 @@ class Hub:
             leave=self.leave,
             typing_seconds=typing_seconds,
         )
+        # Done, with what went wrong, if the hub does not work any more.
+        self.failed: asyncio.Future[None]
         self._tellers: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
+        self.failed = asyncio.get_running_loop().create_future()
         await self._relay.start(self)
         self._tellers = [
             asyncio.create_task(self._positions.run()),
             asyncio.create_task(self._announcer.run()),
+            asyncio.create_task(self._acks.run()),
         ]
         for teller in self._tellers:
-            teller.add_done_callback(_raise_now)
+            teller.add_done_callback(self._ended)
 
     @property
     def rooms(self) -> int:
         """How many have members or history."""
         return len(self._window.rooms)
 
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A task that works for as long as the hub does has ended."""
+        if not task.cancelled() and not self.failed.done():
+            self.failed.set_exception(task.exception() or RuntimeError("a task ended"))
+
     async def stop(self, seconds: float) -> None:
         """Stop the relay, which has so many seconds to get everything into the log."""
         for teller in self._tellers:
             teller.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await teller
+        # Whether one had failed before, `failed` has told.
+        await asyncio.gather(*self._tellers, return_exceptions=True)
         self._announcer.farewell()
         await self._relay.stop(seconds)
 
@@ -279,9 +287,3 @@ class Hub:
             for sender, ack in acks:
                 sender.connection.push(ack)
         self._posted.clear()
-
-
-def _raise_now(task: asyncio.Task[None]) -> None:
-    """A task that works for as long as the hub does has failed: say so now, not at the end."""
-    if not task.cancelled():
-        task.result()

@@ -290,6 +290,11 @@ class Server:
             self.internal_port,
         )
 
+    @property
+    def failed(self) -> asyncio.Future[None]:
+        """Done, with what went wrong, once a part of the replica does not work any more."""
+        return self._hub.failed
+
     async def drain(self) -> None:
         """Go down without losing anybody: unready, wait, send clients away, flush the log."""
         self.draining = True
@@ -363,6 +368,8 @@ class Server:
         why_not = ""
         if self.draining:
             why_not = "restarting"
+        elif self.relay.trouble:
+            why_not = self.relay.trouble
         elif not self.relay.caught_up:
             why_not = "the log is not read yet"
         elif len(self._clients) >= NEARLY_FULL * self._places.clients:

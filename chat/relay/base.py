@@ -102,6 +102,11 @@ class Relay(abc.ABC):
         """Whether all that the log held when it was opened has been delivered."""
 
     @property
+    def trouble(self) -> str:
+        """Why this replica cannot do its work, and what to do about it; empty if it can."""
+        return ""
+
+    @property
     def lag(self) -> Mapping[int, int]:
         """Per partition, the records that the log is known to hold and that are not read yet."""
         return {}

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -36,6 +37,8 @@ log = logging.getLogger("chat.kafka")
 # About as many records are handed over at once, and so often may the reader be ahead of the event
 # loop: neither does it hold the loop up, nor without bound what the loop has no time for.
 HANDED_OVER = 2000
+# Longer than Kafka takes to find another leader.
+STALLED_SECONDS = 30.0
 HANDOVERS_AHEAD = 4
 
 
@@ -73,6 +76,11 @@ class Reader:
         self._times: dict[int, int] = {}
         self._unverified: set[int] = set()
         self.lag: dict[int, int] = {}
+        # When something was read last, or nothing was left to be read; and what came in between.
+        self._got_on = time.monotonic()
+        self._interruption = ""
+        # What went wrong on the event loop: the reader ends with it.
+        self._failure: BaseException | None = None
         # What was polled and is not handed over yet.
         self._taken: list[Batch] = []
         self._taken_records = 0
@@ -82,6 +90,16 @@ class Reader:
         self.delivered: Topic | None = None
         self.caught_up = False
         self.skipped: Counter[Skipped] = Counter()
+
+    @property
+    def trouble(self) -> str:
+        """Why the reader does not get on, if it does not; empty while Kafka is away."""
+        behind = sum(self.lag.values())
+        since = time.monotonic() - self._got_on
+        if not behind or since < STALLED_SECONDS or not self._watcher.reachable:
+            return ""
+        why = f" ({self._interruption})" if self._interruption else ""
+        return f"the log has {behind} records that cannot be read, for {since:.0f} s now{why}"
 
     def start(self, loop: asyncio.AbstractEventLoop, listener: Listener) -> None:
         self._loop = loop
@@ -105,6 +123,7 @@ class Reader:
                     # Kafka being away is no news here: the watcher has said it.
                     level = logging.WARNING if self._watcher.reachable else logging.DEBUG
                     log.log(level, "reading is interrupted: %s", named(error))
+                    self._interruption = named(error)
             stopping.wait(POLL_MS / 1000)
 
     def _read_topic(self, topic: Topic, signals: Topic | None, stopping: threading.Event) -> None:
@@ -121,10 +140,13 @@ class Reader:
             if not self._can_go_on(topic, first, end):
                 self._start_over(topic, first, end)
             self._go_on(consumer, partitions, first)
+            self.lag = {number: at - self._next[number] for number, at in end.items()}
             behind = {number for number, at in end.items() if self._next[number] < at}
             if not behind:
                 self._hand_over(self._catch_up)
             while not stopping.is_set() and self._still(topic, signals):
+                if self._failure is not None:
+                    raise RuntimeError("what was read could not be shown") from self._failure
                 polled = consumer.poll(timeout_ms=POLL_MS, max_records=POLL_BATCHES)
                 if interrupted.is_set():
                     interrupted.clear()
@@ -142,6 +164,8 @@ class Reader:
                     tp.partition: max(0, (consumer.highwater(tp) or 0) - self._next[tp.partition])
                     for tp in partitions
                 }
+                if polled or not any(self.lag.values()):
+                    self._got_on, self._interruption = time.monotonic(), ""
                 self._hand_over_taken()
                 if payloads:
                     self._hand_over(self._listener.signalled, payloads)
@@ -234,6 +258,10 @@ class Reader:
     def _take_over(self, call: Callable[..., None], *arguments: Any) -> None:
         try:
             call(*arguments)
+        except BaseException as error:
+            # With a record left out, nothing that follows can be shown.
+            self._failure = error
+            raise
         finally:
             self._handovers.release()
 

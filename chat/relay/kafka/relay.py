@@ -78,6 +78,10 @@ class KafkaRelay(Relay):
         return self._reader.caught_up
 
     @property
+    def trouble(self) -> str:
+        return self._watcher.trouble or self._reader.trouble
+
+    @property
     def lag(self) -> Mapping[int, int]:
         return self._reader.lag
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,8 @@ from chat.relay.kafka.producer import Appender, Signaller
 log = logging.getLogger("chat.kafka")
 
 WATCH_SECONDS = 1.0
+# The topic's settings are asked for that often.
+SETTINGS_SECONDS = 10.0
 # `max.message.bytes` where nobody has said otherwise.
 KAFKAS_MESSAGE_BYTES = 1_048_588
 
@@ -53,6 +56,10 @@ class Watcher:
         self.messages: Topic | None = None
         self.signals: Topic | None = None
         self.reachable = False
+        # Of the topic's settings: which cannot work, and the largest batch it takes.
+        self.trouble = ""
+        self._record_bytes = KAFKAS_MESSAGE_BYTES
+        self._settings_due = 0.0
         self._noted = (False, "")
         # The client says of a refused certificate or password that the connection failed.
         protocol = self._connect.get("security_protocol", "PLAINTEXT")
@@ -84,7 +91,10 @@ class Watcher:
                 # A producer counts its records per partition, and would count on in another topic
                 # of the same name.
                 if self._appender.worn_out or topic != self.messages:
-                    self._appender.renew(self._largest(admin))
+                    self._read_settings(admin)
+                    self._appender.renew(self._record_bytes)
+                elif time.monotonic() >= self._settings_due:
+                    self._read_settings(admin)
                 if signals is not None:
                     self._signaller.open()
                 self.messages, self.signals = topic, signals
@@ -119,15 +129,32 @@ class Watcher:
         )
         return Topic.of(messages), Topic.of(signals) if usable else None
 
-    def _largest(self, admin: KafkaAdminClient) -> int:
-        """The bytes of the largest batch the topic takes, as far as this client may know it."""
-        name = "max.message.bytes"
-        topic = ConfigResource(ConfigResourceType.TOPIC, self._topic, [name])
+    def _read_settings(self, admin: KafkaAdminClient) -> None:
+        """Read the topic's settings, as far as this client may know them."""
+        self._settings_due = time.monotonic() + SETTINGS_SECONDS
+        names = ["max.message.bytes", "cleanup.policy"]
+        topic = ConfigResource(ConfigResourceType.TOPIC, self._topic, names)
         try:
             described = admin.describe_configs([topic], config_filter="all")
         except TopicAuthorizationFailedError:
-            return KAFKAS_MESSAGE_BYTES
-        return int(described["topic"][self._topic][name]["value"])
+            return
+        settings = described["topic"][self._topic]
+        if not settings.keys() >= set(names):
+            # The topic has gone since: who asks for it next will say so.
+            raise UnknownTopicOrPartitionError
+        self._record_bytes = int(settings["max.message.bytes"]["value"])
+        policy = settings["cleanup.policy"]["value"]
+        trouble = ""
+        if "compact" in policy:
+            # Of a room's messages, which have its name as their key, one would be left.
+            trouble = f"topic {self._topic} has cleanup.policy={policy}: set it to delete"
+        if trouble != self.trouble:
+            log.log(
+                logging.ERROR if trouble else logging.INFO,
+                "%s",
+                trouble or f"topic {self._topic} has settings that can work",
+            )
+        self.trouble = trouble
 
     def _note_signals(self, there: bool) -> None:
         if there != self._noted_signals:
