@@ -185,7 +185,7 @@ class Archive:
         page.messages.reverse()
         if page.full:
             reached = page.messages[0].offset
-        return Page(page.messages, self._position(known, reached), reached > 0)
+        return Page(page.messages, self._position(known, reached, page.messages), reached > 0)
 
     async def after(self, known: RoomWindow, start: int, limit: int, asker: Asker) -> Page:
         """The first messages after offset `start`, at most `limit` of them."""
@@ -212,7 +212,9 @@ class Archive:
             reached = known.end
         if page.full:
             reached = page.messages[-1].offset
-        return Page(page.messages, self._position(known, reached), reached < known.end, whole)
+        return Page(
+            page.messages, self._position(known, reached, page.messages), reached < known.end, whole
+        )
 
     async def begin(self, known: RoomWindow, asker: Asker) -> int:
         """An offset shortly before the first record that the log still has."""
@@ -228,7 +230,12 @@ class Archive:
                 low = middle
         return low - 1
 
-    def _position(self, known: RoomWindow, offset: int) -> Position:
+    def _position(
+        self, known: RoomWindow, offset: int, messages: Sequence[StoredMessage]
+    ) -> Position:
+        for message in (*messages[:1], *messages[-1:]):
+            if message.offset == offset:
+                return message.position
         time = known.time if offset == known.end else 0
         return Position(self._epoch, known.partition, offset, time)
 
@@ -281,7 +288,7 @@ class Archive:
 
         async def read() -> Chunk:
             chunk = {
-                entry.offset: StoredMessage(entry.offset, self._epoch, partition, entry)
+                entry.offset: StoredMessage(entry.offset, self._epoch, partition, entry.ts, entry)
                 for entry in await self._read(partition, first - 1, end - 1)
             }
             self._keep_chunk(key, chunk)
@@ -358,7 +365,7 @@ class Archive:
                 if (offset - start) // self._chunk_size != index:
                     self._keep_chunk(self._chunk_key(partition, number, index, end), chunk)
                     index, chunk = (offset - start) // self._chunk_size, Chunk()
-                chunk[offset] = StoredMessage(offset, self._epoch, partition, entry)
+                chunk[offset] = StoredMessage(offset, self._epoch, partition, entry.ts, entry)
                 if before is None or offset - before >= self._window:
                     found = offsets.get(record.room)
                     if found is None:

@@ -41,6 +41,7 @@ class Hub:
         history: int,
         recent: int,
         window: int,
+        window_bytes: int = 64 << 20,
         page: int,
         page_bytes: int,
         scan: int,
@@ -55,6 +56,7 @@ class Hub:
         self._history_size = history
         self._recent = recent
         self._window_size = window
+        self._window_bytes = window_bytes
         self._page = page
         self._page_bytes = page_bytes
         self._scan = scan
@@ -265,7 +267,13 @@ class Hub:
         self._announcer.signalled(payloads)
 
     def _open(self, epoch: str, positions: Sequence[int]) -> None:
-        self._window = Window(epoch, positions, size=self._window_size, history=self._history_size)
+        self._window = Window(
+            epoch,
+            positions,
+            size=self._window_size,
+            history=self._history_size,
+            memory=self._window_bytes,
+        )
         self._history = History(
             self._relay,
             self._window,

@@ -113,7 +113,13 @@ class StoredMessage(msgspec.Struct, gc=False):
     offset: int
     epoch: str
     partition: int
+    time: int
     _content: Entry | bytes
+
+    @property
+    def position(self) -> Position:
+        """Its id."""
+        return Position(self.epoch, self.partition, self.offset, self.time)
 
     @property
     def size(self) -> int:
@@ -129,8 +135,8 @@ class StoredMessage(msgspec.Struct, gc=False):
         if isinstance(content, bytes):
             return content
         record = content.record
-        position = str(Position(self.epoch, self.partition, self.offset, content.ts))
-        message = Message(record.room, position, record.user, record.text, content.ts, record.cid)
+        position = str(self.position)
+        message = Message(record.room, position, record.user, record.text, self.time, record.cid)
         self._content = payload = encode(message)
         return payload
 
@@ -217,7 +223,7 @@ class Room:
             known = self._last.get(key)
             self._last[key] = (offset, known[1] if known else self.times.at(first))
             return False
-        message = StoredMessage(offset, self.epoch, self.partition, entry)
+        message = StoredMessage(offset, self.epoch, self.partition, entry.ts, entry)
         history = self._history
         if len(history) == history.maxlen:
             self._floor = history[0].offset
@@ -259,6 +265,14 @@ class Room:
             return None
         del self._last[key]
         return self._first.pop(key), last[1]
+
+    def shed(self, offset: int) -> None:
+        """There is no memory for the message at `offset`, nor for those before it: the log has
+        them. What is a repeat is known as before.
+        """
+        while self._history and self._history[0].offset <= offset:
+            self._history.popleft()
+        self._floor = max(self._floor, offset)
 
     def recent(self, count: int, size: int) -> list[StoredMessage]:
         """The last messages, oldest first: at most `count`, and `size` bytes unless one alone has

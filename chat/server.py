@@ -173,6 +173,7 @@ class Server:
             history=settings.history,
             recent=settings.recent,
             window=settings.window,
+            window_bytes=settings.window_bytes,
             page=settings.page,
             page_bytes=settings.page_bytes,
             scan=settings.scan,

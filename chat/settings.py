@@ -274,6 +274,13 @@ class Settings:
         _integer(1, 10_000_000),
         "records kept per partition: how far back history and the recognition of repeats reach",
     )
+    window_bytes: int = _setting(
+        "CHAT_WINDOW_BYTES",
+        67_108_864,
+        _integer(1_048_576, 68_719_476_736),
+        "memory for the messages of the window; beyond it, older ones are read from the log when"
+        " somebody asks for them",
+    )
     page: int = _setting(
         "CHAT_PAGE", 100, _integer(1, 10_000), "messages in one answer to `history`, at most"
     )

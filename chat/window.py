@@ -17,7 +17,7 @@ import msgspec
 from chat.protocol import ErrorCode, Position, RefusedError
 from chat.relay.base import Entry, partition_of
 from chat.repeats import ENOUGH, Repeats
-from chat.room import Key, Room, StoredMessage, key_of
+from chat.room import Key, Room, StoredMessage, key_of, size_of
 from chat.times import Times
 
 # A client that moved here may have seen more than this replica has read yet: mostly milliseconds'
@@ -44,6 +44,9 @@ class Partition:
         self.floor = position
         self.times = Times(position)
         self.entries: deque[WindowEntry] = deque()
+        # The messages that rooms keep, as (room, offset, bytes), and their bytes together.
+        self.kept: deque[tuple[Room, int, int]] = deque()
+        self.kept_bytes = 0
         self._start = position
         self.occupied: set[Room] = set()
         # All members here know at least this position; when they were last told a newer one.
@@ -75,9 +78,13 @@ class RoomWindow(NamedTuple):
 
 
 class Window:
-    """`size` counts offsets of a partition, `history` messages of a room."""
+    """`size` counts offsets of a partition, `history` messages of a room. The messages of all rooms
+    take about `memory` bytes: each partition has its share.
+    """
 
-    def __init__(self, epoch: str, positions: Sequence[int], *, size: int, history: int) -> None:
+    def __init__(
+        self, epoch: str, positions: Sequence[int], *, size: int, history: int, memory: int
+    ) -> None:
         self.epoch = epoch
         self.partitions = [Partition(number, at) for number, at in enumerate(positions)]
         self.rooms: dict[str, Room] = {}
@@ -85,6 +92,7 @@ class Window:
         self.replaced = False
         self._repeats = Repeats()
         self._size = size
+        self._bytes = memory // max(len(positions), 1)
         self._history = history
 
     def partition_of(self, name: str) -> Partition:
@@ -157,7 +165,16 @@ class Window:
                 record.room, self.epoch, partition.number, self._history, partition.times
             )
         partition.entries.append(WindowEntry(entry.offset, room, key))
-        return room, room.post(entry, key)
+        new = room.post(entry, key)
+        if new:
+            size = size_of(record)
+            partition.kept.append((room, entry.offset, size))
+            partition.kept_bytes += size
+            while partition.kept_bytes > self._bytes and len(partition.kept) > 1:
+                oldest, offset, size = partition.kept.popleft()
+                partition.kept_bytes -= size
+                oldest.shed(offset)
+        return room, new
 
     def advance(self, partition: Partition, position: int) -> None:
         """The partition is read up to `position`: forget what is a window behind."""
@@ -169,6 +186,8 @@ class Window:
             if first is not None and entry.room.known < ENOUGH:
                 self._repeats.add(entry.room.name, entry.key, first)
             self.drop_if_idle(entry.room)
+        while partition.kept and partition.kept[0][1] <= floor:
+            partition.kept_bytes -= partition.kept.popleft()[2]
         partition.floor = max(partition.floor, floor)
 
     async def reach(self, position: Position) -> None:

@@ -34,9 +34,13 @@ from chat.relay.kafka.watcher import Watcher
 
 log = logging.getLogger("chat.kafka")
 
+# What a fetch may bring, of all partitions and of one.
+FETCH_BYTES = 8 << 20
+FETCH_PARTITION_BYTES = 1 << 19
 # About as many records are handed over at once, and so often may the reader be ahead of the event
 # loop: neither does it hold the loop up, nor without bound what the loop has no time for.
 HANDED_OVER = 2000
+HANDED_OVER_BYTES = 1 << 20
 # Longer than Kafka takes to find another leader.
 STALLED_SECONDS = 30.0
 HANDOVERS_AHEAD = 4
@@ -84,6 +88,7 @@ class Reader:
         # What was polled and is not handed over yet.
         self._taken: list[Batch] = []
         self._taken_records = 0
+        self._taken_bytes = 0
         self._taken_skipped: Counter[Skipped] = Counter()
         self._handovers = threading.BoundedSemaphore(HANDOVERS_AHEAD)
         # The event loop's.
@@ -128,7 +133,7 @@ class Reader:
 
     def _read_topic(self, topic: Topic, signals: Topic | None, stopping: threading.Event) -> None:
         """Read until a topic is another one or the relay stops. Raises `KafkaError`."""
-        with contextlib.closing(new_consumer(self._connect)) as consumer:
+        with contextlib.closing(self._consumer()) as consumer:
             interrupted = note_interruptions(consumer)
             partitions = topic.named(self._topic)
             signalling = signals.named(self._signal_topic) if signals else []
@@ -174,6 +179,13 @@ class Reader:
                     if not behind:
                         self._hand_over(self._catch_up)
 
+    def _consumer(self) -> KafkaConsumer:
+        return new_consumer(
+            self._connect,
+            fetch_max_bytes=FETCH_BYTES,
+            max_partition_fetch_bytes=FETCH_PARTITION_BYTES,
+        )
+
     def _take(self, partition: int, batches: Sequence[RecordBatch], partitions: int) -> None:
         """Have the records of batches handed over, together with those of other partitions."""
         found: list[Entry] = []
@@ -189,8 +201,9 @@ class Reader:
             times.append((batch.last, batch.time))
             found += records
             self._taken_records += len(records)
+            self._taken_bytes += len(batch.raw)
             self._taken_skipped.update(skipped)
-            if self._taken_records >= HANDED_OVER:
+            if self._taken_records >= HANDED_OVER or self._taken_bytes >= HANDED_OVER_BYTES:
                 self._taken.append(Batch(partition, batch.last, found, times))
                 self._hand_over_taken()
                 found, times = [], []
@@ -200,7 +213,8 @@ class Reader:
     def _hand_over_taken(self) -> None:
         if self._taken:
             self._hand_over(self._deliver, self._taken, self._taken_skipped)
-            self._taken, self._taken_records, self._taken_skipped = [], 0, Counter()
+            self._taken, self._taken_records, self._taken_bytes = [], 0, 0
+            self._taken_skipped = Counter()
 
     def _still(self, topic: Topic, signals: Topic | None) -> bool:
         return (self._watcher.messages, self._watcher.signals) == (topic, signals)
@@ -239,7 +253,8 @@ class Reader:
         )
 
     def _start_over(self, topic: Topic, first: Mapping[int, int], end: Mapping[int, int]) -> None:
-        self._taken, self._taken_records, self._taken_skipped = [], 0, Counter()
+        self._taken, self._taken_records, self._taken_bytes = [], 0, 0
+        self._taken_skipped = Counter()
         self._times = {}
         self._unverified = set()
         self._next = {number: max(first[number], end[number] - self._rewind) for number in first}

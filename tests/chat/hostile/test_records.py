@@ -273,3 +273,39 @@ async def test_replicas_go_on_beside_broken_records_and_signals(
     # One that starts now reads them in its rewind.
     late = await replica(kafka)
     assert late.relay.foreign_records == 2
+
+
+async def test_the_longest_of_everything_comes_through_the_log(
+    replica: Replica, kafka: dict[str, str]
+) -> None:
+    longest = {
+        "CHAT_TEXT_BYTES": str(bounds.TEXT_BYTES),
+        "CHAT_TEXT_GRAPHEMES": str(bounds.TEXT_BYTES),
+        "CHAT_FRAME_BYTES": "1048576",
+        "CHAT_OUTBOX_BYTES": "8388608",
+    }
+    one, other = await replica(kafka, longest), await replica(kafka, longest)
+    room, cid = "r" * bounds.ROOM_LENGTH, "\N{GRINNING FACE}" * bounds.CID_LENGTH
+    # Flags have eight bytes each; a quotation mark has two in JSON.
+    user = "\N{REGIONAL INDICATOR SYMBOL LETTER D}\N{REGIONAL INDICATOR SYMBOL LETTER E}" * 32
+    text = '"' * bounds.TEXT_BYTES
+    assert len(user.encode()) == bounds.USER_BYTES
+    async with (
+        ChatClient(one.port, user=user, max_size=None) as ada,
+        ChatClient(other.port, user="bob", max_size=None) as bob,
+    ):
+        await bob.join(room)
+        await ada.join(room)
+        await ada.send(room, text, cid)
+        heard = await bob.hear("message")
+        assert (heard["room"], heard["user"], heard["text"], heard["cid"]) == (
+            room,
+            user,
+            text,
+            cid,
+        )
+        # And it is read back from the log.
+        partition = partition_of(room, 3)
+        (entry,) = await other.relay.read(partition, -1, 0)
+        assert (entry.record.user, entry.record.text, entry.record.cid) == (user, text, cid)
+    assert one.relay.foreign_records == other.relay.foreign_records == 0

@@ -1,0 +1,66 @@
+"""However long texts are, the window takes no more memory than it may, and repeats are still known
+alike on all replicas.
+"""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from test_hub import OTHER, PARTITION, PARTITIONS, ROOM, at, feed, hub, joined, taken_at, texts
+
+from chat.relay.base import Entry, Record
+from chat.window import Window
+
+LONG = "x" * 8192
+SIZE = 1000
+
+
+def window(memory: int, *, size: int = SIZE) -> Window:
+    return Window("log", [-1] * PARTITIONS, size=size, history=SIZE, memory=memory)
+
+
+def take(made: Window, offset: int, room: str, cid: str, text: str = LONG) -> bool:
+    entry = Entry(offset, taken_at(offset), Record(room, "ada", text, cid))
+    partition = made.partitions[PARTITION]
+    made.know(partition, [(offset, entry.ts)])
+    return made.take(partition, entry)[1]
+
+
+def kept(made: Window) -> int:
+    return sum(message.size for room in made.rooms.values() for message in room.after(-1))
+
+
+def test_long_texts_take_no_more_than_the_window_may() -> None:
+    memory = PARTITIONS * 100_000
+    made = window(memory)
+    for offset in range(5000):
+        assert take(made, offset, (ROOM, OTHER)[offset % 2], str(offset))
+        assert kept(made) <= memory / PARTITIONS
+    assert kept(made) > memory / PARTITIONS / 2
+    # What left the memory is known all the same.
+    assert not take(made, 5000, ROOM, "4002")
+    assert len(made.partitions[PARTITION].entries) == SIZE
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([ROOM, OTHER]), st.integers(0, 9), st.booleans())),
+    st.sampled_from([1, 5000, 20_000]),
+)
+def test_what_is_a_repeat_does_not_depend_on_memory(
+    log: list[tuple[str, int, bool]], memory: int
+) -> None:
+    small, large = window(memory * PARTITIONS, size=8), window(1 << 30, size=8)
+    for offset, (room, cid, long) in enumerate(log):
+        text = LONG if long else "hi"
+        assert take(small, offset, room, str(cid), text) == take(
+            large, offset, room, str(cid), text
+        )
+
+
+async def test_who_comes_back_to_what_left_the_memory_is_not_told_that_it_is_all() -> None:
+    made = hub(window_bytes=PARTITIONS * 20_000)
+    log = [(offset, Record(ROOM, "ada", f"{offset} {LONG}", str(offset))) for offset in range(6)]
+    feed(made, log, PARTITION)
+    assert [text[0] for text in texts(await joined(made, ROOM, since=at(3)))] == ["4", "5"]
+    # The log of this test has nothing to be read back from.
+    assert not (await joined(made, ROOM, since=at(2)))["recovered"]
