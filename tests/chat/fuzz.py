@@ -163,8 +163,9 @@ class Signals:
         presence.heard(data, now)
         presence.expire(now)
         for room in presence.due(now):
-            protocol.encode(presence.changes(room, now))
+            # In this order: a room that everybody has left is gone with its last changes.
             protocol.encode(presence.whole(room))
+            protocol.encode(presence.changes(room, now))
         assert presence.replicas <= 1001
         return frozenset([str(presence.foreign - foreign), _complaint(data)])
 
