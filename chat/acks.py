@@ -12,7 +12,7 @@ import time
 import msgspec
 
 from chat.metrics import Metrics
-from chat.protocol import Error, ErrorCode, RefusedError
+from chat.protocol import Error, ErrorCode, RefusedError, cid_used
 from chat.relay.base import Record, Relay, TooLargeError, UnavailableError
 from chat.room import Member, frame_of
 
@@ -26,7 +26,7 @@ MOST_SENDERS = 100
 BACK_SECONDS = 10.0
 LOOK_SECONDS = 1.0
 
-# What a message is known by: room, user and cid.
+# What a message is known by: room, author and cid.
 Key = tuple[str, str, str]
 
 
@@ -36,6 +36,7 @@ class Pending(msgspec.Struct):
     `held` is when the log said that it has it.
     """
 
+    record: Record
     since: float
     senders: list[Member]
     held: float | None = None
@@ -52,8 +53,10 @@ class Acks:
 
         Raises `RefusedError`; what fails later is pushed to the sender as an `error`.
         """
-        key = (record.room, record.user, record.cid)
+        key = (record.room, record.author, record.cid)
         pending = self._pending.get(key)
+        if pending is not None and pending.record.text != record.text:
+            raise cid_used(record.cid)
         if len(self._pending) >= MOST_PENDING or (
             pending is not None and len(pending.senders) >= MOST_SENDERS
         ):
@@ -67,21 +70,22 @@ class Acks:
             raise RefusedError(ErrorCode.UNAVAILABLE, str(error)) from None
         except TooLargeError as error:
             raise RefusedError(ErrorCode.TOO_LONG, str(error)) from None
-        self._pending[key] = Pending(time.monotonic(), [sender])
+        self._pending[key] = Pending(record, time.monotonic(), [sender])
         if held.done():
             self._appended(key, held)
         else:
             held.add_done_callback(lambda done: self._appended(key, done))
 
-    def delivered(self, record: Record, now: float) -> list[Member]:
-        """The log has delivered a record: who waits for it no more."""
+    def delivered(self, record: Record, now: float) -> Pending | None:
+        """The log has delivered a record, this one or another text of its author under its cid:
+        what was on its way is so no more.
+        """
         if not self._pending:
-            return []
-        pending = self._pending.pop((record.room, record.user, record.cid), None)
-        if pending is None:
-            return []
-        self._metrics.round_trip.observe(now - pending.since)
-        return pending.senders
+            return None
+        pending = self._pending.pop((record.room, record.author, record.cid), None)
+        if pending is not None:
+            self._metrics.round_trip.observe(now - pending.since)
+        return pending
 
     def refuse_all(self, why: str) -> None:
         for key in tuple(self._pending):

@@ -21,7 +21,7 @@ from chat.history import History
 from chat.metrics import Metrics
 from chat.positions import Positions
 from chat.presence import Presence
-from chat.protocol import Ack, CloseCode, ErrorCode, Joined, Position, RefusedError
+from chat.protocol import Ack, CloseCode, Error, ErrorCode, Joined, Position, RefusedError
 from chat.relay.base import Batch, Record, Relay
 from chat.room import Member, Outlets, Room, StoredMessage, frame_of
 from chat.window import Window
@@ -172,14 +172,18 @@ class Hub:
             self._window.partitions[room.partition].occupied.discard(room)
             self._window.drop_if_idle(room)
 
-    def send(self, sender: Member, name: str, user: str, text: str, cid: str) -> None:
-        """Append a message; `sender` is pushed an `ack` once the log delivers it, or an error."""
+    def send(self, sender: Member, name: str, text: str, cid: str) -> None:
+        """Append a message; `sender` is pushed an `ack` once the log delivers it, or an error.
+
+        Raises `RefusedError`.
+        """
         self._require_history()
-        first = self._window.first(name, (user, cid))
-        if first is not None:
-            sender.connection.push(frame_of(Ack(cid, first)))
+        record = Record(name, sender.person.user, text, cid, sender.person.author)
+        ack = self._window.ack(record)
+        if ack is not None:
+            sender.connection.push(frame_of(ack))
             return
-        self._acks.append(sender, Record(name, user, text, cid))
+        self._acks.append(sender, record)
 
     async def before(self, name: str, before: str | None, limit: int | None, address: str) -> Page:
         """The messages before a position, or the last ones; raises `RefusedError`."""
@@ -243,12 +247,10 @@ class Hub:
                 if room.members:
                     self._posted.setdefault(room, [])
                     deliveries += len(room.members) * new
-                if senders := self._acks.delivered(entry.record, now):
-                    first = room.first(entry.record.user, entry.record.cid)
-                    assert first is not None, "a room knows what it was just told"
-                    ack = frame_of(Ack(entry.record.cid, first))
-                    acks = self._posted.setdefault(room, [])
-                    acks.extend((sender, ack) for sender in senders)
+                if (pending := self._acks.delivered(entry.record, now)) is not None:
+                    answer = frame_of(self._answer(pending.record))
+                    answers = self._posted.setdefault(room, [])
+                    answers.extend((sender, answer) for sender in pending.senders)
             records += len(batch.entries)
             if partition.position != batch.position:
                 self._window.advance(partition, batch.position)
@@ -262,6 +264,16 @@ class Hub:
             self._outlets.uncork()
         for batch in batches:
             self._window.release(self._window.partitions[batch.partition])
+
+    def _answer(self, record: Record) -> Ack | Error:
+        """What who sent this is told, now that the log has it, or another text in its place."""
+        try:
+            ack = self._window.ack(record)
+        except RefusedError as refused:
+            self._metrics.refusals.labels(refused.code).inc()
+            return Error(refused.code, refused.message, record.cid, record.room)
+        assert ack is not None, "the window knows what it was just told"
+        return ack
 
     def signalled(self, payloads: Sequence[bytes]) -> None:
         self._announcer.signalled(payloads)

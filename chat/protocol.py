@@ -61,6 +61,7 @@ class ErrorCode(enum.StrEnum):
     BAD_USER = "bad_user"
     BAD_TEXT = "bad_text"
     BAD_CID = "bad_cid"
+    CID_USED = "cid_used"
     BAD_POSITION = "bad_position"
     NAME_TAKEN = "name_taken"
     TOO_LONG = "too_long"
@@ -94,6 +95,13 @@ def name_taken(room: str, user: str) -> RefusedError:
     return RefusedError(
         ErrorCode.NAME_TAKEN,
         f"Somebody else in {room} is called {user}: come with another name.",
+    )
+
+
+def cid_used(cid: str) -> RefusedError:
+    return RefusedError(
+        ErrorCode.CID_USED,
+        f"You said something else under cid {cid} here: say this under another one.",
     )
 
 
@@ -154,6 +162,8 @@ class Welcome(msgspec.Struct, tag_field="type", tag="welcome"):
     user: str
     replica: str
     limits: Limits
+    # By which the messages of this client are known, as `Message.author`.
+    author: str = ""
 
 
 class Message(msgspec.Struct, tag_field="type", tag="message"):
@@ -163,6 +173,9 @@ class Message(msgspec.Struct, tag_field="type", tag="message"):
     text: str
     ts: int
     cid: str
+    # Who wrote it, whatever they are called: the same for all names of one key. Empty from servers
+    # that do not tell.
+    author: str = ""
 
 
 class Joined(msgspec.Struct, tag_field="type", tag="joined"):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from chat.room import Key
+from chat.room import First, Key
 
 # How long after it left the window a message is remembered at least, in seconds.
 KEPT_SECONDS = 600.0
@@ -25,25 +25,22 @@ LEAST = 10_000
 class Repeats:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        # Where and when each message was first. They are forgotten by generations: that costs
-        # nothing.
-        self._new: dict[tuple[str, Key], tuple[int, int]] = {}
-        self._old: dict[tuple[str, Key], tuple[int, int]] = {}
+        # Messages are forgotten by generations, for that costs nothing.
+        self._new: dict[tuple[str, Key], First] = {}
+        self._old: dict[tuple[str, Key], First] = {}
         self._since = clock()
 
     def __len__(self) -> int:
         return len(self._new) + len(self._old)
 
-    def add(self, room: str, key: Key, first: tuple[int, int]) -> None:
-        """A message of `room` has left the window; `first` is the offset and the time at which the
-        log took it first.
-        """
+    def add(self, room: str, key: Key, first: First) -> None:
+        """A message of `room` has left the window."""
         self._new[room, key] = first
         if len(self._new) >= LEAST:
             self._age()
 
-    def first(self, room: str, key: Key) -> tuple[int, int] | None:
-        """The place of a message that has left the window; None if it is not remembered."""
+    def first(self, room: str, key: Key) -> First | None:
+        """A message that has left the window; None if it is not remembered."""
         found = self._new.get((room, key))
         return self._old.get((room, key)) if found is None else found
 

@@ -26,16 +26,19 @@ from chat.websocket.frames import text_frame
 class Person(NamedTuple):
     """Somebody under a name. Connections with the same key are the same person.
 
-    `key` is a digest: other replicas are told it, and the client's secret is nobody's business.
+    `key` and `author` are digests, for the client's secret is nobody's business: other replicas are
+    told `key` and everybody `author`, and neither gives away the other.
     """
 
     user: str
     key: str
+    author: str
 
     @classmethod
     def of(cls, user: str, secret: str) -> Self:
-        digest = hashlib.blake2b(secret.encode(), digest_size=8, person=b"chat key")
-        return cls(user, digest.hexdigest())
+        key = hashlib.blake2b(secret.encode(), digest_size=8, person=b"chat key")
+        author = hashlib.blake2b(secret.encode(), digest_size=16, person=b"chat author")
+        return cls(user, key.hexdigest(), author.hexdigest())
 
 
 class Outlet(Protocol):
@@ -91,7 +94,7 @@ def frame_of(frame: ServerFrame) -> bytes:
     return text_frame(encode(frame))
 
 
-# What a message is known by in its room: its sender's name, and the sender's id for it.
+# What a message is known by in its room: its author, and the author's id for it.
 Key = tuple[str, str]
 
 # About what a message takes beside its text, in bytes.
@@ -99,7 +102,18 @@ _BESIDE_TEXT = 400
 
 
 def key_of(record: Record) -> Key:
-    return record.user, record.cid
+    return record.author, record.cid
+
+
+class First(NamedTuple):
+    """Where a message was first, when the log took it (milliseconds since the epoch), and a hash of
+    its text: the same author's other text under the same cid is another message. (Python's own
+    hash, which nobody outside this process can aim at.)
+    """
+
+    offset: int
+    time: int
+    text: int
 
 
 def size_of(record: Record) -> int:
@@ -135,8 +149,15 @@ class StoredMessage(msgspec.Struct, gc=False):
         if isinstance(content, bytes):
             return content
         record = content.record
-        position = str(self.position)
-        message = Message(record.room, position, record.user, record.text, self.time, record.cid)
+        message = Message(
+            record.room,
+            str(self.position),
+            record.user,
+            record.text,
+            self.time,
+            record.cid,
+            record.author,
+        )
         self._content = payload = encode(message)
         return payload
 
@@ -171,9 +192,9 @@ class Room:
         self._history: deque[StoredMessage] = deque(maxlen=history)
         # The history holds every message after this offset (and the window's floor).
         self._floor = -1
-        # Where each message of the window was first; of a repeated one, where last and when first.
-        self._first: dict[Key, int] = {}
-        self._last: dict[Key, tuple[int, int]] = {}
+        # Each message of the window, and where it was last if it was repeated.
+        self._first: dict[Key, First] = {}
+        self._last: dict[Key, int] = {}
         # Frames that were posted and not pushed.
         self._unseen: list[bytes] = []
 
@@ -202,27 +223,19 @@ class Room:
     def position(self, offset: int) -> str:
         return str(Position(self.epoch, self.partition, offset, self.times.at(offset)))
 
-    def first(self, user: str, cid: str) -> str | None:
-        """The id under which the room knows this message of `user`; None if it does not."""
-        key = (user, cid)
-        offset = self._first.get(key)
-        if offset is None:
-            return None
-        if key in self._last:
-            return str(Position(self.epoch, self.partition, offset, self._last[key][1]))
-        return self.position(offset)
+    def first(self, key: Key) -> First | None:
+        """The message that the window knows by this; None if it does not."""
+        return self._first.get(key)
 
     def post(self, entry: Entry, key: Key) -> bool:
         """Take what the log delivered next, for `show` to push, unless it is a repeat: returns
         whether it is none.
         """
         offset = entry.offset
-        first = self._first.setdefault(key, offset)
-        if first != offset:
-            # The window may have forgotten when the first one was: the one before knows.
-            known = self._last.get(key)
-            self._last[key] = (offset, known[1] if known else self.times.at(first))
+        if key in self._first:
+            self._last[key] = offset
             return False
+        self._first[key] = First(offset, entry.ts, hash(entry.record.text))
         message = StoredMessage(offset, self.epoch, self.partition, entry.ts, entry)
         history = self._history
         if len(history) == history.maxlen:
@@ -248,9 +261,9 @@ class Room:
             else:
                 connection.push(frames)
 
-    def forget(self, offset: int, key: Key) -> tuple[int, int] | None:
+    def forget(self, offset: int, key: Key) -> First | None:
         """The record at `offset` has left the window: it is history no more, nor its cid known by
-        it. Returns where and when the message was first, if its cid is known no more at all.
+        it. Returns the message, if its cid is known no more at all.
 
         A repeat keeps a cid known for another window. So whether a record is a repeat depends on
         the window before it, and on nothing older that some replicas read and others did not.
@@ -258,13 +271,11 @@ class Room:
         if self._history and self._history[0].offset <= offset:
             self._history.popleft()
         last = self._last.get(key)
-        if last is None:
-            first = self._first.pop(key)
-            return first, self.times.at(first)
-        if last[0] != offset:
-            return None
-        del self._last[key]
-        return self._first.pop(key), last[1]
+        if last is not None:
+            if last != offset:
+                return None
+            del self._last[key]
+        return self._first.pop(key)
 
     def shed(self, offset: int) -> None:
         """There is no memory for the message at `offset`, nor for those before it: the log has

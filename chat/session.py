@@ -184,9 +184,11 @@ class Session:
             raise RefusedError(ErrorCode.BAD_FRAME, "Hello was said already.")
         # Who brings no key cannot prove to be the same person, on whatever connection.
         secret = hello.key or secrets.token_hex(16)
-        self._person = Person.of(protocol.check_user(hello.user), secret)
+        self._person = person = Person.of(protocol.check_user(hello.user), secret)
         self.connection.accept()
-        self._say(Welcome(protocol.VERSION, self._person.user, self._replica, self._limits))
+        self._say(
+            Welcome(protocol.VERSION, person.user, self._replica, self._limits, person.author)
+        )
 
     async def _join(self, join: protocol.Join, text: str) -> None:
         try:
@@ -216,11 +218,11 @@ class Session:
         self._say(Left(room))
 
     def _send(self, send: protocol.Send) -> None:
-        user = self._require_user()
+        self._require_user()
         room = self._require_joined(send.room)
         cid = protocol.check_cid(send.cid)
         text = protocol.check_text(send.text, self._limits)
-        self._hub.send(self, room, user, text, cid)
+        self._hub.send(self, room, text, cid)
 
     def _typing(self, typing: protocol.Typing) -> None:
         self._require_user()
@@ -237,10 +239,9 @@ class Session:
         messages = [Raw(message.payload) for message in page.messages]
         self._say(Page(room, history.before, str(page.position), page.more, messages))
 
-    def _require_user(self) -> str:
+    def _require_user(self) -> None:
         if self._person is None:
             raise RefusedError(ErrorCode.HELLO_REQUIRED, "Say hello first.")
-        return self._person.user
 
     def _require_joined(self, name: str) -> str:
         if name not in self._rooms:

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from chat.protocol import ErrorCode, Position, RefusedError
-from chat.relay.base import Entry, partition_of
+from chat.protocol import Ack, ErrorCode, Position, RefusedError, cid_used
+from chat.relay.base import Entry, Record, author_by_name, partition_of
 from chat.repeats import ENOUGH, Repeats
-from chat.room import Key, Room, StoredMessage, key_of, size_of
+from chat.room import First, Key, Room, StoredMessage, key_of, size_of
 from chat.times import Times
 
 # A client that moved here may have seen more than this replica has read yet: mostly milliseconds'
@@ -119,13 +119,27 @@ class Window:
         end = partition.position
         return RoomWindow(name, partition.number, floor, end, messages, partition.times.at(end))
 
-    def first(self, name: str, key: Key) -> str | None:
-        """The id of a message that the log has; None if this replica knows of none."""
+    def ack(self, record: Record) -> Ack | None:
+        """Where the log has this message already; None if this replica knows of none.
+
+        Raises `RefusedError` (cid_used) if it has another text of the same author under that cid.
+        """
+        text = hash(record.text)
+        first = self._first(record.room, key_of(record))
+        if first is None:
+            # A release that wrote no author may have taken it, before its sender came here.
+            first = self._first(record.room, (author_by_name(record.user), record.cid))
+            if first is None or first.text != text:
+                return None
+        if first.text != text:
+            raise cid_used(record.cid)
+        number = self.partition_of(record.room).number
+        return Ack(record.cid, str(Position(self.epoch, number, first.offset, first.time)))
+
+    def _first(self, name: str, key: Key) -> First | None:
         room = self.rooms.get(name)
-        first = room.first(*key) if room else None
-        if first is None and (place := self._repeats.first(name, key)) is not None:
-            return str(Position(self.epoch, self.partition_of(name).number, *place))
-        return first
+        first = room.first(key) if room else None
+        return self._repeats.first(name, key) if first is None else first
 
     def expire(self) -> None:
         """Forget what was remembered for long enough; called once in a while."""

@@ -141,6 +141,9 @@ class Chat:
         self._headers = headers
         # As the server writes it, once it has said so.
         self.user = user
+        # By which this client's messages are known (`Message.author`): the same for one key,
+        # whatever the name.
+        self.author = ""
         # The replica that serves this client, or did last.
         self.replica = ""
         # What may be sent, as the server says; there once `connect` has returned.
@@ -191,7 +194,8 @@ class Chat:
         What is sent by calls that wait for each other keeps its order; at the same time, it may
         not.
 
-        Raises `RefusedError` if the server does not take such a message, and `DisconnectedError`.
+        Raises `RefusedError` if the server does not take such a message (`cid_used`: another text
+        was sent under this `cid`; take another one), and `DisconnectedError`.
         """
         protocol.check_text(text, self.limits)
         frame = Send(room, text, protocol.check_cid(cid or uuid.uuid4().hex))
@@ -364,7 +368,8 @@ class Chat:
                 f"{self._url} speaks protocol {welcome.protocol}, and this client"
                 f" {protocol.VERSION}: take the client that belongs to the server"
             )
-        self.user, self.replica, self.limits = welcome.user, welcome.replica, welcome.limits
+        self.user, self.author = welcome.user, welcome.author
+        self.replica, self.limits = welcome.replica, welcome.limits
         self._attempts = 0
         self.connected = True
         self._welcomed.set()

@@ -46,6 +46,8 @@ class Terminal:
         # Per room: who is typing, and until when.
         self._typing: dict[str, dict[str, float]] = {}
         self._told_typing = 0.0
+        # Per room and name: who was seen to write under it, and by which number.
+        self._authors: dict[str, dict[str, dict[str, int]]] = {}
         # Per room: what was said before this has not been shown.
         self._oldest: dict[str, str] = {}
         self._commands: dict[str, Callable[[str], None]] = {
@@ -173,15 +175,17 @@ class Terminal:
     def _draw(self, room: Room, event: Event) -> None:
         typing = self._typing.setdefault(room.name, {})
         match event:
-            case Message(name, identity, user, text, ts):
+            case Message(name, identity, user, text, ts, author=author):
                 typing.pop(user, None)
                 self._oldest.setdefault(name, identity)
                 colour = COLOURS[zlib.crc32(user.encode()) % len(COLOURS)]
+                number = self._number(name, user, author)
                 when = datetime.fromtimestamp(ts / 1000).strftime("%H:%M")
                 margin = " " * len(f"{when} {name} ")
                 self._print(
                     ("ansibrightblack", f"{when} {name} "),
                     (f"{colour} bold", user),
+                    ("ansibrightblack", number and f" ({number})"),
                     ("", ": " + text.replace("\n", "\n" + margin)),
                 )
             case Gap(name):
@@ -192,6 +196,15 @@ class Terminal:
                 self._away = event
             case Back():
                 self._away = None
+
+    def _number(self, room: str, user: str, author: str) -> str:
+        """What tells this author from others of the same name; nothing while there is one."""
+        authors = self._authors.setdefault(room, {}).setdefault(user, {})
+        if author and author not in authors:
+            authors[author] = len(authors) + 1
+            if len(authors) == 2:
+                self._note(f"{room}: two people write as {user}: (1), who was seen first, and (2).")
+        return str(authors.get(author, "")) if len(authors) > 1 else ""
 
     def _note(self, words: str) -> None:
         self._print(("ansibrightblack", words))

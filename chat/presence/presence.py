@@ -89,7 +89,7 @@ class Presence:
     def enter(self, room: str, person: Person) -> None:
         """One more connection of the person is in the room; raises `RefusedError` (name_taken)."""
         holders = self._holders(room, person.user)
-        if any((holder.user, holder.key) != person for holder in holders):
+        if any((holder.user, holder.key) != person[:2] for holder in holders):
             raise protocol.name_taken(room, holders[0].user)
         people = self._here.setdefault(room, {})
         if person.user in people:

@@ -29,6 +29,7 @@ let user = stored("name", "");
 // Whoever comes with this key is the same person; others cannot take the name.
 const key = stored("key", null) ?? newCid();
 store("key", key);
+let me = "";                   // by which this page's messages are known, from `welcome`
 let limits = null;             // from `welcome`; null while there is none
 let socket = null;
 let attempts = 0;
@@ -78,6 +79,7 @@ class Room {
     this.joined = false;
     this.position = null;      // how far this page has seen; handed back on joining again
     this.ids = new Set();
+    this.authors = new Map();  // name -> Map of who wrote under it -> number, in the order seen
     this.pending = new Map();  // cid -> Pending, in the order they were written
     this.unread = 0;
     this.count = 0;            // people who are here; 0 while that is not known
@@ -138,13 +140,36 @@ class Room {
     const { scrollHeight, scrollTop } = page.scroll;
     const unknown = messages.filter((message) => !this.ids.has(message.id));
     for (const message of unknown) this.ids.add(message.id);
-    this.older.prepend(...unknown.map(drawMessage));
+    const items = unknown.map(drawMessage);
+    this.older.prepend(...items);
+    for (const item of items) this.tellApart(item);
     drawEarlier();
     const grown = page.scroll.scrollHeight - scrollHeight;
     if (this === current) page.scroll.scrollTop = scrollTop + grown;
     // One answer may hold nothing of this room, though there is more. But the log is long.
     this.inVain = unknown.length ? 0 : this.inVain + 1;
     if (this.inVain % IN_VAIN) this.askEarlier();
+  }
+
+  // Two who write under one name are shown as two: each by a number, from then on.
+  tellApart(item) {
+    const { user: name, author } = item.dataset;
+    if (!author) return;
+    if (!this.authors.has(name)) this.authors.set(name, new Map());
+    const numbers = this.authors.get(name);
+    const items = [item];
+    if (!numbers.has(author)) {
+      numbers.set(author, numbers.size + 1);
+      if (numbers.size === 2) items.push(...this.older.children, ...this.log.children);
+    }
+    if (numbers.size < 2) return;
+    for (const one of items) {
+      if (one.dataset.user !== name || !one.dataset.author) continue;
+      const mark = one.querySelector(".author");
+      mark.textContent = `(${numbers.get(one.dataset.author)})`;
+      mark.title = `Several people write as ${name}; this number tells them apart.`;
+      mark.hidden = false;
+    }
   }
 
   // Too many messages: the first ones go, and can be asked for again.
@@ -207,7 +232,9 @@ class Room {
     this.ids.add(message.id);
     const follow = this === current && atEnd();
     this.stopTyping(message.user);
-    this.log.append(drawMessage(message));
+    const item = drawMessage(message);
+    this.log.append(item);
+    this.tellApart(item);
     this.trim(this === current && !follow ? SHOWN_READING : SHOWN);
     if (follow) scrollToEnd();
     if (isNew && (this !== current || document.hidden)) this.countUnread(this.unread + 1);
@@ -264,12 +291,20 @@ class Pending {
       return;
     }
     this.become("failed", `Not sent. ${words}`);
+    // Under its cid, something else was said already: it takes another one to try again.
+    this.used = code === "cid_used";
     this.buttons.append(
       button("Try again", () => this.retry()), button("Discard", () => this.done()));
     this.room.sendNext();
   }
 
   retry() {
+    if (this.used) {
+      this.room.pending.delete(this.cid);
+      this.cid = newCid();
+      this.room.pending.set(this.cid, this);
+      this.used = false;
+    }
     this.wait();
     this.room.sendNext();
   }
@@ -288,10 +323,16 @@ function button(label, act) {
   return made;
 }
 
-function drawMessage({ user: author, text, ts, id }) {
+function drawMessage({ user: name, author = "", text, ts, id }) {
   const when = new Date(ts);
-  return element("li", { className: author === user ? "message mine" : "message", "data-id": id },
-    element("bdi", { className: "user" }, author),
+  const mine = author ? author === me : name === user;
+  return element("li",
+    {
+      className: mine ? "message mine" : "message",
+      "data-id": id, "data-user": name, "data-author": author,
+    },
+    element("bdi", { className: "user" }, name),
+    element("span", { className: "author", hidden: true }),
     element("time", { dateTime: when.toISOString(), title: when.toLocaleString() },
       when.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })),
     element("p", { dir: "auto" }, text));
@@ -426,6 +467,7 @@ const hearing = {
   welcome(frame) {
     limits = frame.limits;
     user = frame.user;
+    me = frame.author ?? "";
     attempts = 0;
     store("name", user);
     page.welcome.close();

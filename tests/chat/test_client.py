@@ -259,7 +259,7 @@ async def test_a_wait_that_is_cancelled_loses_no_message(server: Server) -> None
 
 @pytest.mark.parametrize(
     ("text", "code"),
-    [("", ErrorCode.BAD_TEXT), ("bell\a", ErrorCode.BAD_TEXT), ("x" * 2001, ErrorCode.TOO_LONG)],
+    [("", ErrorCode.BAD_TEXT), ("\a", ErrorCode.BAD_TEXT), ("x" * 2001, ErrorCode.TOO_LONG)],
 )
 async def test_what_cannot_be_sent_is_refused_to_its_sender(
     server: Server, text: str, code: ErrorCode

@@ -153,6 +153,20 @@ def test_a_pipe_whose_name_is_taken_ends_though_its_input_does_not(process: Star
         )
 
 
+def test_two_who_write_under_one_name_are_two_in_a_terminal(
+    process: Start, terminal: Callable[..., Terminal]
+) -> None:
+    replica = process(CHAT_REPLICA="chat-one")
+    bob = terminal(*command(replica, "bob"))
+    bob.shows(r"1 here")
+    assert pipe(replica, "ada", "one\n").returncode == 0
+    bob.shows(r"lobby ada: one")
+    # Another key, so another person.
+    assert pipe(replica, "ada", "two\n").returncode == 0
+    bob.shows(r"two people write as ada")
+    bob.shows(r"lobby ada \(2\): two")
+
+
 def test_two_people_chat_in_terminals(process: Start, terminal: Callable[..., Terminal]) -> None:
     replica = process(CHAT_REPLICA="chat-one")
     assert pipe(replica, "eve", "said before\n").returncode == 0

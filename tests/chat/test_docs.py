@@ -46,7 +46,7 @@ class Script:
     def compare(self, came: Frame, written: Frame) -> None:
         assert came.keys() == written.keys()
         for field, value in written.items():
-            if field in ("id", "position", "before"):
+            if field in ("id", "position", "before", "author"):
                 assert self.positions.setdefault(value, came[field]) == came[field]
             elif field == "ts":
                 assert isinstance(came[field], int)

@@ -11,7 +11,18 @@ import pytest
 from conftest import until
 from hypothesis import given
 from hypothesis import strategies as st
-from test_hub import EPOCH, PARTITION, PARTITIONS, ROOM, Listening, PlayedRelay, at, hub, taken_at
+from test_hub import (
+    AUTHOR,
+    EPOCH,
+    PARTITION,
+    PARTITIONS,
+    ROOM,
+    Listening,
+    PlayedRelay,
+    at,
+    hub,
+    taken_at,
+)
 
 from chat.hub import Hub
 from chat.protocol import ErrorCode, Position, RefusedError
@@ -33,7 +44,7 @@ class KeptLog(PlayedRelay):
         self.answers.set()
 
     def write(self, offset: int, cid: str, room: str = ROOM) -> None:
-        self.entries.append(Entry(offset, taken_at(offset), Record(room, "ada", cid, cid)))
+        self.entries.append(Entry(offset, taken_at(offset), Record(room, "ada", cid, cid, AUTHOR)))
 
     async def read(self, partition: int, after: int, upto: int) -> Sequence[Entry]:
         assert partition == PARTITION

@@ -173,13 +173,14 @@ def texts(answer: dict[str, object]) -> list[str]:
 
 
 ROOM = "lobby"
+AUTHOR = Person.of("ada", "").author
 PARTITION = partition_of(ROOM, PARTITIONS)
 # Another room whose records share the partition.
 OTHER = next(name for name in "abcdefgh" if partition_of(name, PARTITIONS) == PARTITION)
 
 
 def said(offset: int, cid: str = "", room: str = ROOM) -> tuple[int, Record]:
-    return offset, Record(room, "ada", f"text {offset}", cid or str(offset))
+    return offset, Record(room, "ada", f"text {offset}", cid or str(offset), AUTHOR)
 
 
 def taken_at(offset: int) -> int:
@@ -267,12 +268,12 @@ async def test_a_repeat_is_shown_to_nobody_and_answered_with_the_first_id() -> N
     made = hub(relay)
     member = Listening()
     await made.join(member, ROOM, None)
-    made.send(member, ROOM, "ada", "hello", "cid")
+    made.send(member, ROOM, "text 0", "cid")
     # Two replicas appended it.
     feed(made, [said(0, "cid"), said(1), said(2, "cid")], PARTITION)
     assert [message["id"] for message in member.of("message")] == [at(0), at(1)]
     assert member.of("ack") == [{"type": "ack", "cid": "cid", "id": at(0)}]
-    made.send(member, ROOM, "ada", "hello", "cid")
+    made.send(member, ROOM, "text 0", "cid")
     assert member.of("ack")[1:] == [{"type": "ack", "cid": "cid", "id": at(0)}]
     assert len(relay.appended) == 1
 
@@ -290,7 +291,7 @@ async def test_an_ack_waits_for_the_log() -> None:
     made = hub(relay)
     member = Listening()
     await made.join(member, ROOM, None)
-    made.send(member, ROOM, "ada", "hello", "0")
+    made.send(member, ROOM, "text 0", "0")
     ((_, held),) = relay.appended
     held.set_result(None)
     await asyncio.sleep(0)
@@ -305,8 +306,8 @@ async def test_a_message_that_is_under_way_is_not_appended_again_and_all_who_sen
     relay = PlayedRelay()
     made = hub(relay)
     first, second = Listening(), Listening()
-    made.send(first, ROOM, "ada", "hello", "0")
-    made.send(second, ROOM, "ada", "hello", "0")
+    made.send(first, ROOM, "text 0", "0")
+    made.send(second, ROOM, "text 0", "0")
     assert len(relay.appended) == 1
     feed(made, [said(0)], PARTITION)
     assert first.of("ack") == second.of("ack") == [{"type": "ack", "cid": "0", "id": at(0)}]
@@ -316,7 +317,7 @@ async def test_what_the_log_does_not_take_is_refused_with_its_cid() -> None:
     relay = PlayedRelay()
     made = hub(relay)
     member = Listening()
-    made.send(member, ROOM, "ada", "hello", "0")
+    made.send(member, ROOM, "text 0", "0")
     ((_, held),) = relay.appended
     held.set_exception(UnavailableError("Not now."))
     await asyncio.sleep(0)
@@ -324,7 +325,7 @@ async def test_what_the_log_does_not_take_is_refused_with_its_cid() -> None:
     assert member.frames == [refusal]
     relay.full = True
     with pytest.raises(RefusedError) as refused:
-        made.send(member, ROOM, "ada", "hello", "0")
+        made.send(member, ROOM, "text 0", "0")
     assert refused.value.code is ErrorCode.UNAVAILABLE
 
 
@@ -356,7 +357,7 @@ async def test_when_the_log_is_replaced_members_are_sent_to_join_again() -> None
     member, sender = Listening(), Listening()
     await made.join(member, ROOM, None)
     feed(made, [said(0)], PARTITION)
-    made.send(sender, ROOM, "ada", "hello", "1")
+    made.send(sender, ROOM, "text 1", "1")
     made.reset("another", [-1] * PARTITIONS)
     assert member.closed is not None
     assert member.closed[0] is CloseCode.RESTART

@@ -103,7 +103,7 @@ async def test_of_two_who_took_a_name_in_the_same_moment_one_is_put_out(
     await there.join(bob, "lobby", None)
     await until(lambda: users(winner) == users(bob) == {"ada", "bob"})
     loser.frames.clear()
-    here.send(winner, "lobby", "ada", "Who is left?", "1")
+    here.send(winner, "lobby", "Who is left?", "1")
     await until(lambda: winner.of("message") and bob.of("message"))
     assert not loser.of("message")
 

@@ -48,6 +48,7 @@ from chat.relay.base import (
 from chat.relay.kafka import KafkaRelay, reader, watcher
 from chat.relay.kafka.record import decode, encode
 from chat.relay.memory import MemoryLog, MemoryRelay
+from chat.room import Person as Member
 
 ROOMS = ("lobby", "kafka")
 PEOPLE = 2
@@ -249,6 +250,7 @@ class Person:
 
     def __init__(self, name: str, room: str) -> None:
         self.name = name
+        self.author = Member.of(name, name).author
         self.room = room
         self.connection: Listening | None = None
         self.replica: Replica | None = None
@@ -389,7 +391,7 @@ class Replicas(RuleBasedStateMachine):
 
         async def send(cid: str) -> None:
             assert person.replica is not None
-            person.replica.hub.send(person.connection, person.room, person.name, cid, cid)
+            person.replica.hub.send(person.connection, person.room, cid, cid)
 
         for ago in texts:
             if not 0 < ago <= len(person.said):
@@ -406,7 +408,7 @@ class Replicas(RuleBasedStateMachine):
             cid = person.said[-ago]
 
             async def append() -> None:
-                self.log.append(Record(person.room, person.name, cid, cid))
+                self.log.append(Record(person.room, person.name, cid, cid, person.author))
 
             self.run_(append())
 

@@ -253,6 +253,31 @@ def test_a_hundred_messages_keep_the_last_in_sight(process: Start, open_page: Op
     expect(bob.get_by_text("text 0", exact=True)).to_be_in_viewport()
 
 
+def test_two_who_write_under_one_name_are_shown_as_two(process: Start, open_page: Open) -> None:
+    replica = process(CHAT_NAME_HOLD_SECONDS="0")
+    mallory = open_page(replica, "Ada")
+    write(mallory, "I am Ada")
+    shows(mallory, "I am Ada")
+    bob = open_page(replica, "Bob")
+    shows(bob, "I am Ada")
+    marks = bob.locator("[role=log] .author:visible")
+    expect(marks).to_have_count(0)
+    mallory.close()
+    ada = open_page(replica)
+    # Until the service has noticed that the other one went, the name is taken.
+    expect(bob.locator("#count")).to_have_text("1 person")
+    ada.keyboard.type("Ada")
+    ada.keyboard.press("Enter")
+    connected(ada)
+    write(ada, "So am I")
+    write(bob, "Who?")
+    for page in (ada, bob):
+        shows(page, "I am Ada", "So am I", "Who?")
+        marks = page.locator("[role=log] .author:visible")
+        expect(marks).to_have_text(["(1)", "(2)"])
+    expect(ada.locator("[role=log] .mine p")).to_have_text(["So am I"])
+
+
 def test_who_is_here_and_who_is_typing_is_shown(process: Start, open_page: Open) -> None:
     island = process()
     ada, bob = open_page(island, "Ada"), open_page(island, "<b>Bob</b>")

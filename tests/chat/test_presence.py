@@ -65,7 +65,7 @@ class World:
 def leave_all(presence: Presence, room: str, user: str) -> None:
     people = presence._here.get(room, {})
     while user in people:
-        presence.exit(room, Person(user, people[user].key))
+        presence.exit(room, Person(user, people[user].key, ""))
 
 
 def person(user: str, secret: str = "") -> Person:

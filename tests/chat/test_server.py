@@ -54,6 +54,7 @@ async def test_hello_is_answered_with_who_serves_and_what_is_allowed(
                 "burst": 100,
                 "history": 100,
             },
+            "author": ada.welcome["author"],
         }
 
 
@@ -97,6 +98,7 @@ async def test_a_message_has_all_its_fields(server: Server) -> None:
             "user": "ada",
             "text": "two\nlines 👋",
             "cid": "c-1",
+            "author": ada.welcome["author"],
         }
         assert ack == {"type": "ack", "cid": "c-1", "id": message["id"]}
 
