@@ -49,6 +49,7 @@ class Hub:
         heartbeat: float,
         members_shown: int,
         typing_seconds: float,
+        name_hold: float,
     ) -> None:
         self._relay = relay
         self._outlets = outlets
@@ -65,7 +66,9 @@ class Hub:
         self._acks = Acks(relay, metrics)
         # The rooms of the batches at hand, and the acks for those whose messages are kept.
         self._posted: dict[Room, list[tuple[Member, bytes]]] = {}
-        self.presence = Presence(heartbeat=heartbeat, shown=members_shown, typing=typing_seconds)
+        self.presence = Presence(
+            heartbeat=heartbeat, shown=members_shown, typing=typing_seconds, hold=name_hold
+        )
         self._announcer = Announcer(
             relay,
             self.presence,

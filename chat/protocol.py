@@ -112,6 +112,8 @@ class Hello(msgspec.Struct, tag_field="type", tag="hello"):
     user: str
     # A secret of the client's own: who comes again with it is the same person, and keeps the name.
     key: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{16,64}\Z")] | None = None
+    # Whether the name stays theirs for a while after they left: not if the key is thrown away then.
+    hold: bool = True
 
 
 class Join(msgspec.Struct, tag_field="type", tag="join"):

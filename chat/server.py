@@ -181,6 +181,7 @@ class Server:
             heartbeat=settings.heartbeat,
             members_shown=settings.members_shown,
             typing_seconds=settings.typing,
+            name_hold=settings.name_hold,
         )
         self._limits = Limits(
             frame_bytes=settings.frame_bytes,

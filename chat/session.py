@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import secrets
 from collections.abc import Awaitable, Callable
 
 from msgspec import Raw
@@ -182,9 +181,12 @@ class Session:
     def _hello(self, hello: protocol.Hello) -> None:
         if self._person is not None:
             raise RefusedError(ErrorCode.BAD_FRAME, "Hello was said already.")
-        # Who brings no key cannot prove to be the same person, on whatever connection.
-        secret = hello.key or secrets.token_hex(16)
-        self._person = person = Person.of(protocol.check_user(hello.user), secret)
+        user = protocol.check_user(hello.user)
+        if hello.key is None:
+            person = Person.without_key(user)
+        else:
+            person = Person.of(user, hello.key, hold=hello.hold)
+        self._person = person
         self.connection.accept()
         self._say(
             Welcome(protocol.VERSION, person.user, self._replica, self._limits, person.author)

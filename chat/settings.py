@@ -323,6 +323,13 @@ class Settings:
         "between two times that replicas tell each other all their people; after three without,"
         " a replica is taken for dead. The same on all of them",
     )
+    name_hold: float = _setting(
+        "CHAT_NAME_HOLD_SECONDS",
+        300.0,
+        _seconds(0, 86_400),
+        "how long a name stays its owner's after they left the room, if they have a key; 0: not at"
+        " all. The same on all replicas",
+    )
     typing: float = _setting(
         "CHAT_TYPING_SECONDS",
         6.0,

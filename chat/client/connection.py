@@ -95,13 +95,16 @@ async def connect(
     """A connection as `user` to the chat at `url`: ws://HOST/ws, or the page's http://HOST/.
 
     `key`: the secret by which the name is this client's, 16 to 64 of A-Z a-z 0-9 - _; two clients
-    with the same one are one person. Without it, one is made up. `open_seconds`: how long the first
-    connection is tried; later ones are tried for ever. `headers` go into each handshake.
+    with the same one are one person. Without it, one is made up, and the name is free as soon as
+    this client has left. `open_seconds`: how long the first connection is tried; later ones are
+    tried for ever. `headers` go into each handshake.
 
     Raises `RefusedError` if the name is refused, `DisconnectedError` if no connection comes to be,
     `ValueError` if the URL is none.
     """
-    chat = Chat(_websocket_url(url), user, key or uuid.uuid4().hex, headers or {})
+    # Nobody comes back with a key that is made up.
+    hello = Hello(user, key or uuid.uuid4().hex, hold=key is not None)
+    chat = Chat(_websocket_url(url), hello, headers or {})
     running = asyncio.create_task(chat._run(), name=f"chat client {user}")
     try:
         await chat._opened(open_seconds)
@@ -135,12 +138,12 @@ class _Pending:
 class Chat:
     """A user's connection; made by `connect`."""
 
-    def __init__(self, url: str, user: str, key: str, headers: dict[str, str]) -> None:
+    def __init__(self, url: str, hello: Hello, headers: dict[str, str]) -> None:
         self._url = url
-        self._key = key
+        self._hello = hello
         self._headers = headers
         # As the server writes it, once it has said so.
-        self.user = user
+        self.user = hello.user
         # By which this client's messages are known (`Message.author`): the same for one key,
         # whatever the name.
         self.author = ""
@@ -299,7 +302,7 @@ class Chat:
         self._asked_to_wait = None
         # Reading never waits for writing: the server may read no more until it is read from.
         writing = asyncio.create_task(self._write(socket))
-        self._outgoing.put_nowait(Hello(self.user, self._key))
+        self._outgoing.put_nowait(self._hello)
         try:
             while True:
                 self._hear(await socket.recv(decode=False))
@@ -417,7 +420,7 @@ class Chat:
 
     def _ask_again(self) -> None:
         if not self.connected:
-            self._outgoing.put_nowait(Hello(self.user, self._key))
+            self._outgoing.put_nowait(self._hello)
             return
         for room in self._rooms.values():
             room.ask_again()

@@ -62,8 +62,10 @@ class Occupants:
         self._show({one.user for one in holders})
         return holders
 
-    def remove(self, user: str, replica: str) -> None:
-        alike = {holder.user for holder in self.holders(user)}
+    def remove(self, user: str, replica: str) -> Holder:
+        holders = self.holders(user)
+        (gone,) = (one for one in holders if (one.user, one.replica) == (user, replica))
+        alike = {holder.user for holder in holders}
         for look in looks_of(user):
             left = tuple(
                 holder
@@ -77,6 +79,7 @@ class Occupants:
         self._show(alike)
         if not any(holder.user == user for holder in self.holders(user)):
             self._typed.pop(user, None)
+        return gone
 
     def whole(self, shown: int) -> protocol.Presence:
         """Everyone, as far as they are to be named: not if they are more than `shown`."""

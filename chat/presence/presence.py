@@ -13,18 +13,20 @@ from typing import NamedTuple
 from chat import protocol
 from chat.presence.occupants import Holder, Occupants
 from chat.presence.peers import MOST_PLACES, Peer
+from chat.presence.reservations import Reservations
 from chat.presence.signals import (
     Changes,
     Claim,
     ForeignSignalError,
     Gone,
     People,
+    Reserved,
     Snapshot,
     Writer,
     decode,
 )
 from chat.protocol import RefusedError
-from chat.room import Person
+from chat.room import PASSING, Person
 
 # A replica that was silent for so many heartbeats is dead.
 HEARTBEATS = 3
@@ -44,7 +46,9 @@ class Heard(NamedTuple):
 
 
 class Presence:
-    """`heartbeat` and `typing` in seconds; `shown`: the largest room whose members are listed."""
+    """`heartbeat`, `typing` and `hold` in seconds; `shown`: the largest room whose members are
+    listed; `hold`: how long a name stays its owner's after they left.
+    """
 
     def __init__(
         self,
@@ -52,6 +56,7 @@ class Presence:
         heartbeat: float,
         shown: int,
         typing: float,
+        hold: float,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._heartbeat = heartbeat
@@ -64,6 +69,9 @@ class Presence:
         self._more: dict[tuple[str, str], int] = {}
         self._rooms: dict[str, Occupants] = {}
         self._peers: dict[str, Peer] = {}
+        self._reservations = Reservations(round(hold * 1000))
+        # Whether a replica is new, and knows of no reservations yet.
+        self._newcomer = False
         # Pairs of room and name: of people here, and of those on other replicas.
         self._places_here = 0
         self._places_elsewhere = 0
@@ -91,11 +99,16 @@ class Presence:
         holders = self._holders(room, person.user)
         if any((holder.user, holder.key) != person[:2] for holder in holders):
             raise protocol.name_taken(room, holders[0].user)
+        now = self._milliseconds()
+        owner = self._reservations.owner(room, person.user, person.key, now)
+        if owner is not None:
+            raise protocol.name_taken(room, owner)
         people = self._here.setdefault(room, {})
         if person.user in people:
             self._more[room, person.user] = self._more.get((room, person.user), 1) + 1
             return
-        people[person.user] = Claim(person.key, round(self._wall_clock() * 1000))
+        since = self._reservations.since(room, person.user, person.key, now)
+        people[person.user] = Claim(person.key, since)
         self._places_here += 1
         self._put(room, person.user, people[person.user], self._writer.replica)
         self._writer.moved(room, person.user)
@@ -162,7 +175,9 @@ class Presence:
             return self._writer.changes(self._here)
         self._next_beat = now + self._heartbeat
         self._last_beat = now
-        return self._writer.snapshot(self._here)
+        self._reservations.expire(self._milliseconds())
+        newcomer, self._newcomer = self._newcomer, False
+        return self._writer.snapshot(self._here, self._reservations.all() if newcomer else {})
 
     def farewell(self) -> bytes:
         """The last signal: nobody is here any more."""
@@ -183,6 +198,7 @@ class Presence:
             if isinstance(signal, Gone) or len(self._peers) >= MOST_REPLICAS:
                 return heard
             peer = self._peers[signal.replica] = Peer()
+            self._newcomer = True
             self._next_beat = min(self._next_beat, max(now, self._last_beat + ANSWER_SECONDS))
         if signal.seq <= peer.seq:
             return heard
@@ -193,6 +209,7 @@ class Presence:
             if isinstance(signal, Snapshot):
                 left = peer.left(signal, follows)
                 self._apply(signal.replica, peer, signal.people, left, heard)
+                self._learn(signal.reserved)
             elif isinstance(signal, Changes):
                 self._take_changes(signal, peer, heard, now)
             else:
@@ -206,6 +223,16 @@ class Presence:
         for replica, peer in tuple(self._peers.items()):
             if now - peer.heard > HEARTBEATS * self._heartbeat:
                 self._bury(replica)
+
+    def _learn(self, reserved: Reserved) -> None:
+        now = self._milliseconds()
+        for room, names in reserved.items():
+            protocol.check_room(room)
+            for user, reservation in names.items():
+                if protocol.check_user(user) != user:
+                    self.foreign += 1
+                elif not self._holders(room, user):
+                    self._reservations.learn(room, user, reservation, now)
 
     def _take_changes(self, signal: Changes, peer: Peer, heard: Heard, now: float) -> None:
         self._apply(signal.replica, peer, signal.joined, signal.left, heard)
@@ -271,6 +298,9 @@ class Presence:
         occupants = self._rooms[room]
         return len(occupants) <= self._shown and occupants.types(user, self._typing / 2, now)
 
+    def _milliseconds(self) -> int:
+        return round(self._wall_clock() * 1000)
+
     def _holders(self, room: str, user: str) -> tuple[Holder, ...]:
         occupants = self._rooms.get(room)
         return occupants.holders(user) if occupants is not None else ()
@@ -279,13 +309,17 @@ class Presence:
         occupants = self._rooms.get(room)
         if occupants is None:
             occupants = self._rooms[room] = Occupants(room)
+        self._reservations.release(room, user)
         after = occupants.put(Holder(claim.since, claim.key, user, replica))
         self._note(occupants)
         return after
 
     def _remove(self, room: str, user: str, replica: str) -> None:
+        """Somebody is not there any more: the name stays theirs if they are nowhere else."""
         occupants = self._rooms[room]
-        occupants.remove(user, replica)
+        holder = occupants.remove(user, replica)
+        if not occupants.holders(user) and not holder.key.startswith(PASSING):
+            self._reservations.add(room, user, holder.key, holder.since, self._milliseconds())
         self._note(occupants)
 
     def _note(self, occupants: Occupants) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 import msgspec
 
 # What a signal may hold, so that it stays far below what Kafka takes as one record.
 MOST_IN_SIGNAL = 500
+
+T = TypeVar("T")
 
 
 class Claim(NamedTuple):
@@ -20,8 +22,19 @@ class Claim(NamedTuple):
     since: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
 
 
+class Reservation(NamedTuple):
+    """The name of somebody who has left: a digest of their key, since when the name was theirs, and
+    until when it is, in milliseconds.
+    """
+
+    key: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]
+    since: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
+    until: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
+
+
 # By room, then by name.
 People = dict[str, dict[str, Claim]]
+Reserved = dict[str, dict[str, Reservation]]
 
 
 class Signal(msgspec.Struct, tag_field="type", omit_defaults=True, kw_only=True):
@@ -38,6 +51,9 @@ class Snapshot(Signal, tag="snapshot"):
     part: int = 0
     parts: int = 1
     people: People = {}
+    # Names of people who have left, on whatever replica. Told to replicas that are new; releases
+    # that hold no names ignore it.
+    reserved: Reserved = {}
 
 
 class Changes(Signal, tag="changes"):
@@ -91,22 +107,17 @@ class Writer:
     def typed(self, room: str, user: str) -> None:
         self._typed[room, user] = None
 
-    def snapshot(self, here: People) -> list[bytes]:
+    def snapshot(self, here: People, reserved: Reserved) -> list[bytes]:
         # It says all that news would.
         self._news.clear()
-        parts = list(_in_parts(here)) or [{}]
-        return [
-            _encoder.encode(
-                Snapshot(
-                    replica=self.replica,
-                    seq=self._next_seq(),
-                    part=part,
-                    parts=len(parts),
-                    people=people,
-                )
-            )
-            for part, people in enumerate(parts)
+        signals = [Snapshot(replica=self.replica, seq=0, people=part) for part in _in_parts(here)]
+        signals += [
+            Snapshot(replica=self.replica, seq=0, reserved=part) for part in _in_parts(reserved)
         ]
+        signals = signals or [Snapshot(replica=self.replica, seq=0)]
+        for part, signal in enumerate(signals):
+            signal.seq, signal.part, signal.parts = self._next_seq(), part, len(signals)
+        return [_encoder.encode(signal) for signal in signals]
 
     def changes(self, here: People) -> list[bytes]:
         signals = []
@@ -131,13 +142,13 @@ class Writer:
         return self._seq
 
 
-def _in_parts(people: People) -> Iterator[People]:
-    """The people in parts that a signal can hold; none if there is nobody."""
-    part: People = {}
+def _in_parts(names: dict[str, dict[str, T]]) -> Iterator[dict[str, dict[str, T]]]:
+    """By room and name, in parts that a signal can hold; none if there is nobody."""
+    part: dict[str, dict[str, T]] = {}
     size = 0
-    for room, claims in people.items():
-        for user, claim in claims.items():
-            part.setdefault(room, {})[user] = claim
+    for room, users in names.items():
+        for user, what in users.items():
+            part.setdefault(room, {})[user] = what
             size += 1
             if size == MOST_IN_SIGNAL:
                 yield part

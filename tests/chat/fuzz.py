@@ -152,7 +152,7 @@ class Signals:
         self._begin()
 
     def _begin(self) -> None:
-        self._presence = Presence(heartbeat=5.0, shown=100, typing=6.0)
+        self._presence = Presence(heartbeat=5.0, shown=100, typing=6.0, hold=300.0)
 
     def check(self, data: bytes) -> Said:
         """Hear it, and tell people here of it."""

@@ -146,6 +146,7 @@ def hub(
         heartbeat=1,
         members_shown=3,
         typing_seconds=6,
+        name_hold=0,
     )
     made.reset(EPOCH, [-1] * PARTITIONS)
     return made

@@ -114,7 +114,7 @@ async def test_a_replica_with_many_people_is_heard_bit_by_bit(
     """Whoever chats has their turn in between."""
     monkeypatch.setattr(announcer, "HEAR_SECONDS", 0)
     here, _ = hubs
-    elsewhere = Presence(heartbeat=5, shown=100, typing=6)
+    elsewhere = Presence(heartbeat=5, shown=100, typing=6, hold=300)
     for number in range(10_000):
         elsewhere.enter("lobby", Person.of(f"p{number}", "key"))
     heard = [0]

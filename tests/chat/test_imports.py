@@ -62,10 +62,12 @@ ALLOWED: dict[str, set[str]] = {
     "presence.names": {"protocol"},
     "presence.signals": set(),
     "presence.peers": {"presence.signals"},
+    "presence.reservations": {"presence.names", "presence.signals"},
     "presence.occupants": {"presence.names", "protocol"},
     "presence.presence": {
         "presence.occupants",
         "presence.peers",
+        "presence.reservations",
         "presence.signals",
         "protocol",
         "room",

@@ -242,6 +242,7 @@ class Replica:
             heartbeat=3600,
             members_shown=100,
             typing_seconds=3600,
+            name_hold=0,
         )
 
 

@@ -29,15 +29,22 @@ SHOWN = 4
 class World:
     """Replicas that hear each other, and a clock."""
 
-    def __init__(self, replicas: int = 0) -> None:
+    def __init__(self, replicas: int = 0, hold: float = 0) -> None:
         self.now = 1000.0
+        self.hold = hold
         self.alive: list[Presence] = []
         self.lists: dict[tuple[int, str], set[str] | int] = {}
         for _ in range(replicas):
             self.start()
 
     def start(self) -> Presence:
-        presence = Presence(heartbeat=HEARTBEAT, shown=SHOWN, typing=6, wall_clock=lambda: self.now)
+        presence = Presence(
+            heartbeat=HEARTBEAT,
+            shown=SHOWN,
+            typing=6,
+            hold=self.hold,
+            wall_clock=lambda: self.now,
+        )
         self.alive.append(presence)
         return presence
 

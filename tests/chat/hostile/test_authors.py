@@ -56,7 +56,7 @@ def test_an_author_is_the_key_s_and_no_name_s(key: str, user: str, other: str) -
 async def test_whoever_has_the_name_a_message_and_its_cid_are_their_author_s(
     replica: Replica,
 ) -> None:
-    server = await replica()
+    server = await replica(CHAT_NAME_HOLD_SECONDS="0")
     async with Client(server.port, "bob", None) as bob:
         await bob.join(ROOM)
         async with Client(server.port, "ada", STRANGER) as mallory:

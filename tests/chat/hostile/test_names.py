@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import re
 import unicodedata
 from pathlib import Path
@@ -13,10 +14,13 @@ from chat_client import ChatClient
 from conftest import Replica
 from hypothesis import given
 from hypothesis import strategies as st
+from test_presence import World, code_of, person
 
 from chat import presence, protocol
+from chat.presence import reservations
 from chat.presence.names import looks_of
-from chat.protocol import RefusedError
+from chat.protocol import ErrorCode, RefusedError
+from chat.room import Person
 
 CONFUSABLES = gzip.decompress(
     (Path(presence.__file__).parent / "confusables.txt.gz").read_bytes()
@@ -126,3 +130,168 @@ async def test_nobody_comes_in_beside_ada_as_somebody_who_looks_like_her(replica
             async with ChatClient(server.port, name) as mallory:
                 refused = await mallory.refused(type="join", room="lobby")
                 assert refused["code"] == "name_taken"
+
+
+# A name stays its owner's for a while after they left.
+
+HOLD = 300.0
+
+
+def test_a_name_stays_its_owners_for_a_while_on_all_replicas() -> None:
+    world = World(2, hold=HOLD)
+    here, there = world.alive
+    here.enter("lobby", person("ada"))
+    world.tick()
+    here.exit("lobby", person("ada"))
+    world.tick()
+    for replica in (here, there):
+        for name in ("ada", "Ada", "\u0430da"):
+            assert code_of(replica, person(name, "mallory")) is ErrorCode.NAME_TAKEN
+        assert code_of(replica, person("ada", "mallory"), "elsewhere") is None
+    assert code_of(there, person("ada")) is None
+    there.exit("lobby", person("ada"))
+    world.now += HOLD - 10
+    assert code_of(there, person("ada", "mallory")) is ErrorCode.NAME_TAKEN
+    world.now += 11
+    assert code_of(there, person("ada", "mallory")) is None
+
+
+def test_who_comes_back_has_had_the_name_since_they_first_came() -> None:
+    world = World(2, hold=HOLD)
+    here, there = world.alive
+    came = world.now
+    here.enter("lobby", person("ada"))
+    world.tick()
+    here.exit("lobby", person("ada"))
+    world.tick()
+    there.enter("lobby", person("ada"))
+    (holder,) = there._holders("lobby", "ada")
+    assert holder.since == came * 1000
+
+
+def test_a_name_is_held_while_its_replica_dies_and_while_all_are_replaced_one_by_one() -> None:
+    world = World(2, hold=HOLD)
+    here, doomed = world.alive
+    doomed.enter("lobby", person("ada"))
+    world.tick()
+    world.alive.remove(doomed)
+    world.pass_heartbeats()
+    assert here.replicas == 1
+    for _ in range(2):
+        world.start()
+        for _ in range(6):
+            world.tick()
+        world.alive.pop(0)
+        world.pass_heartbeats()
+    (last,) = world.alive
+    assert code_of(last, person("ada", "mallory")) is ErrorCode.NAME_TAKEN
+    assert code_of(last, person("ada")) is None
+
+
+def test_reservations_are_told_to_who_is_new_and_not_with_each_heartbeat() -> None:
+    world = World(1, hold=HOLD)
+    (here,) = world.alive
+    for number in range(100):
+        here.enter("lobby", person(f"p{number}"))
+        here.exit("lobby", person(f"p{number}"))
+    world.tick()
+    world.now += 6
+    assert sum(map(len, here.outgoing(world.now))) < 200
+    new = world.start()
+    for _ in range(4):
+        world.tick()
+    assert code_of(new, person("p7", "mallory")) is ErrorCode.NAME_TAKEN
+    world.now += 6
+    assert sum(map(len, here.outgoing(world.now))) < 200
+
+
+def test_a_release_that_holds_no_names_reads_what_it_knows() -> None:
+    """The snapshot's new field is one more, and the rest is what it was."""
+    world = World(1, hold=HOLD)
+    (here,) = world.alive
+    here.enter("lobby", person("bob"))
+    here.enter("lobby", person("ada"))
+    here.exit("lobby", person("ada"))
+    world.start()
+    world.tick()
+    world.now += 1
+    snapshots = [json.loads(signal) for signal in here.outgoing(world.now)]
+    assert [one["seq"] for one in snapshots] == list(
+        range(snapshots[0]["seq"], snapshots[0]["seq"] + 2)
+    )
+    assert [(one["type"], one.get("part", 0), one["parts"]) for one in snapshots] == [
+        ("snapshot", 0, 2),
+        ("snapshot", 1, 2),
+    ]
+    assert list(snapshots[0]["people"]["lobby"]) == ["bob"]
+    assert list(snapshots[1]["reserved"]["lobby"]) == ["ada"]
+
+
+def test_who_has_no_key_or_throws_it_away_has_no_name_to_come_back_to() -> None:
+    world = World(2, hold=HOLD)
+    here, there = world.alive
+    for guest in (Person.without_key("ada"), Person.of("ada", "thrown away", hold=False)):
+        here.enter("lobby", guest)
+        world.tick()
+        assert code_of(there, guest) is None, "the same person, on another connection"
+        there.exit("lobby", guest)
+        here.exit("lobby", guest)
+        world.tick()
+    assert code_of(there, Person.without_key("ada")) is None
+
+
+def test_names_that_somebody_tries_one_by_one_push_out_nobody_who_was_really_there() -> None:
+    world = World(1, hold=HOLD)
+    (here,) = world.alive
+    here.enter("lobby", person("ada"))
+    world.now += 60
+    here.exit("lobby", person("ada"))
+    for number in range(3 * reservations.MOST_OF_ROOM):
+        who = person(f"p{number}", "mallory")
+        here.enter("lobby", who)
+        world.now += 0.05
+        here.exit("lobby", who)
+    assert len(here._reservations) == reservations.MOST_OF_ROOM
+    assert code_of(here, person("ada", "mallory")) is ErrorCode.NAME_TAKEN
+
+
+def test_reservations_of_all_rooms_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reservations, "MOST", 50)
+    world = World(1, hold=HOLD)
+    (here,) = world.alive
+    for number in range(200):
+        here.enter(f"room-{number}", person("ada"))
+        here.exit(f"room-{number}", person("ada"))
+        assert len(here._reservations) <= 50
+    assert code_of(here, person("ada", "mallory"), "room-199") is ErrorCode.NAME_TAKEN
+
+
+def test_no_replica_can_make_another_hold_a_name_for_longer_than_it_would() -> None:
+    world = World(1, hold=HOLD)
+    (here,) = world.alive
+    signal = {
+        "type": "snapshot",
+        "v": 1,
+        "replica": "0" * 32,
+        "seq": 1,
+        "reserved": {"lobby": {"ada": ["1" * 16, 0, (1 << 53) - 1], " x": ["1" * 16, 0, 1]}},
+    }
+    here.heard(json.dumps(signal).encode(), world.now)
+    assert here.foreign == 1
+    assert code_of(here, person("ada")) is ErrorCode.NAME_TAKEN
+    world.now += HOLD + 1
+    assert code_of(here, person("ada")) is None
+
+
+async def test_ada_comes_back_to_her_name_and_nobody_else_does(replica: Replica) -> None:
+    server = await replica()
+    async with ChatClient(server.port, "ada") as ada:
+        await ada.join("lobby")
+        await ada.say(type="leave", room="lobby")
+        await ada.hear("left")
+    async with ChatClient(server.port, None) as mallory:
+        await mallory.say(type="hello", user="ada", key="m" * 16)
+        await mallory.hear("welcome")
+        assert (await mallory.refused(type="join", room="lobby"))["code"] == "name_taken"
+        async with ChatClient(server.port, "ada") as ada:
+            await ada.join("lobby")

@@ -39,6 +39,7 @@ async def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
         heartbeat=5,
         members_shown=3,
         typing_seconds=6,
+        name_hold=0,
     )
     made.reset(EPOCH, [-1] * PARTITIONS)
     await made.start()

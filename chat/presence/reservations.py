@@ -1,0 +1,94 @@
+"""Names of people who have left. Each stays its owner's for a while, so that nobody is taken for
+them by those who do not know yet that they went.
+
+Only a person with a key has a name to come back to, for nobody else can prove to be the same.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from chat.presence.names import looks_of
+from chat.presence.signals import Reservation, Reserved
+
+# Reservations of a room, and of all. Beyond, a room drops that of who stayed for the shortest time:
+# names that somebody tries one after the other do not push out those of people. Of all rooms, the
+# one that nobody has left for longest is dropped.
+MOST_OF_ROOM = 200
+MOST = 20_000
+
+
+class Reservations:
+    """`hold`: milliseconds; 0 if names are not held. Times are those of the wall clock."""
+
+    def __init__(self, hold: int) -> None:
+        self._hold = hold
+        self._rooms: OrderedDict[str, dict[str, Reservation]] = OrderedDict()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, room: str, user: str, key: str, since: int, now: int) -> None:
+        """The person, who was in since `since`, has left."""
+        self.learn(room, user, Reservation(key, since, now + self._hold), now)
+
+    def learn(self, room: str, user: str, reservation: Reservation, now: int) -> None:
+        """Another replica knows of a reservation."""
+        until = min(reservation.until, now + self._hold)
+        if until <= now:
+            return
+        names = self._rooms.setdefault(room, {})
+        self._rooms.move_to_end(room)
+        known = names.get(user)
+        if known is None:
+            self._count += 1
+        elif known.key != reservation.key and known.until > now:
+            return
+        names[user] = reservation._replace(until=until)
+        if len(names) > MOST_OF_ROOM:
+            self._drop(room, min(names, key=lambda name: names[name].until - names[name].since))
+        while self._count > MOST:
+            _, oldest = self._rooms.popitem(last=False)
+            self._count -= len(oldest)
+
+    def since(self, room: str, user: str, key: str, now: int) -> int:
+        """Since when the name is the key's: from now on, unless it is held for it."""
+        held = self._rooms.get(room, {}).get(user)
+        return held.since if held and held.key == key and held.until > now else now
+
+    def release(self, room: str, user: str) -> None:
+        """Somebody has the name, or one that looks like it: nothing is held any more."""
+        for name in self._alike(room, user):
+            self._drop(room, name)
+
+    def owner(self, room: str, user: str, key: str, now: int) -> str | None:
+        """The name held for somebody else that is this one or looks like it."""
+        for name in self._alike(room, user):
+            held = self._rooms[room][name]
+            if held.key != key and held.until > now:
+                return name
+        return None
+
+    def expire(self, now: int) -> None:
+        for room, names in tuple(self._rooms.items()):
+            for user, held in tuple(names.items()):
+                if held.until <= now:
+                    self._drop(room, user)
+
+    def all(self) -> Reserved:
+        return {room: dict(names) for room, names in self._rooms.items()}
+
+    def _alike(self, room: str, user: str) -> list[str]:
+        names = self._rooms.get(room)
+        if not names:
+            return []
+        looks = set(looks_of(user))
+        return [name for name in names if not looks.isdisjoint(looks_of(name))]
+
+    def _drop(self, room: str, user: str) -> None:
+        names = self._rooms[room]
+        del names[user]
+        self._count -= 1
+        if not names:
+            del self._rooms[room]
