@@ -70,6 +70,17 @@ def seed(request: pytest.FixtureRequest) -> int:
     return drawn
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Name the tests that share a worker under `--dist loadgroup`: those of a file, which share
+    fixtures, and those that share a cluster. The latter take longest and so run first.
+    """
+    clusters = {"any_kafka_cluster", "three_brokers"}
+    for item in items:
+        shared = clusters.intersection(getattr(item, "fixturenames", ()))
+        item.add_marker(pytest.mark.xdist_group(min(shared, default=item.nodeid.split("::")[0])))
+    items.sort(key=lambda item: not clusters.intersection(getattr(item, "fixturenames", ())))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,

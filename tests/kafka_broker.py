@@ -319,13 +319,18 @@ def run(script: Path, *arguments: str, heap: str, output: Path) -> subprocess.Po
         ).result()
 
 
-def free_port() -> int:
-    """A port that nobody else is given while its broker or replica is away.
+# The kernel gives ports from 32768 on to whoever asks for any (ip_local_port_range). Those below
+# are divided among the workers of pytest-xdist. None is given away twice.
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_own = range(20_000 + _worker, 32_768, _workers)
+_ports = iter(random.sample(_own, len(_own)))
 
-    The kernel gives those from 32768 on to whoever asks for any (ip_local_port_range).
-    """
-    for port in random.sample(range(20_000, 32_768), 100):
+
+def free_port() -> int:
+    """A port that nobody else is given while its broker or replica is away."""
+    for port in _ports:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
-    raise RuntimeError("Of a hundred ports from 20000 to 32767, none is free")
+    raise RuntimeError("No port from 20000 to 32767 is left")
