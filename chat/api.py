@@ -16,7 +16,7 @@ from tornado.httputil import HTTPServerRequest
 
 from chat import protocol
 from chat.archive import Page
-from chat.headers import SecurityHeaders
+from chat.headers import PublicHandler
 from chat.hub import Hub
 from chat.limits import Budgets
 from chat.protocol import ErrorCode, RefusedError
@@ -67,7 +67,7 @@ class Turns:
             del self._taken[address]
 
 
-class MessagesHandler(SecurityHeaders):
+class MessagesHandler(PublicHandler):
     """`address` tells whom a request is charged to, `budgets` how many may come from there. An
     answer waits for nobody, and the work for it ends with its client.
     """
@@ -87,6 +87,9 @@ class MessagesHandler(SecurityHeaders):
         self._gone = False
 
     def prepare(self) -> None:
+        super().prepare()
+        if self._finished:
+            return
         # The rule that Tornado has for WebSockets.
         refusal = self._check_cross_origin(self.check_trusted_origin)
         if refusal is not None:

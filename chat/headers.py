@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
+from collections.abc import Callable
 from typing import Any
 
 from tornado.web import RequestHandler
+
+from chat.origins import Sites
 
 
 class SecurityHeaders(RequestHandler):
@@ -20,3 +24,36 @@ class SecurityHeaders(RequestHandler):
     def write_error(self, status_code: int, **_: Any) -> None:
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.finish(f"{status_code}: {self._reason}\n")
+
+
+class PublicHandler(SecurityHeaders):
+    """Answers for hosts that are ours, and for pages of sites that may use the chat; `sites` of the
+    application says which. Handlers that have a `prepare` begin with this one's.
+    """
+
+    def prepare(self) -> None:
+        headers = self.request.headers
+        # Programs may connect to whatever they like; a page's WebSocket has an origin.
+        program = "Upgrade" in headers and "Origin" not in headers
+        sites: Sites = self.settings["sites"]
+        if not sites.knows(self.request.host, local=self._is_local() and not program):
+            self.set_status(421)
+            self.set_header("Content-Type", "text/plain; charset=utf-8")
+            self.finish("421: this chat does not know that host; CHAT_HOSTS has those it knows\n")
+
+    def _is_local(self) -> bool:
+        """Whether it comes from this machine, and not through a proxy that is known."""
+        peer = self.request.remote_ip or ""
+        try:
+            return ipaddress.ip_address(peer).is_loopback and not self.settings["is_proxy"](peer)
+        except ValueError:
+            return False
+
+    def _check_cross_origin(self, _check: Callable[[str], bool]) -> str | None:
+        """Tornado's rule, with origins compared as URLs are."""
+        headers = self.request.headers
+        origin, fetch_site = headers.get("Origin"), headers.get("Sec-Fetch-Site")
+        sites: Sites = self.settings["sites"]
+        if sites.admits(origin, fetch_site, self.request.host):
+            return None
+        return f"Origin {origin!r} not allowed"

@@ -11,6 +11,7 @@ import asyncio
 import functools
 import ipaddress
 import logging
+import socket
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,12 @@ from tornado.websocket import WebSocketHandler
 from chat import descriptors
 from chat.api import MessagesHandler, Turns
 from chat.drain import send_away
-from chat.headers import SecurityHeaders
+from chat.headers import PublicHandler, SecurityHeaders
 from chat.hub import Hub
 from chat.limits import Budgets, client_address, is_one_of
 from chat.listener import Listener, PendingStream
 from chat.metrics import Metrics
+from chat.origins import Sites
 from chat.protocol import Limits
 from chat.relay.base import Relay
 from chat.session import Session
@@ -53,7 +55,7 @@ INTERNAL_PENDING = 32
 API_BURST = 5
 
 
-class PageHandler(SecurityHeaders, StaticFileHandler):
+class PageHandler(PublicHandler, StaticFileHandler):
     def set_extra_headers(self, _path: str) -> None:
         # Ask each time whether it has changed: a new version is there with the next reload.
         self.set_header("Cache-Control", "no-cache")
@@ -64,8 +66,8 @@ class MissingHandler(SecurityHeaders):
         self.send_error(404)
 
 
-class ChatHandler(SecurityHeaders, WebSocketHandler):
-    """The handshake of a client. Its origin was checked by Tornado, with `trusted_origins`."""
+class ChatHandler(PublicHandler, WebSocketHandler):
+    """The handshake of a client."""
 
     server: Server
 
@@ -73,6 +75,9 @@ class ChatHandler(SecurityHeaders, WebSocketHandler):
         self.server = server
 
     def prepare(self) -> None:
+        super().prepare()
+        if self._finished:
+            return
         if self.server.draining:
             self._refuse("Restarting", retry_after=1)
         elif self.server.full:
@@ -214,7 +219,7 @@ class Server:
             self._public,
             most=self._places.pending,
             each=min(settings.address_pending, max(1, self._places.pending // 2)),
-            exempt=lambda peer: is_one_of(peer, self._proxies),
+            exempt=self._is_proxy,
             on_refused=self._on_refused,
         )
         self._internal_listener = Listener(
@@ -251,8 +256,14 @@ class Server:
             ],
             default_handler_class=MissingHandler,
             log_function=_log_request,
-            trusted_origins=list(self._settings.allowed_origins),
+            sites=Sites(
+                self._settings.hosts, self._settings.allowed_origins, own=[socket.gethostname()]
+            ),
+            is_proxy=self._is_proxy,
         )
+
+    def _is_proxy(self, peer: str) -> bool:
+        return is_one_of(peer, self._proxies)
 
     def _address_of(self, request: HTTPServerRequest) -> str:
         """Whom a request is charged to."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from chat.bounds import TEXT_BYTES
+from chat.origins import parse_host, parse_origin
 
 
 class SettingsError(ValueError):
@@ -71,6 +72,28 @@ def _list_of(pattern: str, remedy: str) -> Callable[[str], tuple[str, ...]]:
     return parse
 
 
+def _origin_list(text: str) -> tuple[str, ...]:
+    parts = tuple(part.strip() for part in text.split(",") if part.strip())
+    try:
+        for part in parts:
+            parse_origin(part)
+    except ValueError as error:
+        raise ValueError(
+            f"give origins such as https://chat.example.org, without a path ({error})"
+        ) from None
+    return parts
+
+
+def _host_list(text: str) -> tuple[str, ...]:
+    parts = tuple(part.strip() for part in text.split(",") if part.strip())
+    try:
+        for part in parts:
+            parse_host(part)
+    except ValueError as error:
+        raise ValueError(f"give hosts such as chat.example.org, without a port ({error})") from None
+    return parts
+
+
 def _network_list(text: str) -> tuple[str, ...]:
     parts = tuple(part.strip() for part in text.split(",") if part.strip())
     try:
@@ -95,7 +118,6 @@ def _setting(variable: str, default: Any, parse: Callable[[str], Any], meaning: 
     )
 
 
-_ORIGIN = r"https?://[^/\s,@]+"
 _SERVER = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}"
 
 
@@ -198,10 +220,17 @@ class Settings:
         _matching(r"[A-Za-z0-9._-]{1,253}", "give a host name"),
         "name of this process, shown to clients; empty: the host's name",
     )
+    hosts: tuple[str, ...] = _setting(
+        "CHAT_HOSTS",
+        (),
+        _host_list,
+        "hosts under which the chat is reached, `HOST,…`, beside IP addresses and localhost;"
+        " requests for others are refused (421). Empty: any, except from this machine",
+    )
     allowed_origins: tuple[str, ...] = _setting(
         "CHAT_ALLOWED_ORIGINS",
         (),
-        _list_of(_ORIGIN, "give origins such as https://chat.example.org, without a path"),
+        _origin_list,
         "origins of other sites' pages that may connect, `https://HOST,…`; its own always may",
     )
     transport: str = _setting(
