@@ -19,6 +19,7 @@ DEFINITIONS = Path(__file__).parents[2] / ".artifacts" / "traefik" / "crds.yml"
 
 # What the roles find out on the way.
 KNOWN_LATER = {
+    "chat_url": "http://192.0.2.1/",
     "chat_kafka_bootstrap_servers": "192.0.2.11:9092,broker.example.org:9093",
     "__chat_image_reference": "localhost:32000/chat@sha256:0123",
     "__chat_tag": "0123",
@@ -265,6 +266,14 @@ def test_what_kafka_asks_for_comes_as_files_and_is_in_no_object(render):
 def test_without_secrets_nothing_is_mounted(chat):
     assert "volumes" not in chat.pod
     assert "_FILE" not in str(chat["ConfigMap"])
+
+
+def test_the_chat_knows_the_name_it_is_reached_by(render, chat):
+    assert chat["ConfigMap"]["data"]["CHAT_HOSTS"] == ""
+    named = render("chat", chat_url="https://chat.example.org:8443/")
+    assert named["ConfigMap"]["data"]["CHAT_HOSTS"] == "chat.example.org"
+    several = render("chat", chat_hosts=["chat.example.org", "chat"])
+    assert several["ConfigMap"]["data"]["CHAT_HOSTS"] == "chat.example.org,chat"
 
 
 def test_the_chat_trusts_the_network_of_pods(render, chat):
