@@ -30,29 +30,30 @@ class Allowance:
 class Budget:
     """What is left for one client. Times are ticks of the wheel."""
 
-    __slots__ = ("_left", "_over_since", "_then")
+    __slots__ = ("_over_since", "_then", "left")
 
     def __init__(self, allowance: Allowance, now: int) -> None:
-        self._left = allowance.burst
+        # Negative: whether it is over budget follows from the time that has passed.
+        self.left = allowance.burst
         self._then = now
         self._over_since: int | None = None
 
     def charge_read(self, size: int) -> None:
-        self._left -= READ_BYTES + size
+        self.left -= READ_BYTES + size
 
     def charge_frames(self, number: int) -> None:
-        self._left -= number * FRAME_BYTES
+        self.left -= number * FRAME_BYTES
 
     def over(self, allowance: Allowance, now: int) -> bool:
         """Whether more was charged than is allowed until now."""
-        if self._left >= 0:
+        if self.left >= 0:
             return False
         earned = int((now - self._then) * TICK_SECONDS * allowance.rate)
-        self._left = min(allowance.burst, self._left + earned)
+        self.left = min(allowance.burst, self.left + earned)
         self._then = now
-        if self._left >= allowance.burst // 2:
+        if self.left >= allowance.burst // 2:
             self._over_since = None
-        if self._left >= 0:
+        if self.left >= 0:
             return False
         if self._over_since is None:
             self._over_since = now

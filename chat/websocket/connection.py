@@ -406,8 +406,9 @@ class Connection(asyncio.Protocol):
             if self._outbox_is_half_full():
                 break
         self._budget.charge_frames(frames)
-        if not more and not self._is_over_budget():
-            self._resume()
+        if not more and (self._budget.left >= 0 or not self._is_over_budget()):
+            if self._paused:
+                self._resume()
             return
         self._pause()
         # Otherwise what it waits for makes it go on.
@@ -450,10 +451,9 @@ class Connection(asyncio.Protocol):
                 self._transport.pause_reading()
 
     def _resume(self) -> None:
-        if self._transport is not None and self._paused:
-            self._paused = False
-            if not self._transport.is_closing():
-                self._transport.resume_reading()
+        self._paused = False
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def _done(self, task: asyncio.Future[None]) -> None:
         self._task = None
