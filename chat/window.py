@@ -54,6 +54,8 @@ class Partition:
         self.told_at = time.monotonic()
         # Who waits until this replica has read up to an offset.
         self.waiting: dict[asyncio.Future[None], int] = {}
+        # Before this offset is read, none of them can go on.
+        self.nearest = 0
 
     @property
     def middle(self) -> int:
@@ -212,6 +214,9 @@ class Window:
         if position.offset <= partition.position:
             return
         reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        partition.nearest = min(
+            position.offset, partition.nearest if partition.waiting else position.offset
+        )
         partition.waiting[reached] = position.offset
         try:
             async with asyncio.timeout(AHEAD_SECONDS):
@@ -223,9 +228,14 @@ class Window:
 
     def release(self, partition: Partition) -> None:
         """Let those go on whose position this replica has read."""
+        if not partition.waiting or (partition.position < partition.nearest and not self.replaced):
+            return
         for reached, offset in tuple(partition.waiting.items()):
-            if (offset <= partition.position or self.replaced) and not reached.done():
-                reached.set_result(None)
+            if offset <= partition.position or self.replaced:
+                del partition.waiting[reached]
+                if not reached.done():
+                    reached.set_result(None)
+        partition.nearest = min(partition.waiting.values(), default=0)
 
     def replace(self) -> None:
         """Another log has taken this one's place: nobody waits for it any more."""

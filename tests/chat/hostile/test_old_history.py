@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import ItemsView, Sequence
+from typing import Any
 
 import pytest
 from conftest import until
@@ -270,3 +271,34 @@ async def test_who_asks_and_hangs_up_again_and_again_has_one_reading_at_a_time(
     log.answers.set()
     assert (await made.before(ROOM, at(100), 1, "")).messages
     assert len(log.reads) == 2
+
+
+class Watched(dict[Any, int]):
+    """Counts how often all are looked at."""
+
+    looks = 0
+
+    def items(self) -> ItemsView[Any, int]:
+        self.looks += 1
+        return super().items()
+
+
+async def test_positions_far_ahead_are_not_looked_at_for_each_record() -> None:
+    made = hub()
+    feed(made, [said(0)], PARTITION)
+    partition = made._window.partitions[PARTITION]
+    waiting = partition.waiting = Watched()
+    ahead = [
+        asyncio.create_task(made.join(Listening(), ROOM, at(10**9 + number)))
+        for number in range(100)
+    ]
+    near = asyncio.create_task(made.join(Listening(), ROOM, at(50)))
+    await until(lambda: len(waiting) == 101)
+    for offset in range(1, 100):
+        feed(made, [said(offset)], PARTITION)
+    await near
+    assert waiting.looks == 1
+    for one in ahead:
+        one.cancel()
+    await asyncio.gather(*ahead, return_exceptions=True)
+    assert not waiting
