@@ -1,10 +1,11 @@
 """Feeds strange bytes to everything that reads what strangers wrote: `fuzz.py 1000000 [TARGET...]`.
 
 `frames` are the bytes of clients, `messages` the JSON in a client's text message; `records` and
-`signals` are what anybody may write to Kafka's topics. Inputs are those of the target's corpus,
-changed and spliced at random. Only documented exceptions may leave the code, and each target checks
-what else must hold. An input that makes the code say something new joins the corpus of this run,
-and with `--keep` the one in tests/chat/corpus/, which the tests read first.
+`signals` are what anybody may write to Kafka's topics, in the `batches` of Kafka's own format.
+Inputs are those of the target's corpus, changed and spliced at random. Only documented exceptions
+may leave the code, and each target checks what else must hold. An input that makes the code say
+something new joins the corpus of this run, and with `--keep` the one in tests/chat/corpus/, which
+the tests read first.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import crc32c
 import msgspec
+from kafka.errors import CorruptRecordError
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from chat import protocol
 from chat.presence import Presence
 from chat.protocol import Limits, RefusedError
-from chat.relay.kafka import record
+from chat.relay.kafka import batches, record
 from chat.websocket.frames import Close, Event, Fragment, Parser, Violation
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -48,6 +51,9 @@ ODD_VALUES: list[Any] = [
     *(None, True, 0, -1, 2, 2**63, 2**64, 10**30, 0.5, [], {}, [[]], {"": ""}, "", " ", "\x00"),
     *("\ud83d", "\u2800", "\u202e", "e" + "\u0301" * 40, "x" * 65, "x" * 300, "0" * 32, "ada"),
 ]
+
+# Of a batch of records: its length, its checksum, and what is checked.
+LENGTH, CHECKSUM, CHECKED_FROM = slice(8, 12), slice(17, 21), 21
 
 # What an input made the code say; two that made it say the same are of one kind.
 Said = frozenset[str]
@@ -170,6 +176,26 @@ class Signals:
         return frozenset([str(presence.foreign - foreign), _complaint(data)])
 
 
+def check_batch(data: bytes) -> Said:
+    """Read a batch of records as it may come from a broker: with the length and the checksum that
+    it has to have, and whatever there is in between.
+    """
+    sealed = bytearray(data)
+    if len(sealed) > CHECKED_FROM:
+        sealed[LENGTH] = (len(sealed) - LENGTH.stop).to_bytes(4, "big")
+        sealed[CHECKSUM] = crc32c.crc32c(sealed[CHECKED_FROM:]).to_bytes(4, "big")
+    said = set()
+    try:
+        for batch in batches.split(sealed):
+            found = batches.read(batch, 0)
+            assert sum(len(value) for _, value in found.values) <= batches.MOST_BYTES
+            said |= {f"{len(found.values)} read" if found.values else "nothing read"}
+            said |= {"some unreadable"} if found.unreadable else set()
+    except CorruptRecordError as error:
+        said.add(_kind(str(error)))
+    return frozenset(said)
+
+
 def _complaint(data: bytes) -> str:
     """What is wrong with `data` as JSON, or which fields it has."""
     try:
@@ -193,6 +219,7 @@ TARGETS = {
     for target in (
         Target("frames", _frames, json=False),
         Target("messages", lambda data, _: check_message(data)),
+        Target("batches", lambda data, _: check_batch(data), json=False),
         Target("records", lambda data, _: check_record(data)),
         Target("signals", lambda data, _: _signals.check(data)),
     )
