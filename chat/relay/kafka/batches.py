@@ -9,6 +9,7 @@ The format: https://kafka.apache.org/39/documentation/#recordbatch
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
@@ -138,10 +139,10 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             raise IndexError
 
 
-def _within_bounds(unpack: Callable[[bytes, bytearray], int]) -> Callable[[bytes], bytes]:
+def _within_bounds(unpack: Callable[[bytes, mmap.mmap], int]) -> Callable[[bytes], bytes]:
     def unpacked(data: bytes) -> bytes:
-        # What is not written to is never taken from the machine.
-        room = bytearray(MOST_BYTES)
+        # What is not written to is never taken from the machine; a bytearray would be zeroed.
+        room = mmap.mmap(-1, MOST_BYTES)
         return bytes(memoryview(room)[: unpack(data, room)])
 
     return unpacked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import struct
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -309,3 +310,14 @@ async def test_the_longest_of_everything_comes_through_the_log(
         (entry,) = await other.relay.read(partition, -1, 0)
         assert (entry.record.user, entry.record.text, entry.record.cid) == (user, text, cid)
     assert one.relay.foreign_records == other.relay.foreign_records == 0
+
+
+def test_unpacking_a_batch_takes_no_more_memory_than_it_holds() -> None:
+    data = packed(batch_of(b"x" * 1000), 4)
+    by_the_chat(data)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        by_the_chat(data)
+    pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    # Of 4 KiB each.
+    assert pages * 4096 < 20 * batches.MOST_BYTES / 32
