@@ -147,20 +147,6 @@ def test_units_start_at_boot_run_unprivileged_and_never_had_to_be_restarted(
     assert properties["NoNewPrivileges"] == "yes"
 
 
-@pytest.mark.parametrize("unit", ["zookeeper", "kafka"])
-@pytest.mark.parametrize("name", BROKERS)
-def test_a_second_run_restarted_and_wrote_nothing(name: str, unit: str) -> None:
-    """The scenario has run the playbook twice. The last that the first run made are the topics."""
-    last = "/var/lib/kafka/data/chat-0/partition.metadata"
-    host = connect(name)
-    started = host.check_output(
-        'date +%%s --date "$(systemctl show --property ExecMainStartTimestamp --value %s)"', unit
-    )
-    assert int(started) < int(host.check_output("stat --format %%Y %s", last))
-    written = f"/etc/{unit} /etc/systemd/system/{unit}.service"
-    assert not host.check_output(f"find {written} -type f -newer {last}")
-
-
 @pytest.mark.parametrize("name", BROKERS)
 def test_nobody_can_log_in_as_kafka(name: str) -> None:
     user = connect(name).user("kafka")

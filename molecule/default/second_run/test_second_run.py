@@ -1,0 +1,18 @@
+"""The scenario has run the playbook twice; of Kafka, the first run made the topics last."""
+
+import pytest
+from hosts import connect
+from kafka_clients import BROKERS
+
+
+@pytest.mark.parametrize("unit", ["zookeeper", "kafka"])
+@pytest.mark.parametrize("name", BROKERS)
+def test_a_second_run_restarted_and_wrote_nothing(name: str, unit: str) -> None:
+    last = "/var/lib/kafka/data/chat-0/partition.metadata"
+    host = connect(name)
+    started = host.check_output(
+        'date +%%s --date "$(systemctl show --property ExecMainStartTimestamp --value %s)"', unit
+    )
+    assert int(started) < int(host.check_output("stat --format %%Y %s", last))
+    written = f"/etc/{unit} /etc/systemd/system/{unit}.service"
+    assert not host.check_output(f"find {written} -type f -newer {last}")
