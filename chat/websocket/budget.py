@@ -33,8 +33,9 @@ class Budget:
     __slots__ = ("_over_since", "_then", "left")
 
     def __init__(self, allowance: Allowance, now: int) -> None:
-        # Negative: whether it is over budget follows from the time that has passed.
-        self.left = allowance.burst
+        # Negative: whether it is over budget follows from the time that has passed. At first it is
+        # a second's worth: who connects again and again gains little.
+        self.left = min(allowance.rate, allowance.burst)
         self._then = now
         self._over_since: int | None = None
 

@@ -16,7 +16,7 @@ from chat.websocket.wheel import SLOTS, TICK_SECONDS, Wheel
 
 LIMITS = Limits(
     message_bytes=1000,
-    reading=Allowance(rate=50_000, burst=200_000),
+    reading=Allowance(rate=100_000, burst=200_000),
     outbox_bytes=100,
     total_bytes=10_000,
     accept_seconds=1,

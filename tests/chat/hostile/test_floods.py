@@ -15,7 +15,7 @@ from chat_client import ChatClient
 from conftest import Replica
 from test_connection import LIMITS, Client, masked
 
-from chat.websocket.budget import FRAME_BYTES, PERSIST_SECONDS, Allowance
+from chat.websocket.budget import FRAME_BYTES, PERSIST_SECONDS, Allowance, Budget
 from chat.websocket.connection import TURN
 from chat.websocket.frames import MOST_FRAGMENTS, Parser, Violation
 
@@ -127,6 +127,17 @@ async def test_who_uses_up_its_budget_is_not_read_and_who_goes_on_is_closed(
         assert ticks / 10 <= PERSIST_SECONDS + 0.5
     client.wait(2)
     assert client.transport.ended == "aborted"
+
+
+async def test_a_new_connection_has_a_second_s_worth_and_earns_the_rest() -> None:
+    rate, burst = LIMITS.reading.rate, LIMITS.reading.burst
+    assert rate < burst
+    budget = Budget(LIMITS.reading, now=0)
+    budget.charge_read(rate)
+    assert budget.over(LIMITS.reading, now=0)
+    budget.charge_read(burst)
+    assert not budget.over(LIMITS.reading, now=1000)
+    assert budget.left == burst
 
 
 async def test_who_keeps_to_the_rate_is_read_for_ever() -> None:
