@@ -475,10 +475,10 @@ class Connection(asyncio.Protocol):
 
     def _write(self) -> None:
         frames = b"".join(self._frames)
-        held_up = self._outbox_is_half_full()
+        held_up = self._paused and self._outbox_is_half_full()
         self._frames.clear()
         self._bytes = 0
         if self._transport is not None:
             self._transport.write(frames)
-        if held_up and self._paused:
+        if held_up:
             asyncio.get_running_loop().call_soon(self.go_on)
