@@ -222,8 +222,12 @@ def test_bytes_that_are_no_batch_are_told_as_such(data: bytes) -> None:
 
 @pytest.mark.parametrize("codec", PACK)
 def test_a_batch_that_unpacks_to_too_much_is_not_unpacked(codec: int) -> None:
-    bomb = sealed(batch_of(b"x")[:61] + bytes(PACK[codec](bytes(batches.MOST_BYTES + 1))), codec)
-    assert by_the_chat(bomb) == ([], 1)
+    batch = batch_of(b"x")
+    # One record, and then nothing, for very long.
+    content = bytes(batch[61:]).ljust(batches.MOST_BYTES + 1, b"\0")
+    assert by_the_chat(sealed(batch[:61] + bytes(PACK[codec](content)), codec)) == ([], 1)
+    within = content[: batches.MOST_BYTES]
+    assert by_the_chat(sealed(batch[:61] + bytes(PACK[codec](within)), codec))[0] == [(0, b"x")]
 
 
 def test_a_batch_in_the_blocks_of_the_java_library_is_read() -> None:
