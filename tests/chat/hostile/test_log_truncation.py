@@ -18,6 +18,7 @@ from kafka_broker import ALONE, KafkaBroker
 from test_relay import Recorder, record
 
 from chat.relay.base import partition_of
+from chat.relay.kafka import KafkaRelay
 from chat.relay.kafka.batches import split
 from chat.relay.memory import MemoryLog, MemoryRelay
 from chat.server import Server
@@ -176,3 +177,32 @@ def test_times_are_known_from_where_they_begin_until_they_are_forgotten() -> Non
     times.add([(offset, 10 * offset) for offset in range(16, 3000)])
     times.forget(2500)
     assert [times.at(offset) for offset in (14, 2499, 2500, 2999)] == [0, 0, 25000, 29990]
+
+
+async def test_a_reader_compares_the_last_record_it_read_after_an_interruption(
+    kafka_broker: KafkaBroker, topic: str
+) -> None:
+    relay, listener = (
+        KafkaRelay(
+            [kafka_broker.bootstrap_servers],
+            topic,
+            signals_of(topic),
+            client_id="test",
+            rewind=1000,
+            in_flight=1000,
+            in_flight_bytes=1_000_000,
+            delivery_seconds=2,
+        ),
+        Recorder(),
+    )
+    await relay.start(listener)
+    await until(lambda: relay.caught_up and relay.up)
+    await relay.append(record(0))
+    await until(lambda: listener.records == [record(0)])
+    # As if another record had been there: the log grew again before the reader was back.
+    relay._reader._times[partition_of("lobby", 3)] -= 1
+    kafka_broker.stop()
+    kafka_broker.start()
+    await until(lambda: listener.records == [record(0), record(0)])
+    assert listener.epochs[0] == listener.epochs[1]
+    await relay.stop(1)
