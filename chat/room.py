@@ -118,7 +118,7 @@ def key_of(record: Record) -> Key:
     return record.author, record.cid
 
 
-class First(NamedTuple):
+class First(msgspec.Struct, frozen=True, gc=False):
     """Where a message was first, when the log took it (milliseconds since the epoch), and a hash of
     its text: the same author's other text under the same cid is another message. (Python's own
     hash, which nobody outside this process can aim at.)
