@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import re
@@ -160,6 +161,8 @@ class Process:
 def process(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     """Start replicas as processes; each listens when it is returned."""
     running: list[subprocess.Popen[str]] = []
+    # Several may be started at once, by threads: each has a log, and says its ports, of its own.
+    numbers = itertools.count()
 
     def start(
         *environments: dict[str, str], descriptors: int | None = None, **more: str
@@ -167,7 +170,7 @@ def process(tmp_path: Path) -> Iterator[Callable[..., Process]]:
         environment = {"PATH": os.environ["PATH"], **ENVIRONMENT}
         for one in (*environments, more):
             environment |= one
-        log = tmp_path / f"replica-{len(running)}.log"
+        log = tmp_path / f"replica-{next(numbers)}.log"
         with log.open("wb") as output:
             popen = subprocess.Popen(
                 [
