@@ -545,6 +545,8 @@ async def come(client: Client, port: int) -> str:
         try:
             joined = await client.connect(port)
         except RuntimeError:
+            # What the old connection still says must not be taken for the new one's.
+            client.transport.abort()
             await asyncio.sleep(0.1)
         else:
             position: str = joined["position"]
