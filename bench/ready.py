@@ -32,7 +32,7 @@ PARTITIONS = 12
 ROOMS = 200
 
 
-def fill(broker: KafkaBroker, messages: int, text_bytes: int, linger_ms: int) -> None:
+def fill(broker: KafkaBroker, messages: int, text_bytes: int = 106, linger_ms: int = 20) -> None:
     with KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers) as admin:
         settings = {"message.timestamp.type": "LogAppendTime"}
         topic = {"num_partitions": PARTITIONS, "replication_factor": 1, "configs": settings}
