@@ -104,7 +104,7 @@ async def test_the_log_says_which_client_and_room_and_never_what_was_written(
     async with ChatClient(replica.port, "ada") as ada:
         await ada.join("kitchen")
         await ada.send("kitchen", "the key is under the mat")
-        await ada.refused(type="send", room="kitchen", text="bell\a", cid="1")
+        await ada.refused(type="send", room="kitchen", text="\a", cid="1")
     replica.popen.terminate()
     assert await asyncio.to_thread(replica.popen.wait, 20) == 0
     written = replica.log.read_text()

@@ -22,7 +22,9 @@ def test_the_playbooks_accept_the_example(playbook: str) -> None:
         capture_output=True,
         text=True,
     )
-    assert (checked.returncode, checked.stderr) == (0, "")
+    # The role controller adds this host when the play before has begun.
+    later = "[WARNING]: Could not match supplied host pattern, ignoring: baremetal_chat_controller\n"
+    assert (checked.returncode, checked.stderr.replace(later, "")) == (0, "")
 
 
 def test_the_example_declares_the_topic_that_was_tested() -> None:
