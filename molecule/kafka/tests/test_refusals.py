@@ -132,18 +132,6 @@ REFUSED_ON_ONE: Refusals = {
         {"zookeeper_id": "{{ groups['zookeeper'].index(inventory_hostname) + 7 }}"},
         ["zookeeper_id 7", "belongs to member 1"],
     ),
-    "a version without ZooKeeper": (
-        ELSEWHERE | {"kafka_distribution_version": "4.1.0"},
-        ["kafka_distribution_version is 4.1.0", "The last versions that do are 3.9"],
-    ),
-    "a version that does not speak what the brokers speak": (
-        ELSEWHERE | {"kafka_distribution_version": "3.8.1"},
-        ["3.8.1, which does not speak the protocol 3.9 that the brokers speak already"],
-    ),
-    "two minor versions at once": (
-        ELSEWHERE | {"kafka_distribution_version": "3.11.0"},
-        ["runs Kafka 3.9.2", "is 3.11.0", "one minor version at a time"],
-    ),
     "metrics on the port that ZooKeeper has for its own": (
         {"kafka_metrics_port": 9405},
         ["kafka_metrics_port 9405, ZooKeeper has 2181, 2888, 3888, 9405", "a port of its own"],
@@ -199,6 +187,22 @@ REFUSED_ON_ONE: Refusals = {
         {"kafka_heap": "640g"},
         ["kafka_heap", "640g", "half"],
     ),
+}
+
+# What kafka.yml refuses besides kafka_preflight.yml, which it imports as other playbooks do.
+REFUSED_BY_KAFKA: Refusals = {
+    "a version without ZooKeeper": (
+        ELSEWHERE | {"kafka_distribution_version": "4.1.0"},
+        ["kafka_distribution_version is 4.1.0", "The last versions that do are 3.9"],
+    ),
+    "a version that does not speak what the brokers speak": (
+        ELSEWHERE | {"kafka_distribution_version": "3.8.1"},
+        ["3.8.1, which does not speak the protocol 3.9 that the brokers speak already"],
+    ),
+    "two minor versions at once": (
+        ELSEWHERE | {"kafka_distribution_version": "3.11.0"},
+        ["runs Kafka 3.9.2", "is 3.11.0", "one minor version at a time"],
+    ),
     "an archive with another checksum": (
         {"kafka_distribution_sha512": "0" * 128},
         ["kafka_distribution_sha512", "kafka_2.13-3.9.2.tgz"],
@@ -221,16 +225,17 @@ REFUSED_ON_ONE: Refusals = {
 @pytest.fixture(scope="module")
 def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[None]]:
     outcomes: dict[str, Future[None]] = {}
-    for site, cases in (
-        ("inventory/sandbox", REFUSED),
-        ("inventory/sandbox-first", REFUSED_ON_ONE),
+    for site, playbook, cases in (
+        ("inventory/sandbox", "kafka_preflight", REFUSED),
+        ("inventory/sandbox-first", "kafka_preflight", REFUSED_ON_ONE),
+        ("inventory/sandbox-first", "kafka", REFUSED_BY_KAFKA),
     ):
-        runs = {name: ("playbooks/kafka.yml", *case) for name, case in cases.items()}
+        runs = {name: (f"playbooks/{playbook}.yml", *case) for name, case in cases.items()}
         outcomes |= refusals(runs, tmp_path_factory.mktemp("refusals"), site)
     return outcomes
 
 
-@pytest.mark.parametrize("case", [*REFUSED, *REFUSED_ON_ONE])
+@pytest.mark.parametrize("case", [*REFUSED, *REFUSED_ON_ONE, *REFUSED_BY_KAFKA])
 def test_refused_with_nothing_changed(case: str, refused: dict[str, Future[None]]) -> None:
     refused[case].result()
 
