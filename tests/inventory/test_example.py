@@ -23,7 +23,9 @@ def test_the_playbooks_accept_the_example(playbook: str) -> None:
         text=True,
     )
     # The role controller adds this host when the play before has begun.
-    later = "[WARNING]: Could not match supplied host pattern, ignoring: baremetal_chat_controller\n"
+    later = (
+        "[WARNING]: Could not match supplied host pattern, ignoring: baremetal_chat_controller\n"
+    )
     assert (checked.returncode, checked.stderr.replace(later, "")) == (0, "")
 
 
