@@ -109,7 +109,7 @@ static struct {
              .rooms = 1,
              .burst = 1,
              .sources = 16,
-             .size = 190,
+             .size = 240,
              .interval = 0.05,
              .seconds = 3,
              .warm_up = 1};
