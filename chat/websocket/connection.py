@@ -146,10 +146,12 @@ class Endpoint:
     def _shed(self) -> None:
         """Give up those for whom most waits, until there is some room again."""
         self._shedding = False
-        goal = self.limits.total_bytes * 9 // 10
+        left = self.waiting
         for connection in sorted(self._slow, key=lambda slow: slow.waiting, reverse=True):
-            if self.waiting <= goal:
+            if left <= self.limits.total_bytes * 9 // 10:
                 break
+            # What its transport holds is counted until it has ended, which is later than now.
+            left -= connection.waiting
             connection.give_up()
 
     def _write(self) -> None:

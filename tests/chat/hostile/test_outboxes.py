@@ -84,6 +84,24 @@ async def test_the_largest_waiting_clients_are_given_up_when_too_much_waits_for_
     assert endpoint.waiting == 0
 
 
+async def test_who_reads_a_little_slowly_is_not_given_up_for_what_the_largest_ones_hold() -> None:
+    first = SlowClient()
+    endpoint = first.endpoint
+    endpoint.limits = replace(LIMITS, outbox_bytes=10_000, total_bytes=1000)
+    for _ in range(3):
+        first.connection.push(b"x" * 10)
+        await asyncio.sleep(0)
+    large = [SlowClient(endpoint) for _ in range(4)]
+    for client in large:
+        # All of it is in the transport, which keeps it until the connection has ended.
+        client.connection.push(b"y" * 300)
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    told = [client.transport.written[-1].endswith(b"slow") for client in (first, *large)]
+    assert told.count(True) == 2
+    assert not told[0]
+
+
 async def test_nothing_is_counted_for_clients_that_read() -> None:
     client = Client()
     client.connection.push(b"x" * 90)
