@@ -95,7 +95,7 @@ def read(batch: RecordBatch, start: int) -> Records:
         data = bytes(raw[_HEADER.size :])
         if codec:
             data = _UNPACK[codec](data)
-        at = 0
+        at, offset = 0, batch.first - 1
         while left > 0:
             length, at = _varint(data, at)
             end = at + length
@@ -108,6 +108,9 @@ def read(batch: RecordBatch, start: int) -> Records:
             value_length, at = _varint(data, at)
             value_end = at + max(value_length, 0)
             if not at <= value_end <= end <= len(data):
+                raise IndexError
+            # Brokers number batches, and believe their producers as to what is within.
+            if not offset < batch.first + delta <= batch.last:
                 raise IndexError
             offset = batch.first + delta
             if offset >= start:

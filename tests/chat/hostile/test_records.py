@@ -213,6 +213,23 @@ def test_a_batch_may_hold_anything_at_all(data: st.DataObject) -> None:
     by_the_chat(sealed(changed, codec) + whole)
 
 
+@pytest.mark.parametrize("deltas", [(0, 0), (0, 2), (1, 0), (-1, 0)])
+def test_records_without_an_offset_of_their_own_are_skipped(deltas: tuple[int, int]) -> None:
+    """No two messages have one id, and none has one that is beyond its batch."""
+    one, two = bytes(batch_of(b"one")[61:]), bytes(batch_of(b"two")[61:])
+    # Length, attributes, time, and then the delta: each is a byte, and numbers are zigzag.
+    body = b"".join(
+        whole[:3] + bytes([(delta << 1) ^ (delta >> 63)]) + whole[4:]
+        for whole, delta in zip((one, two), deltas, strict=True)
+    )
+    values, unreadable = by_the_chat(sealed(batch_of(b"one", b"two")[:61] + body))
+    offsets = [offset for offset, _ in values]
+    assert offsets == sorted(set(offsets))
+    assert set(offsets) <= {0, 1}
+    assert len(values) + unreadable == 2
+    assert unreadable > 0
+
+
 @settings(max_examples=60)
 @given(st.binary(max_size=300) | damaged(kafka_batches().map(lambda made: made[0])))
 def test_bytes_that_are_no_batch_are_told_as_such(data: bytes) -> None:
