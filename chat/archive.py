@@ -158,7 +158,7 @@ class Archive:
         self._blocks = Kept[Block](KEPT_OF_BLOCKS)
         self._chunks = Kept[Chunk](KEPT_OF_CHUNKS)
         self._chunk_size = min(CHUNK, window)
-        self._reading: dict[tuple[int, ...], Reading[Any]] = {}
+        self._reading: dict[tuple[int | str, ...], Reading[Any]] = {}
         self._turns = Turns()
         self._urgent_turns = Turns()
 
@@ -259,9 +259,9 @@ class Archive:
             return await self._read_block(partition, number, upto, asker)
 
         # One that was read for somebody else may end before `end`.
-        found = await self._once((partition, number), asker, read)
+        found = await self.once((partition, number), asker, read)
         while found.end < end:
-            found = await self._once((partition, number), asker, read)
+            found = await self.once((partition, number), asker, read)
         return found
 
     async def _messages(
@@ -296,13 +296,13 @@ class Archive:
 
         if (chunk := self._chunks.get(key)) is not None:
             return chunk
-        return await self._once(key, asker, read)
+        return await self.once(key, asker, read)
 
     def _turn(self, asker: Asker) -> contextlib.AbstractAsyncContextManager[None]:
         return (self._urgent_turns if asker.urgent else self._turns).of(asker.address)
 
-    async def _once(
-        self, what: tuple[int, ...], asker: Asker, read: Callable[[], Awaitable[T]]
+    async def once(
+        self, what: tuple[int | str, ...], asker: Asker, read: Callable[[], Awaitable[T]]
     ) -> T:
         """Read something when it is the asker's turn, or wait for whoever does already.
 
@@ -333,7 +333,7 @@ class Archive:
                 if self._reading.get(key) is reading:
                     del self._reading[key]
 
-    def _finished(self, key: tuple[int, ...], task: asyncio.Task[Any]) -> None:
+    def _finished(self, key: tuple[int | str, ...], task: asyncio.Task[Any]) -> None:
         if not task.cancelled():
             # Whoever waits gets what went wrong; perhaps nobody does.
             task.exception()

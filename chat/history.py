@@ -73,29 +73,40 @@ class History:
                     ErrorCode.UNAVAILABLE,
                     "This replica has not read so far: try again in a moment.",
                 )
-            held = await self._look_up(self.holds(position))
+            held = await self._look_up(self._holds(position, asker))
             known = self._window.part_of(name)
         page = await self._look_up(self._archive.after(known, start, self._limit(limit), asker))
         return page._replace(whole=page.whole and held)
 
-    async def holds(self, position: Position) -> bool:
+    async def holds(self, position: Position, address: str) -> bool:
         """Whether the log has, as far as is known, the record that a position of it names. It has
-        not if it lost its end since then, and took other records.
+        not if it lost its end since then, and took other records. Somebody waits to join.
         """
+        try:
+            async with asyncio.timeout(MISSED_SECONDS):
+                return await self._holds(position, Asker(address, urgent=True))
+        except TimeoutError:
+            return False
+
+    async def _holds(self, position: Position, asker: Asker) -> bool:
         window = self._window
         if position.epoch != window.epoch or position.partition >= len(window.partitions):
             return False
         partition = window.partitions[position.partition]
         if position.time == 0 or position.offset > partition.position:
             return True
-        known = partition.times.at(position.offset)
+        known: int | None = partition.times.at(position.offset)
         if not known:
             try:
-                known = await self._relay.time_at(position.partition, position.offset) or 0
+                known = await self._archive.once(
+                    ("time", position.partition, position.offset),
+                    asker,
+                    lambda: self._relay.time_at(position.partition, position.offset),
+                )
             except UnavailableError:
                 return False
         # Of what the log keeps no more, the time is not asked for: whatever comes next decides.
-        return known in (0, position.time)
+        return not known or known == position.time
 
     async def missed(self, name: str, since: Position, address: str) -> Page | None:
         """What the log has after `since`, if the window does not reach back to it, but the log

@@ -122,7 +122,7 @@ class Hub:
             await self._window.reach(position)
             self._require_history()
             history = self._history
-            if await history.holds(position):
+            if await history.holds(position, member.address):
                 older = await history.missed(name, position, member.address)
             else:
                 position = None

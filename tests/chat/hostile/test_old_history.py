@@ -273,6 +273,27 @@ async def test_who_asks_and_hangs_up_again_and_again_has_one_reading_at_a_time(
     assert len(log.reads) == 2
 
 
+async def test_who_comes_back_with_many_old_positions_makes_no_reads_beside_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("chat.times.FORGOTTEN", 1)
+    log = written(400)
+    made = replica_of(log)
+    feed(made, [said(400)], PARTITION)
+    log.answers.clear()
+    # So old that nothing but the log can say whether it still has them; two people have each.
+    coming = [
+        asyncio.create_task(made.join(Listening(), ROOM, at(offset)))
+        for offset in (10, 10, 11, 11, 12, 12)
+    ]
+    await until(lambda: log.reads)
+    await asyncio.sleep(0.005)
+    assert len(log.reads) == 1
+    log.answers.set()
+    await asyncio.gather(*coming)
+    assert len(log.reads) == 3
+
+
 class Watched(dict[Any, int]):
     """Counts how often all are looked at."""
 
