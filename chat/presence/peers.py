@@ -15,6 +15,8 @@ class Peer:
         self.people: People = {}
         self.heard = 0.0
         self.seq = -1
+        # Whether its people's keys say whose names are held (`Signal.holds`).
+        self.holds = False
         # Who was in the parts of a snapshot so far, by room; None if there is no whole one coming.
         self._told: dict[str, set[str]] | None = None
         self._parts = 0

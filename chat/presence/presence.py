@@ -205,6 +205,7 @@ class Presence:
         follows = signal.seq == peer.seq + 1
         peer.seq = signal.seq
         peer.heard = now
+        peer.holds = signal.holds
         try:
             if isinstance(signal, Snapshot):
                 left = peer.left(signal, follows)
@@ -288,10 +289,11 @@ class Presence:
         return (holder.user, holder.key) != (best.user, best.key)
 
     def _bury(self, replica: str) -> None:
-        for room, people in self._peers.pop(replica).people.items():
+        for room, people in self._peers[replica].people.items():
             self._places_elsewhere -= len(people)
             for user in people:
                 self._remove(room, user, replica)
+        del self._peers[replica]
 
     def _is_news(self, room: str, user: str, now: float) -> bool:
         """Whether that somebody types is worth telling: not in a crowd, and not all the time."""
@@ -318,7 +320,9 @@ class Presence:
         """Somebody is not there any more: the name stays theirs if they are nowhere else."""
         occupants = self._rooms[room]
         holder = occupants.remove(user, replica)
-        if not occupants.holders(user) and not holder.key.startswith(PASSING):
+        peer = self._peers.get(replica)
+        held = not holder.key.startswith(PASSING) and (peer is None or peer.holds)
+        if held and not occupants.holders(user):
             self._reservations.add(room, user, holder.key, holder.since, self._milliseconds())
         self._note(occupants)
 

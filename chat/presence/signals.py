@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Annotated, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -38,11 +38,16 @@ Reserved = dict[str, dict[str, Reservation]]
 
 
 class Signal(msgspec.Struct, tag_field="type", omit_defaults=True, kw_only=True):
-    """`replica` is new with every process; `seq` grows with each of its signals."""
+    """`replica` is new with every process; `seq` grows with each of its signals.
+
+    `holds`: of its people, those whose names are not held can be told by their keys (`PASSING`).
+    Releases that hold no names do not say so, and give whoever has no key one like any other.
+    """
 
     v: Literal[1] = 1
     replica: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
     seq: Annotated[int, msgspec.Meta(ge=0)]
+    holds: bool = False
 
 
 class Snapshot(Signal, tag="snapshot"):
@@ -110,11 +115,9 @@ class Writer:
     def snapshot(self, here: People, reserved: Reserved) -> list[bytes]:
         # It says all that news would.
         self._news.clear()
-        signals = [Snapshot(replica=self.replica, seq=0, people=part) for part in _in_parts(here)]
-        signals += [
-            Snapshot(replica=self.replica, seq=0, reserved=part) for part in _in_parts(reserved)
-        ]
-        signals = signals or [Snapshot(replica=self.replica, seq=0)]
+        signals = [self._snapshot(people=part) for part in _in_parts(here)]
+        signals += [self._snapshot(reserved=part) for part in _in_parts(reserved)]
+        signals = signals or [self._snapshot()]
         for part, signal in enumerate(signals):
             signal.seq, signal.part, signal.parts = self._next_seq(), part, len(signals)
         return [_encoder.encode(signal) for signal in signals]
@@ -122,7 +125,7 @@ class Writer:
     def changes(self, here: People) -> list[bytes]:
         signals = []
         while self._news or self._typed:
-            changes = Changes(replica=self.replica, seq=self._next_seq())
+            changes = Changes(replica=self.replica, seq=self._next_seq(), holds=True)
             for room, user in _first(self._news, MOST_IN_SIGNAL):
                 claim = here.get(room, {}).get(user)
                 if claim is not None:
@@ -135,7 +138,11 @@ class Writer:
         return signals
 
     def gone(self) -> bytes:
-        return _encoder.encode(Gone(replica=self.replica, seq=self._next_seq()))
+        return _encoder.encode(Gone(replica=self.replica, seq=self._next_seq(), holds=True))
+
+    def _snapshot(self, **holding: Any) -> Snapshot:
+        """A part of one; which, is yet to be said."""
+        return Snapshot(replica=self.replica, seq=0, holds=True, **holding)
 
     def _next_seq(self) -> int:
         self._seq += 1

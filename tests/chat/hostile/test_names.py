@@ -205,6 +205,26 @@ def test_reservations_are_told_to_who_is_new_and_not_with_each_heartbeat() -> No
     assert sum(map(len, here.outgoing(world.now))) < 200
 
 
+def test_nothing_is_held_for_people_of_a_release_that_does_not_say_who_has_no_key() -> None:
+    """Or whoever has none comes back from an old replica under a name that is held for nobody."""
+    world = World(1, hold=HOLD)
+    (there,) = world.alive
+    signal = {"v": 1, "replica": "0" * 32}
+    for number, more in enumerate(
+        (
+            {
+                "type": "changes",
+                "joined": {"lobby": {"bot": ["0123456789abcdef", 1], "ada": ["f" * 16, 1]}},
+            },
+            {"type": "changes", "left": {"lobby": ["bot"]}},
+            {"type": "gone"},
+        )
+    ):
+        there.heard(json.dumps(signal | {"seq": number} | more).encode(), world.now)
+    for name in ("bot", "ada"):
+        there.enter("lobby", Person.without_key(name))
+
+
 def test_a_release_that_holds_no_names_reads_what_it_knows() -> None:
     """The snapshot's new field is one more, and the rest is what it was."""
     world = World(1, hold=HOLD)
