@@ -159,10 +159,7 @@ class Server:
         self._endpoint = Endpoint(
             ConnectionLimits(
                 message_bytes=settings.frame_bytes,
-                reading=Allowance(
-                    rate=settings.rate * settings.frame_bytes,
-                    burst=settings.burst * settings.frame_bytes,
-                ),
+                reading=Allowance.of_messages(settings.rate, settings.burst, settings.frame_bytes),
                 outbox_bytes=settings.outbox_bytes,
                 total_bytes=settings.outboxes_bytes,
                 accept_seconds=settings.hello,

@@ -10,11 +10,14 @@ closed.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 from chat.websocket.wheel import TICK_SECONDS
 
 FRAME_BYTES = 1024
 READ_BYTES = 256
+# The largest header of a frame.
+HEADER_BYTES = 14
 # Who has been over budget for so long, and has not once had half of it back, is closed.
 PERSIST_SECONDS = 2.0
 
@@ -25,6 +28,12 @@ class Allowance:
 
     rate: int
     burst: int
+
+    @classmethod
+    def of_messages(cls, rate: int, burst: int, size: int) -> Self:
+        """So many messages per second and at once, each of `size` bytes in a frame and a read."""
+        each = READ_BYTES + FRAME_BYTES + HEADER_BYTES + size
+        return cls(rate * each, burst * each)
 
 
 class Budget:

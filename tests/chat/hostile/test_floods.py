@@ -15,9 +15,13 @@ from chat_client import ChatClient
 from conftest import Replica
 from test_connection import LIMITS, Client, masked
 
-from chat.websocket.budget import FRAME_BYTES, PERSIST_SECONDS, Allowance, Budget
+from chat.relay.memory import MemoryRelay
+from chat.server import Server
+from chat.settings import Settings
+from chat.websocket.budget import FRAME_BYTES, HEADER_BYTES, PERSIST_SECONDS, Allowance, Budget
 from chat.websocket.connection import TURN
 from chat.websocket.frames import MOST_FRAGMENTS, Parser, Violation
+from chat.websocket.wheel import TICK_SECONDS
 
 BEGIN, GO_ON, PING, PONG = 0x01, 0x00, 0x89, 0x8A
 # No payload is kept that was read, and some is allocated ahead.
@@ -127,6 +131,18 @@ async def test_who_uses_up_its_budget_is_not_read_and_who_goes_on_is_closed(
         assert ticks / 10 <= PERSIST_SECONDS + 0.5
     client.wait(2)
     assert client.transport.ended == "aborted"
+
+
+@pytest.mark.parametrize("frame_bytes", [1024, 32_768])
+async def test_a_client_that_keeps_to_its_limits_is_never_over_budget(frame_bytes: int) -> None:
+    settings = Settings(frame_bytes=frame_bytes)
+    allowance = Server(settings, MemoryRelay())._endpoint.limits.reading
+    budget = Budget(allowance, now=0)
+    for tick in range(1, 600):
+        for _ in range(round(settings.rate * TICK_SECONDS)):
+            budget.charge_read(HEADER_BYTES + frame_bytes)
+            budget.charge_frames(1)
+        assert not budget.over(allowance, tick)
 
 
 async def test_a_new_connection_has_a_second_s_worth_and_earns_the_rest() -> None:
