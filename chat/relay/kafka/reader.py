@@ -201,7 +201,9 @@ class Reader:
             times.append((batch.last, batch.time))
             found += records
             self._taken_records += len(records)
-            self._taken_bytes += len(batch.raw)
+            # A packed batch may hold a thousand times its size.
+            unpacked = sum(len(entry.record.text) for entry in records)
+            self._taken_bytes += max(len(batch.raw), unpacked)
             self._taken_skipped.update(skipped)
             if self._taken_records >= HANDED_OVER or self._taken_bytes >= HANDED_OVER_BYTES:
                 self._taken.append(Batch(partition, batch.last, found, times))

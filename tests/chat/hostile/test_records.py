@@ -23,9 +23,12 @@ from kafka_broker import KafkaBroker
 
 from chat import bounds
 from chat.presence import Presence
-from chat.relay.base import Record, author_by_name, partition_of
+from chat.relay.base import Batch, Record, author_by_name, partition_of
 from chat.relay.kafka import batches
+from chat.relay.kafka.producer import Appender, Signaller
+from chat.relay.kafka.reader import HANDED_OVER_BYTES, Reader
 from chat.relay.kafka.record import Skipped, decode, encode
+from chat.relay.kafka.watcher import Watcher
 from chat.server import Server
 
 Replica = Callable[..., Awaitable[Server]]
@@ -342,3 +345,36 @@ def test_unpacking_a_batch_takes_no_more_memory_than_it_holds() -> None:
     pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
     # Of 4 KiB each.
     assert pages * 4096 < 20 * batches.MOST_BYTES / 32
+
+
+def test_no_more_text_is_handed_over_at_once_however_well_it_is_packed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    handed: list[int] = []
+
+    def hand_over(_: object, delivered: Sequence[Batch], *__: object) -> None:
+        handed.append(sum(len(entry.record.text) for batch in delivered for entry in batch.entries))
+
+    there = Watcher(
+        {},
+        "t",
+        "s",
+        Appender({}, "t", in_flight=1, in_flight_bytes=1, delivery_seconds=1),
+        Signaller({}, "s"),
+    )
+    reader = Reader({}, "t", "s", there, rewind=0)
+    monkeypatch.setattr(reader, "_hand_over", hand_over)
+    reader._next = {0: 0}
+    data = b""
+    for number in range(100):
+        texts = [
+            Record("room", "ada", "x" * 8000, f"{number}-{one}", "a" * 32) for one in range(10)
+        ]
+        batch = batch_of(*map(encode, texts))
+        struct.pack_into(">q", batch, 0, 10 * number)
+        data += packed(batch, 4)
+    assert len(data) < 100_000
+    reader._take(0, list(batches.split(data)), 1)
+    reader._hand_over_taken()
+    assert sum(handed) == 8_000_000
+    assert max(handed) < HANDED_OVER_BYTES + 100_000
