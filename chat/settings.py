@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from chat.bounds import TEXT_BYTES
+from chat.bounds import TEXT_BYTES, USER_BYTES
 from chat.origins import parse_host, parse_origin
 
 
@@ -506,6 +506,13 @@ def _check_together(settings: Settings) -> None:
         raise SettingsError(
             f"CHAT_FRAME_BYTES='{settings.frame_bytes}': give at least {least}, for a text of"
             f" CHAT_TEXT_BYTES={settings.text_bytes} travels in a frame"
+        )
+    # And its record, or every such text would be refused as if Kafka were slow.
+    least += 2 * USER_BYTES
+    if settings.kafka_in_flight_bytes < least:
+        raise SettingsError(
+            f"KAFKA_IN_FLIGHT_BYTES='{settings.kafka_in_flight_bytes}': give at least {least}, for"
+            f" a text of CHAT_TEXT_BYTES={settings.text_bytes}"
         )
 
 

@@ -67,6 +67,13 @@ def test_a_value_that_cannot_work_is_named_with_a_remedy(
     assert "\n" not in str(refused.value)
 
 
+def test_the_longest_text_may_wait_for_kafka() -> None:
+    given = {"CHAT_TEXT_BYTES": "100000", "CHAT_FRAME_BYTES": "300000"}
+    load(given | {"KAFKA_IN_FLIGHT_BYTES": "210000"})
+    with pytest.raises(SettingsError, match=r"^KAFKA_IN_FLIGHT_BYTES='200000': give at least"):
+        load(given | {"KAFKA_IN_FLIGHT_BYTES": "200000"})
+
+
 def test_kafka_needs_to_know_where_it_is() -> None:
     with pytest.raises(SettingsError, match=r"^KAFKA_BOOTSTRAP_SERVERS='': .* give HOST:PORT"):
         load({"KAFKA_ENABLED": "true"})
