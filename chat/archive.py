@@ -30,6 +30,8 @@ from chat.window import RoomWindow
 STEP = 2000
 FIRST_STEP = 100
 STEP_BYTES = 2 << 20
+# Before each step, who is not urgent lets others go first, but not for longer: they may never end.
+STAND_BACK_SECONDS = 0.1
 # Offsets of a chunk.
 CHUNK = 250
 # Records looked at to see whether the log has any at some offset.
@@ -349,7 +351,9 @@ class Archive:
         after, step = max(start - self._window, 0) - 1, FIRST_STEP
         while after < end - 1:
             if not asker.urgent:
-                await self._urgent_turns.idle()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(STAND_BACK_SECONDS):
+                        await self._urgent_turns.idle()
             upto = min(after + step, end - 1)
             size = 1
             for entry in await self._read(partition, after, upto):

@@ -294,6 +294,26 @@ async def test_who_comes_back_with_many_old_positions_makes_no_reads_beside_each
     assert len(log.reads) == 3
 
 
+async def test_pages_are_read_while_others_come_back_with_old_positions_all_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("chat.times.FORGOTTEN", 1)
+    log = written(400)
+    made = replica_of(log)
+    feed(made, [said(400)], PARTITION)
+
+    async def come_back(offset: int) -> None:
+        while True:
+            await made.join(Listening(), ROOM, at(offset))
+
+    coming = [asyncio.create_task(come_back(offset)) for offset in range(5)]
+    await until(lambda: len(log.reads) > 5)
+    assert (await made.before(ROOM, at(300), 1, "somebody else")).messages
+    for one in coming:
+        one.cancel()
+    await asyncio.gather(*coming, return_exceptions=True)
+
+
 class Watched(dict[Any, int]):
     """Counts how often all are looked at."""
 
