@@ -24,6 +24,8 @@ class Reservations:
     def __init__(self, hold: int) -> None:
         self._hold = hold
         self._rooms: OrderedDict[str, dict[str, Reservation]] = OrderedDict()
+        # What the names look like, hashed: to find it out costs more than all else here.
+        self._looks: dict[tuple[str, str], frozenset[int]] = {}
         self._count = 0
 
     def __len__(self) -> int:
@@ -43,14 +45,14 @@ class Reservations:
         known = names.get(user)
         if known is None:
             self._count += 1
+            self._looks[room, user] = _looks(user)
         elif known.key != reservation.key and known.until > now:
             return
         names[user] = reservation._replace(until=until)
         if len(names) > MOST_OF_ROOM:
             self._drop(room, min(names, key=lambda name: names[name].until - names[name].since))
         while self._count > MOST:
-            _, oldest = self._rooms.popitem(last=False)
-            self._count -= len(oldest)
+            self._drop_room(next(iter(self._rooms)))
 
     def since(self, room: str, user: str, key: str, now: int) -> int:
         """Since when the name is the key's: from now on, unless it is held for it."""
@@ -83,12 +85,20 @@ class Reservations:
         names = self._rooms.get(room)
         if not names:
             return []
-        looks = set(looks_of(user))
-        return [name for name in names if not looks.isdisjoint(looks_of(name))]
+        looks = _looks(user)
+        return [name for name in names if not looks.isdisjoint(self._looks[room, name])]
+
+    def _drop_room(self, room: str) -> None:
+        for user in tuple(self._rooms[room]):
+            self._drop(room, user)
 
     def _drop(self, room: str, user: str) -> None:
         names = self._rooms[room]
-        del names[user]
+        del names[user], self._looks[room, user]
         self._count -= 1
         if not names:
             del self._rooms[room]
+
+
+def _looks(user: str) -> frozenset[int]:
+    return frozenset(map(hash, looks_of(user)))

@@ -275,6 +275,26 @@ def test_names_that_somebody_tries_one_by_one_push_out_nobody_who_was_really_the
     assert code_of(here, person("ada", "mallory")) is ErrorCode.NAME_TAKEN
 
 
+def test_to_join_does_not_cost_a_look_at_each_name_that_is_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked: list[str] = []
+
+    def counted(user: str) -> tuple[str, ...]:
+        looked.append(user)
+        return looks_of(user)
+
+    monkeypatch.setattr(reservations, "looks_of", counted)
+    world = World(1, hold=HOLD)
+    (here,) = world.alive
+    for number in range(100):
+        here.enter("lobby", person(f"p{number}"))
+        here.exit("lobby", person(f"p{number}"))
+    looked.clear()
+    here.enter("lobby", person("ada"))
+    assert set(looked) == {"ada"}
+
+
 def test_reservations_of_all_rooms_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reservations, "MOST", 50)
     world = World(1, hold=HOLD)
