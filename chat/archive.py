@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 from array import array
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from chat.protocol import Position
@@ -135,6 +135,7 @@ class Reading(Generic[T]):
         self.task: asyncio.Task[T]
         self.begun = False
         self.waiting = 0
+        self.addresses: set[str] = set()
 
 
 class Archive:
@@ -300,8 +301,11 @@ class Archive:
             return chunk
         return await self.once(key, asker, read)
 
-    def _turn(self, asker: Asker) -> contextlib.AbstractAsyncContextManager[None]:
-        return (self._urgent_turns if asker.urgent else self._turns).of(asker.address)
+    def _turn(
+        self, asker: Asker, waiting: Collection[str] = ()
+    ) -> contextlib.AbstractAsyncContextManager[None]:
+        turns = self._urgent_turns if asker.urgent else self._turns
+        return turns.of(asker.address, waiting)
 
     async def once(
         self, what: tuple[int | str, ...], asker: Asker, read: Callable[[], Awaitable[T]]
@@ -319,13 +323,15 @@ class Archive:
             reading = self._reading[key] = Reading()
 
             async def read_in_turn() -> T:
-                async with self._turn(asker):
+                async with self._turn(asker, reading.addresses):
                     reading.begun = True
                     return await read()
 
             reading.task = asyncio.create_task(read_in_turn())
             reading.task.add_done_callback(lambda task: self._finished(key, task))
         reading.waiting += 1
+        # It comes with the turn of any of them, so that nobody waits in another one's queue.
+        reading.addresses.add(asker.address)
         try:
             return await asyncio.shield(reading.task)
         finally:

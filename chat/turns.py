@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 
 from chat.relay.base import UnavailableError
 
@@ -24,7 +24,8 @@ MOST_KNOWN = 1000
 
 class Turns:
     def __init__(self) -> None:
-        self._waiting: dict[asyncio.Future[None], str] = {}
+        # For whom each is: the one who asked, and who waits for the same.
+        self._waiting: dict[asyncio.Future[None], Collection[str]] = {}
         self._of_address: Counter[str] = Counter()
         # When each address had its last turn, the latest one last.
         self._last: dict[str, float] = {}
@@ -38,9 +39,13 @@ class Turns:
         await self._idle.wait()
 
     @contextlib.asynccontextmanager
-    async def of(self, address: str) -> AsyncIterator[None]:
-        """Wait for a turn of `address`, and have it. Raises `UnavailableError` if too many wait."""
-        await self._take(address)
+    async def of(self, address: str, waiting: Collection[str] = ()) -> AsyncIterator[None]:
+        """Wait for a turn of `address`, and have it. Raises `UnavailableError` if too many wait.
+
+        `waiting` are all the addresses that wait for it, and may become more: it comes when it is
+        the turn of any of them.
+        """
+        await self._take(address, waiting or (address,))
         try:
             await asyncio.sleep(self._rested - time.monotonic())
             began = time.monotonic()
@@ -52,14 +57,14 @@ class Turns:
         finally:
             self._give_on()
 
-    async def _take(self, address: str) -> None:
+    async def _take(self, address: str, waiting: Collection[str]) -> None:
         if self._taken:
             # Who reads is one of them.
             most = len(self._waiting) + 1 >= MOST_WAITING
             if most or self._of_address[address] >= MOST_OF_ADDRESS:
                 raise UnavailableError("Too many read the history: try again in a moment.")
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting[turn] = address
+            self._waiting[turn] = waiting
             self._of_address[address] += 1
             try:
                 await turn
@@ -87,5 +92,7 @@ class Turns:
             self._idle.set()
             return
         # Of those that wait equally long, the first one that came.
-        turn = min(waiting, key=lambda one: self._last.get(self._waiting[one], 0.0))
+        turn = min(
+            waiting, key=lambda one: min(self._last.get(at, 0.0) for at in self._waiting[one])
+        )
         turn.set_result(None)

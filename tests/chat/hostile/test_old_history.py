@@ -314,6 +314,25 @@ async def test_pages_are_read_while_others_come_back_with_old_positions_all_the_
     await asyncio.gather(*coming, return_exceptions=True)
 
 
+async def test_who_wants_what_another_address_waits_for_does_not_wait_in_its_queue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("chat.turns.MOST_REST", 0)
+    log = written(400)
+    made = replica_of(log)
+    log.answers.clear()
+    much = [
+        asyncio.create_task(made.before(ROOM, at(end), 1, "much")) for end in range(370, 0, -20)
+    ]
+    await until(lambda: log.reads)
+    little = asyncio.create_task(made.before(ROOM, at(10), 1, "little"))
+    await asyncio.sleep(0.005)
+    log.answers.set()
+    assert (await little).messages
+    assert sum(one.done() for one in much) < 5
+    await asyncio.gather(*much)
+
+
 class Watched(dict[Any, int]):
     """Counts how often all are looked at."""
 
