@@ -45,7 +45,7 @@ _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 class PendingStream(IOStream):
     """A connection that is not a WebSocket yet."""
 
-    def __init__(self, connection: socket.socket, listener: Listener, address: str) -> None:
+    def __init__(self, connection: socket.socket, listener: Listener, address: str | None) -> None:
         super().__init__(connection, max_buffer_size=listener.buffer_bytes)
         self.address = address
         self.since = time.monotonic()
@@ -63,8 +63,9 @@ class PendingStream(IOStream):
 class Listener:
     """Accepts what comes to one port, for `server`.
 
-    `most` connections may be pending, and `each` of one address; those of an address that is
-    `exempt` (a proxy) are its clients'. `on_refused` is told why a connection was closed.
+    `most` connections may be pending, and `each` of one address. `charged` tells to which address a
+    peer's are charged; None: to none, for a proxy's are its clients'. `on_refused` is told why a
+    connection was closed.
     """
 
     def __init__(
@@ -73,14 +74,14 @@ class Listener:
         *,
         most: int,
         each: int,
-        exempt: Callable[[str], bool],
+        charged: Callable[[str], str | None],
         on_refused: Callable[[str], None],
     ) -> None:
         self._server = server
         self.buffer_bytes = server.max_buffer_size
         self._most = most
         self._each = each
-        self._exempt = exempt
+        self._charged = charged
         self._on_refused = on_refused
         self._sockets: list[socket.socket] = []
         self._resting: asyncio.TimerHandle | None = None
@@ -118,8 +119,8 @@ class Listener:
     def forget(self, stream: PendingStream) -> None:
         """It has ended, or has become a WebSocket."""
         self._pending.pop(stream, None)
-        mine = self._of_address.get(stream.address)
-        if mine is not None:
+        if stream.address in self._of_address:
+            mine = self._of_address[stream.address]
             mine.pop(stream, None)
             if not mine:
                 del self._of_address[stream.address]
@@ -150,15 +151,13 @@ class Listener:
             self._take(connection, peer)
 
     def _take(self, connection: socket.socket, peer: Any) -> None:
-        address = peer[0]
-        if not self._exempt(address):
-            mine = self._of_address.setdefault(address, {})
-            if len(mine) >= self._each:
-                self._close_oldest(mine, "address_pending")
+        address = self._charged(peer[0])
+        if address is not None and len(self._of_address.get(address, ())) >= self._each:
+            self._close_oldest(self._of_address[address], "address_pending")
         connection.setblocking(False)
         stream = PendingStream(connection, self, address)
         self._pending[stream] = None
-        if not self._exempt(address):
+        if address is not None:
             self._of_address.setdefault(address, {})[stream] = None
         self._server.handle_stream(stream, peer)
 

@@ -216,14 +216,14 @@ class Server:
             self._public,
             most=self._places.pending,
             each=min(settings.address_pending, max(1, self._places.pending // 2)),
-            exempt=self._is_proxy,
+            charged=self._charged,
             on_refused=self._on_refused,
         )
         self._internal_listener = Listener(
             self._internal,
             most=INTERNAL_PENDING,
             each=INTERNAL_PENDING,
-            exempt=lambda _: True,
+            charged=lambda _: None,
             on_refused=self._on_refused,
         )
         self.port = 0
@@ -261,6 +261,10 @@ class Server:
 
     def _is_proxy(self, peer: str) -> bool:
         return is_one_of(peer, self._proxies)
+
+    def _charged(self, peer: str) -> str | None:
+        """To which address its connections are charged; a proxy's are its clients'."""
+        return None if self._is_proxy(peer) else client_address(peer, (), self._proxies)
 
     def _address_of(self, request: HTTPServerRequest) -> str:
         """Whom a request is charged to."""

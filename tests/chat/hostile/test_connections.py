@@ -97,6 +97,17 @@ async def test_pending_connections_are_bounded_and_the_oldest_makes_room(
         assert b'{reason="address_pending"} 4.0' in server.metrics_text()
 
 
+async def test_pending_connections_are_charged_to_a_network_as_all_else_is(
+    replica: Replica,
+) -> None:
+    """A site has all addresses of an IPv6 network, and none of them more than the others."""
+    server = await replica(CHAT_TRUSTED_PROXIES="192.0.2.0/24")
+    assert server._charged("2001:db8::1") == server._charged("2001:db8::2") == "2001:db8::/64"
+    assert server._charged("2001:db8:0:1::1") == "2001:db8:0:1::/64"
+    assert server._charged("198.51.100.1") == "198.51.100.1"
+    assert server._charged("192.0.2.1") is None
+
+
 @pytest.mark.parametrize("transport", ["fast", "tornado"])
 async def test_an_address_has_so_many_clients_at_most(replica: Replica, transport: str) -> None:
     server = await replica(CHAT_ADDRESS_CLIENTS="2", CHAT_TRANSPORT=transport)
