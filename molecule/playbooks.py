@@ -87,7 +87,7 @@ def assert_refused(
     refused = run(playbook, variables, *inventories, site=site, facts=facts)
     assert not refused.succeeded
     for word in words:
-        assert word in refused.said
+        assert word in refused.said, refused.said
     assert set(refused.changed.values()) == {0}
 
 
