@@ -27,6 +27,8 @@ from chat.times import Times
 SOON_MISSED = {"zookeeper.session.timeout.ms": "6000"}
 Replica = Callable[..., Awaitable[Server]]
 
+TOPIC = "chat"
+
 
 @pytest.fixture
 def lone_broker(kafka_home: Path, tmp_path: Path) -> Iterator[tuple[KafkaBroker, Path]]:
@@ -61,6 +63,18 @@ def cut(log: Path, topic: str, partition: int, batches: int) -> None:
         file.truncate(segment.stat().st_size - lost)
 
 
+def made_log(broker: KafkaBroker) -> dict[str, str]:
+    """Make the topics of a log, and return the settings of its replicas."""
+    with contextlib.closing(KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)) as admin:
+        make_topic(admin, TOPIC, signals_of(TOPIC))
+    return {
+        "KAFKA_ENABLED": "true",
+        "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers,
+        "KAFKA_TOPIC": TOPIC,
+        "KAFKA_SIGNAL_TOPIC": signals_of(TOPIC),
+    }
+
+
 def id_of(frame: Frame) -> str:
     return str(frame["id"])
 
@@ -73,22 +87,14 @@ async def test_a_broker_that_lost_its_end_is_not_taken_for_the_same_log(
     lone_broker: tuple[KafkaBroker, Path], replica: Replica
 ) -> None:
     broker, log = lone_broker
-    topic = "chat"
-    with contextlib.closing(KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)) as admin:
-        make_topic(admin, topic, signals_of(topic))
-    kafka = {
-        "KAFKA_ENABLED": "true",
-        "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers,
-        "KAFKA_TOPIC": topic,
-        "KAFKA_SIGNAL_TOPIC": signals_of(topic),
-    }
+    kafka = made_log(broker)
     runs_on = await replica(kafka)
     async with ChatClient(runs_on.port) as ada:
         await joined(ada)
         before = [id_of(await ada.send("lobby", f"before {n}")) for n in range(20)]
         assert offset_of(before[-1]) == 19
         broker.kill()
-        cut(log, topic, partition_of("lobby", 3), 5)
+        cut(log, TOPIC, partition_of("lobby", 3), 5)
         await asyncio.to_thread(start, broker)
         writes = await replica(kafka)
         async with ChatClient(writes.port, user="bob") as bob:
@@ -116,15 +122,7 @@ async def test_a_broker_that_lost_nothing_is_the_same_log(
     lone_broker: tuple[KafkaBroker, Path], replica: Replica
 ) -> None:
     broker, _ = lone_broker
-    topic = "chat"
-    with contextlib.closing(KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)) as admin:
-        make_topic(admin, topic, signals_of(topic))
-    kafka = {
-        "KAFKA_ENABLED": "true",
-        "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers,
-        "KAFKA_TOPIC": topic,
-        "KAFKA_SIGNAL_TOPIC": signals_of(topic),
-    }
+    kafka = made_log(broker)
     server = await replica(kafka)
     async with ChatClient(server.port) as ada:
         await joined(ada)
