@@ -63,7 +63,7 @@ async def test_counters_are_asked_for_their_rate_and_nothing_else_is(
 
 async def test_every_metric_is_in_the_document(exposed: dict[str, str]) -> None:
     document = (ROOT / "docs" / "operations" / "watching-the-chat.md").read_text()
-    table = document.split("## What is measured")[1].split("\n## ")[0]
+    table = document.split("## Metrics")[1].split("\n## ")[0]
     documented = set(re.findall(r"`(chat_\w+)", table))
     ours = {
         re.sub(r"_(bucket|sum|count)$", "", name) for name in exposed if name.startswith("chat_")
