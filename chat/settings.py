@@ -129,61 +129,65 @@ class Settings:
         "KAFKA_ENABLED",
         False,
         _boolean,
-        "share rooms with other replicas through Kafka; without it, this process is an island",
+        "share rooms with other replicas through Kafka; if false, this process shares nothing",
     )
     kafka_bootstrap_servers: tuple[str, ...] = _setting(
         "KAFKA_BOOTSTRAP_SERVERS",
         (),
         _list_of(_SERVER, "give HOST:PORT,HOST:PORT"),
-        "brokers to ask first, `HOST:PORT,…`; needed when Kafka is enabled",
+        "brokers to connect to first, `HOST:PORT,…`; required if Kafka is enabled",
     )
     kafka_topic: str = _setting(
         "KAFKA_TOPIC",
         "chat",
         _matching(r"[A-Za-z0-9._-]{1,249}", "give 1 to 249 letters, digits and ._-"),
-        "topic that holds the messages; it must exist, and keep its number of partitions",
+        "topic of the messages; it must exist and keep its number of partitions",
     )
     kafka_signal_topic: str = _setting(
         "KAFKA_SIGNAL_TOPIC",
         "chat-signals",
         _matching(r"[A-Za-z0-9._-]{1,249}", "give 1 to 249 letters, digits and ._-"),
-        "topic that tells replicas who is here and who is typing; without it, nobody sees that",
+        "topic through which replicas share presence and typing; if it is missing, clients see"
+        " neither of other replicas",
     )
     kafka_in_flight: int = _setting(
         "KAFKA_IN_FLIGHT",
         1000,
         _integer(1, 1_000_000),
-        "messages that may wait for Kafka's acknowledgement before more are refused",
+        "maximum number of messages that wait for Kafka's acknowledgement; more are refused",
     )
     kafka_in_flight_bytes: int = _setting(
         "KAFKA_IN_FLIGHT_BYTES",
         16_777_216,
         _integer(65_536, 1_073_741_824),
-        "how much those messages may hold together",
+        "maximum size of those messages together, in bytes",
     )
     kafka_delivery: float = _setting(
         "KAFKA_DELIVERY_SECONDS",
         10.0,
         _seconds(1, 300),
-        "how long Kafka has to acknowledge a message before its sender is told `unavailable`",
+        "time for Kafka to acknowledge a message; then its sender gets `unavailable`",
     )
     kafka_security_protocol: str = _setting(
         "KAFKA_SECURITY_PROTOCOL",
         "PLAINTEXT",
         _matching(r"PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL", "say as the brokers' listener does"),
-        "how brokers are spoken to: `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`",
+        "protocol of the connection to brokers: `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`",
     )
     kafka_ca_file: str = _setting(
         "KAFKA_CA_FILE",
         "",
         _file,
-        "certificates (PEM) of who signed the brokers'; empty: those the system trusts",
+        "CA certificates (PEM) that signed the brokers' certificates; empty: the system's CAs",
     )
     kafka_certificate_file: str = _setting(
-        "KAFKA_CERTIFICATE_FILE", "", _file, "certificate (PEM) by which brokers know this client"
+        "KAFKA_CERTIFICATE_FILE", "", _file, "client certificate (PEM) for the brokers"
     )
     kafka_key_file: str = _setting(
-        "KAFKA_KEY_FILE", "", _file, "the certificate's key (PEM, without a passphrase)"
+        "KAFKA_KEY_FILE",
+        "",
+        _file,
+        "private key of the client certificate (PEM, without a passphrase)",
     )
     kafka_sasl_mechanism: str = _setting(
         "KAFKA_SASL_MECHANISM",
@@ -191,71 +195,76 @@ class Settings:
         _matching(
             r"PLAIN|SCRAM-SHA-256|SCRAM-SHA-512", "say PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
         ),
-        "how the password is proven: `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`",
+        "SASL mechanism: `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`",
     )
-    kafka_sasl_username: str = _setting(
-        "KAFKA_SASL_USERNAME", "", str, "user by which brokers know this client"
-    )
+    kafka_sasl_username: str = _setting("KAFKA_SASL_USERNAME", "", str, "SASL user name")
     kafka_sasl_password_file: str = _setting(
-        "KAFKA_SASL_PASSWORD_FILE", "", _file, "file that holds the user's password and no more"
+        "KAFKA_SASL_PASSWORD_FILE",
+        "",
+        _file,
+        "file that contains the SASL password and nothing else",
     )
     address: str = _setting(
         "CHAT_ADDRESS",
         "",
         _matching(r"[A-Za-z0-9.:_-]*", "give an IP address or host name, or nothing for all"),
-        "address to listen on; empty: all of them",
+        "address to listen on; empty: all addresses",
     )
     port: int = _setting(
-        "CHAT_PORT", 8080, _integer(0, 65535), "port of the page and of `/ws`; 0: a free one"
+        "CHAT_PORT", 8080, _integer(0, 65535), "port of the page and of `/ws`; 0: any free port"
     )
     internal_port: int = _setting(
         "CHAT_INTERNAL_PORT",
         9090,
         _integer(0, 65535),
-        "port of `/livez`, `/readyz` and `/metrics`, not for the public; 0: a free one",
+        "port of `/livez`, `/readyz` and `/metrics`, not for the public; 0: any free port",
     )
     replica: str = _setting(
         "CHAT_REPLICA",
         "",
         _matching(r"[A-Za-z0-9._-]{1,253}", "give a host name"),
-        "name of this process, shown to clients; empty: the host's name",
+        "name of this process, shown to clients; empty: the host name",
     )
     hosts: tuple[str, ...] = _setting(
         "CHAT_HOSTS",
         (),
         _host_list,
-        "hosts under which the chat is reached, `HOST,…`, beside IP addresses and localhost;"
-        " requests for others are refused (421). Empty: any, except from this machine",
+        "host names of the chat, `HOST,…`, in addition to IP addresses and localhost; requests"
+        " for other hosts are refused (421). Empty: any host, except that requests from this"
+        " machine must use its name, an IP address or localhost",
     )
     allowed_origins: tuple[str, ...] = _setting(
         "CHAT_ALLOWED_ORIGINS",
         (),
         _origin_list,
-        "origins of other sites' pages that may connect, `https://HOST,…`; its own always may",
+        "origins of other sites whose pages may connect, `https://HOST,…`; the chat's own origin"
+        " is always allowed",
     )
     transport: str = _setting(
         "CHAT_TRANSPORT",
         "fast",
         _matching(r"fast|tornado", "say fast or tornado"),
-        "what carries the frames: the event loop's own transport, or Tornado's streams (slower)",
+        "implementation of WebSocket I/O: the event loop's own transport, or Tornado's streams"
+        " (slower)",
     )
     log_level: str = _setting(
         "CHAT_LOG_LEVEL",
         "info",
         _matching(r"debug|info|warning|error", "say debug, info, warning or error"),
-        "least important lines to log",
+        "lowest level that is logged",
     )
     log_format: str = _setting(
         "CHAT_LOG_FORMAT",
         "text",
         _matching(r"text|json", "say text or json"),
-        "how lines of the log are written: for people, or an object each for programs",
+        "format of log lines: text, or one JSON object per line",
     )
     frame_bytes: int = _setting(
         "CHAT_FRAME_BYTES",
         32768,
         _integer(1024, 1_048_576),
-        "largest message a client may send as a whole; beyond it, the connection is closed (1009)",
+        "largest WebSocket message from a client, fragments included; a larger one closes the"
+        " connection (1009)",
     )
     text_bytes: int = _setting(
         "CHAT_TEXT_BYTES", 8192, _integer(1, TEXT_BYTES), "largest `text`, in bytes of UTF-8"
@@ -264,193 +273,206 @@ class Settings:
         "CHAT_TEXT_GRAPHEMES",
         2000,
         _integer(1, TEXT_BYTES),
-        "longest `text`, in characters as people count them",
+        "longest `text`, in grapheme clusters",
     )
     rooms_per_client: int = _setting(
-        "CHAT_ROOMS_PER_CLIENT", 50, _integer(1, 10_000), "rooms one client may be in at once"
+        "CHAT_ROOMS_PER_CLIENT", 50, _integer(1, 10_000), "maximum number of rooms per client"
     )
     rate: int = _setting(
-        "CHAT_RATE", 20, _integer(1, 100_000), "frames per second one client may send for long"
+        "CHAT_RATE", 20, _integer(1, 100_000), "sustained rate of frames per client, per second"
     )
     burst: int = _setting(
-        "CHAT_BURST", 100, _integer(1, 100_000), "frames one client may send at once"
+        "CHAT_BURST", 100, _integer(1, 100_000), "frames that one client may send in a burst"
     )
     outbox_bytes: int = _setting(
         "CHAT_OUTBOX_BYTES",
         1_048_576,
         _integer(65_536, 268_435_456),
-        "what may wait for a client that reads slowly, before it is closed (1013)",
+        "maximum bytes that wait for a slow client; more closes its connection (1013)",
     )
     outboxes_bytes: int = _setting(
         "CHAT_OUTBOXES_BYTES",
         67_108_864,
         _integer(65_536, 17_179_869_184),
-        "what may wait for all clients together; beyond it, those for whom most waits are closed"
-        " (1013)",
+        "maximum bytes that wait for all clients together; beyond it, the connections with the"
+        " most waiting bytes are closed (1013)",
     )
     history: int = _setting(
         "CHAT_HISTORY",
         500,
         _integer(1, 100_000),
-        "messages kept per room for those who come back",
+        "messages kept per room for clients that come back",
     )
     recent: int = _setting(
-        "CHAT_RECENT", 50, _integer(0, 10_000), "messages shown to those who come anew"
+        "CHAT_RECENT",
+        50,
+        _integer(0, 10_000),
+        "messages sent to a client that joins without a position",
     )
     window: int = _setting(
         "CHAT_WINDOW",
         5000,
         _integer(1, 10_000_000),
-        "records kept per partition: how far back history and the recognition of repeats reach",
+        "records kept per partition: the reach of history and of the detection of repeats",
     )
     window_bytes: int = _setting(
         "CHAT_WINDOW_BYTES",
         67_108_864,
         _integer(1_048_576, 68_719_476_736),
-        "memory for the messages of the window; beyond it, older ones are read from the log when"
-        " somebody asks for them",
+        "memory for the messages of the window; beyond it, older ones are read from the log on"
+        " request",
     )
     page: int = _setting(
-        "CHAT_PAGE", 100, _integer(1, 10_000), "messages in one answer to `history`, at most"
+        "CHAT_PAGE",
+        100,
+        _integer(1, 10_000),
+        "maximum number of messages in one answer to `history`",
     )
     page_bytes: int = _setting(
         "CHAT_PAGE_BYTES",
         262_144,
         _integer(4096, 16_777_216),
-        "most bytes of messages in one answer to `join` or `history`; one alone may have more",
+        "maximum bytes of messages in one answer to `join` or `history`; a single message may be"
+        " larger",
     )
     scan: int = _setting(
         "CHAT_SCAN",
         20_000,
         _integer(1, 10_000_000),
-        "records of a partition that one request may look through in the log, beyond the window",
+        "maximum number of records of a partition that one request reads from the log, beyond the"
+        " window",
     )
     api_requests: int = _setting(
         "CHAT_API_REQUESTS",
         8,
         _integer(1, 1000),
-        "requests for messages over HTTP that are answered at once, half of them for one address;"
-        " more are told to come again",
+        "maximum number of simultaneous HTTP requests for messages, half of them for one address;"
+        " more are refused (503, 429)",
     )
     api_rate: int = _setting(
         "CHAT_API_RATE",
         20,
         _integer(1, 1_000_000),
-        "requests for messages over HTTP per second from one address for long, five times as many"
-        " at once",
+        "sustained rate of HTTP requests for messages per address, per second; a burst may have"
+        " five times as many",
     )
     members_shown: int = _setting(
         "CHAT_MEMBERS_SHOWN",
         100,
         _integer(0, 10_000),
-        "people in a room that are named; of more, only the number is told, and nobody's typing",
+        "rooms with more people than this show only their number, and no typing",
     )
     heartbeat: float = _setting(
         "CHAT_HEARTBEAT_SECONDS",
         5.0,
         _seconds(0.1, 60),
-        "between two times that replicas tell each other all their people; after three without,"
-        " a replica is taken for dead. The same on all of them",
+        "interval between full presence snapshots; a replica that misses three is considered"
+        " dead. Must be the same on all replicas",
     )
     name_hold: float = _setting(
         "CHAT_NAME_HOLD_SECONDS",
         300.0,
         _seconds(0, 86_400),
-        "how long a name stays its owner's after they left the room, if they have a key; 0: not at"
-        " all. The same on all replicas",
+        "time for which a name is held after its owner left the room, if they have a key; 0: not"
+        " held. Must be the same on all replicas",
     )
     typing: float = _setting(
         "CHAT_TYPING_SECONDS",
         6.0,
         _seconds(0.1, 60),
-        "how long to show that somebody is typing; told again at most twice as often",
+        "time for which clients show that somebody types; it is broadcast at most twice per this"
+        " time",
     )
     address_rate: int = _setting(
         "CHAT_ADDRESS_RATE",
         0,
         _integer(0, 1_000_000),
-        "frames per second all clients of one address may send for long; 0: no such limit",
+        "sustained rate of frames of all clients of one address, per second; 0: no limit",
     )
     address_burst: int = _setting(
         "CHAT_ADDRESS_BURST",
         5000,
         _integer(1, 1_000_000),
-        "frames all clients of one address may send at once",
+        "frames that all clients of one address may send in a burst",
     )
     trusted_proxies: tuple[str, ...] = _setting(
         "CHAT_TRUSTED_PROXIES",
         (),
         _network_list,
-        "networks of proxies whose X-Forwarded-For tells a client's address, `10.1.0.0/16,…`",
+        "networks of proxies whose X-Forwarded-For header is trusted, `10.1.0.0/16,…`",
     )
     clients: int = _setting(
         "CHAT_CLIENTS",
         20_000,
         _integer(1, 1_000_000),
-        "connected clients; with 95 % of them it is not ready, and beyond them refuses (503)",
+        "maximum number of connected clients; from 95 % on, the replica is not ready, and beyond"
+        " the maximum it refuses connections (503)",
     )
     address_clients: int = _setting(
         "CHAT_ADDRESS_CLIENTS",
         10_000,
         _integer(1, 1_000_000),
-        "connected clients of one address; beyond them it refuses (429)",
+        "maximum number of connected clients of one address; beyond it, connections are refused"
+        " (429)",
     )
     pending: int = _setting(
         "CHAT_PENDING",
         1000,
         _integer(4, 1_000_000),
-        "connections that are not a WebSocket (yet); beyond them, the oldest is closed",
+        "maximum number of connections that are not a WebSocket (yet); beyond it, the oldest is"
+        " closed",
     )
     address_pending: int = _setting(
         "CHAT_ADDRESS_PENDING",
         500,
         _integer(2, 1_000_000),
-        "the same for one address, unless it is a trusted proxy's",
+        "the same for one address, unless it is a trusted proxy",
     )
     header_bytes: int = _setting(
-        "CHAT_HEADER_BYTES", 16_384, _integer(1024, 1_048_576), "largest header of a request"
+        "CHAT_HEADER_BYTES", 16_384, _integer(1024, 1_048_576), "maximum size of a request header"
     )
     handshake: float = _setting(
         "CHAT_HANDSHAKE_SECONDS",
         15.0,
         _seconds(0.1, 300),
-        "how long a request may take to come, and a connection without one may stay",
+        "maximum time for a request to arrive, and for a connection without a request",
     )
     hello: float = _setting(
         "CHAT_HELLO_SECONDS",
         10.0,
         _seconds(0.1, 300),
-        "how long a new connection may take to say `hello` (then 1008)",
+        "maximum time until a new connection sends `hello` (then 1008)",
     )
     ping: float = _setting(
         "CHAT_PING_SECONDS",
         25.0,
         _seconds(1, 3600),
-        "between pings",
+        "interval between pings",
     )
     pong: float = _setting(
         "CHAT_PONG_SECONDS",
         10.0,
         _seconds(0.1, 3600),
-        "how long a client may take to answer a ping, before it is gone",
+        "maximum time until a client answers a ping; then it is disconnected",
     )
     position: float = _setting(
         "CHAT_POSITION_SECONDS",
         600.0,
         _seconds(0.05, 86_400),
-        "longest time between `position` frames of a room while the log moves",
+        "maximum time between `position` frames of a room while the log moves",
     )
     drain_delay: float = _setting(
         "CHAT_DRAIN_DELAY_SECONDS",
         0.0,
         _seconds(0, 300),
-        "how long to go on, unready, after SIGTERM: until nothing sends new clients here",
+        "time to stay up but not ready after SIGTERM, until no new clients are routed here",
     )
     drain: float = _setting(
         "CHAT_DRAIN_SECONDS",
         5.0,
         _seconds(0, 300),
-        "at most this long clients are sent away (1012), and again as long the log is flushed",
+        "maximum time to disconnect clients (1012) on SIGTERM; flushing the log may take as long"
+        " again",
     )
 
 

@@ -102,8 +102,8 @@ def test_every_close_code_that_says_something_is_in_the_table() -> None:
 @pytest.mark.parametrize(
     ("heading", "structs"),
     [
-        ("What a client says", protocol.ClientFrame),
-        ("What the server says", protocol.ServerFrame),
+        ("Frames from the client", protocol.ClientFrame),
+        ("Frames from the server", protocol.ServerFrame),
     ],
 )
 def test_every_frame_is_in_a_table_with_its_fields(heading: str, structs: Any) -> None:
