@@ -1,0 +1,70 @@
+"""The part of the Kubernetes API that shows a node, served on a free loopback port."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+NODE = {
+    "metadata": {"name": "node"},
+    "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+}
+ANSWERS: dict[str, dict[str, Any]] = {
+    "/version": {"major": "1", "minor": "36", "gitVersion": "v1.36.3"},
+    "/api": {"kind": "APIVersions", "versions": ["v1"]},
+    "/apis": {"kind": "APIGroupList", "groups": []},
+    "/api/v1": {
+        "kind": "APIResourceList",
+        "groupVersion": "v1",
+        "resources": [
+            {
+                "name": "nodes",
+                "singularName": "node",
+                "kind": "Node",
+                "namespaced": False,
+                "verbs": ["get", "list"],
+            }
+        ],
+    },
+    "/api/v1/nodes": {"kind": "NodeList", "apiVersion": "v1", "metadata": {}, "items": [NODE]},
+}
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        answer = ANSWERS.get(self.path.partition("?")[0])
+        self.send_response(200 if answer else 404)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(json.dumps(answer or {}).encode())
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+class KubernetesApi:
+    """Serves within the block."""
+
+    def __enter__(self) -> Self:
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    @property
+    def kubeconfig(self) -> dict[str, Any]:
+        """As `microk8s config` prints it, but for the user."""
+        address = f"http://127.0.0.1:{self._server.server_port}"
+        return {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "microk8s", "cluster": {"server": address}}],
+            "contexts": [{"name": "microk8s", "context": {"cluster": "microk8s", "user": "admin"}}],
+            "users": [{"name": "admin", "user": {"token": "none"}}],
+            "current-context": "microk8s",
+        }

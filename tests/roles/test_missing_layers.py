@@ -1,0 +1,94 @@
+"""Sites that have some of the layers: brokers of somebody else, or no cluster.
+
+A group that the inventory does not have is as good as one without hosts. The hosts here are this
+machine, so only what reads is run on them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from kafka_broker import KafkaBroker
+from kubernetes_api import KubernetesApi
+
+ROOT = Path(__file__).parents[2]
+# What Ansible says of a variable or an item that is not there.
+RIDDLES = ["undefined", "has no attribute", "No first item", "object of type", "Traceback"]
+
+
+def site(folder: Path, **groups: dict[str, Any]) -> Path:
+    """An inventory of these groups, each with hosts and their variables."""
+    path = folder / "hosts.json"
+    shared = {"ansible_connection": "local", "ansible_become": False}
+    children = {name: {"hosts": hosts} for name, hosts in groups.items()}
+    path.write_text(json.dumps({"all": {"vars": shared, "children": children}}))
+    return path
+
+
+def run(inventory: Path, *playbooks: str, **variables: Any) -> tuple[int, str]:
+    """Exit code and output, on one line. Whatever the output is, it is no riddle."""
+    done = subprocess.run(
+        [
+            "ansible-playbook",
+            f"--inventory={inventory}",
+            f"--extra-vars={json.dumps(variables)}",
+            *(f"playbooks/{name}.yml" for name in playbooks),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_LOCALHOST_WARNING": "false"},
+        capture_output=True,
+        text=True,
+    )
+    said = " ".join((done.stdout + done.stderr).split())
+    assert not [riddle for riddle in RIDDLES if riddle in said], said
+    return done.returncode, said
+
+
+def test_validate_skips_and_names_layers_of_somebody_else(tmp_path: Path) -> None:
+    inventory = site(tmp_path, microk8s={"node": {}}, zookeeper={})
+    with KubernetesApi() as api:
+        _, said = run(inventory, "validate", microk8s_kubeconfig=api.kubeconfig)
+    assert "these groups of the inventory have no host: zookeeper, kafka." in said
+    assert "Ready: node." in said
+
+
+def test_validate_sees_brokers_without_their_ensemble_and_without_a_cluster(
+    kafka_broker: KafkaBroker, tmp_path: Path
+) -> None:
+    host, port = kafka_broker.bootstrap_servers.split(":")
+    listener = {"CLIENT": {"advertised_host": host, "advertised_port": int(port)}}
+    broker = {"kafka_broker_id": 0, "kafka_listeners": listener}
+    inventory = site(tmp_path, kafka={"broker": broker}, zookeeper={})
+    code, said = run(inventory, "validate")
+    assert code == 0, said
+    assert "these groups of the inventory have no host: zookeeper, microk8s." in said
+    assert "Brokers 0 are there" in said
+
+
+def test_what_is_for_other_layers_has_nothing_to_do(tmp_path: Path) -> None:
+    away = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9}
+    inventory = site(tmp_path, microk8s={"node": away}, zookeeper={})
+    code, said = run(
+        inventory, "restart", "upgrade", "scale", "artifacts", "logs", logs_directory=str(tmp_path)
+    )
+    assert code == 0, said
+    assert '"variable": "microk8s_channel"' in said
+    assert "Not reached: node." in said
+
+
+def test_without_a_cluster_there_is_nothing_to_check_or_deploy_on_it(tmp_path: Path) -> None:
+    inventory = site(tmp_path, kafka={"broker": {"kafka_broker_id": 0}}, microk8s={})
+    code, said = run(inventory, "preflight", "microk8s", "traefik", "chat")
+    assert code == 0, said
+
+
+def test_a_backup_of_somebody_elses_ensemble_is_refused(tmp_path: Path) -> None:
+    inventory = site(tmp_path, kafka={"broker": {}}, zookeeper={})
+    for playbook in ("backup", "restore"):
+        code, said = run(inventory, playbook)
+        assert code == 2, said
+        assert "0 hosts in the group zookeeper and 1 in the group kafka" in said
