@@ -24,6 +24,7 @@ from chat.presence.signals import (
     Snapshot,
     Writer,
     decode,
+    precedes,
 )
 from chat.protocol import RefusedError
 from chat.room import PASSING, Person
@@ -70,8 +71,10 @@ class Presence:
         self._rooms: dict[str, Occupants] = {}
         self._peers: dict[str, Peer] = {}
         self._reservations = Reservations(round(hold * 1000))
-        # Whether a replica is new, and knows of no reservations yet.
+        # Whether a replica is new, and knows of no reservations yet; and of which another one knows
+        # nothing.
         self._newcomer = False
+        self._unknown: Reserved = {}
         # Pairs of room and name: of people here, and of those on other replicas.
         self._places_here = 0
         self._places_elsewhere = 0
@@ -96,10 +99,11 @@ class Presence:
 
     def enter(self, room: str, person: Person) -> None:
         """One more connection of the person is in the room; raises `RefusedError` (name_taken)."""
-        holders = self._holders(room, person.user)
-        if any((holder.user, holder.key) != person[:2] for holder in holders):
-            raise protocol.name_taken(room, holders[0].user)
         now = self._milliseconds()
+        claim = Claim(person.key, self._reservations.since(room, person.user, person.key, now))
+        for holder in self._holders(room, person.user):
+            if (holder.user, holder.key) != person[:2] and not self._is_astray(holder, claim, now):
+                raise protocol.name_taken(room, holder.user)
         owner = self._reservations.owner(room, person.user, person.key, now)
         if owner is not None:
             raise protocol.name_taken(room, owner)
@@ -107,8 +111,7 @@ class Presence:
         if person.user in people:
             self._more[room, person.user] = self._more.get((room, person.user), 1) + 1
             return
-        since = self._reservations.since(room, person.user, person.key, now)
-        people[person.user] = Claim(person.key, since)
+        people[person.user] = claim
         self._places_here += 1
         self._put(room, person.user, people[person.user], self._writer.replica)
         self._writer.moved(room, person.user)
@@ -176,8 +179,9 @@ class Presence:
         self._next_beat = now + self._heartbeat
         self._last_beat = now
         self._reservations.expire(self._milliseconds())
-        newcomer, self._newcomer = self._newcomer, False
-        return self._writer.snapshot(self._here, self._reservations.all() if newcomer else {})
+        reserved = self._reservations.all() if self._newcomer else self._unknown
+        self._newcomer, self._unknown = False, {}
+        return self._writer.snapshot(self._here, reserved)
 
     def farewell(self) -> bytes:
         """The last signal: nobody is here any more."""
@@ -199,7 +203,7 @@ class Presence:
                 return heard
             peer = self._peers[signal.replica] = Peer()
             self._newcomer = True
-            self._next_beat = min(self._next_beat, max(now, self._last_beat + ANSWER_SECONDS))
+            self._answer_soon()
         if signal.seq <= peer.seq:
             return heard
         follows = signal.seq == peer.seq + 1
@@ -210,7 +214,7 @@ class Presence:
             if isinstance(signal, Snapshot):
                 left = peer.left(signal, follows)
                 self._apply(signal.replica, peer, signal.people, left, heard)
-                self._learn(signal.reserved)
+                self._learn(signal.reserved, heard)
             elif isinstance(signal, Changes):
                 self._take_changes(signal, peer, heard, now)
             else:
@@ -225,15 +229,23 @@ class Presence:
             if now - peer.heard > HEARTBEATS * self._heartbeat:
                 self._bury(replica)
 
-    def _learn(self, reserved: Reserved) -> None:
+    def _learn(self, reserved: Reserved, heard: Heard) -> None:
         now = self._milliseconds()
         for room, names in reserved.items():
             protocol.check_room(room)
             for user, reservation in names.items():
                 if protocol.check_user(user) != user:
                     self.foreign += 1
-                elif not self._holders(room, user):
+                    continue
+                holders = self._holders(room, user)
+                if all(precedes(reservation, holder) for holder in holders):
                     self._reservations.learn(room, user, reservation, now)
+                    heard.lost.extend(
+                        (room, holder.user)
+                        for holder in holders
+                        if holder.replica == self._writer.replica
+                        and self._reservations.prior(room, holder.user, holder, now)
+                    )
 
     def _take_changes(self, signal: Changes, peer: Peer, heard: Heard, now: float) -> None:
         self._apply(signal.replica, peer, signal.joined, signal.left, heard)
@@ -282,6 +294,21 @@ class Presence:
                     for holder in self._put(room, user, claim, replica)
                     if holder.replica == self._writer.replica and self._is_late(room, holder)
                 )
+                prior = self._reservations.prior(room, user, claim, self._milliseconds())
+                if prior:
+                    # The replica that let them in does not know.
+                    self._unknown.setdefault(room, {}).update(prior)
+                    self._answer_soon()
+
+    def _answer_soon(self) -> None:
+        self._next_beat = min(self._next_beat, self._last_beat + ANSWER_SECONDS)
+
+    def _is_astray(self, holder: Holder, claim: Claim, now: int) -> bool:
+        """Whether another replica let the holder in because it knew nothing of the reservation that
+        the claim comes back to. They are put out there.
+        """
+        elsewhere = holder.replica != self._writer.replica
+        return elsewhere and claim.since < now and precedes(claim, holder)
 
     def _is_late(self, room: str, holder: Holder) -> bool:
         """Whether somebody else had the name first."""
@@ -311,7 +338,7 @@ class Presence:
         occupants = self._rooms.get(room)
         if occupants is None:
             occupants = self._rooms[room] = Occupants(room)
-        self._reservations.release(room, user)
+        self._reservations.release(room, user, claim)
         after = occupants.put(Holder(claim.since, claim.key, user, replica))
         self._note(occupants)
         return after
@@ -322,8 +349,13 @@ class Presence:
         holder = occupants.remove(user, replica)
         peer = self._peers.get(replica)
         held = not holder.key.startswith(PASSING) and (peer is None or peer.holds)
-        if held and not occupants.holders(user):
-            self._reservations.add(room, user, holder.key, holder.since, self._milliseconds())
+        now = self._milliseconds()
+        if (
+            held
+            and all(precedes(holder, other) for other in occupants.holders(user))
+            and not self._reservations.prior(room, user, holder, now)
+        ):
+            self._reservations.add(room, user, holder.key, holder.since, now)
         self._note(occupants)
 
     def _note(self, occupants: Occupants) -> None:

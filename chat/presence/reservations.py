@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from chat.presence.names import looks_of
-from chat.presence.signals import Reservation, Reserved
+from chat.presence.signals import Claim, Reservation, Reserved, Tenure, precedes
 
 # Reservations of a room, and of all. Beyond, a room drops that of who stayed for the shortest time:
 # names that somebody tries one after the other do not push out those of people. Of all rooms, the
@@ -59,10 +59,13 @@ class Reservations:
         held = self._rooms.get(room, {}).get(user)
         return held.since if held and held.key == key and held.until > now else now
 
-    def release(self, room: str, user: str) -> None:
-        """Somebody has the name, or one that looks like it: nothing is held any more."""
+    def release(self, room: str, user: str, claim: Claim) -> None:
+        """Somebody has the name, or one that looks like it: it is held for nobody but those who had
+        it first.
+        """
         for name in self._alike(room, user):
-            self._drop(room, name)
+            if not precedes(self._rooms[room][name], claim):
+                self._drop(room, name)
 
     def owner(self, room: str, user: str, key: str, now: int) -> str | None:
         """The name held for somebody else that is this one or looks like it."""
@@ -71,6 +74,13 @@ class Reservations:
             if held.key != key and held.until > now:
                 return name
         return None
+
+    def prior(self, room: str, user: str, tenure: Tenure, now: int) -> dict[str, Reservation]:
+        """What is held of the name, and those that look like it, for people who had it first."""
+        held = {name: self._rooms[room][name] for name in self._alike(room, user)}
+        return {
+            name: one for name, one in held.items() if one.until > now and precedes(one, tenure)
+        }
 
     def expire(self, now: int) -> None:
         for room, names in tuple(self._rooms.items()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -13,6 +13,21 @@ import msgspec
 MOST_IN_SIGNAL = 500
 
 T = TypeVar("T")
+
+
+class Tenure(Protocol):
+    """That somebody has a name, or had it: a digest of their key, and since when."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def since(self) -> int: ...
+
+
+def precedes(one: Tenure, other: Tenure) -> bool:
+    """Whether they are two people, and `one` has the better right to the name: who had it first."""
+    return one.key != other.key and (one.since, one.key) < (other.since, other.key)
 
 
 class Claim(NamedTuple):

@@ -14,7 +14,7 @@ from chat_client import ChatClient
 from conftest import Replica
 from hypothesis import given
 from hypothesis import strategies as st
-from test_presence import World, code_of, person
+from test_presence import World, code_of, leave_all, person
 
 from chat import presence, protocol
 from chat.presence import reservations
@@ -186,6 +186,49 @@ def test_a_name_is_held_while_its_replica_dies_and_while_all_are_replaced_one_by
     (last,) = world.alive
     assert code_of(last, person("ada", "mallory")) is ErrorCode.NAME_TAKEN
     assert code_of(last, person("ada")) is None
+
+
+def test_a_stranger_whom_a_new_replica_let_in_is_put_out_and_the_owner_comes_back() -> None:
+    world = World(1, hold=HOLD)
+    (here,) = world.alive
+    here.enter("lobby", person("ada"))
+    world.tick()
+    here.exit("lobby", person("ada"))
+    new = world.start()
+    assert code_of(new, person("\u0430da", "mallory")) is None, "nobody has told it yet"
+    # The one that knows hears of the stranger at once, and is not fooled.
+    (claim,) = new.outgoing(world.now)
+    here.heard(claim, world.now)
+    assert code_of(here, person("ada", "somebody else")) is ErrorCode.NAME_TAKEN
+    assert code_of(here, person("ada")) is None
+    here.exit("lobby", person("ada"))
+    losers = []
+    for _ in range(6):
+        for loser in world.tick():
+            losers.append(loser)
+            leave_all(*loser)
+    assert losers == [(new, "lobby", "\u0430da")]
+    for replica in (here, new):
+        assert code_of(replica, person("ada", "mallory")) is ErrorCode.NAME_TAKEN
+        assert code_of(replica, person("ada")) is None
+        replica.exit("lobby", person("ada"))
+
+
+def test_a_replica_that_does_not_know_of_a_reservation_is_told_of_that_one() -> None:
+    world = World(2, hold=HOLD)
+    here, there = world.alive
+    world.pass_heartbeats()
+    for number in range(100):
+        here.enter("lobby", person(f"p{number}"))
+        here.exit("lobby", person(f"p{number}"))
+    world.now += 1
+    there.enter("lobby", person("p7", "mallory"))
+    world.now += 1
+    for signal in there.outgoing(world.now):
+        here.heard(signal, world.now)
+    world.now += 1
+    told = [json.loads(signal) for signal in here.outgoing(world.now)]
+    assert [list(one["reserved"]["lobby"]) for one in told if "reserved" in one] == [["p7"]]
 
 
 def test_reservations_are_told_to_who_is_new_and_not_with_each_heartbeat() -> None:
