@@ -125,6 +125,13 @@ def test_a_service_that_is_not_there_is_named(run_module):
     assert answer["msg"] == "ws://127.0.0.1:1/ws lets nobody in: [Errno 111] Connection refused"
 
 
+def test_a_proxy_in_the_environment_is_for_others(run_module, replicas, monkeypatch):
+    for variable in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    answer = run_module("chat_probe", url=replicas("one", "two"), timeout=2)
+    assert answer["replicas"] == ["one", "two"]
+
+
 def test_a_service_that_refuses_is_quoted(run_module):
     def refuse(connection, _request):
         return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "")

@@ -1,10 +1,13 @@
-"""The part of the Kubernetes API that shows a node, served on a free loopback port."""
+"""The part of the Kubernetes API that shows a node, served on a free loopback port with TLS."""
 
 from __future__ import annotations
 
 import json
+import ssl
+import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Self
 
 NODE = {
@@ -45,10 +48,22 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class KubernetesApi:
-    """Serves within the block."""
+    """Serves within the block; a key and a certificate are made in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        key, certificate = folder / "api.key", folder / "api.crt"
+        subject = "req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -subj /CN=api"
+        subprocess.run(
+            ["openssl", *subject.split(), "-keyout", key, "-out", certificate],
+            check=True,
+            capture_output=True,
+        )
+        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._tls.load_cert_chain(certificate, key)
 
     def __enter__(self) -> Self:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.socket = self._tls.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
 
@@ -57,13 +72,17 @@ class KubernetesApi:
         self._server.server_close()
 
     @property
+    def port(self) -> int:
+        return self._server.server_port
+
+    @property
     def kubeconfig(self) -> dict[str, Any]:
-        """As `microk8s config` prints it, but for the user."""
-        address = f"http://127.0.0.1:{self._server.server_port}"
+        """Like the one that `microk8s config` prints."""
+        cluster = {"server": f"https://127.0.0.1:{self.port}", "insecure-skip-tls-verify": True}
         return {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": "microk8s", "cluster": {"server": address}}],
+            "clusters": [{"name": "microk8s", "cluster": cluster}],
             "contexts": [{"name": "microk8s", "context": {"cluster": "microk8s", "user": "admin"}}],
             "users": [{"name": "admin", "user": {"token": "none"}}],
             "current-context": "microk8s",

@@ -50,7 +50,7 @@ def run(inventory: Path, *playbooks: str, **variables: Any) -> tuple[int, str]:
 
 def test_validate_skips_and_names_layers_of_somebody_else(tmp_path: Path) -> None:
     inventory = site(tmp_path, microk8s={"node": {}}, zookeeper={})
-    with KubernetesApi() as api:
+    with KubernetesApi(tmp_path) as api:
         _, said = run(inventory, "validate", microk8s_kubeconfig=api.kubeconfig)
     assert "these groups of the inventory have no host: zookeeper, kafka." in said
     assert "Ready: node." in said

@@ -39,7 +39,10 @@ def test_the_chat_runs_by_digest_and_without_privileges() -> None:
         assert promise in deployed
 
 
-def test_validate_says_what_it_saw() -> None:
+def test_validate_says_what_it_saw(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A proxy that does not answer: own hosts are reached directly.
+    for variable in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
     validated = run("playbooks/validate.yml")
     print(validated.said)
     assert validated.succeeded

@@ -1,0 +1,57 @@
+"""A proxy in the environment is for downloads: a site's own hosts are reached directly."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from kubernetes_api import KubernetesApi
+
+ROOT = Path(__file__).parents[2]
+# Nobody listens there.
+PROXY = "http://127.0.0.1:9"
+
+
+def test_the_clusters_api_is_reached_directly(tmp_path: Path) -> None:
+    """With the kubeconfig that role microk8s hands on."""
+    with KubernetesApi(tmp_path) as api:
+        microk8s = tmp_path / "microk8s"
+        microk8s.write_text(f"#!/bin/sh\necho {shlex.quote(yaml.safe_dump(api.kubeconfig))}\n")
+        microk8s.chmod(0o755)
+        hand_on = {
+            "ansible.builtin.include_role": {"name": "microk8s", "tasks_from": "kubeconfig.yml"}
+        }
+        ask = {
+            "kubernetes.core.k8s_info": {"kubeconfig": "{{ microk8s_kubeconfig }}", "kind": "Node"},
+            "delegate_to": "baremetal_chat_controller",
+        }
+        play = {"hosts": "all", "gather_facts": False, "roles": ["controller"]}
+        playbook = tmp_path / "play.json"
+        playbook.write_text(json.dumps([play | {"tasks": [hand_on, ask]}]))
+        inventory = tmp_path / "hosts.json"
+        node = {"ansible_connection": "local", "microk8s_api_host": "127.0.0.1"}
+        inventory.write_text(json.dumps({"microk8s": {"hosts": {"node": node}}}))
+        known = {"__microk8s_command": str(microk8s), "__microk8s_api_port": api.port}
+        done = subprocess.run(
+            ["ansible-playbook", "-i", inventory, "-e", json.dumps(known), playbook],
+            cwd=ROOT,
+            env={**os.environ, "http_proxy": PROXY, "https_proxy": PROXY},
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("folder", ["roles", "playbooks"])
+def test_http_to_own_hosts_is_direct(folder: str) -> None:
+    """Module `uri` asks own hosts and nobody else; `get_url` downloads."""
+    for path in (ROOT / folder).rglob("*.yml"):
+        lines = path.read_text().splitlines()
+        for number, line in enumerate(lines):
+            if line.strip() == "ansible.builtin.uri:":
+                assert "use_proxy: false" in lines[number + 2], f"{path}:{number + 1}"
