@@ -21,7 +21,8 @@ DEFINITIONS = Path(__file__).parents[2] / ".artifacts" / "traefik" / "crds.yml"
 KNOWN_LATER = {
     "chat_url": "http://192.0.2.1/",
     "chat_kafka_bootstrap_servers": "192.0.2.11:9092,broker.example.org:9093",
-    "__chat_image_reference": "localhost:32000/chat@sha256:0123",
+    "__chat_image": "localhost:32000/chat",
+    "__chat_digest": "sha256:0123",
     "__chat_tag": "0123",
 }
 
@@ -42,33 +43,80 @@ class Objects:
         return workload["spec"]["template"]["spec"]
 
 
+SECRETS = {
+    "chat_kafka_ca": "the CA",
+    "chat_kafka_certificate": "the certificate",
+    "chat_kafka_key": "the key",
+    "chat_kafka_sasl_password": "the password",
+}
+SASL = {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_USERNAME": "chat"}
+DIGEST = "sha256:" + 64 * "0"
+
+# What a site may set, by a name for it; the first word is the role's.
+SITES = {
+    "chat": {},
+    "chat again": {},
+    "chat with a certificate": {
+        "chat_tls_certificate": "certificate",
+        "chat_tls_key": "the key",
+    },
+    "chat watched by a Prometheus": {"chat_monitoring_namespace": "monitoring"},
+    "chat without Kafka": {"chat_config": {"KAFKA_ENABLED": False}, "chat_replicas": 1},
+    "chat with a long drain": {
+        "chat_config": {"CHAT_DRAIN_DELAY_SECONDS": 7, "CHAT_DRAIN_SECONDS": 30}
+    },
+    "chat with another rate": {"chat_config": {"CHAT_RATE": 50}},
+    "chat with secrets": {
+        "chat_config": SASL,
+        "__chat_kafka_secret_name": "chat-kafka-x7k2p",
+        **SECRETS,
+    },
+    "chat with a name": {"chat_url": "https://chat.example.org:8443/"},
+    "chat with several names": {"chat_hosts": ["chat.example.org", "chat"]},
+    "chat on another network": {
+        "microk8s_launch_config": {"extraCNIEnv": {"IPv4_CLUSTER_CIDR": "10.42.0.0/16"}}
+    },
+    "chat of a ready image": {"chat_image": f"registry.example.org/chat@{DIGEST}"},
+    "traefik": {},
+    "traefik that says more": {
+        "traefik_config": {"log": {"level": "DEBUG"}, "metrics": None},
+    },
+}
+
+
 @pytest.fixture(scope="session")
-def render(tmp_path_factory):
-    """Render a role's objects, with some variables set by the site."""
+def rendered(tmp_path_factory):
+    """The objects of each site, all rendered in one run."""
+    folder = tmp_path_factory.mktemp("objects")
+    hosts = {}
+    for number, (name, variables) in enumerate(SITES.items()):
+        site = folder / f"{number}.json"
+        site.write_text(json.dumps(KNOWN_LATER | variables))
+        hosts[f"site{number}"] = {
+            "role": name.split()[0],
+            "site": str(site),
+            "destination": str(folder / f"{number}.yml"),
+        }
+    inventory = folder / "inventory.json"
+    inventory.write_text(json.dumps({"all": {"hosts": hosts}}))
+    done = subprocess.run(
+        ["ansible-playbook", "-i", inventory, RENDER], capture_output=True, text=True
+    )
+    if done.returncode:
+        pytest.fail(done.stdout + done.stderr, pytrace=False)
+    return {
+        name: Objects((folder / f"{number}.yml").read_text()) for number, name in enumerate(SITES)
+    }
 
-    def render(role, **variables):
-        destination = tmp_path_factory.mktemp("objects") / "objects.yml"
-        known = KNOWN_LATER | {"role": role, "destination": str(destination)} | variables
-        done = subprocess.run(
-            ["ansible-playbook", "-i", "localhost,", RENDER, "-e", json.dumps(known)],
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            pytest.fail(done.stdout + done.stderr, pytrace=False)
-        return Objects(destination.read_text())
 
-    return render
+@pytest.fixture
+def chat(rendered):
+    return rendered["chat"]
 
 
-@pytest.fixture(scope="session")
-def chat(render):
-    return render("chat")
-
-
-@pytest.fixture(scope="session")
-def traefik(render):
-    return render("traefik")
+@pytest.fixture
+def traefik(rendered):
+    return rendered["traefik"]
 
 
 @pytest.fixture(params=["chat", "traefik"])
@@ -91,15 +139,14 @@ def closed(schema):
     return [closed(each) for each in schema] if isinstance(schema, list) else schema
 
 
-@pytest.mark.parametrize("certificate", ["", "certificate"])
-def test_traefik_knows_every_field(render, certificate):
+@pytest.mark.parametrize(("site", "count"), [("chat", 1), ("chat with a certificate", 3)])
+def test_traefik_knows_every_field(rendered, site, count):
     schemas = {
         kind["spec"]["names"]["kind"]: closed(kind["spec"]["versions"][0]["schema"])
         for kind in yaml.safe_load_all(DEFINITIONS.read_text())
     }
-    objects = render("chat", chat_tls_certificate=certificate, chat_tls_key=certificate)
-    known = [item for item in objects.all if item["apiVersion"] == "traefik.io/v1alpha1"]
-    assert len(known) == (3 if certificate else 1)
+    known = [item for item in rendered[site].all if item["apiVersion"] == "traefik.io/v1alpha1"]
+    assert len(known) == count
     for item in known:
         schema = schemas[item["kind"]]["openAPIV3Schema"]
         jsonschema.validate(item["spec"], schema["properties"]["spec"])
@@ -149,8 +196,8 @@ def test_only_traefik_connects_to_the_chat(chat):
     ]
 
 
-def test_a_prometheus_that_is_named_reads_the_metrics_and_nothing_else(render):
-    watched = render("chat", chat_monitoring_namespace="monitoring")
+def test_a_prometheus_that_is_named_reads_the_metrics_and_nothing_else(rendered):
+    watched = rendered["chat watched by a Prometheus"]
     _, monitoring = watched["NetworkPolicy"]["spec"]["ingress"]
     assert monitoring == {
         "from": [
@@ -171,15 +218,14 @@ def test_the_chat_connects_to_names_and_brokers_alone(chat):
     assert by_name == {"ports": [{"port": 9093, "protocol": "TCP"}]}
 
 
-def test_without_kafka_the_chat_connects_to_nobody_else(render):
-    chat = render("chat", chat_config={"KAFKA_ENABLED": False}, chat_replicas=1)
+def test_without_kafka_the_chat_connects_to_nobody_else(rendered):
+    chat = rendered["chat without Kafka"]
     assert len(chat["NetworkPolicy"]["spec"]["egress"]) == 1
-    assert chat["ConfigMap"]["data"]["KAFKA_ENABLED"] == "false"
+    assert chat["ConfigMap"]["data"]["KAFKA_ENABLED"] == "False"
 
 
-def test_a_replica_may_take_the_time_it_was_given_to_leave(render):
-    settings = {"CHAT_DRAIN_DELAY_SECONDS": 7, "CHAT_DRAIN_SECONDS": 30}
-    chat = render("chat", chat_config=settings)
+def test_a_replica_may_take_the_time_it_was_given_to_leave(rendered):
+    chat = rendered["chat with a long drain"]
     assert chat.pod["terminationGracePeriodSeconds"] >= 7 + 2 * 30
 
 
@@ -190,21 +236,48 @@ def test_readiness_ends_before_the_replica_stops_taking_clients(chat):
     assert probe["periodSeconds"] * probe["failureThreshold"] < delay
 
 
-def test_another_environment_is_another_pod(render, chat):
-    def annotations(objects):
-        return objects["Deployment"]["spec"]["template"]["metadata"]["annotations"]
+def environment(objects):
+    """The name of the ConfigMap that the pods read."""
+    (container,) = objects.pod["containers"]
+    (source,) = container["envFrom"]
+    assert source["configMapRef"]["name"] == objects["ConfigMap"]["metadata"]["name"]
+    return source["configMapRef"]["name"]
 
-    assert annotations(render("chat", chat_config={"CHAT_RATE": 50})) != annotations(chat)
-    assert annotations(render("chat")) == annotations(chat)
+
+def test_another_environment_has_another_name_and_so_other_pods(rendered, chat):
+    assert environment(rendered["chat with another rate"]) != environment(chat)
+    assert environment(rendered["chat again"]) == environment(chat)
 
 
-def test_other_static_settings_are_other_pods(render, traefik):
+def test_the_environment_of_an_earlier_rollout_never_changes(chat):
+    assert chat["ConfigMap"]["immutable"] is True
+
+
+def test_a_lost_host_takes_its_replicas_with_it_for_half_a_minute_at_most(chat):
+    waits = {item["key"]: item["tolerationSeconds"] for item in chat.pod["tolerations"]}
+    assert waits == {"node.kubernetes.io/not-ready": 30, "node.kubernetes.io/unreachable": 30}
+
+
+def test_no_host_has_two_replicas_more_than_another_that_is_up(chat):
+    (spread,) = chat.pod["topologySpreadConstraints"]
+    assert spread["topologyKey"] == "kubernetes.io/hostname"
+    assert (spread["maxSkew"], spread["whenUnsatisfiable"]) == (1, "DoNotSchedule")
+    # Otherwise no rollout would end while a host is down.
+    assert spread["nodeTaintsPolicy"] == "Honor"
+
+
+def test_a_ready_image_is_deployed_as_it_is(rendered, chat):
+    (built,) = chat.pod["containers"]
+    (ready,) = rendered["chat of a ready image"].pod["containers"]
+    assert built["image"] == "localhost:32000/chat@sha256:0123"
+    assert ready["image"] == f"registry.example.org/chat@{DIGEST}"
+
+
+def test_other_static_settings_are_other_pods(rendered, traefik):
     def annotations(objects):
         return objects["DaemonSet"]["spec"]["template"]["metadata"]["annotations"]
 
-    assert annotations(render("traefik", traefik_config={"log": {"level": "DEBUG"}})) != (
-        annotations(traefik)
-    )
+    assert annotations(rendered["traefik that says more"]) != annotations(traefik)
 
 
 def test_the_chats_route_is_sticky(chat):
@@ -220,8 +293,8 @@ def test_the_chats_route_is_sticky(chat):
     }
 
 
-def test_with_a_certificate_plain_http_leads_to_https(render):
-    objects = render("chat", chat_tls_certificate="certificate", chat_tls_key="the key")
+def test_with_a_certificate_plain_http_leads_to_https(rendered):
+    objects = rendered["chat with a certificate"]
     plain, secure = [item for item in objects.all if item["kind"] == "IngressRoute"]
     (redirected,) = plain["spec"]["routes"]
     assert plain["spec"]["entryPoints"] == ["web"]
@@ -236,22 +309,13 @@ def test_with_a_certificate_plain_http_leads_to_https(render):
     assert "the key" not in str(objects.all)
 
 
-SECRETS = {
-    "chat_kafka_ca": "the CA",
-    "chat_kafka_certificate": "the certificate",
-    "chat_kafka_key": "the key",
-    "chat_kafka_sasl_password": "the password",
-}
-
-
-def test_what_kafka_asks_for_comes_as_files_and_is_in_no_object(render):
-    asked = {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_USERNAME": "chat"}
-    objects = render("chat", chat_config=asked, **SECRETS)
+def test_what_kafka_asks_for_comes_as_files_and_is_in_no_object(rendered):
+    objects = rendered["chat with secrets"]
     kubernetes_validate.validate(objects["Deployment"], "1.36", strict=True)
     (container,) = objects.pod["containers"]
     (mount,) = container["volumeMounts"]
     (volume,) = objects.pod["volumes"]
-    assert volume == {"name": mount["name"], "secret": {"secretName": "chat-kafka"}}
+    assert volume == {"name": mount["name"], "secret": {"secretName": "chat-kafka-x7k2p"}}
     files = {
         name: value
         for name, value in objects["ConfigMap"]["data"].items()
@@ -268,18 +332,17 @@ def test_without_secrets_nothing_is_mounted(chat):
     assert "_FILE" not in str(chat["ConfigMap"])
 
 
-def test_the_chat_knows_the_name_it_is_reached_by(render, chat):
+def test_the_chat_knows_the_name_it_is_reached_by(rendered, chat):
     assert chat["ConfigMap"]["data"]["CHAT_HOSTS"] == ""
-    named = render("chat", chat_url="https://chat.example.org:8443/")
+    named = rendered["chat with a name"]
     assert named["ConfigMap"]["data"]["CHAT_HOSTS"] == "chat.example.org"
-    several = render("chat", chat_hosts=["chat.example.org", "chat"])
+    several = rendered["chat with several names"]
     assert several["ConfigMap"]["data"]["CHAT_HOSTS"] == "chat.example.org,chat"
 
 
-def test_the_chat_trusts_the_network_of_pods(render, chat):
+def test_the_chat_trusts_the_network_of_pods(rendered, chat):
     assert chat["ConfigMap"]["data"]["CHAT_TRUSTED_PROXIES"] == "10.1.0.0/16"
-    told = {"extraCNIEnv": {"IPv4_CLUSTER_CIDR": "10.42.0.0/16"}}
-    moved = render("chat", microk8s_launch_config=told)
+    moved = rendered["chat on another network"]
     assert moved["ConfigMap"]["data"]["CHAT_TRUSTED_PROXIES"] == "10.42.0.0/16"
 
 
@@ -303,10 +366,9 @@ def test_traefik_may_read_and_nothing_else(traefik):
     }
 
 
-def test_a_sites_settings_win_and_null_takes_one_away(render, traefik):
+def test_a_sites_settings_win_and_null_takes_one_away(rendered, traefik):
     assert settings(traefik)["ping"] == {"entryPoint": "traefik"}
-    changed = {"log": {"level": "DEBUG"}, "metrics": None}
-    after = settings(render("traefik", traefik_config=changed))
+    after = settings(rendered["traefik that says more"])
     assert after["log"] == {"format": "json", "level": "DEBUG"}
     assert after["metrics"] is None
     assert after["ping"] == {"entryPoint": "traefik"}

@@ -15,6 +15,7 @@ from hosts import address, eventually, group, restart_host
 from hosts import connect as host
 
 from chat.client import Back, Gap, Message, Room, connect
+from playbooks import run
 
 URL = f"http://{address(group('microk8s')[0])}/"
 END = "the end"
@@ -27,15 +28,21 @@ def kubectl(command: str) -> str:
     return output.strip()
 
 
-def ready_replicas() -> list[str]:
-    """The pods, if all of them take clients and none is on its way out; else none."""
+def replicas() -> dict[str, bool]:
+    """The pods, and whether each takes clients and is not on its way out."""
     listed = kubectl(
         "get pods --selector app.kubernetes.io/name=chat --output "
         "jsonpath='{range .items[*]}{.metadata.name} {.metadata.deletionTimestamp} "
         '{.status.conditions[?(@.type=="Ready")].status}{"\\n"}{end}\''
     )
     pods = [line.split() for line in listed.splitlines()]
-    return [name for name, *_ in pods] if all(rest == ["True"] for _, *rest in pods) else []
+    return {name: rest == ["True"] for name, *rest in pods}
+
+
+def ready_replicas() -> list[str]:
+    """The pods, if all of them take clients; else none."""
+    pods = replicas()
+    return list(pods) if all(pods.values()) else []
 
 
 class Conversation:
@@ -145,6 +152,29 @@ def test_a_rolling_restart_costs_nobody_a_message() -> None:
         kubectl("rollout restart deployment chat")
         kubectl("rollout status deployment chat --timeout=180s")
         eventually(lambda: len(ready_replicas()) == 2, within=90, what="the old replicas are gone")
+        conversation.goes_on(within=60, what="the conversation goes on")
+
+
+def test_a_rollout_that_never_gets_ready_is_rolled_back_and_costs_nobody_a_message() -> None:
+    with Conversation() as conversation:
+        victim, other = ready_replicas()
+        failed = run(
+            "playbooks/chat.yml",
+            {"chat_config": {"CHAT_RATE": "fast"}, "chat_rollout_timeout": 20},
+        )
+        assert not failed.succeeded
+        assert "CHAT_RATE" in failed.said, failed.said
+        assert [name for name, ready in replicas().items() if ready] == [victim, other]
+        # A replica that starts again meanwhile reads the environment it was made for.
+        kubectl(f"delete pod {victim}")
+        eventually(
+            lambda: victim not in replicas() and sum(replicas().values()) == 2,
+            within=90,
+            what="a new pod took its place",
+        )
+        back = run("playbooks/rollback.yml")
+        assert back.succeeded, back.said
+        assert len(ready_replicas()) == 2
         conversation.goes_on(within=60, what="the conversation goes on")
 
 
