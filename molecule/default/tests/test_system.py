@@ -4,7 +4,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import pytest
-from hosts import connect, group
+from hosts import address, connect, group
 
 from playbooks import refusals, run
 
@@ -37,6 +37,54 @@ def test_the_chat_runs_by_digest_and_without_privileges() -> None:
     assert deployed.startswith("localhost:32000/chat@sha256:")
     for promise in ('"runAsNonRoot":true', '"readOnlyRootFilesystem":true', '"drop":["ALL"]'):
         assert promise in deployed
+
+
+def scan(source: str, target: str, ports: set[int], via: str) -> set[int]:
+    """The ports that accept a connection from the address `source`, which host `via` has."""
+    program = """
+import asyncio, sys
+
+async def is_open(port):
+    try:
+        async with asyncio.timeout(2):
+            await asyncio.open_connection(target, port, local_addr=(source, 0))
+    except OSError:
+        return None
+    return port
+
+async def scan():
+    found = await asyncio.gather(*map(is_open, map(int, ports)))
+    print(*(port for port in found if port))
+
+source, target, *ports = sys.argv[1:]
+asyncio.run(scan())
+"""
+    words = " ".join(map(str, [source, target, *sorted(ports)]))
+    found: str = connect(via).check_output(f"python3 -c '{program}' {words}")
+    return set(map(int, found.split()))
+
+
+@pytest.mark.parametrize("name", group("all"))
+def test_a_stranger_reaches_ssh_and_the_chat_and_nothing_else(name: str) -> None:
+    other = next(each for each in group("all") if each != name)
+    # Of each host another one: neighbours remember whose an address is.
+    network, _, number = address(other).rpartition(".")
+    stranger = f"{network}.{200 + int(number)}"
+    listening = connect(name).check_output(
+        "ss --no-header --listening --tcp --numeric | awk '{print $4}'"
+    )
+    # The registry's port is translated before any program of the host could listen to it.
+    ports = {int(line.rsplit(":", 1)[1]) for line in listening.split()} | {32000, 80, 443}
+    connect(other).check_output(f"ip address add {stranger}/24 dev eth0")
+    try:
+        for_hosts = scan(address(other), address(name), ports, via=other)
+        for_strangers = scan(stranger, address(name), ports, via=other)
+    finally:
+        connect(other).check_output(f"ip address delete {stranger}/24 dev eth0")
+    serves_the_chat = name in group("microk8s")
+    assert for_strangers == ({22, 80, 443} if serves_the_chat else {22})
+    # What is closed is closed to strangers alone.
+    assert for_hosts > for_strangers
 
 
 def test_validate_says_what_it_saw(monkeypatch: pytest.MonkeyPatch) -> None:
