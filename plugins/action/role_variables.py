@@ -2,7 +2,10 @@
 
 A variable with a misspelt name is silently nothing, and its default is used instead. So whatever
 is set and begins with the role's name must be in the role's argument specs. The role is the one
-whose task this is; what it hands on as facts itself is named in `facts`:
+whose task this is; what it hands on as facts itself is named in `facts`.
+
+Ansible's own check converts a copy: "02" passes for a number and "a,b" for a list, and templates
+use the text. So both are refused here.
 
     - name: Refuse variables that are misspelt, or of the wrong type
       role_variables:
@@ -37,6 +40,19 @@ def unknown(role: Path, names: set[str], options: set[str]) -> list[str]:
     return found
 
 
+def not_as_written(values: dict[str, Any], options: dict[str, Any]) -> list[str]:
+    """Values that Ansible would convert and templates would use unconverted, with the remedy."""
+    found = []
+    for name, value in sorted(values.items()):
+        kind = options[name].get("type")
+        if kind == "int" and str(value) != str(int(value)):
+            found.append(f"{name} is '{value}': write {int(value)}")
+        if kind == "list" and isinstance(value, str):
+            elements = ", ".join(element.strip() for element in value.split(","))
+            found.append(f"{name} is the text '{value}': write a list, [{elements}]")
+    return found
+
+
 class ActionModule(ValidateArgumentSpec):
     """See the top of this file."""
 
@@ -50,6 +66,11 @@ class ActionModule(ValidateArgumentSpec):
         facts = set(self._task.args.get("facts", []))
         self._task.args = {"argument_spec": options}
         result: dict[str, Any] = super().run(tmp, task_vars)
+        if not result.get("failed"):
+            values = self.get_args_from_task_vars(options, task_vars)
+            if unconverted := not_as_written(values, options):
+                result["failed"] = True
+                result["msg"] = f"{task_vars['inventory_hostname']}: {'; '.join(unconverted)}."
         strangers = unknown(role, set(task_vars) - facts, set(options))
         if strangers and not result.get("failed"):
             result["failed"] = True

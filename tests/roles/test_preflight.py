@@ -1,0 +1,95 @@
+"""What Kafka's and ZooKeeper's roles refuse before anything is touched, and that needs no hosts.
+
+Each case is a host of its own on this machine, in a group of its own, and all share one run. What
+shows on installed hosts alone is in molecule/kafka/tests/test_refusals.py.
+"""
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+Cases = dict[str, tuple[dict[str, Any], list[str]]]
+
+KAFKA: Cases = {
+    "an id that is not written as a number is": (
+        {"kafka_broker_id": "02"},
+        ["kafka_broker_id is '02': write 2"],
+    ),
+    "a topic that is declared twice": (
+        {"kafka_topics": [{"name": "lobby", "partitions": n} for n in (12, 24)]},
+        ["kafka_topics declares lobby, lobby. Declare each topic once"],
+    ),
+    "names that Kafka does not take for a topic": (
+        {"kafka_topics": [{"name": name} for name in ("chat room", "..", "a" * 250, "fine")]},
+        [f"'chat room', '..', '{'a' * 250}' in kafka_topics cannot be the name of a topic"],
+    ),
+    "topics whose metrics would be one": (
+        {"kafka_topics": [{"name": name} for name in ("a.b", "lobby", "a_b")]},
+        ["kafka_topics declares a.b, a_b.", "differ only in '.' and '_'"],
+    ),
+}
+
+ZOOKEEPER: Cases = {
+    "a member's id that is not written as a number is": (
+        {"zookeeper_id": "02"},
+        ["zookeeper_id is '02': write 2"],
+    ),
+}
+
+# What a task would learn about a host; no case depends on this machine.
+FACTS = {
+    "default_ipv4": {"address": "127.0.0.1"},
+    "memtotal_mb": 16000,
+    "virtualization_type": "podman",
+}
+# A port that nobody listens on: to be refused is to be reached.
+SITE: dict[str, dict[str, Any]] = {
+    "kafka": {"kafka_broker_id": 1, "kafka_zookeeper_connect": "127.0.0.1:1/kafka"},
+    "zookeeper": {"zookeeper_id": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What each case's host ended with."""
+    folder = tmp_path_factory.mktemp("preflight")
+    names: dict[str, str] = {}
+    groups: dict[str, Any] = {}
+    for role, cases in (("kafka", KAFKA), ("zookeeper", ZOOKEEPER)):
+        for number, (case, (variables, _)) in enumerate(cases.items()):
+            names[case] = f"{role}{number}"
+            host = SITE[role] | {"role": role, f"{role}_group": f"only_{names[case]}"} | variables
+            groups[f"only_{names[case]}"] = {"hosts": {names[case]: host}}
+    site = {"children": groups, "vars": {"ansible_connection": "local"}}
+    (folder / "hosts.json").write_text(json.dumps({"all": site}))
+    preflight = {"name": "{{ role }}", "tasks_from": "preflight.yml"}
+    tasks = [
+        {"ansible.builtin.set_fact": FACTS | {"cacheable": True}},
+        {"ansible.builtin.include_role": preflight},
+    ]
+    play = {"hosts": "all", "gather_facts": False, "tasks": tasks}
+    (folder / "play.json").write_text(json.dumps([play]))
+    done = subprocess.run(
+        ["ansible-playbook", f"--inventory={folder / 'hosts.json'}", folder / "play.json"],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_FORCE_COLOR": "false"},
+        capture_output=True,
+        text=True,
+    )
+    print(done.stdout, done.stderr)
+    failed = re.findall(r"^(?:fatal|failed): \[(\w+)\].*? => (.*)$", done.stdout, re.MULTILINE)
+    ended = {host: " ".join(json.loads(result)["msg"].split()) for host, result in failed}
+    return {case: ended.get(name, "nothing was refused") for case, name in names.items()}
+
+
+@pytest.mark.parametrize("case", [*KAFKA, *ZOOKEEPER])
+def test_refused_before_anything_is_touched(case: str, said: dict[str, str]) -> None:
+    for words in (KAFKA | ZOOKEEPER)[case][1]:
+        assert words in said[case]
