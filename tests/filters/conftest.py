@@ -3,6 +3,7 @@
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,11 +11,13 @@ PLUGINS = Path(__file__).parents[2] / "plugins" / "filter"
 
 
 @pytest.fixture(scope="session")
-def load_filter() -> Callable[[str], Callable[..., str]]:
-    def load(name: str) -> Callable[..., str]:
+def load_filter() -> Callable[..., Callable[..., Any]]:
+    """The filter, and in which file it is if that has another name."""
+
+    def load(name: str, filter_name: str | None = None) -> Callable[..., Any]:
         specification = importlib.util.spec_from_file_location(name, PLUGINS / f"{name}.py")
         plugin = importlib.util.module_from_spec(specification)
         specification.loader.exec_module(plugin)
-        return plugin.FilterModule().filters()[name]
+        return plugin.FilterModule().filters()[filter_name or name]
 
     return load

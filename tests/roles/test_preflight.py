@@ -22,6 +22,14 @@ KAFKA: Cases = {
         {"kafka_broker_id": "02"},
         ["kafka_broker_id is '02': write 2"],
     ),
+    "a list in the place of a number": (
+        {"kafka_config": {"log.retention.hours": [1, 2], "log.cleanup.policy": ["compact"]}},
+        ["kafka_config, log.retention.hours is [1, 2]: Kafka takes one int, not a list."],
+    ),
+    "a topic's setting that cannot be read": (
+        {"kafka_topics": [{"name": "lobby", "config": {"retention.ms": "1d"}}]},
+        ["topic 'lobby' in kafka_topics, retention.ms is '1d': write a whole number"],
+    ),
     "a topic that is declared twice": (
         {"kafka_topics": [{"name": "lobby", "partitions": n} for n in (12, 24)]},
         ["kafka_topics declares lobby, lobby. Declare each topic once"],
