@@ -42,7 +42,7 @@ def test_where_the_kernel_may_not_be_changed_the_run_says_so_and_goes_on(
     later: tuple[Run, str],
 ) -> None:
     ended, _ = later
-    told = ended.said.partition(f"{HOST}: not all of /etc/sysctl.d/60-kafka.conf")[2]
+    told = ended.said.partition(f"{HOST}: some settings of /etc/sysctl.d/60-kafka.conf")[2]
     assert "net.core.somaxconn" in told
 
 

@@ -109,7 +109,10 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"chat_kafka_sasl_password": "battery staple"},
         ["KAFKA_SECURITY_PROTOCOL=PLAINTEXT", "chat_kafka_sasl_password"],
     ),
-    "islands": ({"chat_config": {"KAFKA_ENABLED": False}}, ["KAFKA_ENABLED=false", "an island"]),
+    "islands": (
+        {"chat_config": {"KAFKA_ENABLED": False}},
+        ["KAFKA_ENABLED=false", "would not see each other"],
+    ),
     "an even ensemble": ({"zookeeper_group": "pair"}, ["'pair' has 2 hosts"]),
 }
 

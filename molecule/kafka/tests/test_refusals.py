@@ -103,7 +103,7 @@ REFUSED: Refusals = {
             "host1 has",
             "host2 has",
             "zookeeper_min_memory_mb 700",
-            "put less on this one",
+            "run fewer services on this one",
         ],
     ),
     "heaps that a host has memory for alone, and not together": (
@@ -111,7 +111,12 @@ REFUSED: Refusals = {
             f"{role}_heap": "{{ ansible_facts['memtotal_mb'] * 9 // 20 }}m"
             for role in ("kafka", "zookeeper")
         },
-        ["host1 has", "is to run what needs kafka_heap", "zookeeper_heap", "lower these variables"],
+        [
+            "host1 has",
+            "but its services need kafka_heap",
+            "zookeeper_heap",
+            "lower these variables",
+        ],
     ),
 }
 
@@ -198,7 +203,7 @@ REFUSED_BY_KAFKA: Refusals = {
     ),
     "a version that does not speak what the brokers speak": (
         ELSEWHERE | {"kafka_distribution_version": "3.8.1"},
-        ["3.8.1, which does not speak the protocol 3.9 that the brokers speak already"],
+        ["3.8.1, which does not support the protocol 3.9 that the brokers already use"],
     ),
     "two minor versions at once": (
         ELSEWHERE | {"kafka_distribution_version": "3.11.0"},

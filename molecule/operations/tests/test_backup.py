@@ -66,5 +66,5 @@ def test_a_copy_of_two_moments_is_refused(tmp_path: Path) -> None:
             topics.enter_context(new_topic())
     saved = saving.result()
     assert not saved.succeeded
-    assert "nodes came or went while they were copied, /kafka/brokers/topics/test-" in saved.said
+    assert "znodes changed during the copy: /kafka/brokers/topics/test-" in saved.said
     assert not list(folder.iterdir())

@@ -59,5 +59,5 @@ def test_a_time_that_is_none_is_refused(tmp_path: Path) -> None:
         options=("--extra-vars", "logs_since=1 hour ago"),
     )
     assert not refused.succeeded
-    assert "logs_since is '1', which journalctl takes for no time" in refused.said
+    assert "logs_since is '1', which journalctl does not accept as a time" in refused.said
     assert not (tmp_path / "logs").exists()

@@ -57,7 +57,7 @@ def test_nothing_is_restarted_while_a_broker_is_away() -> None:
     give_up_restart(BROKERS)
     eventually(whole, within=60, what="the broker that was away is back")
     assert not refused.succeeded
-    assert f"Brokers not there: {away}." in refused.said
+    assert f"Brokers not responding: {away}." in refused.said
     assert f"Brokers restarted: none. Not restarted: {first}, {last}." in refused.said
     assert {name: started(name, "kafka") for name in (first, last)} == before
 

@@ -44,12 +44,12 @@ def assert_steps_are_refused(folder: Path) -> None:
         "the protocol before the version": (
             "playbooks/upgrade.yml",
             {"kafka_protocol_version": "3.9"},
-            [f"runs Kafka {OLD} still. Upgrade to {NEW} without kafka_protocol_version first"],
+            [f"still runs Kafka {OLD}. First upgrade to {NEW} without kafka_protocol_version"],
         ),
         "fewer brokers, with fewer copies": (
             "playbooks/kafka.yml",
             {"kafka_group": "pair", "kafka_distribution_version": OLD},
-            ["min.insync.replicas is 2, and 2 brokers in the group 'pair' would make it 1"],
+            ["min.insync.replicas is 2, and 2 brokers in the group 'pair' would change it to 1"],
         ),
     }
     for case in refusals(refused, folder).values():
@@ -77,9 +77,9 @@ def test_an_upgrade_is_made_and_made_final_unnoticed(topic: str, tmp_path: Path)
     with Traffic(bootstrap(), topic) as traffic:
         assert_steps_are_refused(tmp_path)
         assert_nothing_is_touched_before_all_have_the_archive(tmp_path)
-        assert "speak 3.8 among themselves. Back:" in go_to(NEW)
+        assert "with protocol 3.8. To roll back:" in go_to(NEW)
         final = go_to(NEW, kafka_protocol_version="3.9")
-    assert "speak 3.9 among themselves. Nothing is left to do" in final
+    assert "with protocol 3.9. Nothing is left to do" in final
     assert not traffic.failed
     traffic.assert_gap(LONGEST_GAP)
     assert_refused(
