@@ -32,12 +32,12 @@ def main() -> int:
         + "; ".join(f"{workload.name} ({workload.title})" for workload in WORKLOADS),
     )
     parser.add_argument(
-        "--rounds", type=int, default=5, metavar="N", help="runs of each contender (5)"
+        "--rounds", type=int, default=5, metavar="N", help="number of runs per contender (5)"
     )
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="ours alone, few clients and a moment each: does it all work? Writes nothing",
+        help="quick check: only ours, with few clients and short runs. Writes nothing",
     )
     parser.add_argument(
         "workload", nargs="*", metavar="WORKLOAD", help=f"{', '.join(names)}; all if none is given"

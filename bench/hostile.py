@@ -717,12 +717,14 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="kinds:\n" + "\n".join(f"  {name:20}{kind.does}" for name, kind in KINDS.items()),
     )
-    parser.add_argument("kinds", nargs="*", metavar="KIND", help="which offenders (all)")
-    parser.add_argument("--against", type=Path, help="another checkout, measured in turns")
-    parser.add_argument("--seconds", type=float, default=6, help="of each phase (6)")
-    parser.add_argument("--rounds", type=int, default=1, help="the median of so many (1)")
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help="kinds of offenders (all)")
+    parser.add_argument("--against", type=Path, help="another checkout, measured alternately")
+    parser.add_argument("--seconds", type=float, default=6, help="duration of each phase (6)")
     parser.add_argument(
-        "--returns", action="store_true", help="an offender that was closed connects again"
+        "--rounds", type=int, default=1, help="number of rounds, for the median (1)"
+    )
+    parser.add_argument(
+        "--returns", action="store_true", help="offenders reconnect when they were closed"
     )
     options = parser.parse_args()
     if unknown := set(options.kinds) - KINDS.keys():

@@ -74,8 +74,8 @@ def measure(browser: Browser, address: str, count: int) -> tuple[list[float], li
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("address", help="where Traefik listens, such as 10.89.0.11")
-    parser.add_argument("--count", type=int, default=200, help="messages to measure (200)")
+    parser.add_argument("address", help="address of Traefik, for example 10.89.0.11")
+    parser.add_argument("--count", type=int, default=200, help="number of messages (200)")
     options = parser.parse_args()
     with sync_playwright() as playwright:
         browser = launch(playwright)

@@ -109,8 +109,10 @@ async def come(person: Person, port: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clients", type=int, default=1000, help="people in the room (1000)")
-    parser.add_argument("--moves", type=float, default=5, help="who leave in a second (5)")
-    parser.add_argument("--seconds", type=float, default=30, help="measured, each time (30)")
+    parser.add_argument("--moves", type=float, default=5, help="people who leave per second (5)")
+    parser.add_argument(
+        "--seconds", type=float, default=30, help="duration of each measurement (30)"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -98,9 +98,11 @@ def start(broker: KafkaBroker, tree: Path, topic: str) -> Run:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--messages", type=int, default=100_000, help="in the topic (100000)")
-    parser.add_argument("--text-bytes", type=int, default=106, help="length of each (106)")
-    parser.add_argument("--linger", type=int, default=20, help="of the producer, in ms (20)")
+    parser.add_argument(
+        "--messages", type=int, default=100_000, help="messages in the topic (100000)"
+    )
+    parser.add_argument("--text-bytes", type=int, default=106, help="length of each text (106)")
+    parser.add_argument("--linger", type=int, default=20, help="linger of the producer, in ms (20)")
     parser.add_argument("--rounds", type=int, default=5, help="replicas to start (5)")
     parser.add_argument("--against", type=Path, help="another checkout, to compare with")
     options = parser.parse_args()

@@ -1,8 +1,8 @@
 """Write each role's README from its argument specs and defaults; --check says where they disagree.
 
-A role's variables live in two files that Ansible reads (`defaults/main.yml` gives the values,
-`meta/argument_specs.yml` types and meaning) and one that people read. This makes the third from
-the first two and refuses a variable that is in one of them only, so that none can go stale.
+Ansible reads a role's variables from `defaults/main.yml` (values) and `meta/argument_specs.yml`
+(types and meaning). This script generates the README from both, and refuses a variable that is only
+in one of them.
 """
 
 import argparse
@@ -98,7 +98,7 @@ def readme(role: str, spec: dict[str, Any], defaults: dict[str, Any]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--check", action="store_true", help="change nothing; exit 1 on a difference"
+        "--check", action="store_true", help="change nothing; exit with 1 on a difference"
     )
     check = parser.parse_args().check
     problems: list[str] = []

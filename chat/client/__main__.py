@@ -1,6 +1,6 @@
 """`python -m chat.client URL --user NAME`: chat in a terminal, or from a pipe.
 
-0: left, and everything that was written is in the log. 1: it could not go on. 2: a wrong argument.
+Exit codes: 0: left, and the log holds everything that was sent. 1: an error. 2: a wrong argument.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m chat.client",
         description=__doc__,
-        # Not an argument: those of a process are seen by everyone on the machine.
-        epilog="The environment variable CHAT_KEY is the secret by which the name stays yours.",
+        # Not an argument: everyone on the machine can see the arguments of a process.
+        epilog="Set the environment variable CHAT_KEY to a secret to keep your name.",
     )
     parser.add_argument("url", help="the chat's address, http://HOST/ or ws://HOST/ws")
     parser.add_argument(
         "--user", default=getpass.getuser(), help="your name (default: %(default)s)"
     )
     parser.add_argument(
-        "--room", action="append", metavar="ROOM", help="join this room; may be said again"
+        "--room", action="append", metavar="ROOM", help="join this room; may be repeated"
     )
     parser.add_argument(
-        "--follow", action="store_true", help="in a pipe: go on reading when the input has ended"
+        "--follow", action="store_true", help="in a pipe: keep receiving after the input has ended"
     )
     arguments = parser.parse_args()
     code = 0

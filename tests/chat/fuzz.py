@@ -306,7 +306,7 @@ def main() -> None:
     parser.add_argument("inputs", type=int)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"{', '.join(TARGETS)} (all)")
     parser.add_argument("--seed", type=int, default=time.time_ns())
-    parser.add_argument("--keep", action="store_true", help="add what is new to the corpus")
+    parser.add_argument("--keep", action="store_true", help="add new inputs to the corpus")
     asked = parser.parse_args()
     if unknown := set(asked.targets) - TARGETS.keys():
         parser.error(f"no target is called {min(unknown)!r}; there are: {', '.join(TARGETS)}")
