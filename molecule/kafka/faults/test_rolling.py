@@ -7,6 +7,7 @@ from hosts import group
 from kafka_clients import BROKERS, controller_last, four_letters, settings_of, zookeeper_mode
 from matrix import Fault
 from nodes import property_of, started
+from releases import NEW, OLD
 
 from playbooks import run
 
@@ -38,7 +39,7 @@ def test_no_send_fails_while_everything_is_restarted(fault: Fault) -> None:
     assert started(leader, "zookeeper") < min(started(name, "kafka") for name in BROKERS)
 
 
-@pytest.mark.fault("14b", "back to 3.9.1, upgrade to 3.9.2", gap=5, back=60, every_run=True)
+@pytest.mark.fault("14b", f"back to {OLD}, upgrade to {NEW}", gap=5, back=60, every_run=True)
 @pytest.mark.timeout(900)
 def test_no_send_fails_while_kafka_is_upgraded_and_settings_change(fault: Fault) -> None:
     password = "hunter2"
@@ -50,7 +51,7 @@ def test_no_send_fails_while_kafka_is_upgraded_and_settings_change(fault: Fault)
         },
     }
     with fault.traffic() as traffic:
-        for version, settings, threads in (("3.9.1", changed, "9"), ("3.9.2", {}, "8")):
+        for version, settings, threads in ((OLD, changed, "9"), (NEW, {}, "8")):
             leader = next(name for name in MEMBERS if zookeeper_mode(name) == "leader")
             *_, last = controller_last()
             variables = {"kafka_distribution_version": version, **settings}

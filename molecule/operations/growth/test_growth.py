@@ -6,12 +6,13 @@ import pytest
 from hosts import variable
 from kafka import KafkaAdminClient, KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka_clients import BROKERS, bootstrap, new_topic, settings_of, zookeeper_mode
+from releases import OLD
 from traffic import Traffic
 
 from playbooks import assert_refused, run
 
 FIRST = BROKERS[0]
-OLD = {"kafka_distribution_version": "3.9.1"}
+BEFORE = {"kafka_distribution_version": OLD}
 # What Kafka makes itself when the first group of consumers comes.
 OFFSETS = {"name": "__consumer_offsets", "partitions": 50}
 LAYER = "playbooks/kafka.yml"
@@ -32,14 +33,16 @@ def test_one_host_becomes_three_without_a_failed_send_and_forgets_nothing() -> N
             consumer.commit({place: OffsetAndMetadata(1, "", -1)})
 
         # At once, it would be an outage: two copies are asked for where there is one.
-        assert_refused(LAYER, OLD, ["is 1 and would be 2", topic, OFFSETS["name"], "kafka_topics"])
+        assert_refused(
+            LAYER, BEFORE, ["is 1 and would be 2", topic, OFFSETS["name"], "kafka_topics"]
+        )
         topics = [*variable(FIRST, "kafka_topics"), {"name": topic, "partitions": 3}, OFFSETS]
         copied = {
             "kafka_config": {"min.insync.replicas": 1},
             "kafka_topics": [each | {"replication_factor": 3} for each in topics],
         }
         for playbook, variables in ((LAYER, copied), (LAYER, {}), ("playbooks/scale.yml", {})):
-            done = run(playbook, OLD | variables)
+            done = run(playbook, BEFORE | variables)
             assert done.succeeded, done.said
         with group_of_consumers(topic) as consumer:
             assert consumer.committed(place) == 1

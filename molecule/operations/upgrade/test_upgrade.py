@@ -8,11 +8,11 @@ import pytest
 from hosts import connect
 from kafka_clients import BROKERS, bootstrap
 from nodes import property_of
+from releases import NEW, OLD
 from traffic import Traffic
 
 from playbooks import assert_refused, inventory, refusals, run
 
-OLD, NEW = "3.9.1", "3.9.2"
 # Seconds without an acknowledgement that a rolling change may cost a careful client.
 LONGEST_GAP = 5
 

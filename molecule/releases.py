@@ -1,0 +1,9 @@
+"""The two releases of Kafka that scenarios run: that of the roles, and the one before it."""
+
+import yaml
+from hosts import ROOT
+
+_DEFAULTS = yaml.safe_load((ROOT / "roles/kafka_distribution/defaults/main.yml").read_text())
+
+NEW: str = _DEFAULTS["kafka_distribution_version"]
+[OLD] = (path.name.removeprefix("kafka-") for path in ROOT.glob("sandbox/test-artifacts/kafka-*"))

