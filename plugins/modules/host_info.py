@@ -59,14 +59,17 @@ EXAMPLES = r"""
 RETURN = r"""
 directories:
   description: >-
-    For each directory its C(entries), hidden ones and C(lost+found) left out, whether it is a
-    C(mount_point), whether it is C(kept_from_units) that have ProtectHome, PrivateTmp and the like
-    (which no relative path is for), and the megabytes C(free_mb) on its file system.
+    For each directory whether it C(exists), its C(entries), hidden ones and C(lost+found) left out,
+    why it is C(unreadable) (empty, if it is not: a disk may fail), whether it is a C(mount_point),
+    whether it is C(kept_from_units) that have ProtectHome, PrivateTmp and the like (which no
+    relative path is for), and the megabytes C(free_mb) on its file system.
   returned: always
   type: dict
   sample:
     /var/lib/kafka/data:
+      exists: true
       entries: []
+      unreadable: ""
       mount_point: false
       kept_from_units: false
       free_mb: 51200
@@ -116,22 +119,39 @@ KEPT_FROM_UNITS = ["/home", "/root", "/run/user", "/tmp", "/var/tmp", "/dev", "/
 
 
 def directory(path: Path) -> dict:
-    """What RETURN promises of a directory, which need not exist."""
-    entries = [entry.name for entry in path.iterdir()] if path.is_dir() else []
+    """What RETURN promises of a directory, which need not exist, and whose disk may fail."""
+    entries, free, unreadable = [], 0, ""
     existing = path
-    while not existing.exists():
+    # Unlike Path.exists, this takes a disk that fails for one that is away.
+    while not os.path.exists(existing):  # noqa: PTH110
         existing = existing.parent
-    space = os.statvfs(existing)
+    try:
+        entries = [entry.name for entry in path.iterdir()] if path.is_dir() else []
+        space = os.statvfs(existing)
+        free = space.f_bavail * space.f_frsize // 2**20
+    except OSError as error:
+        unreadable = error.strerror or str(error)
     # Not os.path.ismount: it takes a folder bound from the same file system for a plain one.
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     leads_to = path.resolve()
     return {
+        "exists": existing == path,
+        "unreadable": unreadable,
         "entries": sorted(e for e in entries if not e.startswith(".") and e != UNREMARKABLE),
         "mount_point": str(leads_to) in mounts,
         "kept_from_units": not path.is_absolute()
         or any(leads_to.is_relative_to(place) for place in KEPT_FROM_UNITS),
-        "free_mb": space.f_bavail * space.f_frsize // 2**20,
+        "free_mb": free,
     }
+
+
+def contents(paths: list[str]) -> dict[str, str]:
+    """What is in each of the files that are there and can be read."""
+    found = {}
+    for path in paths:
+        with contextlib.suppress(OSError):
+            found[path] = Path(path).read_text()
+    return found
 
 
 def listeners() -> dict[str, int]:
@@ -212,7 +232,7 @@ def main() -> None:
     module.exit_json(
         changed=False,
         directories={path: directory(Path(path)) for path in wanted["directories"]},
-        files={path: Path(path).read_text() for path in wanted["files"] if Path(path).is_file()},
+        files=contents(wanted["files"]),
         clock_synchronised=clock_synchronised(),
         taken=taken(wanted["ports"], wanted["unit"]),
         obstacles={peer: why for peer, why in obstacles.items() if why},

@@ -1,5 +1,6 @@
 """host_info tells what stands in a service's way, and takes nothing else for an obstacle."""
 
+import errno
 import os
 import socket
 import types
@@ -21,6 +22,28 @@ def test_a_directory_is_known_by_what_is_in_it(run_module, tmp_path):
     assert seen[str(tmp_path)]["entries"] == ["foreign"]
     assert seen[later]["entries"] == []
     assert seen[later]["free_mb"] == seen[str(tmp_path)]["free_mb"] > 0
+
+
+def test_a_disk_that_fails_is_told_from_a_directory_that_is_not_there(
+    run_module, monkeypatch, tmp_path
+):
+    there, gone, failing = (str(tmp_path / name) for name in ("there", "gone", "failing"))
+    for name in ("there", "failing"):
+        (tmp_path / name).mkdir()
+
+    def fails(path, *rest):
+        if str(path).startswith(failing):
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path, *rest)
+
+    real = os.statvfs
+    monkeypatch.setattr("os.statvfs", fails)
+    directories = run_module("host_info", unit="kafka", directories=[there, gone, failing])
+    seen = directories["directories"]
+    assert [seen[path]["exists"] for path in (there, gone, failing)] == [True, False, True]
+    assert [seen[path]["unreadable"] for path in (there, gone)] == ["", ""]
+    assert seen[failing]["unreadable"] == "Input/output error"
+    assert seen[failing]["free_mb"] == 0
 
 
 def test_a_mount_point_is_told_from_what_is_below_it(run_module):

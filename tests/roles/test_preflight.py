@@ -22,6 +22,42 @@ KAFKA: Cases = {
         {"kafka_broker_id": "02"},
         ["kafka_broker_id is '02': write 2"],
     ),
+    "data directories as one text": (
+        {"kafka_data_directories": "/srv/a/kafka,/srv/b/kafka"},
+        ["kafka_data_directories is the text", "write a list, [/srv/a/kafka, /srv/b/kafka]"],
+    ),
+    "the data directory as it was called before there could be several": (
+        {"kafka_data_directory": "/srv/a/kafka"},
+        ["kafka_data_directory (did you mean kafka_data_directories?)"],
+    ),
+    "a comma in a path": (
+        {"kafka_data_directories": ["/srv/a,b/kafka"]},
+        ["'/srv/a,b/kafka' (kafka_data_directories,", "Give an absolute path of the characters"],
+    ),
+    "a blank in a path": (
+        {"kafka_log_directory": "/srv/log disk/kafka"},
+        ["'/srv/log disk/kafka'", "kafka_log_directory", "of the characters"],
+    ),
+    "no data directory": (
+        {"kafka_data_directories": []},
+        ["kafka_data_directories is []", "at least one"],
+    ),
+    "a data directory twice": (
+        {"kafka_data_directories": ["/srv/a/kafka", "/srv/a/kafka"]},
+        ["each once"],
+    ),
+    "a data directory in another": (
+        {"kafka_data_directories": ["/srv/a/kafka-2", "/srv/a/kafka/in", "/srv/a/kafka"]},
+        ["none inside of another"],
+    ),
+    "somebody else's directory among several": (
+        {"kafka_data_directories": ["/srv/a/kafka", "/etc"]},
+        ["/etc in kafka_data_directories holds", "no data of a broker"],
+    ),
+    "a small disk among several": (
+        {"kafka_data_directories": ["/srv/a/kafka", "/srv/b/kafka"], "kafka_min_disk_mb": 10**9},
+        ["MB free for /srv/a/kafka", "kafka_min_disk_mb"],
+    ),
     "a list in the place of a number": (
         {"kafka_config": {"log.retention.hours": [1, 2], "log.cleanup.policy": ["compact"]}},
         ["kafka_config, log.retention.hours is [1, 2]: Kafka takes one int, not a list."],
@@ -48,6 +84,14 @@ ZOOKEEPER: Cases = {
     "a member's id that is not written as a number is": (
         {"zookeeper_id": "02"},
         ["zookeeper_id is '02': write 2"],
+    ),
+    "a member's path that is not absolute": (
+        {"zookeeper_log_directory": "logs"},
+        ["'logs' (zookeeper_data_directory, zookeeper_log_directory,", "an absolute path"],
+    ),
+    "a blank in a member's path": (
+        {"zookeeper_data_directory": "/srv/data disk/zookeeper"},
+        ["'/srv/data disk/zookeeper' (zookeeper_data_directory,", "of the characters"],
     ),
 }
 
@@ -87,14 +131,18 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     done = subprocess.run(
         ["ansible-playbook", f"--inventory={folder / 'hosts.json'}", folder / "play.json"],
         cwd=ROOT,
-        env={**os.environ, "ANSIBLE_FORCE_COLOR": "false"},
+        env={**os.environ, "ANSIBLE_FORCE_COLOR": "false", "ANSIBLE_PIPELINING": "true"},
         capture_output=True,
         text=True,
     )
     print(done.stdout, done.stderr)
     failed = re.findall(r"^(?:fatal|failed): \[(\w+)\].*? => (.*)$", done.stdout, re.MULTILINE)
-    ended = {host: " ".join(json.loads(result)["msg"].split()) for host, result in failed}
-    return {case: ended.get(name, "nothing was refused") for case, name in names.items()}
+    return {
+        case: " ".join(
+            " ".join(json.loads(said)["msg"] for host, said in failed if host == name).split()
+        )
+        for case, name in names.items()
+    }
 
 
 @pytest.mark.parametrize("case", [*KAFKA, *ZOOKEEPER])

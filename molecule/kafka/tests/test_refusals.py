@@ -73,11 +73,11 @@ REFUSED: Refusals = {
         ],
     ),
     "a directory of somebody else, or a mount point": (
-        {"kafka_data_directory": each("/etc/systemd", *["/var/lib/containers"] * 2)},
+        {"kafka_data_directories": each(["/etc/systemd"], *[["/var/lib/containers"]] * 2)},
         [
-            "kafka_data_directory is /etc/systemd",
+            "/etc/systemd in kafka_data_directories holds",
             "no data of a broker",
-            "kafka_data_directory is /var/lib/containers, which is a mount point",
+            "/var/lib/containers in kafka_data_directories is a mount point",
         ],
     ),
     "a member's data in somebody else's directory, or at a mount point": (
@@ -89,8 +89,8 @@ REFUSED: Refusals = {
         ],
     ),
     "a member's directory that the unit does not see": (
-        {"zookeeper_log_directory": each("/home/zookeeper", "logs", "/var/tmp/zookeeper")},
-        ["'/home/zookeeper'", "'logs'", "'/var/tmp/zookeeper'", "outside of /home"],
+        {"zookeeper_log_directory": each("/home/zookeeper", "/tmp/zookeeper", "/var/tmp/z")},
+        ["'/home/zookeeper'", "'/tmp/zookeeper'", "'/var/tmp/z'", "outside of /home"],
     ),
     "a host with too little memory, for one service or for both": (
         {
@@ -160,8 +160,8 @@ REFUSED_ON_ONE: Refusals = {
         ["cannot reach member.invalid:3888", "zookeeper_address"],
     ),
     "a directory that the unit does not see": (
-        {"kafka_data_directory": "/home/kafka"},
-        ["kafka_data_directory is '/home/kafka'", "outside of /home"],
+        {"kafka_data_directories": ["/home/kafka"]},
+        ["'/home/kafka' (kafka_data_directories", "outside of /home"],
     ),
     "a setting of ZooKeeper that is another variable's": (
         {"zookeeper_config": {"clientPort": 2182}},
@@ -175,15 +175,20 @@ REFUSED_ON_ONE: Refusals = {
         ],
     ),
     "another data directory than the one with the broker's data": (
-        {"kafka_data_directory": "/var/lib/kafka/new"},
-        ["kafka_data_directory is /var/lib/kafka/new", "data is in /var/lib/kafka/data", "mv"],
+        {"kafka_data_directories": ["/var/lib/kafka/new"]},
+        [
+            "kafka_data_directories is [/var/lib/kafka/new]",
+            "data is in /var/lib/kafka/data",
+            "move /var/lib/kafka/data to /var/lib/kafka/new",
+        ],
     ),
     "another data directory than the one with the member's data": (
         {"zookeeper_data_directory": "/var/lib/zookeeper/new"},
         ["data is in /var/lib/zookeeper", "make that /var/lib/zookeeper/new/version-2", "mv"],
     ),
     "a host with too little space": (
-        {"kafka_data_directory": "/var/lib/kafka/new", "kafka_min_disk_mb": 10**9},
+        {"kafka_data_directories": ["/var/lib/kafka/data", "/var/lib/kafka/new"]}
+        | {"kafka_min_disk_mb": 10**9},
         ["kafka_min_disk_mb", "free for /var/lib/kafka/new"],
     ),
     "a value of the wrong type": (
