@@ -4,10 +4,16 @@ Each case is a host of its own on this machine, in a group of its own, and all s
 shows on installed hosts alone is in molecule/kafka/tests/test_refusals.py.
 """
 
+import contextlib
 import json
 import os
 import re
+import socket
+import struct
 import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +35,25 @@ KAFKA: Cases = {
     "the data directory as it was called before there could be several": (
         {"kafka_data_directory": "/srv/a/kafka"},
         ["kafka_data_directory (did you mean kafka_data_directories?)"],
+    ),
+    "data of another cluster than ZooKeeper knows": (
+        {
+            "kafka_zookeeper_connect": "{{ ensemble }}/kafka/",
+            "kafka_data_directories": ["{{ disk }}/kafka"],
+        },
+        [
+            "the data in /var/lib/preflight-",
+            "belongs to the Kafka cluster cluster-of-the-data, and ZooKeeper at",
+            "/kafka/ knows cluster-of-zookeeper.",
+            "docs/operations/backup.md",
+        ],
+    ),
+    "data of a cluster that ZooKeeper does not know": (
+        {
+            "kafka_zookeeper_connect": "{{ ensemble }}/empty",
+            "kafka_data_directories": ["{{ disk }}/kafka"],
+        },
+        ["belongs to the Kafka cluster cluster-of-the-data, and", "/empty knows no cluster."],
     ),
     "a comma in a path": (
         {"kafka_data_directories": ["/srv/a,b/kafka"]},
@@ -109,17 +134,54 @@ SITE: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def disk() -> Iterator[str]:
+    """Where a broker's data is; not in /tmp, which its unit does not see."""
+    with tempfile.TemporaryDirectory(prefix="preflight-", dir="/var/lib") as disk:
+        data = Path(disk) / "kafka"
+        data.mkdir()
+        (data / "meta.properties").write_text("broker.id=1\ncluster.id=cluster-of-the-data\n")
+        yield disk
+
+
+@pytest.fixture(scope="module")
+def ensemble() -> Iterator[str]:
+    """A stand-in for ZooKeeper that knows one cluster, at /kafka; gives its address."""
+
+    def respond(listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            # Whoever only looks whether it can be reached is gone by then.
+            with connection, contextlib.suppress(OSError):
+                connection.recv(1024)
+                connection.sendall(struct.pack(">i36s", 36, b""))
+                known = b"/kafka/cluster/id" in connection.recv(1024)
+                found = b'{"version":"1","id":"cluster-of-zookeeper"}' if known else b""
+                answer = struct.pack(">iqii", 1, 7, 0 if known else -101, len(found)) + found
+                connection.sendall(struct.pack(">i", len(answer)) + answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=respond, args=[listener], daemon=True).start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        # A thread that waits for a connection is not woken by close.
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture(scope="module")
+def said(disk: str, ensemble: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What each case's host ended with."""
     folder = tmp_path_factory.mktemp("preflight")
     names: dict[str, str] = {}
     groups: dict[str, Any] = {}
     for role, cases in (("kafka", KAFKA), ("zookeeper", ZOOKEEPER)):
-        for number, (case, (variables, _)) in enumerate(cases.items()):
+        for number, (case, (changed, _)) in enumerate(cases.items()):
             names[case] = f"{role}{number}"
-            host = SITE[role] | {"role": role, f"{role}_group": f"only_{names[case]}"} | variables
+            host = SITE[role] | {"role": role, f"{role}_group": f"only_{names[case]}"} | changed
             groups[f"only_{names[case]}"] = {"hosts": {names[case]: host}}
-    site = {"children": groups, "vars": {"ansible_connection": "local"}}
+    variables = {"ansible_connection": "local", "disk": disk, "ensemble": ensemble}
+    site = {"children": groups, "vars": variables}
     (folder / "hosts.json").write_text(json.dumps({"all": site}))
     preflight = {"name": "{{ role }}", "tasks_from": "preflight.yml"}
     tasks = [

@@ -1,0 +1,69 @@
+"""zookeeper_node reads a node, and tells one that is not there from a server that does not tell."""
+
+import json
+import socket
+import threading
+
+import pytest
+
+
+@pytest.fixture
+def server():
+    """A stand-in for a server that sends what it is told to whoever connects; gives its address."""
+    listeners = []
+
+    def serve(answer):
+        listener = socket.create_server(("127.0.0.1", 0))
+        listeners.append(listener)
+
+        def respond():
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(64)
+                connection.sendall(answer)
+
+        threading.Thread(target=respond, daemon=True).start()
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
+    yield serve
+    for listener in listeners:
+        listener.close()
+
+
+def test_a_real_server_tells_the_cluster(run_module, kafka_broker):
+    told = run_module("zookeeper_node", servers=[kafka_broker.zookeeper_server], path="/cluster/id")
+    assert told["answered"]
+    assert told["found"]
+    assert json.loads(told["content"])["id"] in kafka_broker.log
+
+
+def test_a_node_that_does_not_exist_is_told_from_a_server_that_does_not_answer(
+    run_module, kafka_broker
+):
+    servers = ["127.0.0.1:1", kafka_broker.zookeeper_server]
+    told = run_module("zookeeper_node", servers=servers, path="/elsewhere/cluster/id")
+    assert (told["answered"], told["found"], told["content"]) == (True, False, "")
+    assert told["failed_servers"] == {"127.0.0.1:1": "Connection refused"}
+    told = run_module("zookeeper_node", servers=servers[:1], path="/cluster/id")
+    assert (told["answered"], told["found"]) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        # As a member without a quorum does.
+        (b"", "closed the connection without an answer"),
+        (b"HTTP/1.1 400 Bad Request", "does not answer as ZooKeeper does"),
+        (b"\0\0\0\x25short", "does not answer as ZooKeeper does"),
+        (b"\0\0\0\0", "does not answer as ZooKeeper does"),
+    ],
+)
+def test_what_is_no_answer_of_zookeepers_is_named(run_module, server, answer, why):
+    address = server(answer)
+    told = run_module("zookeeper_node", servers=[address], path="/cluster/id", timeout=5)
+    assert (told["answered"], told["failed_servers"]) == (False, {address: why})
+
+
+def test_a_server_without_a_port_is_refused(run_module):
+    told = run_module("zookeeper_node", servers=["host1"], path="/cluster/id")
+    assert told["msg"] == "'host1' is not a server: write HOST:PORT"
