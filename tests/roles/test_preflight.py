@@ -21,6 +21,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
+NOTHING = "nothing was refused"
+
 Cases = dict[str, tuple[dict[str, Any], list[str]]]
 
 KAFKA: Cases = {
@@ -120,6 +122,22 @@ ZOOKEEPER: Cases = {
     ),
 }
 
+# On brokers of a group of two that run, and were told to speak PLAINTEXT to each other.
+RUNNING: Cases = {
+    "another protocol between brokers": (
+        {"kafka_listeners": {"INTERNAL": {"protocol": "SSL"}}},
+        ["INTERNAL speak SSL, and the running broker speaks PLAINTEXT", "stop kafka on all hosts"],
+    ),
+    "the protocol that brokers speak already": (
+        {"kafka_listeners": {"CLUSTER": {"protocol": "SSL"}}},
+        [NOTHING],
+    ),
+    "another protocol for a broker that is alone": (
+        {"kafka_listeners": {"INTERNAL": {"protocol": "SSL"}}, "kafka_group": "only_running0"},
+        [NOTHING],
+    ),
+}
+
 # What a task would learn about a host; no case depends on this machine.
 FACTS = {
     "default_ipv4": {"address": "127.0.0.1"},
@@ -130,7 +148,15 @@ FACTS = {
 SITE: dict[str, dict[str, Any]] = {
     "kafka": {"kafka_broker_id": 1, "kafka_zookeeper_connect": "127.0.0.1:1/kafka"},
     "zookeeper": {"zookeeper_id": 1},
+    "running": {
+        "role": "kafka",
+        "kafka_group": "all",
+        "__kafka_written": {
+            "stdout_lines": ["listener.security.protocol.map=CLIENT:SSL,INTERNAL:PLAINTEXT"]
+        },
+    },
 }
+CASES = {"kafka": KAFKA, "zookeeper": ZOOKEEPER, "running": RUNNING}
 
 
 @pytest.fixture(scope="module")
@@ -169,45 +195,63 @@ def ensemble() -> Iterator[str]:
         listener.shutdown(socket.SHUT_RDWR)
 
 
+@contextlib.contextmanager
+def broker() -> Iterator[None]:
+    """A process that looks like a broker's."""
+    name = "java -cp /opt/kafka_2.13-3.9.2/libs/* kafka.Kafka /etc/kafka/server.properties"
+    with subprocess.Popen([name, "600"], executable="/bin/sleep") as process:
+        yield
+        process.kill()
+
+
 @pytest.fixture(scope="module")
 def said(disk: str, ensemble: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What each case's host ended with."""
     folder = tmp_path_factory.mktemp("preflight")
     names: dict[str, str] = {}
     groups: dict[str, Any] = {}
-    for role, cases in (("kafka", KAFKA), ("zookeeper", ZOOKEEPER)):
+    for kind, cases in CASES.items():
         for number, (case, (changed, _)) in enumerate(cases.items()):
-            names[case] = f"{role}{number}"
-            host = SITE[role] | {"role": role, f"{role}_group": f"only_{names[case]}"} | changed
+            names[case] = f"{kind}{number}"
+            usual = {"role": kind, f"{kind}_group": f"only_{names[case]}"}
+            host = usual | SITE[kind] | changed
             groups[f"only_{names[case]}"] = {"hosts": {names[case]: host}}
     variables = {"ansible_connection": "local", "disk": disk, "ensemble": ensemble}
     site = {"children": groups, "vars": variables}
     (folder / "hosts.json").write_text(json.dumps({"all": site}))
-    preflight = {"name": "{{ role }}", "tasks_from": "preflight.yml"}
     tasks = [
         {"ansible.builtin.set_fact": FACTS | {"cacheable": True}},
-        {"ansible.builtin.include_role": preflight},
+        {
+            "ansible.builtin.include_role": {"name": "{{ role }}", "tasks_from": "preflight.yml"},
+            "when": "__kafka_written is not defined",
+        },
+        {
+            "ansible.builtin.include_role": {"name": "{{ role }}", "tasks_from": "internal.yml"},
+            "when": "__kafka_written is defined",
+        },
     ]
     play = {"hosts": "all", "gather_facts": False, "tasks": tasks}
     (folder / "play.json").write_text(json.dumps([play]))
-    done = subprocess.run(
-        ["ansible-playbook", f"--inventory={folder / 'hosts.json'}", folder / "play.json"],
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_FORCE_COLOR": "false", "ANSIBLE_PIPELINING": "true"},
-        capture_output=True,
-        text=True,
-    )
+    with broker():
+        done = subprocess.run(
+            ["ansible-playbook", f"--inventory={folder / 'hosts.json'}", folder / "play.json"],
+            cwd=ROOT,
+            env={**os.environ, "ANSIBLE_FORCE_COLOR": "false", "ANSIBLE_PIPELINING": "true"},
+            capture_output=True,
+            text=True,
+        )
     print(done.stdout, done.stderr)
     failed = re.findall(r"^(?:fatal|failed): \[(\w+)\].*? => (.*)$", done.stdout, re.MULTILINE)
     return {
         case: " ".join(
             " ".join(json.loads(said)["msg"] for host, said in failed if host == name).split()
         )
+        or NOTHING
         for case, name in names.items()
     }
 
 
-@pytest.mark.parametrize("case", [*KAFKA, *ZOOKEEPER])
+@pytest.mark.parametrize("case", KAFKA | ZOOKEEPER | RUNNING)
 def test_refused_before_anything_is_touched(case: str, said: dict[str, str]) -> None:
-    for words in (KAFKA | ZOOKEEPER)[case][1]:
+    for words in (KAFKA | ZOOKEEPER | RUNNING)[case][1]:
         assert words in said[case]
