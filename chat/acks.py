@@ -1,7 +1,7 @@
-"""Messages on their way through the log, and the senders who wait for an `ack` of each.
+"""Messages that are being appended to the log, and the senders that wait for their `ack`.
 
-Success is what the log delivers, and nothing before: a repeat then gets the id of the first one by
-the same path.
+A message is acknowledged only when the log delivers it. A repeat gets the id of the first message
+in the same way.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from chat.protocol import Error, ErrorCode, RefusedError, cid_used
 from chat.relay.base import Record, Relay, TooLargeError, UnavailableError
 from chat.room import Member, frame_of
 
-# Messages that may be on their way through the log at once, and senders that may wait for one of
-# them. A log that takes records and gives none back must not fill the memory.
+# Maximum number of pending messages, and of senders that wait for one of them. A log that accepts
+# records but delivers none must not fill the memory.
 MOST_PENDING = 100_000
 MOST_SENDERS = 100
 
-# What the log has, it gives back within milliseconds; senders wait so long for it. It is looked for
-# once in a while.
+# The log delivers records within milliseconds. Senders wait this long; overdue messages are checked
+# periodically.
 BACK_SECONDS = 10.0
 LOOK_SECONDS = 1.0
 
-# What a message is known by: room, author and cid.
+# Identity of a message: room, author and cid.
 Key = tuple[str, str, str]
 
 
@@ -77,8 +77,8 @@ class Acks:
             held.add_done_callback(lambda done: self._appended(key, done))
 
     def delivered(self, record: Record, now: float) -> Pending | None:
-        """The log has delivered a record, this one or another text of its author under its cid:
-        what was on its way is so no more.
+        """The log has delivered this record, or another text of its author under the same cid: the
+        message is no longer pending.
         """
         if not self._pending:
             return None
@@ -100,7 +100,7 @@ class Acks:
             pending.held = time.monotonic()
 
     async def run(self) -> None:
-        """Refuse what the log has and does not give back."""
+        """Refuse messages that the log accepted but does not deliver."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             before = time.monotonic() - BACK_SECONDS

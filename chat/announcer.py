@@ -1,6 +1,7 @@
-"""Tells of people: other replicas who is here, and members who is in their room and who types.
+"""Broadcasts presence and typing: to other replicas, and to the members of rooms.
 
-`Presence` knows; here it is decided when somebody is told, and who of them reads too slowly for it.
+`Presence` holds the state. This module decides when to send it, and which members read too slowly
+for it.
 """
 
 from __future__ import annotations
@@ -16,12 +17,11 @@ from chat.protocol import IsTyping
 from chat.relay.base import Relay
 from chat.room import Member, Room, frame_of
 
-# Changes of who is here wait so long for others, to be told together.
+# Presence changes wait this long, to be sent together.
 PRESENCE_SECONDS = 0.1
 
-# A replica with many people tells of them by many signals: they are taken in for so long at a time,
-# and of those that wait, the oldest are dropped if they are too many. The next snapshot makes it
-# good.
+# Process signals for at most this long per turn. Beyond this number of queued signals, drop the
+# oldest; the next snapshot repairs the loss.
 HEAR_SECONDS = 0.002
 MOST_SIGNALS = 1000
 
@@ -44,11 +44,11 @@ class Announcer:
         self._leave = leave
         self._typing_seconds = typing_seconds
         self._signals: deque[bytes] = deque(maxlen=MOST_SIGNALS)
-        # Members who read too slowly to be told of a change in a room.
+        # Members who missed a change in a room because they read too slowly.
         self._stale: set[tuple[Member, str]] = set()
 
     async def run(self) -> None:
-        """Tell other replicas who is here, and members who came and went anywhere."""
+        """Send presence to other replicas, and changes on any replica to members."""
         while True:
             await asyncio.sleep(PRESENCE_SECONDS)
             now = time.monotonic()
@@ -63,14 +63,14 @@ class Announcer:
                     self._stale.update(
                         (member, name) for member in members if not member.connection.offer(frame)
                     )
-                    # When people come to many rooms at once, others have their turn in between.
+                    # When people join many rooms at once, let other tasks run in between.
                     await asyncio.sleep(0)
 
     def farewell(self) -> None:
         self._relay.signal(self._presence.farewell())
 
     def welcome(self, member: Member, name: str) -> None:
-        """Tell somebody new everyone who is in the room."""
+        """Send the complete list to a new member."""
         if not member.connection.offer(frame_of(self._presence.whole(name))):
             self._stale.add((member, name))
 
@@ -86,7 +86,7 @@ class Announcer:
             self._hear()
 
     def _hear(self) -> None:
-        """Take in what other replicas have signalled, for a moment at a time."""
+        """Process signals of other replicas, for a limited time per turn."""
         until = time.monotonic() + HEAR_SECONDS
         while self._signals:
             heard = self._presence.heard(self._signals.popleft(), time.monotonic())
@@ -99,7 +99,7 @@ class Announcer:
                 return
 
     def _tell_stale(self) -> None:
-        """Tell everything to those who were not told of a change, if they read again."""
+        """Send the complete list to members who missed a change, when they read again."""
         wholes: dict[str, bytes] = {}
         for member, name in tuple(self._stale):
             room = self._room(name)
@@ -119,7 +119,7 @@ class Announcer:
                     member.connection.offer(frame)
 
     def _put_out(self, name: str, user: str) -> None:
-        """Take a name from whoever has it here: somebody on another replica had it first."""
+        """Take a name from its owner here: somebody on another replica had it first."""
         for member in self._members(name):
             if member.person.user == user:
                 self._leave(member, name)

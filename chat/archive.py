@@ -1,4 +1,4 @@
-"""What was said before the window: read back from the log, in bounded pieces.
+"""Messages before the window, read back from the log in bounded pieces.
 
 What was a repeat when it was live is one here, too. A record is a repeat if the one before it with
 the same room, user and cid is less than a window of offsets away (`Room.forget` says why); so the
@@ -30,23 +30,24 @@ from chat.window import RoomWindow
 STEP = 2000
 FIRST_STEP = 100
 STEP_BYTES = 2 << 20
-# Before each step, who is not urgent lets others go first, but not for longer: they may never end.
+# Before each step, reads that are not urgent let others go first, but only this long: there may
+# always be others.
 STAND_BACK_SECONDS = 0.1
 # Offsets of a chunk.
 CHUNK = 250
 # Records looked at to see whether the log has any at some offset.
 PROBE = 100
-# What is kept of blocks, and of chunks, in bytes.
+# Cache sizes of blocks and of chunks, in bytes.
 KEPT_OF_BLOCKS = 8 << 20
 KEPT_OF_CHUNKS = 16 << 20
-# About what a room in a block takes beside its offsets.
+# Approximate memory of a room in a block, in addition to its offsets.
 ROOM_BYTES = 200
 
 T = TypeVar("T")
 
 
 class Asker(NamedTuple):
-    """For whom the log is read. Who is `urgent` does not wait for those who are not."""
+    """The client for whom the log is read. Urgent reads do not wait for others."""
 
     address: str
     urgent: bool = False
@@ -82,7 +83,7 @@ Chunk = dict[int, StoredMessage]
 
 
 class Kept(Generic[T]):
-    """What was used last, up to `most` bytes."""
+    """The most recently used items, up to `most` bytes."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -100,7 +101,7 @@ class Kept(Generic[T]):
         _, before = self._items.pop(key, (None, 0))
         self._items[key] = item, size
         self.bytes += size - before
-        # One that has more than all may have is kept alone.
+        # An item larger than the limit is kept alone.
         while self.bytes > self._most and len(self._items) > 1:
             _, (_, dropped) = self._items.popitem(last=False)
             self.bytes -= dropped
@@ -129,7 +130,9 @@ class Filling:
 
 
 class Reading(Generic[T]):
-    """Something that is read from the log, once it is its turn, and how many wait for it."""
+    """A read from the log that runs when it is its turn, and the number of clients that wait for
+    it.
+    """
 
     def __init__(self) -> None:
         self.task: asyncio.Task[T]
@@ -255,13 +258,13 @@ class Archive:
             return block
 
         async def read() -> Block:
-            # Somebody may have read it since.
+            # It may have been read meanwhile.
             if (block := kept()) is not None:
                 return block
             upto = min((number + 1) * self._window, known.end + 1)
             return await self._read_block(partition, number, upto, asker)
 
-        # One that was read for somebody else may end before `end`.
+        # A block that was read for another request may end before `end`.
         found = await self.once((partition, number), asker, read)
         while found.end < end:
             found = await self.once((partition, number), asker, read)
@@ -310,10 +313,11 @@ class Archive:
     async def once(
         self, what: tuple[int | str, ...], asker: Asker, read: Callable[[], Awaitable[T]]
     ) -> T:
-        """Read something when it is the asker's turn, or wait for whoever does already.
+        """Run a read when it is the client's turn, or wait for the same read that is already in
+        progress.
 
-        It is given up when nobody waits any more, unless it has begun: what a thread reads cannot
-        be stopped, and would go on beside the next turn.
+        A read is cancelled when nobody waits any more, unless it has started: a thread cannot be
+        stopped, and would run in parallel to the next turn.
         """
         key = (*what, asker.urgent)
         reading: Reading[T]
@@ -330,7 +334,8 @@ class Archive:
             reading.task = asyncio.create_task(read_in_turn())
             reading.task.add_done_callback(lambda task: self._finished(key, task))
         reading.waiting += 1
-        # It comes with the turn of any of them, so that nobody waits in another one's queue.
+        # The read runs at the turn of any waiting client, so that nobody waits in another client's
+        # queue.
         reading.addresses.add(asker.address)
         try:
             return await asyncio.shield(reading.task)
@@ -343,7 +348,7 @@ class Archive:
 
     def _finished(self, key: tuple[int | str, ...], task: asyncio.Task[Any]) -> None:
         if not task.cancelled():
-            # Whoever waits gets what went wrong; perhaps nobody does.
+            # Pass the error to waiting clients; there may be none.
             task.exception()
             self._reading.pop(key, None)
 

@@ -1,7 +1,7 @@
-"""What the names of rooms and users, texts and cids may be at most.
+"""Bounds of the names of rooms and users, texts and cids.
 
-The protocol refuses what is beyond, and a record that is beyond is none of ours: both take it from
-here, for a message that one of them lets through and the other does not vanishes silently.
+The protocol refuses values out of bounds, and readers skip such records as foreign. Both use these
+bounds: otherwise a message that only one of them accepts would be lost silently.
 """
 
 from __future__ import annotations

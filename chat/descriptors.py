@@ -1,4 +1,4 @@
-"""How many files and sockets this process may open, and what it needs them for."""
+"""Limits of open files and sockets of this process, and how they are shared."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def limit() -> int:
 
 
 def share(descriptors: int, clients: int, pending: int) -> Places:
-    """Divide what there is: as many as asked for, or as many as fit.
+    """Divide the available descriptors: as many as requested, or as many as fit.
 
     Raises `OSError` if there is not enough for anything.
     """

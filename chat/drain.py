@@ -1,8 +1,8 @@
-"""The way down: clients are sent to other replicas in batches, as fast as those can take them.
+"""Drain: disconnect clients in batches, as fast as other replicas can accept them.
 
-Batches follow each other evenly over most of the time there is, but not slower than some clients
-per second. While other replicas tell that nearly all of them have come there, it goes up to twice
-as fast; the time so gained is there to wait in when they are slow to come.
+Batches are spread evenly over most of the available time, with a minimum rate. While other replicas
+report that nearly all clients have arrived, the rate is up to twice as high; the time gained is
+used to wait when clients arrive slowly.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RETRY_SECONDS = (0.05, 0.25)
 
 class Client(Protocol):
     def send_away(self, reason: str, retry_after: float) -> None:
-        """Ask the client to come back after so many seconds."""
+        """Ask the client to reconnect after so many seconds."""
 
 
 class Presence(Protocol):
@@ -34,7 +34,7 @@ class Presence(Protocol):
 
 
 class Pace:
-    """How to send so many clients away within so many seconds."""
+    """The rate at which to disconnect so many clients within so many seconds."""
 
     def __init__(self, clients: int, seconds: float) -> None:
         self._clients = clients
@@ -55,7 +55,7 @@ class Pace:
 async def send_away(leaving: Iterable[Client], presence: Presence, seconds: float) -> None:
     """Ask all clients to come back, the last one after at most `SPREAD` of so many seconds."""
     clients = list(leaving)
-    # Whoever was connected longest is not always first.
+    # Shuffle, so that the oldest connections are not always first.
     random.shuffle(clients)
     nearly_all = (1 - FEW_AWAY) * presence.places
     pace = Pace(len(clients), SPREAD * seconds)
@@ -63,7 +63,8 @@ async def send_away(leaving: Iterable[Client], presence: Presence, seconds: floa
     while clients:
         must, may = pace.batch(len(clients), time.monotonic() - began)
         for number in range(may):
-            # Who is sent away leaves their rooms at once, and counts again when they are back.
+            # A disconnected client leaves its rooms at once, and is counted again after it has
+            # reconnected.
             if number >= must and presence.places <= nearly_all:
                 break
             clients.pop().send_away("restart", random.uniform(*RETRY_SECONDS))

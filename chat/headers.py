@@ -1,4 +1,4 @@
-"""What every HTTP answer says, whatever it is about."""
+"""Headers and checks of every HTTP response."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""History: what was said in a room, a page at a time, from the window and from the log."""
+"""History: messages of a room, page by page, from the window and from the log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from chat.protocol import ErrorCode, Position, RefusedError
 from chat.relay.base import Relay, UnavailableError
 from chat.window import Window
 
-# How long somebody waits for a page, and somebody who joins for what they missed.
+# Maximum time to wait for a page, and for missed messages on `join`.
 PAGE_SECONDS = 10.0
 MISSED_SECONDS = 5.0
 

@@ -1,9 +1,8 @@
 """The hub: all rooms of this replica, fed by the relay in log order.
 
-It puts members into rooms, hands what they say to the log, and shows them what the log delivers.
-What it keeps of the log is the window's, who waits for an `ack` is known to `Acks`, older messages
-are `History`'s, and what is told of people the `Announcer`'s. It knows neither bytes on a wire nor
-Kafka.
+It puts members into rooms, appends their messages to the log, and shows them what the log delivers.
+The window keeps the recent part of the log, `Acks` the senders that wait, `History` reads older
+messages, and `Announcer` broadcasts presence. The hub knows neither bytes on a wire nor Kafka.
 """
 
 from __future__ import annotations
@@ -76,7 +75,7 @@ class Hub:
             leave=self.leave,
             typing_seconds=typing_seconds,
         )
-        # Done, with what went wrong, if the hub does not work any more.
+        # Done, with the error, if the hub does not work any more.
         self.failed: asyncio.Future[None]
         self._tellers: list[asyncio.Task[None]] = []
 
@@ -113,9 +112,7 @@ class Hub:
     # What clients ask for.
 
     async def join(self, member: Member, name: str, since: str | None) -> None:
-        """Put `member` into the room and push `joined`: what it missed since, or what was said
-        last.
-        """
+        """Put `member` into the room and push `joined`: missed messages, or the last ones."""
         position = Position.parse(since) if since is not None else None
         older = None
         if position is not None:
@@ -128,7 +125,7 @@ class Hub:
                 position = None
             if history is not self._history:
                 position = None
-        # From here on nothing is awaited: what `joined` does not hold, `message` frames will bring.
+        # Do not await from here on: messages that are not in `joined` arrive as `message` frames.
         self._require_history()
         if not self._is_in(member, name):
             self.presence.enter(name, member.person)
@@ -234,7 +231,7 @@ class Hub:
         self._acks.refuse_all("The log was replaced: try again.")
         replaced.replace()
         self.presence.clear()
-        # Their rooms are gone. Joining again tells them honestly what is left (`recovered`).
+        # Their rooms are gone. When they join again, `recovered` tells what is left.
         for member in {member for room in replaced.rooms.values() for member in room.members}:
             member.close(CloseCode.RESTART, "the log was replaced; retry_after=1")
 
@@ -303,7 +300,7 @@ class Hub:
         """Show what was taken to the members of all rooms, and tell senders that it is kept."""
         alone = len(self._posted) == 1
         for room, acks in self._posted.items():
-            # So that a sender gets both in one write.
+            # A sender gets its message and its ack in one write.
             for sender, _ in acks:
                 sender.connection.hold()
             room.show(alone=alone)

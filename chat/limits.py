@@ -1,4 +1,4 @@
-"""How many frames may come: from one client, and from all clients of one address.
+"""Rate limits of frames: per client, and per address.
 
 Behind a proxy every connection comes from the proxy, and the client's address is in
 X-Forwarded-For. Anybody may write that header, so it is believed only as far as trusted proxies
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# What a site gives to one customer (RFC 6177): within it, addresses are free.
+# The network that a provider gives to one customer (RFC 6177), who may use any address in it.
 _IPV6_PREFIX = 64
 
 
@@ -71,8 +71,8 @@ class Budgets:
         return len(self._buckets)
 
     def _sweep(self) -> None:
-        # A full bucket is as good as a new one. One that is still held by a connection is lost
-        # with it: its address gets a second one, once.
+        # A full bucket equals a new one, so drop it. If a connection still holds it, its address
+        # gets a second bucket, once.
         self._buckets = {key: one for key, one in self._buckets.items() if not one.full}
         self._next_sweep = max(1024, 2 * len(self._buckets))
 

@@ -27,12 +27,11 @@ from tornado.netutil import bind_sockets
 
 log = logging.getLogger("chat.listener")
 
-# Connections that may wait to be accepted: all clients of a replica that died come at once, and
-# whom the kernel turns away asks again after a second, then two, four... It allows no more than
-# net.core.somaxconn.
+# Length of the accept queue. All clients of a dead replica connect at once, and clients that the
+# kernel rejects retry after one second, then two, four... The kernel's limit is net.core.somaxconn.
 BACKLOG = 4096
-# Connections that are accepted before others get their turn. A handshake takes several turns, so
-# many times as many are pending when all come at once.
+# Connections to accept per turn. A handshake takes several turns, so several times as many are
+# pending when all arrive at once.
 TURN = 16
 # A handshake that takes longer is one that others need not wait for.
 GRACE_SECONDS = 1.0
@@ -187,7 +186,7 @@ class Listener:
             try:
                 self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
             except OSError:
-                # There is none; the next connection that ends gives one.
+                # No spare descriptor: the next connection that ends provides one.
                 return
 
     def _rest(self, seconds: float) -> None:

@@ -1,5 +1,5 @@
-"""What the service counts and measures, for Prometheus: every name is here. One registry per
-server, so that a process may hold several.
+"""All metrics of the service, for Prometheus. There is one registry per server, so that a process
+may have several servers.
 """
 
 from __future__ import annotations

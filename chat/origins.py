@@ -1,8 +1,8 @@
-"""Whose pages may talk to the chat: hosts that are ours, and origins, compared as URLs are.
+"""Checks of hosts and origins: which pages may use the chat. Both are compared as URLs.
 
-A browser tells two things that a page cannot choose: the host it believes to be connected to, and
-the origin of the page. A page may read what comes from its own origin, so it must be one of ours;
-otherwise whoever owns a name makes it point here (DNS rebinding) and is "the same origin".
+A browser sends two headers that a page cannot choose: the host it connects to, and the origin of
+the page. A page may read responses of its own origin, so the host must be one of ours. Otherwise
+the owner of any name could point it here (DNS rebinding) and have "the same origin".
 """
 
 from __future__ import annotations

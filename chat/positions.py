@@ -1,9 +1,8 @@
-"""Tells members how far they have seen, when the log moves on without their room.
+"""Sends `position` frames when the log moves on without messages in a room.
 
-A client that comes back gives its last position. While that is in the window, all that it missed is
-known. So a position is worth a frame when the old one is about to leave the window: members are
-told when half of the window lies between. Beside that they are told once in a while, for the log
-itself keeps its records only for some time.
+A client that reconnects sends its last position. While that is in the window, all missed messages
+are known. Therefore members get a new position before the old one leaves the window: when half of
+the window lies between. They also get one periodically, because the log itself deletes old records.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from chat.protocol import Progress
 from chat.room import Member, Room, frame_of
 from chat.window import Partition, Window
 
-# How often it is looked whether a position is about to leave the window.
+# Interval of the check whether a position is about to leave the window.
 LOOK_SECONDS = 0.25
-# Members who are told before others have their turn.
+# Members to notify per turn.
 TURN = 100
 
 
@@ -66,7 +65,7 @@ async def _tell(partition: Partition, rooms: Sequence[Room]) -> None:
             if member in room.members:
                 member.connection.push(frames[room])
         if number % TURN == 0:
-            # Others have their turn, and the log may move on.
+            # Let other tasks run. The log may move on meanwhile.
             frames.clear()
             await asyncio.sleep(0)
     for room in rooms:

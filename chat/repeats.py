@@ -1,9 +1,10 @@
-"""Messages that have left the window, as far as this replica remembers that the log has them.
+"""Messages that have left the window, but that this replica still remembers to be in the log.
 
-What is a repeat in the log is decided by the window before it (`Room.forget`), alike on all
-replicas. But others in its partition may fill the window within seconds, and a client that got no
-`ack` sends again after minutes. It is answered from here, with the id of the first one, and nothing
-is appended. This saves a message from being shown twice; the log does not depend on it.
+Whether a record is a repeat depends on the window before it (`Room.forget`), in the same way on all
+replicas. But other rooms in its partition may fill the window within seconds, and a client without
+an `ack` may retry after minutes. Such a retry is answered from here with the id of the first
+message, and nothing is appended. This prevents a message from being shown twice; the log does not
+depend on it.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ from collections.abc import Callable
 
 from chat.room import First, Key
 
-# How long after it left the window a message is remembered at least, in seconds.
+# Minimum time to remember a message after it left the window, in seconds.
 KEPT_SECONDS = 600.0
-# A room that has so many messages in the window needs no more to be remembered: so who says much
-# does not make others forgotten.
+# Do not remember more messages of a room that has this many in the window, so that a busy room does
+# not displace others.
 ENOUGH = 100
-# Messages that are remembered at least, however many leave the window meanwhile.
+# Minimum number of remembered messages, however many leave the window.
 LEAST = 10_000
 
 
 class Repeats:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        # Messages are forgotten by generations, for that costs nothing.
+        # Messages are forgotten by generations, which costs nothing.
         self._new: dict[tuple[str, Key], First] = {}
         self._old: dict[tuple[str, Key], First] = {}
         self._since = clock()

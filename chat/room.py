@@ -23,8 +23,9 @@ from chat.relay.base import Entry, Record
 from chat.times import Times
 from chat.websocket.frames import text_frame
 
-# How `Person.key` begins if no name is held for it when its owner has left. Other replicas know it
-# by this, for a claim in their signals says nothing else. Of 16 million keys, one more begins so.
+# Prefix of `Person.key` if its names are not held after its owner has left. Other replicas
+# recognise it by this prefix, because a claim in signals has no other field. One of 16 million
+# other keys also begins with it.
 PASSING = "000000"
 
 
@@ -197,8 +198,8 @@ class Room:
         self.epoch = epoch
         self.partition = partition
         self.times = times
-        # In the order in which they came: as their sockets lie in memory, and to go through them so
-        # makes a write a sixth cheaper.
+        # In the order in which they joined, which is also the order of their sockets in memory:
+        # this makes a write a sixth cheaper.
         self.members: dict[Member, Outlet] = {}
         # The position that its members were told last, or at which the first of them came.
         self.told = -1
@@ -228,8 +229,8 @@ class Room:
 
     @property
     def seen(self) -> int:
-        """The offset up to which every member knows to have seen all: a message's id is a
-        position.
+        """The offset up to which every member knows that it has seen everything: a message's id is
+        a position.
         """
         return max(self.told, self.newest)
 
@@ -291,8 +292,8 @@ class Room:
         return self._first.pop(key)
 
     def shed(self, offset: int) -> None:
-        """There is no memory for the message at `offset`, nor for those before it: the log has
-        them. What is a repeat is known as before.
+        """Drop the message at `offset` and those before it from memory; the log has them. Repeats
+        are still recognised.
         """
         while self._history and self._history[0].offset <= offset:
             self._history.popleft()

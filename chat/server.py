@@ -1,5 +1,5 @@
-"""HTTP: the page and `/ws` for everyone, health and metrics on a port of their own, and the way
-down.
+"""HTTP: the page and `/ws` on the public port, health and metrics on the internal port, and the
+drain.
 
 Tornado does HTTP and the WebSocket handshake; after it, a connection is `chat.websocket`'s. Limits
 are set here where Tornado's are wide (an hour for a request's headers, 100 MB per buffer).
@@ -44,14 +44,14 @@ log = logging.getLogger("chat")
 
 WEB = Path(__file__).parent / "web"
 
-# With this part of the clients that it may have, a replica asks that others are chosen.
+# From this share of its maximum number of clients on, a replica is not ready.
 NEARLY_FULL = 0.95
 
 
-# Health checks and scrapes at once.
+# Maximum number of simultaneous health checks and scrapes.
 INTERNAL_PENDING = 32
 
-# Seconds of CHAT_API_RATE that may come at once.
+# Burst of API requests, in seconds of CHAT_API_RATE.
 API_BURST = 5
 
 
@@ -151,7 +151,7 @@ class Server:
         self._settings = settings
         self.relay = relay
         self.draining = False
-        # What was logged last of why not.
+        # The last logged reason.
         self._not_ready: str | None = None
         self.fast = settings.transport == "fast"
         self._metrics = Metrics()
@@ -310,7 +310,9 @@ class Server:
         return self._hub.failed
 
     async def drain(self) -> None:
-        """Go down without losing anybody: unready, wait, send clients away, flush the log."""
+        """Shut down without losing messages: become not ready, wait, disconnect clients, flush the
+        log.
+        """
         self.draining = True
         log.info("draining: %d clients", len(self._clients))
         await asyncio.sleep(self._settings.drain_delay)
@@ -378,7 +380,7 @@ class Server:
         self._metrics.clients.set(len(self._clients))
 
     def look_ready(self) -> str:
-        """Why new clients should not be sent here; empty if they may. Logged when it changes."""
+        """The reason why this replica is not ready; empty if it is. Changes are logged."""
         why_not = ""
         if self.draining:
             why_not = "restarting"

@@ -64,7 +64,7 @@ class Session:
         shared: TokenBucket | None,
         on_gone: Callable[[Session], None],
     ) -> None:
-        # By which the log calls it: names are for people.
+        # Identifies the client in the log, which must not contain names.
         self._number = next(_numbers)
         self.connection = connection
         self.address = address
@@ -78,7 +78,7 @@ class Session:
         self._sent: dict[str, str] = {}
         self._closed = False
         self._bucket = TokenBucket(limits.rate, limits.burst)
-        # What all clients of its address may send together.
+        # Shared by all clients of its address.
         self._shared = shared
         self._on_gone = on_gone
 
@@ -206,7 +206,7 @@ class Session:
             self._refuse(refused, text)
             return
         if self._closed:
-            # It went away while it waited, and has left its other rooms.
+            # The client disconnected meanwhile, and has left its other rooms.
             self._hub.leave(self, room)
             return
         self._rooms.add(room)

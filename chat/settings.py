@@ -1,8 +1,7 @@
-"""The environment becomes one typed, validated `Settings`.
+"""Parses the environment into one typed, validated `Settings`.
 
-Everything the service can be told is declared here once: variable, default, bounds and meaning. A
-value that cannot work raises `SettingsError` with one line that names the variable, the value and
-what to do about it.
+Each setting is declared once: variable, default, bounds and meaning. An invalid value raises
+`SettingsError` with one line that names the variable, the value and the remedy.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from chat.origins import parse_host, parse_origin
 
 
 class SettingsError(ValueError):
-    """A variable has a value that cannot work; the text says which, and what would."""
+    """A variable has an invalid value; the text names it and the allowed values."""
 
 
 def _boolean(text: str) -> bool:
@@ -123,7 +122,7 @@ _SERVER = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """What the service was told. Seconds are seconds, sizes are bytes."""
+    """The settings of the service. Times are in seconds, sizes in bytes."""
 
     kafka_enabled: bool = _setting(
         "KAFKA_ENABLED",
@@ -479,7 +478,7 @@ class Settings:
 def load(environment: Mapping[str, str]) -> Settings:
     """Read the settings from `environment`. Empty is the same as unset.
 
-    Raises `SettingsError` for the first value that cannot work.
+    Raises `SettingsError` for the first invalid value.
     """
     given: dict[str, Any] = {}
     for item in fields(Settings):
@@ -497,7 +496,7 @@ def load(environment: Mapping[str, str]) -> Settings:
 
 
 def _check_together(settings: Settings) -> None:
-    """Refuse values that are fine alone and cannot work together."""
+    """Refuse values that are valid alone but not together."""
     if settings.kafka_enabled and not settings.kafka_bootstrap_servers:
         raise SettingsError(
             "KAFKA_BOOTSTRAP_SERVERS='': with KAFKA_ENABLED=true, give HOST:PORT,HOST:PORT"

@@ -1,4 +1,6 @@
-"""When the log took what a window holds: what tells a record from another one at its offset."""
+"""The times at which the log stored the records of a window. They distinguish a record from another
+one at the same offset.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
 
-# So many are forgotten at once, for that costs as much as there are left.
+# Forget this many at once, because each time costs as much as there are entries left.
 FORGOTTEN = 1000
 
 

@@ -1,7 +1,7 @@
-"""Who may read the log back next: one at a time, each address in its turn, with a rest in between.
+"""Schedules reads of the log: one at a time, addresses in turn, with a pause in between.
 
-Whatever people ask for, reading takes half of one thread's time from what is said now, and somebody
-who asks much waits for those who ask little.
+Reads take at most half of one thread's time, whatever clients request. Clients with many requests
+wait for those with few.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from collections.abc import AsyncIterator, Collection
 
 from chat.relay.base import UnavailableError
 
-# Who may read or wait, altogether and of one address.
+# Maximum number of readers and waiters, in total and per address.
 MOST_WAITING = 200
 MOST_OF_ADDRESS = 100
 MOST_REST = 1.0
-# Addresses whose last turn is known. Of the others, it is long ago.
+# Number of addresses whose last turn is remembered. For others it is long ago.
 MOST_KNOWN = 1000
 
 
 class Turns:
     def __init__(self) -> None:
-        # For whom each is: the one who asked, and who waits for the same.
+        # The addresses of each turn: the one that requested it, and those that wait for the same
+        # read.
         self._waiting: dict[asyncio.Future[None], Collection[str]] = {}
         self._of_address: Counter[str] = Counter()
-        # When each address had its last turn, the latest one last.
+        # Time of each address's last turn, the latest one last.
         self._last: dict[str, float] = {}
         self._taken = False
         self._rested = 0.0
@@ -40,10 +41,10 @@ class Turns:
 
     @contextlib.asynccontextmanager
     async def of(self, address: str, waiting: Collection[str] = ()) -> AsyncIterator[None]:
-        """Wait for a turn of `address`, and have it. Raises `UnavailableError` if too many wait.
+        """Wait for a turn of `address`, and take it. Raises `UnavailableError` if too many wait.
 
-        `waiting` are all the addresses that wait for it, and may become more: it comes when it is
-        the turn of any of them.
+        `waiting` are all addresses that wait for it, and may grow: it runs at the turn of any of
+        them.
         """
         await self._take(address, waiting or (address,))
         try:
@@ -59,7 +60,7 @@ class Turns:
 
     async def _take(self, address: str, waiting: Collection[str]) -> None:
         if self._taken:
-            # Who reads is one of them.
+            # The current reader is one of them.
             most = len(self._waiting) + 1 >= MOST_WAITING
             if most or self._of_address[address] >= MOST_OF_ADDRESS:
                 raise UnavailableError("Too many read the history: try again in a moment.")
@@ -85,13 +86,13 @@ class Turns:
             del self._last[next(iter(self._last))]
 
     def _give_on(self) -> None:
-        """The next turn is that of the address whose last one is longest ago."""
+        """Give the next turn to the address whose last turn is longest ago."""
         waiting = [turn for turn in self._waiting if not turn.done()]
         if not waiting:
             self._taken = False
             self._idle.set()
             return
-        # Of those that wait equally long, the first one that came.
+        # If equal, the first that came.
         turn = min(
             waiting, key=lambda one: min(self._last.get(at, 0.0) for at in self._waiting[one])
         )

@@ -1,9 +1,10 @@
-"""One user's connection that outlives the network, and the rooms that are read through it.
+"""A user's connection that reconnects after network failures, and the rooms that are read through
+it.
 
-What the protocol asks of a client is kept here, so that a bot need not know it: after a connection
-is lost, come back when the server says (or later each time, never all at once), join each room from
-its last position, send again under its old cid whatever was not acknowledged, and say where
-something may be missing.
+Implements the client's duties in the protocol, so that a bot need not know them: after a lost
+connection, reconnect when the server says (or later each time, with a random delay), join each room
+from its last position, resend unacknowledged messages with their cids, and report where messages
+may be missing.
 """
 
 from __future__ import annotations
@@ -53,16 +54,16 @@ log = logging.getLogger("chat.client")
 # The first pause after a lost connection and the longest; each time twice as long, and a random
 # part of that.
 RETRY_SECONDS = (0.5, 15.0)
-# A frame that is refused for now is said again after a time between these.
+# A frame with a temporary refusal is sent again after a time between these.
 AGAIN_SECONDS = (0.5, 2.5)
-# A silent connection is taken for dead after both of these.
+# A silent connection is considered dead after both of these.
 PING_SECONDS = PONG_SECONDS = 15.0
 # Messages of this client that may wait for their acknowledgement; more wait before they are sent.
 MOST_PENDING = 100
 # Of one frame: a `joined` with 500 messages of the greatest length has half of it.
 MOST_BYTES = 16 << 20
 
-# The server would close again for the same reason: whoever wrote the client has to look.
+# The server would close again for the same reason: the client's author has to fix it.
 _FATAL = {
     CloseCode.PROTOCOL_ERROR,
     CloseCode.NOT_TEXT,
@@ -254,8 +255,8 @@ class Chat:
         return self._failure or DisconnectedError("The connection was closed.")
 
     async def _converse(self) -> float | None:
-        """One connection, until it ends. Returns the seconds the server asks to wait, if it
-        does.
+        """Run one connection until it ends. Returns the seconds to wait, if the server asked for
+        that.
         """
         try:
             async with open_websocket(
@@ -271,7 +272,7 @@ class Chat:
         except websockets.InvalidStatus as refused:
             response = refused.response
             self._trouble = f"the server answers {response.status_code} {response.reason_phrase}"
-            # An edge that has just started does not know yet what it leads to.
+            # A proxy that has just started does not know its routes yet.
             back_soon = response.status_code == 404 and self._welcomed.is_set()
             if response.status_code < 500 and response.status_code != 429 and not back_soon:
                 raise DisconnectedError(f"{self._url}: {self._trouble}") from None
@@ -409,7 +410,7 @@ class Chat:
         elif room is not None and room.refuse_earlier(refused):
             pass
         elif room is not None:
-            # It was not joined, or somebody else has the name there.
+            # The room was not joined, or somebody else has the name there.
             del self._rooms[room.name]
             room.end(refused)
             for cid, pending in self._pending.items():

@@ -1,4 +1,4 @@
-"""A room in a pipe: lines of standard input are said, and what is said comes out as lines of
+"""A room in a pipe: sends each line of standard input, and prints received messages as lines of
 fields, separated by tabs: time, room, name, text.
 """
 

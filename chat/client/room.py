@@ -1,10 +1,10 @@
 """A room as a client reads it, and what its connection tells it.
 
-`Room` is what is given to whoever uses the library. `Feed` is what the connection has of the same
-room, and `Link` what a room has of the connection: neither knows more of the other.
+`Room` is the public class. `Feed` is the connection's side of a room, and `Link` a room's side of
+the connection: neither knows more of the other.
 
-Nothing here grows without bound. A room that is read more slowly than it is written does not hold
-up the others: what does not fit into its buffer is not kept but fetched again, for the log has it.
+All buffers are bounded. A room that is read too slowly does not delay the others: messages that do
+not fit into its buffer are dropped and fetched from the log again.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class DisconnectedError(Exception):
 
 
 class Gap(NamedTuple):
-    """Messages of the room may be missing here: the log does not reach back to what came before."""
+    """Messages of the room may be missing here: the log does not reach back to the previous one."""
 
     room: str
 

@@ -1,5 +1,5 @@
-"""Chat in a terminal: what is said scrolls by above the line one types in, and below it is told
-who is there, who is typing, what is on its way and whether there is a connection.
+"""Chat in a terminal: messages scroll above the input line. The status below shows who is present,
+who is typing, pending messages and the state of the connection.
 """
 
 from __future__ import annotations

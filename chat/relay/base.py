@@ -1,15 +1,14 @@
-"""What a relay promises: one log, appended to by every replica and delivered to every replica in
-one order.
+"""The interface of a relay: one log, to which every replica appends, and which is delivered to
+every replica in one order.
 
 The log has partitions; a room's records are all in one of them, so a room has one order. Each
 record has an offset that grows within its partition (gaps are possible). The log's `epoch` changes
 when the log is not the same any more, and then no offset means what it meant.
 
-Beside the log there are signals: small payloads for every replica that matter now or not at all
-(who is here, who is typing). They are never in the log, have no order with its records, and may be
-lost.
+In addition to the log there are signals: small, short-lived payloads for every replica (presence,
+typing). They are never in the log, have no order relative to its records, and may be lost.
 
-A relay knows nothing of clients, of repeats or of what a signal means: that is for whoever listens.
+A relay knows nothing of clients, repeats or the meaning of signals: the listener handles these.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ class Batch:
 
 
 class Listener(Protocol):
-    """Who is told what the log holds: on the event loop, in log order. It must not raise."""
+    """Receives the content of the log: on the event loop, in log order. It must not raise."""
 
     def reset(self, epoch: str, positions: Sequence[int]) -> None:
         """The log is opened anew: partition p is delivered from just after `positions[p]`.
@@ -81,11 +80,11 @@ class Listener(Protocol):
 
 
 class UnavailableError(Exception):
-    """The log does not take records now; the text says why. Trying again later is right."""
+    """The log does not accept records now; the text says why. Retry later."""
 
 
 class TooLargeError(Exception):
-    """The log takes no record of this size; trying again is in vain."""
+    """The log accepts no record of this size. Do not retry."""
 
 
 class Relay(abc.ABC):
@@ -94,7 +93,7 @@ class Relay(abc.ABC):
     @property
     @abc.abstractmethod
     def up(self) -> bool:
-        """Whether the log takes records now, as far as is known."""
+        """Whether the log accepts records now, as far as is known."""
 
     @property
     @abc.abstractmethod
@@ -154,9 +153,9 @@ class Relay(abc.ABC):
 
     @abc.abstractmethod
     def signal(self, payload: bytes) -> None:
-        """Tell every replica, this one included: best effort, at once, and nobody learns whether.
+        """Send a signal to every replica, including this one: best effort, without confirmation.
 
-        Never waits and never raises. What cannot be sent now is dropped.
+        Never waits and never raises. A signal that cannot be sent now is dropped.
         """
 
     @abc.abstractmethod

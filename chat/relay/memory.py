@@ -1,7 +1,7 @@
-"""A log in this process's memory: no Kafka, the same promises, and all of it forgotten at the end.
+"""A log in the memory of this process: no Kafka, the same guarantees, lost when the process ends.
 
-One relay has a log of its own; several that are given the same `MemoryLog` are replicas of each
-other, as those that name the same topic are.
+A relay has its own log. Relays that share a `MemoryLog` are replicas of each other, like relays
+that use the same topic.
 """
 
 from __future__ import annotations
@@ -129,8 +129,8 @@ class MemoryRelay(Relay):
     # What the log and the other relays tell.
 
     def wake(self) -> None:
-        """The log has changed. What is new is delivered later, as with Kafka: nobody may rely on
-        it while they append.
+        """The log has changed. New records are delivered later, as with Kafka, so that callers
+        cannot rely on delivery during `append`.
         """
         if not self._awake:
             self._awake = True

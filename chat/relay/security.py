@@ -1,4 +1,4 @@
-"""What the Kafka client is told of TLS and SASL. Secrets come from files, and go nowhere else."""
+"""TLS and SASL settings of the Kafka client. Secrets come from files, and go nowhere else."""
 
 from __future__ import annotations
 

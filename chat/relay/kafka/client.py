@@ -1,4 +1,4 @@
-"""What kafka-python is told by all who use it, and what it must be kept from."""
+"""Shared configuration of kafka-python, and workarounds for its bugs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kafka.errors import KafkaError
 
 from chat.relay.kafka.batches import RecordBatch, split
 
-# Kafka answers a healthy client within milliseconds; past this it is as good as away.
+# Kafka responds to a healthy client within milliseconds. After this time it is considered down.
 ANSWER_MS = 2000
 POLL_MS = 200
 # Batches that one poll may bring.

@@ -1,8 +1,8 @@
-"""The side that writes: appends that wait for Kafka, and signals that wait for nobody.
+"""Producers: appends, which wait for Kafka's acknowledgement, and signals, which do not.
 
-Both are asked on the event loop, and their producers are made, replaced and ended by the watcher's
-thread. What belongs to the event loop is touched there alone; `producer` and `_failed` are
-references that one thread sets and others read.
+Both are called on the event loop. The watcher's thread creates, replaces and ends their producers.
+State of the event loop is used only there; `producer` and `_failed` are references that one thread
+sets and others read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from chat.relay.base import Record, TooLargeError, UnavailableError, partition_o
 from chat.relay.kafka.client import ANSWER_MS, Topic, end, named
 from chat.relay.kafka.record import OVERHEAD_BYTES, encode
 
-# Signals that may wait for Kafka; what comes on top is dropped.
+# Maximum number of signals that wait for Kafka. More are dropped.
 MOST_SIGNALS = 1000
 BATCH_BYTES = 65_536
 
@@ -110,7 +110,7 @@ class Appender:
             held.set_result(None)
 
     def _give_up(self, held: asyncio.Future[None], why: str) -> None:
-        """Who waits for `held` is told; what the producer still does with it is its own affair."""
+        """Fail the append that waits for `held`. The producer may still complete it."""
         self._failed = self.in_flight[held].producer
         _refuse(held, why)
 
@@ -119,7 +119,7 @@ class Appender:
             self._give_up(held, "it cannot be reached")
 
     def _forget(self, producer: KafkaProducer) -> None:
-        """The producer has ended; it may not have said of each append what became of it."""
+        """The producer has ended, and may not have settled each append."""
         for held, append in tuple(self.in_flight.items()):
             if append.producer is producer:
                 self._settle(held, KafkaError("its producer has ended"))
@@ -144,7 +144,7 @@ class Appender:
         self._replace(None, seconds)
 
     def _replace(self, producer: KafkaProducer | None, seconds: float) -> None:
-        """Have the old one flush for so many seconds, and end it."""
+        """Let the old producer flush for so many seconds, then end it."""
         old, self.producer = self.producer, producer
         if old is not None:
             end(old, seconds)

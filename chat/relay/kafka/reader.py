@@ -37,8 +37,8 @@ log = logging.getLogger("chat.kafka")
 # What a fetch may bring, of all partitions and of one.
 FETCH_BYTES = 8 << 20
 FETCH_PARTITION_BYTES = 1 << 19
-# About as many records are handed over at once, and so often may the reader be ahead of the event
-# loop: neither does it hold the loop up, nor without bound what the loop has no time for.
+# Approximate number of records per handover, and maximum number of handovers that the event loop
+# has not processed: this limits both the delay of the loop and the memory of queued records.
 HANDED_OVER = 2000
 HANDED_OVER_BYTES = 1 << 20
 # Longer than Kafka takes to find another leader.
@@ -83,9 +83,9 @@ class Reader:
         # When something was read last, or nothing was left to be read; and what came in between.
         self._got_on = time.monotonic()
         self._interruption = ""
-        # What went wrong on the event loop: the reader ends with it.
+        # An error on the event loop, which ends the reader.
         self._failure: BaseException | None = None
-        # What was polled and is not handed over yet.
+        # Polled records that are not handed over yet.
         self._taken: list[Batch] = []
         self._taken_records = 0
         self._taken_bytes = 0
@@ -98,7 +98,7 @@ class Reader:
 
     @property
     def trouble(self) -> str:
-        """Why the reader does not get on, if it does not; empty while Kafka is away."""
+        """The reason why the reader is stuck, if it is; empty while Kafka is down."""
         behind = sum(self.lag.values())
         since = time.monotonic() - self._got_on
         if not behind or since < STALLED_SECONDS or not self._watcher.reachable:
@@ -120,12 +120,12 @@ class Reader:
                     self._read_topic(topic, self._watcher.signals, stopping)
                 except (LogTruncationError, ReplacedError):
                     log.warning("Kafka lost records that were read: starting over")
-                    # It may be because the topic is another one of the same name. The watcher will
-                    # tell: positions of one log must not be taken for those of another.
+                    # The topic may have been replaced by another one of the same name. The watcher
+                    # detects that. Positions of one log must not be used for another.
                     self._reading = None
                     self._watcher.forget()
                 except KafkaError as error:
-                    # Kafka being away is no news here: the watcher has said it.
+                    # Do not log that Kafka is down: the watcher has done so.
                     level = logging.WARNING if self._watcher.reachable else logging.DEBUG
                     log.log(level, "reading is interrupted: %s", named(error))
                     self._interruption = named(error)
@@ -266,7 +266,7 @@ class Reader:
         )
 
     def _hand_over(self, call: Callable[..., None], *arguments: Any) -> None:
-        """Have the event loop make the call, in the order of handing over."""
+        """Make the call on the event loop, in the order of handover."""
         self._handovers.acquire()
         self._loop.call_soon_threadsafe(functools.partial(self._take_over, call, *arguments))
 

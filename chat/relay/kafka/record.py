@@ -1,6 +1,4 @@
-"""What a record's bytes mean: docs/log-format.md is the reader's version. No I/O: bytes in, records
-out, and back.
-"""
+"""Encoding and decoding of records, without I/O. docs/log-format.md describes the format."""
 
 from __future__ import annotations
 

@@ -4,11 +4,11 @@ Reading: every replica reads all partitions. Writing: a record's key is its room
 computed from it here, and it counts once all in-sync replicas have it. Epoch: the topic's id, which
 changes when the topic is made anew.
 
-Signals have a topic of their own, which keeps them for a minute. Nobody waits for them and none is
-sent twice, so they have a producer of their own too. Without that topic there are no signals, and
-all else works.
+Signals have their own topic, which keeps them for a minute. Nobody waits for them and none is sent
+twice, so they also have their own producer. Without that topic there are no signals, and everything
+else works.
 
-kafka-python blocks, so it lives in threads of its own, and this class is the border.
+kafka-python blocks, so it runs in separate threads; this class connects them to the event loop.
 """
 
 from __future__ import annotations
@@ -140,9 +140,9 @@ class KafkaRelay(Relay):
     def _close(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         self._appender.close(seconds)
-        # The last words of a replica that leaves: worth a moment, and no more.
+        # Wait only a moment for the last signals of a replica that shuts down.
         self._signaller.close(min(seconds, LAST_SIGNAL_SECONDS))
         self._readers_back.close()
         for thread in self._threads:
-            # One that waits for a broker that does not answer ends with the process.
+            # A thread that waits for a broker that does not respond ends with the process.
             thread.join(max(deadline - time.monotonic(), 2 * POLL_MS / 1000))

@@ -1,5 +1,5 @@
-"""The thread that asks every second whether the topics are there, and which ones they are: Kafka
-may be away when the service starts, and come and go later. It also keeps producers that work.
+"""The thread that checks every second whether the topics exist and which ones they are, because
+Kafka may be down at the start or later. It also replaces producers that do not work.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from chat.relay.kafka.producer import Appender, Signaller
 log = logging.getLogger("chat.kafka")
 
 WATCH_SECONDS = 1.0
-# The topic's settings are asked for that often.
+# Interval of reading the topic's settings, in seconds.
 SETTINGS_SECONDS = 10.0
 # `max.message.bytes` where nobody has said otherwise.
 KAFKAS_MESSAGE_BYTES = 1_048_588
@@ -61,7 +61,7 @@ class Watcher:
         self._record_bytes = KAFKAS_MESSAGE_BYTES
         self._settings_due = 0.0
         self._noted = (False, "")
-        # The client says of a refused certificate or password that the connection failed.
+        # The client reports a refused certificate or password as a failed connection.
         protocol = self._connect.get("security_protocol", "PLAINTEXT")
         self._hint = f"; it is asked by {protocol}: see to certificates and password"
         if protocol == "PLAINTEXT":
@@ -72,7 +72,7 @@ class Watcher:
         self._loop = loop
 
     def forget(self) -> None:
-        """Look again before anybody uses the topic of messages: it may be another one by now."""
+        """Check the topic of messages again before it is used: it may have been replaced."""
         self.messages = None
 
     # The watcher's thread.
@@ -88,8 +88,8 @@ class Watcher:
                         bootstrap_timeout_ms=ANSWER_MS,
                     )
                 topic, signals = self._look(admin)
-                # A producer counts its records per partition, and would count on in another topic
-                # of the same name.
+                # A producer counts its records per partition, and would continue to count in
+                # another topic of the same name.
                 if self._appender.worn_out or topic != self.messages:
                     self._read_settings(admin)
                     self._appender.renew(self._record_bytes)
@@ -109,7 +109,7 @@ class Watcher:
             admin.close()
 
     def _look(self, admin: KafkaAdminClient) -> tuple[Topic, Topic | None]:
-        """Which topics there are now, for messages and for signals.
+        """Look up the current topics for messages and for signals.
 
         Raises `KafkaError` if there is none for messages that can be used.
         """
