@@ -145,7 +145,7 @@ REFUSED_ON_ONE: Refusals = {
     ),
     "a listener that the playbooks cannot use": (
         {"kafka_listeners": {"CLIENT": {"protocol": "SASL_SSL"}}},
-        ["CLIENT speak SASL_SSL", "a listener of theirs"],
+        ["CLIENT to SASL_SSL", "another listener for your clients"],
     ),
     "a port that another program has": (
         {"kafka_listeners": {"CLIENT": {"port": 22}}},
