@@ -8,7 +8,8 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,12 +56,27 @@ def address(name: str) -> str:
 
 def restart_host(name: str) -> None:
     """Power-cycle a host: its services stop, and nobody is there to start them again."""
+    podman("restart", name)
+
+
+def podman(command: str, name: str) -> None:
+    """What podman does to a host's container."""
     subprocess.run(
-        ["podman", "restart", f"{SANDBOX}-{name}"],
+        ["podman", command, f"{SANDBOX}-{name}"],
         check=True,
         capture_output=True,
         env={**os.environ, "CONTAINERS_CONF": str(ROOT / "sandbox" / "hosts" / "containers.conf")},
     )
+
+
+@contextmanager
+def frozen(name: str) -> Iterator[None]:
+    """Have a host take connections and answer nothing, as one that hangs."""
+    try:
+        podman("pause", name)
+        yield
+    finally:
+        podman("unpause", name)
 
 
 def eventually(check: Callable[[], T], within: float, what: str) -> T:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import traceback
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 try:
     from kafka.admin import KafkaAdminClient
     from kafka.errors import KafkaError
+    from kafka.net.compat import KafkaNetClient
 except ImportError:
     IMPORT_ERROR: str | None = traceback.format_exc()
 else:
@@ -44,6 +46,11 @@ def connected(module: AnsibleModule) -> Iterator[KafkaAdminClient]:
             client_id="ansible",
             bootstrap_timeout_ms=timeout * 1000,
             request_timeout_ms=timeout * 1000,
+            # A host that hangs takes connections and does not answer. The client would wait 10 s
+            # for each, and has no option for it.
+            kafka_client=functools.partial(
+                KafkaNetClient, socket_connection_setup_timeout_ms=min(timeout, 10) * 1000
+            ),
         )
     except (KafkaError, OSError, ValueError) as error:
         module.fail_json(

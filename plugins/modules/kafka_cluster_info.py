@@ -148,14 +148,19 @@ def describe(admin: KafkaAdminClient) -> dict[str, Any]:
 
 
 def describe_within(seconds: float, admin: KafkaAdminClient) -> dict[str, Any]:
-    """Describe the cluster, and again when the broker asked is the one that has just gone."""
+    """Describe the cluster, and again when the broker asked is the one that has just gone.
+
+    Once more also after the deadline: a broker that hangs has taken all the time for itself.
+    """
     deadline = time.monotonic() + seconds
+    last = False
     while True:
         try:
             return describe(admin)
         except KafkaError as error:
-            if not error.retriable or time.monotonic() > deadline:
+            if not error.retriable or last:
                 raise
+            last = time.monotonic() > deadline
             time.sleep(0.1)
 
 

@@ -82,6 +82,7 @@ FACTS = [
             "roles/chat/defaults/main.yml": r"^chat_registry: (\S+)$",
             "roles/microk8s/tasks/addons.yml": r"http://(localhost:\d+)/v2/",
             "playbooks/validate.yml": r"http://(localhost:\d+)/v2/",
+            "plugins/modules/host_status.py": r"default\W+(localhost:\d+)",
         },
     ),
     Fact(

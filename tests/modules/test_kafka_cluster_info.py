@@ -67,6 +67,24 @@ def test_each_broker_says_what_it_speaks(cluster):
     assert not answer["silent"]
 
 
+def test_a_broker_that_hangs_takes_no_longer_than_the_timeout(run_module, three_brokers):
+    """Once for the question that happens to go there, and once for its own."""
+    one, _, hung = three_brokers.brokers
+    hung.pause()
+    began = time.monotonic()
+    try:
+        answer = run_module(
+            "kafka_cluster_info", bootstrap_servers=[one.bootstrap_servers], timeout=2
+        )
+        took = time.monotonic() - began
+    finally:
+        hung.resume()
+        three_brokers.start()
+    assert answer["silent"].keys() == {"2"}
+    # Less than the client takes for one connection by itself.
+    assert took < 10
+
+
 def test_a_dead_broker_is_silent_first_and_then_missed(run_module, three_brokers):
     servers = three_brokers.bootstrap_servers.split(",")
     pair, lonely = (f"topic-{uuid.uuid4().hex[:8]}" for _ in range(2))

@@ -69,6 +69,38 @@ def test_validate_sees_brokers_without_their_ensemble_and_without_a_cluster(
     assert "Brokers 0 are there" in said
 
 
+def test_status_shows_the_layers_that_there_are_and_names_the_others(
+    kafka_broker: KafkaBroker, tmp_path: Path
+) -> None:
+    """Nobody else's state is guessed at: what is not in the inventory is no trouble."""
+    host, port = kafka_broker.bootstrap_servers.split(":")
+    listener = {"CLIENT": {"advertised_host": host, "advertised_port": int(port)}}
+    broker = {"kafka_broker_id": 0, "kafka_listeners": listener}
+    code, said = run(site(tmp_path, kafka={"broker": broker}, zookeeper={}), "status")
+    assert code == 0, said
+    assert "1 of 1 brokers, controller: broker" in said
+    for group in ("zookeeper", "microk8s"):
+        assert f"skipped: the inventory has no host in the group {group}" in said
+
+    code, said = run(site(tmp_path, microk8s={"node": {}}, zookeeper={}), "status")
+    assert code == 0, said
+    assert "node: microk8s: not installed" in said
+    assert "skipped: the inventory has no host in the group kafka" in said
+
+
+def test_status_fails_when_no_host_is_reached(tmp_path: Path) -> None:
+    away = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9}
+    members = {"member": away | {"zookeeper_id": 1}}
+    brokers = {"broker": away | {"kafka_broker_id": 1}}
+    inventory = site(tmp_path, zookeeper=members, kafka=brokers, microk8s={"node": away})
+    code, said = run(inventory, "status")
+    assert code == 2, said
+    assert "No host was reached." in said
+    for host in ("member", "broker", "node"):
+        assert f"{host}: NOT REACHED: connect to host 127.0.0.1 port 9: Connection refused" in said
+    assert "0 of 1 brokers: no broker's host was reached" in said
+
+
 def test_what_is_for_other_layers_has_nothing_to_do(tmp_path: Path) -> None:
     away = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9}
     inventory = site(tmp_path, microk8s={"node": away}, zookeeper={})
@@ -82,7 +114,7 @@ def test_what_is_for_other_layers_has_nothing_to_do(tmp_path: Path) -> None:
 
 def test_without_a_cluster_there_is_nothing_to_check_or_deploy_on_it(tmp_path: Path) -> None:
     inventory = site(tmp_path, kafka={"broker": {"kafka_broker_id": 0}}, microk8s={})
-    code, said = run(inventory, "preflight", "microk8s", "traefik", "chat")
+    code, said = run(inventory, "preflight", "microk8s", "traefik", "chat", "rollback")
     assert code == 0, said
 
 

@@ -11,7 +11,7 @@ import uuid
 from typing import Self
 
 import pytest
-from hosts import address, eventually, group, restart_host
+from hosts import address, eventually, frozen, group, restart_host
 from hosts import connect as host
 
 from chat.client import Back, Gap, Message, Room, connect
@@ -196,3 +196,19 @@ def test_after_a_restart_of_the_cluster_host_everything_comes_back_by_itself() -
     eventually(lambda: len(ready_replicas()) == 2, within=60, what="two replicas are ready")
     for unit in ("zookeeper", "kafka"):
         assert host(group("kafka")[0]).service(unit).is_running
+
+
+def test_the_status_is_shown_with_a_host_that_hangs_and_when_all_is_well() -> None:
+    last = group("kafka")[-1]
+    with frozen(last):
+        status = run("playbooks/status.yml")
+    assert status.succeeded, status.said
+    assert f"{last}: NOT REACHED" in status.said
+    assert f"not there: {last}" in status.said
+    assert "chat/chat: 2 of 2 ready" in status.said
+    assert set(status.changed.values()) == {0}
+    eventually(
+        lambda: "All is as it should be" in run("playbooks/status.yml").said,
+        within=90,
+        what="the status is well again",
+    )

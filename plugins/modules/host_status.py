@@ -1,0 +1,351 @@
+#!/usr/bin/python
+"""Ansible module host_status: see DOCUMENTATION."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: host_status
+short_description: Tell what runs on a host, and what its cluster and registry say
+description:
+  - >-
+    Asks systemd, the programs' own files, and, on a host with MicroK8s, the cluster and its
+    registry, all at once and each for at most C(timeout) seconds. What does not answer is reported;
+    it is no failure. It changes nothing and needs nothing but Python; run it as root.
+  - >-
+    Each host of a cluster asks the cluster itself, so that any of them can be down.
+options:
+  services:
+    description: Units whose state is wanted, without C(.service).
+    type: list
+    elements: str
+    default: []
+  certificates:
+    description: >-
+      Certificates in PEM; patterns as of a shell. Of a file, the first one counts. Files without
+      one are left out.
+    type: list
+    elements: str
+    default: []
+  cluster:
+    description: Whether this is a host of the cluster.
+    type: bool
+    default: false
+  microk8s:
+    description: The command of MicroK8s.
+    type: path
+    default: /snap/bin/microk8s
+  registry:
+    description: The cluster's own registry, as this host reaches it.
+    type: str
+    default: localhost:32000
+  timeout:
+    description: Seconds to wait for each answer.
+    type: int
+    default: 4
+extends_documentation_fragment: [read_only]
+author:
+  - baremetal-chat
+"""
+
+EXAMPLES = r"""
+- name: See what runs
+  host_status:
+    services: [zookeeper, kafka]
+    cluster: true
+"""
+
+RETURN = r"""
+services:
+  description: >-
+    For each unit its C(state) as systemd calls it, and the C(version) of Kafka or ZooKeeper that
+    its process runs; empty for other programs, and when there is no process.
+  returned: always
+  type: dict
+  sample: {"kafka": {"state": active, "version": 3.8.1}}
+certificates:
+  description: Days until each certificate ends, by its path or, in the cluster, its secret.
+  returned: always
+  type: dict
+  sample: {"chat/chat-tls": 61}
+microk8s:
+  description: Version and channel of MicroK8s, empty where it is not installed.
+  returned: always
+  type: str
+  sample: v1.36.3 (1.36/stable)
+registry:
+  description: How many images the registry has, or null.
+  returned: always
+  type: int
+  sample: 1
+nodes:
+  description: For each node of the cluster whether it is ready.
+  returned: always
+  type: dict
+  sample: {"chat1": true}
+workloads:
+  description: >-
+    Deployments, daemon sets and stateful sets, each with C(name) as C(NAMESPACE/NAME), C(ready) and
+    C(wanted) pods and C(images); C(ours) are those of this project.
+  returned: always
+  type: list
+  elements: dict
+  sample:
+    - name: chat/chat
+      ready: 2
+      wanted: 2
+      images: ["localhost:32000/chat"]
+      ours: true
+replicas:
+  description: >-
+    For each running pod of the chat what it says of itself, C(clients) and C(behind), records of
+    the log that it has not read; null for one that does not answer.
+  returned: always
+  type: dict
+  sample: {"chat-5b8f7d9c6d-8xk2p": {"clients": 3, "behind": 0}}
+problems:
+  description: What did not answer, and why.
+  returned: always
+  type: dict
+  sample: {"registry": "Connection refused"}
+"""
+
+import base64
+import contextlib
+import json
+import re
+import ssl
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+PART_OF = ("app.kubernetes.io/part-of", "baremetal-chat")
+OBJECTS = "nodes,deployments.apps,daemonsets.apps,statefulsets.apps,pods"
+# A line for each certificate that the cluster serves with. Keys are not asked for.
+CERTIFICATES = (
+    'jsonpath={range .items[*]}{.metadata.namespace}/{.metadata.name} {.data.tls\\.crt}{"\\n"}{end}'
+)
+
+
+def run(timeout: float, *command: str, given: bytes | None = None) -> str:
+    """Output of a command; raises OSError with the last line of what it says when it fails."""
+    try:
+        done = subprocess.run(command, input=given, capture_output=True, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        raise OSError(f"no answer within {timeout} s") from None
+    if done.returncode:
+        said = (done.stderr or done.stdout).decode(errors="replace").strip()
+        raise OSError(said.splitlines()[-1] if said else f"exit code {done.returncode}")
+    return done.stdout.decode(errors="replace")
+
+
+# --- the host ---------------------------------------------------------------------------------
+
+
+def version(pid: str, service: str) -> str:
+    """Of Kafka or ZooKeeper, by the folder that the process was started from."""
+    arguments = Path("/proc", pid, "cmdline").read_text(errors="replace")
+    found = re.search(r"(/[^\0:=]*/kafka_[\d.]+-(\d+\.\d+\.\d+)[^\0:/]*)/libs/", arguments)
+    if not found:
+        return ""
+    if service != "zookeeper":
+        return found[2]
+    jars = Path(found[1], "libs").glob("zookeeper-[0-9]*.jar")
+    return next((jar.stem.partition("-")[2] for jar in jars), "")
+
+
+def services(names: list[str], timeout: float) -> dict[str, dict[str, str]]:
+    """What RETURN promises of units."""
+    found = {}
+    for name in names:
+        shown = run(timeout, "systemctl", "show", "--property=ActiveState,MainPID", name)
+        properties = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+        found[name] = {"state": properties["ActiveState"], "version": ""}
+        # A process may end meanwhile.
+        with contextlib.suppress(OSError):
+            if properties["MainPID"] != "0":
+                found[name]["version"] = version(properties["MainPID"], name)
+    return found
+
+
+def days(certificate: bytes, timeout: float) -> int:
+    """Until the first certificate of a text in PEM ends; negative when it has."""
+    shown = run(timeout, "openssl", "x509", "-noout", "-enddate", given=certificate)
+    ends = ssl.cert_time_to_seconds(shown.strip().partition("=")[2])
+    return int((ends - time.time()) // 86400)
+
+
+def certificates(patterns: list[str], timeout: float) -> dict[str, int]:
+    """Days for each file that holds a certificate."""
+    found = {}
+    root = Path("/")
+    for path in sorted({path for given in patterns for path in root.glob(given.lstrip("/"))}):
+        content = path.read_bytes() if path.is_file() else b""
+        if b"-----BEGIN CERTIFICATE-----" in content:
+            found[str(path)] = days(content, timeout)
+    return found
+
+
+# --- the cluster ------------------------------------------------------------------------------
+
+
+def snap(timeout: float) -> str:
+    """Version and channel, from `snap list` in columns."""
+    _, release, _, channel, *_ = run(timeout, "snap", "list", "microk8s").splitlines()[-1].split()
+    return f"{release} ({channel})"
+
+
+def registry(address: str, timeout: float) -> int:
+    """How many images there are. Directly, whatever proxy the environment names."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(f"http://{address}/v2/_catalog", timeout=timeout) as answer:
+        return len(json.load(answer)["repositories"])
+
+
+def ready(node: dict[str, Any]) -> bool:
+    return any(
+        (condition["type"], condition["status"]) == ("Ready", "True")
+        for condition in node["status"].get("conditions", [])
+    )
+
+
+def workload(found: dict[str, Any]) -> dict[str, Any]:
+    """What RETURN promises of one."""
+    status, daemons = found["status"], found["kind"] == "DaemonSet"
+    return {
+        "name": f"{found['metadata']['namespace']}/{found['metadata']['name']}",
+        "ready": status.get("numberReady" if daemons else "readyReplicas", 0),
+        "wanted": status.get("desiredNumberScheduled", 0)
+        if daemons
+        else found["spec"].get("replicas", 1),
+        "images": [each["image"] for each in found["spec"]["template"]["spec"]["containers"]],
+        "ours": PART_OF in found["metadata"].get("labels", {}).items(),
+    }
+
+
+def metrics_path(pod: dict[str, Any]) -> str:
+    """Where the API server fetches a replica's metrics."""
+    (port,) = [
+        port["containerPort"]
+        for container in pod["spec"]["containers"]
+        for port in container["ports"]
+        if port["name"] == "internal"
+    ]
+    name = pod["metadata"]
+    return f"/api/v1/namespaces/{name['namespace']}/pods/{name['name']}:{port}/proxy/metrics"
+
+
+def measured(text: str) -> dict[str, int]:
+    """What the status needs of a replica's metrics."""
+    values = re.findall(r"^(chat_clients|chat_relay_lag_records)(?:\{.*\})? (\S+)$", text, re.M)
+    sums = {"chat_clients": 0, "chat_relay_lag_records": 0}
+    for name, value in values:
+        sums[name] += int(float(value))
+    return {"clients": sums["chat_clients"], "behind": sums["chat_relay_lag_records"]}
+
+
+class Cluster:
+    """What this host's API server says."""
+
+    def __init__(self, command: str, timeout: float) -> None:
+        self._command = command
+        self._timeout = timeout
+
+    def kubectl(self, *arguments: str) -> str:
+        limit = f"--request-timeout={self._timeout}s"
+        return run(self._timeout, self._command, "kubectl", *arguments, limit)
+
+    def objects(self) -> dict[str, Any]:
+        """Nodes, workloads, and the chat's replicas with what they measure."""
+        listed = self.kubectl("get", OBJECTS, "--all-namespaces", "--output=json")
+        items = json.loads(listed)["items"]
+        chats = [
+            item
+            for item in items
+            if item["kind"] == "Pod"
+            and PART_OF in item["metadata"].get("labels", {}).items()
+            and item["metadata"]["labels"].get("app.kubernetes.io/name") == "chat"
+            and item["status"].get("phase") == "Running"
+        ]
+        with ThreadPoolExecutor(8) as pool:
+            names = [pod["metadata"]["name"] for pod in chats]
+            replicas = dict(zip(names, pool.map(self.replica, chats), strict=True))
+        return {
+            "nodes": {i["metadata"]["name"]: ready(i) for i in items if i["kind"] == "Node"},
+            "workloads": [workload(i) for i in items if i["kind"] not in ("Node", "Pod")],
+            "replicas": replicas,
+        }
+
+    def replica(self, pod: dict[str, Any]) -> dict[str, int] | None:
+        try:
+            return measured(self.kubectl("get", "--raw", metrics_path(pod)))
+        except OSError:
+            return None
+
+    def certificates(self) -> dict[str, int]:
+        """Of secrets for TLS: those that Traefik serves with are there."""
+        kind = "--field-selector=type=kubernetes.io/tls"
+        listed = self.kubectl("get", "secrets", "--all-namespaces", kind, "--output", CERTIFICATES)
+        return {
+            name: days(base64.b64decode(content), self._timeout)
+            for name, content in (line.split() for line in listed.splitlines())
+        }
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "services": {"type": "list", "elements": "str", "default": []},
+            "certificates": {"type": "list", "elements": "str", "default": []},
+            "cluster": {"type": "bool", "default": False},
+            "microk8s": {"type": "path", "default": "/snap/bin/microk8s"},
+            "registry": {"type": "str", "default": "localhost:32000"},
+            "timeout": {"type": "int", "default": 4},
+        },
+        supports_check_mode=True,
+    )
+    wanted = module.params
+    timeout = wanted["timeout"]
+    questions: dict[str, Callable[[], Any]] = {
+        "services": lambda: services(wanted["services"], timeout),
+        "certificates": lambda: certificates(wanted["certificates"], timeout),
+    }
+    problems = {}
+    if wanted["cluster"] and not Path(wanted["microk8s"]).exists():
+        problems["microk8s"] = "not installed"
+    elif wanted["cluster"]:
+        cluster = Cluster(wanted["microk8s"], timeout)
+        questions |= {
+            "microk8s": lambda: snap(timeout),
+            "registry": lambda: registry(wanted["registry"], timeout),
+            "cluster": cluster.objects,
+            "secrets": cluster.certificates,
+        }
+    seen: dict[str, Any] = {}
+    with ThreadPoolExecutor(len(questions)) as pool:
+        asked = {name: pool.submit(question) for name, question in questions.items()}
+    for name, answer in asked.items():
+        try:
+            seen[name] = answer.result()
+        except (OSError, ValueError) as problem:
+            problems[name] = str(getattr(problem, "reason", problem))
+    module.exit_json(
+        changed=False,
+        services=seen.get("services", {}),
+        certificates=seen.get("certificates", {}) | seen.get("secrets", {}),
+        microk8s=seen.get("microk8s", ""),
+        registry=seen.get("registry"),
+        **{"nodes": {}, "workloads": [], "replicas": {}} | seen.get("cluster", {}),
+        problems=problems,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""host_status tells what runs, and what does not answer is told as well."""
+
+import base64
+import json
+import os
+import shlex
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+CHAT = {"app.kubernetes.io/part-of": "baremetal-chat", "app.kubernetes.io/name": "chat"}
+METRICS = """\
+# HELP chat_clients Connected clients.
+chat_clients 3.0
+chat_relay_lag_records{partition="0"} 2.0
+chat_relay_lag_records{partition="1"} 5.0
+chat_clients_of_another_kind 9.0
+"""
+
+
+def pod(name, phase="Running", labels=CHAT):
+    ports = [{"name": "web", "containerPort": 8080}, {"name": "internal", "containerPort": 9090}]
+    return {
+        "kind": "Pod",
+        "metadata": {"namespace": "chat", "name": name, "labels": labels},
+        "spec": {"containers": [{"ports": ports}]},
+        "status": {"phase": phase},
+    }
+
+
+def workload(kind, name, status, labels, **spec):
+    template = {"spec": {"containers": [{"image": f"{name}:1"}]}}
+    return {
+        "kind": kind,
+        "metadata": {"namespace": name, "name": name, "labels": labels},
+        "spec": {"template": template, **spec},
+        "status": status,
+    }
+
+
+OBJECTS = {
+    "items": [
+        {
+            "kind": "Node",
+            "metadata": {"name": "chat1"},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+        },
+        {
+            "kind": "Node",
+            "metadata": {"name": "chat2"},
+            "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]},
+        },
+        workload("Deployment", "chat", {"readyReplicas": 1}, CHAT, replicas=2),
+        workload("DaemonSet", "cni", {"numberReady": 1, "desiredNumberScheduled": 2}, {}),
+        pod("chat-a"),
+        pod("chat-b"),
+        pod("chat-c", phase="Pending"),
+        pod("stranger", labels={}),
+    ]
+}
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate in PEM that ends in ten days and some hours."""
+    folder = tmp_path_factory.mktemp("certificate")
+    command = "openssl req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -days 11"
+    files = ["-keyout", folder / "key", "-out", folder / "certificate"]
+    subprocess.run([*command.split(), "-subj", "/CN=x", *files], check=True, capture_output=True)
+    return (folder / "certificate").read_text()
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """Make a command that runs a script of the shell, and is found first."""
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+    def make(name, script):
+        path = tmp_path / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        return str(path)
+
+    return make
+
+
+@pytest.fixture
+def cluster(command, certificate):
+    """The command of MicroK8s on a host of a cluster that answers; chat-b does not."""
+    command(
+        "snap", "printf 'Name Version\\nmicrok8s v1.36.3 8100 1.36/stable canonical classic\\n'"
+    )
+    secret = base64.b64encode(certificate.encode()).decode()
+    return command(
+        "microk8s",
+        f"""case "$*" in
+          *" nodes,"*) echo {shlex.quote(json.dumps(OBJECTS))} ;;
+          *" secrets "*) echo chat/chat-tls {secret} ;;
+          *"/namespaces/chat/pods/chat-a:9090/proxy/metrics"*) echo {shlex.quote(METRICS)} ;;
+          *) echo "no such pod" >&2; exit 1 ;;
+        esac""",
+    )
+
+
+@pytest.fixture
+def registry():
+    """A registry with two images."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"repositories": ["chat", "other"]}')
+
+        def log_message(self, *_):
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_cluster_is_told_as_its_host_sees_it(run_module, cluster, registry, monkeypatch):
+    # A proxy is for others.
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    seen = run_module("host_status", cluster=True, microk8s=cluster, registry=registry)
+    assert seen["problems"] == {}
+    assert seen["microk8s"] == "v1.36.3 (1.36/stable)"
+    assert seen["nodes"] == {"chat1": True, "chat2": False}
+    assert seen["registry"] == 2
+    assert seen["certificates"] == {"chat/chat-tls": 10}
+    assert seen["replicas"] == {"chat-a": {"clients": 3, "behind": 7}, "chat-b": None}
+    chat, cni = seen["workloads"]
+    assert (chat["ready"], chat["wanted"], chat["ours"]) == (1, 2, True)
+    assert (cni["ready"], cni["wanted"], cni["ours"]) == (1, 2, False)
+    assert cni["images"] == ["cni:1"]
+
+
+def test_what_does_not_answer_is_named_and_the_rest_is_told(run_module, cluster, command):
+    command("snap", "exec sleep 60")
+    command("microk8s", "echo 'connection to the server was refused' >&2; exit 1")
+    seen = run_module(
+        "host_status", cluster=True, microk8s=cluster, registry="127.0.0.1:1", timeout=1
+    )
+    assert seen["failed"] is False
+    assert seen["problems"] == {
+        "microk8s": "no answer within 1 s",
+        "registry": "[Errno 111] Connection refused",
+        "cluster": "connection to the server was refused",
+        "secrets": "connection to the server was refused",
+    }
+    assert seen["nodes"] == {}
+
+
+def test_a_host_without_microk8s_says_so_once(run_module, tmp_path):
+    seen = run_module("host_status", cluster=True, microk8s=str(tmp_path / "none"))
+    assert seen["problems"] == {"microk8s": "not installed"}
+
+
+def test_a_units_version_is_its_processs(run_module, command, tmp_path):
+    home = tmp_path / "kafka_2.13-3.8.1-0123"
+    (home / "libs").mkdir(parents=True)
+    for jar in ("zookeeper-3.8.4.jar", "zookeeper-jute-3.8.4.jar"):
+        (home / "libs" / jar).touch()
+    with subprocess.Popen(["sleep", "60"]) as other:
+        java = ["sh", "-c", "read line", "java", "-cp", f"{home}/libs/*", "kafka.Kafka"]
+        with subprocess.Popen(java, stdin=subprocess.PIPE) as process:
+            command(
+                "systemctl",
+                f"""case "$*" in
+                  *other) echo ActiveState=active; echo MainPID={other.pid} ;;
+                  *stopped) echo ActiveState=failed; echo MainPID=0 ;;
+                  *) echo ActiveState=active; echo MainPID={process.pid} ;;
+                esac""",
+            )
+            units = ["kafka", "zookeeper", "other", "stopped"]
+            seen = run_module("host_status", services=units)["services"]
+            process.stdin.close()
+        other.kill()
+    assert seen == {
+        "kafka": {"state": "active", "version": "3.8.1"},
+        "zookeeper": {"state": "active", "version": "3.8.4"},
+        "other": {"state": "active", "version": ""},
+        "stopped": {"state": "failed", "version": ""},
+    }
+
+
+def test_certificates_are_found_by_pattern_and_keys_are_no_certificates(
+    run_module, certificate, tmp_path
+):
+    key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"
+    (tmp_path / "broker.pem").write_text(key + certificate)
+    (tmp_path / "key.pem").write_text(key)
+    seen = run_module("host_status", certificates=[f"{tmp_path}/*.pem", "/nonexistent/*"])
+    assert seen["certificates"] == {str(tmp_path / "broker.pem"): 10}
