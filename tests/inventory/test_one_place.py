@@ -42,6 +42,7 @@ FACTS = [
             "docs/",
             "roles/kafka_distribution/",
             "sandbox/artifacts/kafka/libs.sha256",
+            "tests/roles/",
         ),
     ),
     Fact(
