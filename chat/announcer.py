@@ -23,7 +23,8 @@ PRESENCE_SECONDS = 0.1
 # Process signals for at most this long per turn. Beyond this number of queued signals, drop the
 # oldest; the next snapshot repairs the loss.
 HEAR_SECONDS = 0.002
-MOST_SIGNALS = 1000
+MOST_SIGNALS = 2500
+MOST_SIGNAL_BYTES = 16 << 20
 
 
 class Announcer:
@@ -43,7 +44,8 @@ class Announcer:
         self._room = room
         self._leave = leave
         self._typing_seconds = typing_seconds
-        self._signals: deque[bytes] = deque(maxlen=MOST_SIGNALS)
+        self._signals: deque[bytes] = deque()
+        self._signal_bytes = 0
         # Members who missed a change in a room because they read too slowly.
         self._stale: set[tuple[Member, str]] = set()
 
@@ -52,9 +54,13 @@ class Announcer:
         while True:
             await asyncio.sleep(PRESENCE_SECONDS)
             now = time.monotonic()
+            # However many people there are, others have their turn in between.
             self._presence.expire(now)
+            for _ in self._presence.forget():
+                await asyncio.sleep(0)
             for signal in self._presence.outgoing(now):
                 self._relay.signal(signal)
+                await asyncio.sleep(0)
             self._tell_stale()
             for name in self._presence.due(now):
                 changes = self._presence.changes(name, now)
@@ -63,7 +69,6 @@ class Announcer:
                     self._stale.update(
                         (member, name) for member in members if not member.connection.offer(frame)
                     )
-                    # When people join many rooms at once, let other tasks run in between.
                     await asyncio.sleep(0)
 
     def farewell(self) -> None:
@@ -82,6 +87,9 @@ class Announcer:
     def signalled(self, payloads: Sequence[bytes]) -> None:
         at_it = bool(self._signals)
         self._signals.extend(payloads)
+        self._signal_bytes += sum(map(len, payloads))
+        while len(self._signals) > MOST_SIGNALS or self._signal_bytes > MOST_SIGNAL_BYTES:
+            self._next_signal()
         if not at_it:
             self._hear()
 
@@ -89,7 +97,7 @@ class Announcer:
         """Process signals of other replicas, for a limited time per turn."""
         until = time.monotonic() + HEAR_SECONDS
         while self._signals:
-            heard = self._presence.heard(self._signals.popleft(), time.monotonic())
+            heard = self._presence.heard(self._next_signal(), time.monotonic())
             for name, user in heard.lost:
                 self._put_out(name, user)
             for name, user in heard.typing:
@@ -97,6 +105,11 @@ class Announcer:
             if self._signals and time.monotonic() >= until:
                 asyncio.get_running_loop().call_soon(self._hear)
                 return
+
+    def _next_signal(self) -> bytes:
+        signal = self._signals.popleft()
+        self._signal_bytes -= len(signal)
+        return signal
 
     def _tell_stale(self) -> None:
         """Send the complete list to members who missed a change, when they read again."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import Counter
 from collections.abc import Callable
 
 import msgspec
@@ -18,7 +17,7 @@ from chat import protocol
 from chat.archive import Page
 from chat.headers import PublicHandler
 from chat.hub import Hub
-from chat.limits import Budgets
+from chat.limits import Budgets, Shares
 from chat.protocol import ErrorCode, RefusedError
 
 # Where `after` begins when nothing is known yet.
@@ -42,40 +41,16 @@ class Failure(msgspec.Struct):
     error: str
 
 
-class Turns:
-    """Requests that are answered at once: `most` of them, half of them for one address."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._each = (most + 1) // 2
-        self._taken: Counter[str] = Counter()
-
-    def refusal(self, address: str) -> tuple[int, str] | None:
-        """Why `address` gets none now, as a status and a text."""
-        if self._taken[address] >= self._each:
-            return 429, "Your address reads too much at once: try again in a moment."
-        if self._taken.total() >= self._most:
-            return 503, "Too many read at once: try again in a moment."
-        return None
-
-    def take(self, address: str) -> None:
-        self._taken[address] += 1
-
-    def give_back(self, address: str) -> None:
-        self._taken[address] -= 1
-        if not self._taken[address]:
-            del self._taken[address]
-
-
 class MessagesHandler(PublicHandler):
-    """`address` tells whom a request is charged to, `budgets` how many may come from there. An
-    answer waits for nobody, and the work for it ends with its client.
+    """`address` tells whom a request is charged to, `budgets` how many may come from there, and
+    `turns` how many are answered at once. An answer waits for nobody, and the work for it ends with
+    its client.
     """
 
     def initialize(
         self,
         hub: Hub,
-        turns: Turns,
+        turns: Shares,
         budgets: Budgets,
         address: Callable[[HTTPServerRequest], str],
     ) -> None:
@@ -105,8 +80,11 @@ class MessagesHandler(PublicHandler):
         if not self._budgets.of(address).take():
             self._come_again(429, "Too many requests come from your address: ask more rarely.")
             return
-        if (refusal := self._turns.refusal(address)) is not None:
-            self._come_again(*refusal)
+        if self._turns.has_enough(address):
+            self._come_again(429, "Your address reads too much at once: try again in a moment.")
+            return
+        if self._turns.exhausted:
+            self._come_again(503, "Too many read at once: try again in a moment.")
             return
         self._turns.take(address)
         self._finding = asyncio.create_task(self._find(room, address))

@@ -17,6 +17,7 @@ from chat.acks import Acks
 from chat.announcer import Announcer
 from chat.archive import Page
 from chat.history import History
+from chat.limits import Shares
 from chat.metrics import Metrics
 from chat.positions import Positions
 from chat.presence import Presence
@@ -28,7 +29,8 @@ from chat.window import Window
 
 class Hub:
     """`history`, `recent` and `page` count messages of a room, `page_bytes` their bytes; `window`
-    and `scan` count offsets of a partition.
+    and `scan` count offsets of a partition; `places` how many clients may be here, in two rooms,
+    one counts twice, and `places_elsewhere` how many on other replicas are known.
     """
 
     def __init__(
@@ -49,6 +51,8 @@ class Hub:
         members_shown: int,
         typing_seconds: float,
         name_hold: float,
+        places: int = 100_000,
+        places_elsewhere: int = 100_000,
     ) -> None:
         self._relay = relay
         self._outlets = outlets
@@ -60,13 +64,18 @@ class Hub:
         self._page = page
         self._page_bytes = page_bytes
         self._scan = scan
+        self.places = Shares(places)
         self._open("", [])
         self._positions = Positions(lambda: self._window, position_seconds)
         self._acks = Acks(relay, metrics)
         # The rooms of the batches at hand, and the acks for those whose messages are kept.
         self._posted: dict[Room, list[tuple[Member, bytes]]] = {}
         self.presence = Presence(
-            heartbeat=heartbeat, shown=members_shown, typing=typing_seconds, hold=name_hold
+            heartbeat=heartbeat,
+            shown=members_shown,
+            typing=typing_seconds,
+            hold=name_hold,
+            elsewhere=places_elsewhere,
         )
         self._announcer = Announcer(
             relay,
@@ -128,7 +137,9 @@ class Hub:
         # Do not await from here on: messages that are not in `joined` arrive as `message` frames.
         self._require_history()
         if not self._is_in(member, name):
+            self._require_place(member.address)
             self.presence.enter(name, member.person)
+            self.places.take(member.address)
         room = self._window.room(name)
         partition = self._window.partition_of(name)
         missed = None
@@ -167,6 +178,7 @@ class Hub:
         if room is None or member not in room.members:
             return
         del room.members[member]
+        self.places.give_back(member.address)
         self.presence.exit(name, member.person)
         if not room.members:
             self._window.partitions[room.partition].occupied.discard(room)
@@ -216,6 +228,18 @@ class Hub:
         room = self._window.rooms.get(name)
         return room is not None and member in room.members
 
+    def _require_place(self, address: str) -> None:
+        if self.places.exhausted:
+            who = "Clients here"
+        elif self.places.has_enough(address):
+            who = "Clients of your address"
+        else:
+            return
+        raise RefusedError(
+            ErrorCode.UNAVAILABLE,
+            f"{who} are in as many rooms as they may be: leave one, or try again later.",
+        )
+
     def _require_history(self) -> None:
         if not self._relay.caught_up:
             raise RefusedError(
@@ -228,6 +252,7 @@ class Hub:
     def reset(self, epoch: str, positions: Sequence[int]) -> None:
         replaced = self._window
         self._open(epoch, positions)
+        self.places = Shares(self.places.most)
         self._acks.refuse_all("The log was replaced: try again.")
         replaced.replace()
         self.presence.clear()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import itertools
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -75,6 +76,34 @@ class Budgets:
         # gets a second bucket, once.
         self._buckets = {key: one for key, one in self._buckets.items() if not one.full}
         self._next_sweep = max(1024, 2 * len(self._buckets))
+
+
+class Shares:
+    """Something of which there is `most`, half of it for one address."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._each = (most + 1) // 2
+        self.taken = 0
+        self._of_address: Counter[str] = Counter()
+
+    @property
+    def exhausted(self) -> bool:
+        return self.taken >= self.most
+
+    def has_enough(self, address: str) -> bool:
+        """Whether `address` has taken its half."""
+        return self._of_address[address] >= self._each
+
+    def take(self, address: str) -> None:
+        self.taken += 1
+        self._of_address[address] += 1
+
+    def give_back(self, address: str) -> None:
+        self.taken -= 1
+        self._of_address[address] -= 1
+        if not self._of_address[address]:
+            del self._of_address[address]
 
 
 def is_one_of(peer: str, networks: Sequence[Network]) -> bool:

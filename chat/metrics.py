@@ -46,6 +46,12 @@ class Metrics:
         self.ready = Gauge("chat_ready", "1 while new clients may be sent here.", registry=registry)
         self.clients = Gauge("chat_clients", "Connected clients.", registry=registry)
         self.rooms = Gauge("chat_rooms", "Rooms with members or history.", registry=registry)
+        self.places = Gauge(
+            "chat_places",
+            "Clients here, and people elsewhere, counted once for each room they are in.",
+            ["where"],
+            registry=registry,
+        )
         self.messages = Tally(
             "chat_messages", "Messages the log delivered, repeats left out.", registry
         )

@@ -176,6 +176,10 @@ class StoredMessage(msgspec.Struct, gc=False):
         return payload
 
 
+# The history of a room in which nothing was said: there are many of these.
+_NOTHING: deque[StoredMessage] = deque(maxlen=0)
+
+
 class Room:
     """One room on this replica: its members here, its history, and the cids it has seen."""
 
@@ -184,6 +188,7 @@ class Room:
         "_floor",
         "_history",
         "_last",
+        "_size",
         "_unseen",
         "epoch",
         "members",
@@ -203,7 +208,8 @@ class Room:
         self.members: dict[Member, Outlet] = {}
         # The position that its members were told last, or at which the first of them came.
         self.told = -1
-        self._history: deque[StoredMessage] = deque(maxlen=history)
+        self._size = history
+        self._history = _NOTHING
         # The history holds every message after this offset (and the window's floor).
         self._floor = -1
         # Each message of the window, and where it was last if it was repeated.
@@ -252,6 +258,8 @@ class Room:
         self._first[key] = First(offset, entry.ts, hash(entry.record.text))
         message = StoredMessage(offset, self.epoch, self.partition, entry.ts, entry)
         history = self._history
+        if history is _NOTHING:
+            history = self._history = deque(maxlen=self._size)
         if len(history) == history.maxlen:
             self._floor = history[0].offset
         history.append(message)

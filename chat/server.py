@@ -22,11 +22,11 @@ from tornado.web import Application, RequestHandler, StaticFileHandler
 from tornado.websocket import WebSocketHandler
 
 from chat import descriptors
-from chat.api import MessagesHandler, Turns
+from chat.api import MessagesHandler
 from chat.drain import send_away
 from chat.headers import PublicHandler, SecurityHeaders
 from chat.hub import Hub
-from chat.limits import Budgets, client_address, is_one_of
+from chat.limits import Budgets, Shares, client_address, is_one_of
 from chat.listener import Listener, PendingStream
 from chat.metrics import Metrics
 from chat.origins import Sites
@@ -44,7 +44,8 @@ log = logging.getLogger("chat")
 
 WEB = Path(__file__).parent / "web"
 
-# From this share of its maximum number of clients on, a replica is not ready.
+# From this share of its maximum number of clients, or of their places in rooms, on, a replica is not
+# ready.
 NEARLY_FULL = 0.95
 
 
@@ -184,6 +185,8 @@ class Server:
             members_shown=settings.members_shown,
             typing_seconds=settings.typing,
             name_hold=settings.name_hold,
+            places=settings.places,
+            places_elsewhere=settings.places_elsewhere,
         )
         self._limits = Limits(
             frame_bytes=settings.frame_bytes,
@@ -201,7 +204,7 @@ class Server:
         self._empty.set()
         self._budgets = Budgets(settings.address_rate, settings.address_burst)
         self._proxies = [ipaddress.ip_network(network) for network in settings.trusted_proxies]
-        self._turns = Turns(settings.api_requests)
+        self._turns = Shares(settings.api_requests)
         # Nothing here takes request bodies; a request that is not complete in time is not one.
         request_limits: dict[str, Any] = {
             "idle_connection_timeout": settings.handshake,
@@ -390,6 +393,8 @@ class Server:
             why_not = "the log is not read yet"
         elif len(self._clients) >= NEARLY_FULL * self._places.clients:
             why_not = "nearly full"
+        elif self._hub.places.taken >= NEARLY_FULL * self._settings.places:
+            why_not = "nearly full: its clients are in many rooms (CHAT_PLACES)"
         if why_not != self._not_ready:
             log.info("not ready: %s" if why_not else "ready%s", why_not)
         self._not_ready = why_not
@@ -399,6 +404,8 @@ class Server:
         metrics = self._metrics
         metrics.ready.set(not self.look_ready())
         metrics.rooms.set(self._hub.rooms)
+        metrics.places.labels("here").set(self._hub.places.taken)
+        metrics.places.labels("elsewhere").set(self._hub.presence.elsewhere)
         metrics.drops.value = self._endpoint.dropped
         metrics.over_budget.value = self._endpoint.held_off
         metrics.outbox_bytes.set(self._endpoint.waiting)

@@ -355,6 +355,21 @@ class Settings:
         "sustained rate of HTTP requests for messages per address, per second; a burst may have"
         " five times as many",
     )
+    places: int = _setting(
+        "CHAT_PLACES",
+        100_000,
+        _integer(1, 10_000_000),
+        "maximum number of clients in rooms, each counted once per room, half of them for one"
+        " address; from 95 % on, the replica is not ready, and beyond the maximum it refuses joins"
+        " (`unavailable`)",
+    )
+    places_elsewhere: int = _setting(
+        "CHAT_PLACES_ELSEWHERE",
+        100_000,
+        _integer(0, 100_000_000),
+        "maximum number of people in rooms on all other replicas together, each counted once per"
+        " room; more are not shown",
+    )
     members_shown: int = _setting(
         "CHAT_MEMBERS_SHOWN",
         100,
@@ -516,6 +531,11 @@ def _check_together(settings: Settings) -> None:
         raise SettingsError(
             f"CHAT_OUTBOXES_BYTES='{settings.outboxes_bytes}': give at least"
             f" CHAT_OUTBOX_BYTES={settings.outbox_bytes}"
+        )
+    if settings.places < 2 * settings.rooms_per_client:
+        raise SettingsError(
+            f"CHAT_PLACES='{settings.places}': give at least {2 * settings.rooms_per_client}, for"
+            f" a client may be in CHAT_ROOMS_PER_CLIENT={settings.rooms_per_client} rooms"
         )
     if settings.port == settings.internal_port != 0:
         raise SettingsError(

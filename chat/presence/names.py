@@ -41,8 +41,9 @@ _PROTOTYPES = _prototypes()
 
 
 @lru_cache(REMEMBERED)
-def looks_of(user: str) -> tuple[str, ...]:
-    """What the name looks like as it is written, and, if that is something else, in small letters.
+def looks_of(user: str) -> tuple[int, ...]:
+    """What the name looks like as it is written, and, if that is something else, in small letters:
+    hashed, for a look may be many times as long as its name.
 
     Two names are the same to who reads them if they have a look in common. One is not enough: `Ian`
     looks like `lan` (with an l), and is `ian` but for its capital, and these two look like nothing
@@ -50,7 +51,7 @@ def looks_of(user: str) -> tuple[str, ...]:
     """
     visible = _SPACE.sub(" ", _INVISIBLE.sub("", _SPACE.sub(" ", user))).strip()
     written, small = _look(visible), _look(_folded(visible))
-    return (written,) if written == small else (written, small)
+    return (hash(written),) if written == small else (hash(written), hash(small))
 
 
 def _look(name: str) -> str:

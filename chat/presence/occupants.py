@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 from chat import protocol
 from chat.presence.names import looks_of
@@ -11,41 +11,46 @@ from chat.presence.names import looks_of
 # what keeps a storm of joins from costing its square.
 TOLD_PER_SECOND = 2000
 
+# A room and somebody's name in it.
+Place = tuple[str, str]
 
-class Holder(NamedTuple):
+
+class Holder(msgspec.Struct, frozen=True, order=True, gc=False):
     """Who holds a name, and where. The first of several, in this order, has the better right."""
 
     since: int
     key: str
     user: str
     replica: str
+    room: str
+
+    @property
+    def place(self) -> Place:
+        return self.room, self.user
 
 
 class Occupants:
     """All the people of one room, on whatever replica.
 
-    Whatever changes who is shown under a name is remembered for the members.
+    There may be as many of these as people. So it holds nothing that can be found out, and the
+    changes that members are still to be told are kept by `Presence`.
     """
 
-    __slots__ = ("_holders", "_shown", "_typed", "changed", "due", "named", "room")
+    __slots__ = ("_count", "_holders", "due", "named")
 
-    def __init__(self, room: str) -> None:
-        self.room = room
+    def __init__(self) -> None:
         # By what the name looks like; most have one holder, a person on two replicas has two.
-        self._holders: dict[str, tuple[Holder, ...]] = {}
-        # The names that members are told of: of several that look alike, the one with the best
-        # right to it.
-        self._shown: set[str] = set()
-        # Who came or went since members were told, and not before when they are told again.
-        self.changed: set[str] = set()
+        self._holders: dict[int, tuple[Holder, ...]] = {}
+        # How many names members are told of: of several that look alike, it is the one with the
+        # best right to it.
+        self._count = 0
+        # Members are not told of changes before then.
         self.due = 0.0
         # Whether members have a list to which changes can be told.
         self.named = True
-        # When typing was last passed on.
-        self._typed: dict[str, float] = {}
 
     def __len__(self) -> int:
-        return len(self._shown)
+        return self._count
 
     def holders(self, user: str) -> tuple[Holder, ...]:
         """Who holds the name, or one that looks like it; who has the best right comes first."""
@@ -54,69 +59,58 @@ class Occupants:
             return self._holders.get(looks[0], ())
         return tuple(sorted({one for look in looks for one in self._holders.get(look, ())}))
 
-    def put(self, holder: Holder) -> tuple[Holder, ...]:
-        """One more holds the name; returns all who do."""
+    def put(self, holder: Holder) -> set[str]:
+        """One more holds the name. Returns the names that are shown now and were not, or the other
+        way round.
+        """
+        alike = {holder.user, *(one.user for one in self.holders(holder.user))}
+        shown = self._shown(alike)
         for look in looks_of(holder.user):
             self._holders[look] = tuple(sorted((*self._holders.get(look, ()), holder)))
-        holders = self.holders(holder.user)
-        self._show({one.user for one in holders})
-        return holders
+        return self._changed(alike, shown)
 
-    def remove(self, user: str, replica: str) -> Holder:
-        holders = self.holders(user)
-        (gone,) = (one for one in holders if (one.user, one.replica) == (user, replica))
-        alike = {holder.user for holder in holders}
-        for look in looks_of(user):
-            left = tuple(
-                holder
-                for holder in self._holders[look]
-                if (holder.user, holder.replica) != (user, replica)
-            )
+    def remove(self, holder: Holder) -> set[str]:
+        """One less; returns what `put` does."""
+        alike = {one.user for one in self.holders(holder.user)}
+        shown = self._shown(alike)
+        for look in looks_of(holder.user):
+            left = tuple(one for one in self._holders[look] if one is not holder)
             if left:
                 self._holders[look] = left
             else:
                 del self._holders[look]
-        self._show(alike)
-        if not any(holder.user == user for holder in self.holders(user)):
-            self._typed.pop(user, None)
-        return gone
+        return self._changed(alike, shown)
 
-    def whole(self, shown: int) -> protocol.Presence:
+    def whole(self, room: str, shown: int) -> protocol.Presence:
         """Everyone, as far as they are to be named: not if they are more than `shown`."""
         count = len(self)
         if count > shown:
             # Whoever is told this has no list to which changes could be told.
             self.named = False
-            return protocol.Presence(self.room, count)
-        return protocol.Presence(self.room, count, sorted(self._shown))
+            return protocol.Presence(room, count)
+        first = {holders[0].user for holders in self._holders.values()}
+        return protocol.Presence(room, count, sorted(self._shown(first)))
 
-    def changes(self, shown: int, now: float) -> protocol.Presence:
-        """What changed since this was asked last."""
+    def changes(self, room: str, changed: set[str], shown: int, now: float) -> protocol.Presence:
+        """What changed since this was asked last: somebody came or went under each of the names."""
         count = len(self)
-        changed, self.changed = self.changed, set()
         listed, self.named = self.named, count <= shown
         self.due = now + count / TOLD_PER_SECOND
         if count and not (listed and self.named):
-            return self.whole(shown)
-        present = changed & self._shown
+            return self.whole(room, shown)
+        present = self._shown(changed)
         return protocol.Presence(
-            self.room, count, joined=sorted(present), left=sorted(changed - present)
+            room, count, joined=sorted(present), left=sorted(changed - present)
         )
 
-    def types(self, user: str, seconds: float, now: float) -> bool:
-        """Somebody types; whether it is worth telling: not within `seconds` of the last time."""
-        if now - self._typed.get(user, -seconds) < seconds:
-            return False
-        self._typed[user] = now
-        return True
+    def _shown(self, users: set[str]) -> set[str]:
+        """Those of the names that members are told of."""
+        return {
+            user for user in users if (holders := self.holders(user)) and holders[0].user == user
+        }
 
-    def _show(self, users: set[str]) -> None:
-        """See which of these are to be shown now, and remember for the members what changed."""
-        shown = {user for user in users if self._is_best(user)}
-        self.changed |= shown ^ (users & self._shown)
-        self._shown -= users
-        self._shown |= shown
-
-    def _is_best(self, user: str) -> bool:
-        holders = self.holders(user)
-        return bool(holders) and holders[0].user == user
+    def _changed(self, users: set[str], shown: set[str]) -> set[str]:
+        """Which of the names are `shown` no more, or are now; they are counted."""
+        now = self._shown(users)
+        self._count += len(now) - len(shown)
+        return shown ^ now

@@ -7,12 +7,12 @@ as bytes. Whatever comes in is checked, and what cannot be true is left out.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from chat import protocol
-from chat.presence.occupants import Holder, Occupants
-from chat.presence.peers import MOST_PLACES, Peer
+from chat.presence.occupants import Holder, Occupants, Place
+from chat.presence.peers import Peer
 from chat.presence.reservations import Reservations
 from chat.presence.signals import (
     Changes,
@@ -20,6 +20,7 @@ from chat.presence.signals import (
     ForeignSignalError,
     Gone,
     People,
+    Reservation,
     Reserved,
     Snapshot,
     Writer,
@@ -34,9 +35,11 @@ HEARTBEATS = 3
 # A replica that is heard for the first time is told of everyone here, but not more often than this:
 # whoever makes up replicas must not make real ones talk without end.
 ANSWER_SECONDS = 1.0
-# What others may make this replica remember, beside `MOST_PLACES`.
+# What others may make this replica remember, beside their people.
 MOST_REPLICAS = 1000
 MOST_HOLDERS = 16
+# How many who have left are forgotten at once.
+MOST_FORGOTTEN = 100
 
 
 class Heard(NamedTuple):
@@ -48,7 +51,8 @@ class Heard(NamedTuple):
 
 class Presence:
     """`heartbeat`, `typing` and `hold` in seconds; `shown`: the largest room whose members are
-    listed; `hold`: how long a name stays its owner's after they left.
+    listed; `hold`: how long a name stays its owner's after they left; `elsewhere`: how many people
+    of other replicas are known, in two rooms, one counts twice.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Presence:
         shown: int,
         typing: float,
         hold: float,
+        elsewhere: int,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._heartbeat = heartbeat
@@ -65,21 +70,23 @@ class Presence:
         self._typing = typing
         self._wall_clock = wall_clock
         self._writer = Writer()
-        self._here: People = {}
+        self._here: dict[Place, Holder] = {}
         # Connections of a person in a room, where they are more than one.
-        self._more: dict[tuple[str, str], int] = {}
+        self._more: dict[Place, int] = {}
         self._rooms: dict[str, Occupants] = {}
         self._peers: dict[str, Peer] = {}
         self._reservations = Reservations(round(hold * 1000))
         # Whether a replica is new, and knows of no reservations yet; and of which another one knows
         # nothing.
         self._newcomer = False
-        self._unknown: Reserved = {}
-        # Pairs of room and name: of people here, and of those on other replicas.
-        self._places_here = 0
+        self._unknown: dict[Place, Reservation] = {}
+        # How many places people of other replicas have, and may have.
         self._places_elsewhere = 0
-        # The rooms whose members are to be told.
-        self._changed: set[str] = set()
+        self._most_elsewhere = elsewhere
+        # The rooms whose members are to be told, and who came or went since they were.
+        self._changed: dict[str, set[str]] = {}
+        # When somebody's typing was last passed on.
+        self._typed: dict[Place, float] = {}
         self._next_beat = 0.0
         self._last_beat = -ANSWER_SECONDS
         # Signals, or people in them, that cannot be.
@@ -88,12 +95,17 @@ class Presence:
     @property
     def replicas(self) -> int:
         """How many replicas there are, as far as they were heard; this one is one of them."""
-        return 1 + len(self._peers)
+        return 1 + sum(not peer.dead for peer in self._peers.values())
 
     @property
     def places(self) -> int:
         """How many there are in all rooms, on all replicas; in two rooms, one counts twice."""
-        return self._places_here + self._places_elsewhere
+        return len(self._here) + self.elsewhere
+
+    @property
+    def elsewhere(self) -> int:
+        """The same, on other replicas."""
+        return self._places_elsewhere
 
     # Who is here.
 
@@ -107,14 +119,14 @@ class Presence:
         owner = self._reservations.owner(room, person.user, person.key, now)
         if owner is not None:
             raise protocol.name_taken(room, owner)
-        people = self._here.setdefault(room, {})
-        if person.user in people:
-            self._more[room, person.user] = self._more.get((room, person.user), 1) + 1
+        place = (room, person.user)
+        if place in self._here:
+            self._more[place] = self._more.get(place, 1) + 1
             return
-        people[person.user] = claim
-        self._places_here += 1
-        self._put(room, person.user, people[person.user], self._writer.replica)
-        self._writer.moved(room, person.user)
+        holder = Holder(claim.since, person.key, person.user, self._writer.replica, room)
+        self._here[place] = holder
+        self._put(holder)
+        self._writer.moved(*place)
 
     def exit(self, room: str, person: Person) -> None:
         """One connection less."""
@@ -124,22 +136,15 @@ class Presence:
             self._more[place] = connections
         if connections:
             return
-        people = self._here[room]
-        del people[person.user]
-        self._places_here -= 1
-        if not people:
-            del self._here[room]
-        self._remove(room, person.user, self._writer.replica)
+        self._remove(self._here.pop(place), held=True)
         self._writer.moved(*place)
 
     def clear(self) -> None:
         """Everyone here has gone."""
-        for room, people in self._here.items():
-            for user in people:
-                self._remove(room, user, self._writer.replica)
-                self._writer.moved(room, user)
-        self._here = {}
-        self._places_here = 0
+        here, self._here = self._here, {}
+        for place, holder in here.items():
+            self._remove(holder, held=True)
+            self._writer.moved(*place)
         self._more = {}
 
     def types(self, room: str, user: str, now: float) -> bool:
@@ -153,7 +158,7 @@ class Presence:
 
     def whole(self, room: str) -> protocol.Presence:
         """Everyone in the room, as far as they are to be named."""
-        return self._rooms[room].whole(self._shown)
+        return self._rooms[room].whole(room, self._shown)
 
     def due(self, now: float) -> list[str]:
         """The rooms whose members are to be told now what changed."""
@@ -164,16 +169,18 @@ class Presence:
 
         Whoever has been told `whole` in between knows some of it; being told twice does no harm.
         """
-        self._changed.discard(room)
+        changed = self._changed.pop(room)
         occupants = self._rooms[room]
         if not len(occupants):
             del self._rooms[room]
-        return occupants.changes(self._shown, now)
+        return occupants.changes(room, changed, self._shown, now)
 
     # What replicas tell each other.
 
-    def outgoing(self, now: float) -> list[bytes]:
-        """The signals to send now: call it often, at least several times a heartbeat."""
+    def outgoing(self, now: float) -> Iterator[bytes]:
+        """The signals to send now: call it often, at least several times a heartbeat, and not again
+        before all are written. They are written one by one, so that other work may be done between.
+        """
         if now < self._next_beat:
             return self._writer.changes(self._here)
         self._next_beat = now + self._heartbeat
@@ -181,7 +188,7 @@ class Presence:
         self._reservations.expire(self._milliseconds())
         reserved = self._reservations.all() if self._newcomer else self._unknown
         self._newcomer, self._unknown = False, {}
-        return self._writer.snapshot(self._here, reserved)
+        return self._writer.snapshot(tuple(self._here.values()), reserved)
 
     def farewell(self) -> bytes:
         """The last signal: nobody is here any more."""
@@ -198,10 +205,14 @@ class Presence:
         if signal is None:
             return heard
         peer = self._peers.get(signal.replica)
-        if peer is None:
-            if isinstance(signal, Gone) or len(self._peers) >= MOST_REPLICAS:
+        if peer is None or peer.dead:
+            if isinstance(signal, Gone):
                 return heard
-            peer = self._peers[signal.replica] = Peer()
+            if peer is None:
+                if len(self._peers) >= MOST_REPLICAS:
+                    return heard
+                peer = self._peers[signal.replica] = Peer()
+            peer.dead = False
             self._newcomer = True
             self._answer_soon()
         if signal.seq <= peer.seq:
@@ -210,31 +221,47 @@ class Presence:
         peer.seq = signal.seq
         peer.heard = now
         peer.holds = signal.holds
-        try:
-            if isinstance(signal, Snapshot):
-                left = peer.left(signal, follows)
-                self._apply(signal.replica, peer, signal.people, left, heard)
-                self._learn(signal.reserved, heard)
-            elif isinstance(signal, Changes):
-                self._take_changes(signal, peer, heard, now)
-            else:
-                self._bury(signal.replica)
-        except RefusedError:
-            self.foreign += 1
+        if isinstance(signal, Snapshot):
+            peer.begin(signal, follows=follows)
+            self._take_people(signal.replica, peer, signal.people, heard)
+            peer.end(signal)
+            self._learn(signal.reserved, heard)
+        elif isinstance(signal, Changes):
+            self._take_changes(signal, peer, heard, now)
+        else:
+            peer.die()
+        # Mostly, that is all of them.
+        self._forget_some(peer)
         return heard
 
     def expire(self, now: float) -> None:
-        """Drop the replicas that were silent for too long."""
+        """Take the replicas for dead that were silent for too long."""
+        for peer in self._peers.values():
+            if not peer.dead and now - peer.heard > HEARTBEATS * self._heartbeat:
+                peer.die()
+
+    def forget(self) -> Iterator[int]:
+        """Forget those who have left, as snapshots and dead replicas tell: some at a time, so that
+        other work may be done between. Yields how many these were.
+        """
         for replica, peer in tuple(self._peers.items()):
-            if now - peer.heard > HEARTBEATS * self._heartbeat:
-                self._bury(replica)
+            while not peer.settled:
+                yield self._forget_some(peer)
+            if peer.dead:
+                del self._peers[replica]
+
+    def _forget_some(self, peer: Peer) -> int:
+        gone = tuple(peer.left(MOST_FORGOTTEN))
+        for holder in gone:
+            self._places_elsewhere -= 1
+            self._remove(holder, held=peer.holds)
+        return len(gone)
 
     def _learn(self, reserved: Reserved, heard: Heard) -> None:
         now = self._milliseconds()
         for room, names in reserved.items():
-            protocol.check_room(room)
             for user, reservation in names.items():
-                if protocol.check_user(user) != user:
+                if not _can_be(room, user):
                     self.foreign += 1
                     continue
                 holders = self._holders(room, user)
@@ -248,56 +275,48 @@ class Presence:
                     )
 
     def _take_changes(self, signal: Changes, peer: Peer, heard: Heard, now: float) -> None:
-        self._apply(signal.replica, peer, signal.joined, signal.left, heard)
+        for room, users in signal.left.items():
+            for user in users:
+                if (holder := peer.pop((room, user))) is not None:
+                    self._places_elsewhere -= 1
+                    self._remove(holder, held=peer.holds)
+        self._take_people(signal.replica, peer, signal.joined, heard)
         for room, users in signal.typing.items():
             for user in users:
-                if user in peer.people.get(room, ()) and self._is_news(room, user, now):
+                if peer.get((room, user)) is not None and self._is_news(room, user, now):
                     heard.typing.append((room, user))
 
-    def _apply(
-        self,
-        replica: str,
-        peer: Peer,
-        joined: People,
-        left: dict[str, list[str]],
-        heard: Heard,
-    ) -> None:
-        for room, users in left.items():
-            people = peer.people.get(room, {})
-            for user in users:
-                if people.pop(user, None) is not None:
-                    self._places_elsewhere -= 1
-                    self._remove(room, user, replica)
-            if not people:
-                peer.people.pop(room, None)
-        for room, claims in joined.items():
-            protocol.check_room(room)
+    def _take_people(self, replica: str, peer: Peer, people: People, heard: Heard) -> None:
+        """These are there."""
+        for room, claims in people.items():
             for user, claim in claims.items():
-                people = peer.people.setdefault(room, {})
-                known = people.get(user)
-                if known == claim:
-                    continue
-                if known is None:
-                    if (
-                        protocol.check_user(user) != user
-                        or self._places_elsewhere >= MOST_PLACES
-                        or len(self._holders(room, user)) >= MOST_HOLDERS
-                    ):
-                        self.foreign += 1
-                        continue
-                    self._places_elsewhere += 1
-                people[user] = claim
+                known = peer.get((room, user))
                 if known is not None:
-                    self._remove(room, user, replica)
+                    if claim == (known.key, known.since):
+                        peer.confirm((room, user))
+                        continue
+                    self._remove(known, held=peer.holds)
+                elif (
+                    self._places_elsewhere >= self._most_elsewhere
+                    or len(self._holders(room, user)) >= MOST_HOLDERS
+                    or not _can_be(room, user)
+                ):
+                    self.foreign += 1
+                    continue
+                else:
+                    self._places_elsewhere += 1
+                holder = Holder(claim.since, claim.key, user, replica, room)
+                peer.put(holder)
+                self._put(holder)
                 heard.lost.extend(
-                    (room, holder.user)
-                    for holder in self._put(room, user, claim, replica)
-                    if holder.replica == self._writer.replica and self._is_late(room, holder)
+                    (room, one.user)
+                    for one in self._holders(room, user)
+                    if one.replica == self._writer.replica and self._is_late(room, one)
                 )
                 prior = self._reservations.prior(room, user, claim, self._milliseconds())
                 if prior:
                     # The replica that let them in does not know.
-                    self._unknown.setdefault(room, {}).update(prior)
+                    self._unknown.update(((room, name), one) for name, one in prior.items())
                     self._answer_soon()
 
     def _answer_soon(self) -> None:
@@ -315,17 +334,15 @@ class Presence:
         best = self._holders(room, holder.user)[0]
         return (holder.user, holder.key) != (best.user, best.key)
 
-    def _bury(self, replica: str) -> None:
-        for room, people in self._peers[replica].people.items():
-            self._places_elsewhere -= len(people)
-            for user in people:
-                self._remove(room, user, replica)
-        del self._peers[replica]
-
     def _is_news(self, room: str, user: str, now: float) -> bool:
         """Whether that somebody types is worth telling: not in a crowd, and not all the time."""
-        occupants = self._rooms[room]
-        return len(occupants) <= self._shown and occupants.types(user, self._typing / 2, now)
+        if len(self._rooms[room]) > self._shown:
+            return False
+        place = (room, user)
+        if now - self._typed.get(place, -self._typing) < self._typing / 2:
+            return False
+        self._typed[place] = now
+        return True
 
     def _milliseconds(self) -> int:
         return round(self._wall_clock() * 1000)
@@ -334,30 +351,41 @@ class Presence:
         occupants = self._rooms.get(room)
         return occupants.holders(user) if occupants is not None else ()
 
-    def _put(self, room: str, user: str, claim: Claim, replica: str) -> tuple[Holder, ...]:
-        occupants = self._rooms.get(room)
+    def _put(self, holder: Holder) -> None:
+        occupants = self._rooms.get(holder.room)
         if occupants is None:
-            occupants = self._rooms[room] = Occupants(room)
-        self._reservations.release(room, user, claim)
-        after = occupants.put(Holder(claim.since, claim.key, user, replica))
-        self._note(occupants)
-        return after
+            occupants = self._rooms[holder.room] = Occupants()
+        self._reservations.release(*holder.place, holder)
+        self._note(holder.room, occupants.put(holder))
 
-    def _remove(self, room: str, user: str, replica: str) -> None:
-        """Somebody is not there any more: the name stays theirs if they are nowhere else."""
+    def _remove(self, holder: Holder, *, held: bool) -> None:
+        """Somebody is not there any more: the name stays theirs, unless somebody is there, or may
+        come back, who had it first. `held`: whether their replica holds names at all.
+        """
+        room, user = holder.place
         occupants = self._rooms[room]
-        holder = occupants.remove(user, replica)
-        peer = self._peers.get(replica)
-        held = not holder.key.startswith(PASSING) and (peer is None or peer.holds)
+        self._note(room, occupants.remove(holder))
+        others = occupants.holders(user)
         now = self._milliseconds()
         if (
             held
-            and all(precedes(holder, other) for other in occupants.holders(user))
+            and not holder.key.startswith(PASSING)
+            and all(precedes(holder, other) for other in others)
             and not self._reservations.prior(room, user, holder, now)
         ):
             self._reservations.add(room, user, holder.key, holder.since, now)
-        self._note(occupants)
+        if not any(other.user == user for other in others):
+            self._typed.pop(holder.place, None)
 
-    def _note(self, occupants: Occupants) -> None:
-        if occupants.changed:
-            self._changed.add(occupants.room)
+    def _note(self, room: str, changed: set[str]) -> None:
+        if changed:
+            self._changed.setdefault(room, set()).update(changed)
+
+
+def _can_be(room: str, user: str) -> bool:
+    """Whether a replica of ours may have somebody of this name in such a room."""
+    try:
+        protocol.check_room(room)
+        return protocol.check_user(user) == user
+    except RefusedError:
+        return False

@@ -7,15 +7,19 @@ Only a person with a key has a name to come back to, for nobody else can prove t
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import islice
 
 from chat.presence.names import looks_of
-from chat.presence.signals import Claim, Reservation, Reserved, Tenure, precedes
+from chat.presence.occupants import Place
+from chat.presence.signals import Reservation, Tenure, precedes
 
 # Reservations of a room, and of all. Beyond, a room drops that of who stayed for the shortest time:
 # names that somebody tries one after the other do not push out those of people. Of all rooms, the
 # one that nobody has left for longest is dropped.
 MOST_OF_ROOM = 200
 MOST = 20_000
+# How many are dropped at once when their time is over.
+MOST_EXPIRED = 2000
 
 
 class Reservations:
@@ -24,8 +28,8 @@ class Reservations:
     def __init__(self, hold: int) -> None:
         self._hold = hold
         self._rooms: OrderedDict[str, dict[str, Reservation]] = OrderedDict()
-        # What the names look like, hashed: to find it out costs more than all else here.
-        self._looks: dict[tuple[str, str], frozenset[int]] = {}
+        # What the names look like: to find it out costs more than all else here.
+        self._looks: dict[tuple[str, str], tuple[int, ...]] = {}
         self._count = 0
 
     def __len__(self) -> int:
@@ -45,7 +49,7 @@ class Reservations:
         known = names.get(user)
         if known is None:
             self._count += 1
-            self._looks[room, user] = _looks(user)
+            self._looks[room, user] = looks_of(user)
         elif known.key != reservation.key and known.until > now:
             return
         names[user] = reservation._replace(until=until)
@@ -59,7 +63,7 @@ class Reservations:
         held = self._rooms.get(room, {}).get(user)
         return held.since if held and held.key == key and held.until > now else now
 
-    def release(self, room: str, user: str, claim: Claim) -> None:
+    def release(self, room: str, user: str, claim: Tenure) -> None:
         """Somebody has the name, or one that looks like it: it is held for nobody but those who had
         it first.
         """
@@ -83,19 +87,28 @@ class Reservations:
         }
 
     def expire(self, now: int) -> None:
-        for room, names in tuple(self._rooms.items()):
-            for user, held in tuple(names.items()):
-                if held.until <= now:
-                    self._drop(room, user)
+        """Drop some of those that are over. (None of them counts any more.)"""
+        over = (
+            (room, user)
+            for room, names in self._rooms.items()
+            for user, held in names.items()
+            if held.until <= now
+        )
+        for room, user in tuple(islice(over, MOST_EXPIRED)):
+            self._drop(room, user)
 
-    def all(self) -> Reserved:
-        return {room: dict(names) for room, names in self._rooms.items()}
+    def all(self) -> dict[Place, Reservation]:
+        return {
+            (room, user): held
+            for room, names in self._rooms.items()
+            for user, held in names.items()
+        }
 
     def _alike(self, room: str, user: str) -> list[str]:
         names = self._rooms.get(room)
         if not names:
             return []
-        looks = _looks(user)
+        looks = set(looks_of(user))
         return [name for name in names if not looks.isdisjoint(self._looks[room, name])]
 
     def _drop_room(self, room: str) -> None:
@@ -108,7 +121,3 @@ class Reservations:
         self._count -= 1
         if not names:
             del self._rooms[room]
-
-
-def _looks(user: str) -> frozenset[int]:
-    return frozenset(map(hash, looks_of(user)))

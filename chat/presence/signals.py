@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
-# What a signal may hold, so that it stays far below what Kafka takes as one record.
-MOST_IN_SIGNAL = 500
+from chat.presence.occupants import Holder, Place
 
-T = TypeVar("T")
+# What a signal may hold, so that it stays far below what Kafka takes as one record, and that to
+# write it, or to hear it, takes a few milliseconds at most.
+MOST_IN_SIGNAL = 200
 
 
 class Tenure(Protocol):
@@ -66,7 +68,9 @@ class Signal(msgspec.Struct, tag_field="type", omit_defaults=True, kw_only=True)
 
 
 class Snapshot(Signal, tag="snapshot"):
-    """One part of all the people of a replica, of `parts` that follow each other."""
+    """One part of all the people of a replica. It is the last one if `part` is `parts` - 1: people
+    come and go while it is written, so how many there will be is not known before.
+    """
 
     part: int = 0
     parts: int = 1
@@ -117,8 +121,8 @@ class Writer:
     def __init__(self) -> None:
         self.replica = uuid.uuid4().hex
         self._seq = 0
-        self._news: dict[tuple[str, str], None] = {}
-        self._typed: dict[tuple[str, str], None] = {}
+        self._news: dict[Place, None] = {}
+        self._typed: dict[Place, None] = {}
 
     def moved(self, room: str, user: str) -> None:
         """Somebody here has come or gone."""
@@ -127,59 +131,69 @@ class Writer:
     def typed(self, room: str, user: str) -> None:
         self._typed[room, user] = None
 
-    def snapshot(self, here: People, reserved: Reserved) -> list[bytes]:
+    def snapshot(
+        self, here: Sequence[Holder], reserved: Mapping[Place, Reservation]
+    ) -> Iterator[bytes]:
+        """All of them, a part at a time. Between two parts, other work may be done; what is news
+        meanwhile must be told after the last one.
+        """
         # It says all that news would.
         self._news.clear()
-        signals = [self._snapshot(people=part) for part in _in_parts(here)]
-        signals += [self._snapshot(reserved=part) for part in _in_parts(reserved)]
-        signals = signals or [self._snapshot()]
-        for part, signal in enumerate(signals):
-            signal.seq, signal.part, signal.parts = self._next_seq(), part, len(signals)
-        return [_encoder.encode(signal) for signal in signals]
+        people = ((one.room, one.user, Claim(one.key, one.since)) for one in here)
+        names = ((room, user, held) for (room, user), held in reserved.items())
+        parts = itertools.chain(
+            ({"people": part} for part in _in_parts(people)),
+            ({"reserved": part} for part in _in_parts(names)),
+        )
+        holding: dict[str, Any] | None = next(parts, {})
+        number = 0
+        while holding is not None:
+            following = next(parts, None)
+            signal = Snapshot(
+                replica=self.replica,
+                seq=self._next_seq(),
+                holds=True,
+                part=number,
+                parts=number + (1 if following is None else 2),
+                **holding,
+            )
+            yield _encoder.encode(signal)
+            holding = following
+            number += 1
 
-    def changes(self, here: People) -> list[bytes]:
-        signals = []
+    def changes(self, here: Mapping[Place, Holder]) -> Iterator[bytes]:
+        """What is news, a signal at a time."""
         while self._news or self._typed:
             changes = Changes(replica=self.replica, seq=self._next_seq(), holds=True)
-            for room, user in _first(self._news, MOST_IN_SIGNAL):
-                claim = here.get(room, {}).get(user)
-                if claim is not None:
+            for place in _first(self._news, MOST_IN_SIGNAL):
+                room, user = place
+                if (holder := here.get(place)) is not None:
+                    claim = Claim(holder.key, holder.since)
                     changes.joined.setdefault(room, {})[user] = claim
                 else:
                     changes.left.setdefault(room, []).append(user)
             for room, user in _first(self._typed, MOST_IN_SIGNAL):
                 changes.typing.setdefault(room, []).append(user)
-            signals.append(_encoder.encode(changes))
-        return signals
+            yield _encoder.encode(changes)
 
     def gone(self) -> bytes:
         return _encoder.encode(Gone(replica=self.replica, seq=self._next_seq(), holds=True))
-
-    def _snapshot(self, **holding: Any) -> Snapshot:
-        """A part of one; which, is yet to be said."""
-        return Snapshot(replica=self.replica, seq=0, holds=True, **holding)
 
     def _next_seq(self) -> int:
         self._seq += 1
         return self._seq
 
 
-def _in_parts(names: dict[str, dict[str, T]]) -> Iterator[dict[str, dict[str, T]]]:
+def _in_parts(names: Iterator[tuple[str, str, Any]]) -> Iterator[dict[str, dict[str, Any]]]:
     """By room and name, in parts that a signal can hold; none if there is nobody."""
-    part: dict[str, dict[str, T]] = {}
-    size = 0
-    for room, users in names.items():
-        for user, what in users.items():
+    while some := list(islice(names, MOST_IN_SIGNAL)):
+        part: dict[str, dict[str, Any]] = {}
+        for room, user, what in some:
             part.setdefault(room, {})[user] = what
-            size += 1
-            if size == MOST_IN_SIGNAL:
-                yield part
-                part, size = {}, 0
-    if part:
         yield part
 
 
-def _first(places: dict[tuple[str, str], None], count: int) -> Iterable[tuple[str, str]]:
+def _first(places: dict[Place, None], count: int) -> Iterable[Place]:
     """Take so many out, oldest first."""
     taken = list(islice(places, count))
     for place in taken:

@@ -158,7 +158,7 @@ class Signals:
         self._begin()
 
     def _begin(self) -> None:
-        self._presence = Presence(heartbeat=5.0, shown=100, typing=6.0, hold=300.0)
+        self._presence = Presence(heartbeat=5.0, shown=100, typing=6.0, hold=300.0, elsewhere=1000)
 
     def check(self, data: bytes) -> Said:
         """Hear it, and tell people here of it."""

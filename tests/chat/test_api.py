@@ -130,13 +130,13 @@ async def test_more_than_may_read_at_once_are_told_to_come_again(
     assert (answer.code, answer.headers["Retry-After"]) == (429, "1")
     waiting.append(asyncio.create_task(of("192.0.2.2")))
     turns = server._turns
-    await until(lambda: turns._taken.total() == 2)
+    await until(lambda: turns.taken == 2)
     answer = await of("192.0.2.3")
     assert (answer.code, answer.headers["Retry-After"]) == (503, "1")
     go_on.set()
     for answer in await asyncio.gather(*waiting):
         assert len(json.loads(answer.body)["messages"]) == 30
-    assert not turns._taken, "everybody has given back"
+    assert not turns.taken, "everybody has given back"
 
 
 @pytest.mark.parametrize(

@@ -114,11 +114,11 @@ async def test_a_replica_with_many_people_is_heard_bit_by_bit(
     """Whoever chats has their turn in between."""
     monkeypatch.setattr(announcer, "HEAR_SECONDS", 0)
     here, _ = hubs
-    elsewhere = Presence(heartbeat=5, shown=100, typing=6, hold=300)
+    elsewhere = Presence(heartbeat=5, shown=100, typing=6, hold=300, elsewhere=0)
     for number in range(10_000):
         elsewhere.enter("lobby", Person.of(f"p{number}", "key"))
     heard = [0]
-    here.signalled(elsewhere.outgoing(0))
+    here.signalled(list(elsewhere.outgoing(0)))
     while heard[-1] < 10_000:
         heard.append(here.presence.places)
         await asyncio.sleep(0)

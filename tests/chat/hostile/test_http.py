@@ -28,7 +28,7 @@ async def test_a_position_far_ahead_is_refused_at_once(replica: Replica) -> None
         answers = await asyncio.gather(*(get(server.port, ahead) for _ in range(4)))
     assert {(answer.code, answer.headers["Retry-After"]) for answer in answers} == {(503, "1")}
     assert "has not read so far" in json.loads(answers[0].body)["error"]
-    assert not server._turns._taken
+    assert not server._turns.taken
     assert (await get(server.port, PATH)).code == 200
 
 
@@ -45,10 +45,10 @@ async def test_the_work_for_a_client_ends_when_it_hangs_up(
     monkeypatch.setattr(server._hub._history._archive, "_read", never)
     _, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(f"GET {PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-    await until(lambda: server._turns._taken.total() == 1)
+    await until(lambda: server._turns.taken == 1)
     assert (await get(server.port, PATH)).code == 429, "the address has its half"
     writer.close()
-    await until(lambda: not server._turns._taken)
+    await until(lambda: not server._turns.taken)
 
 
 async def test_who_asks_too_often_is_told_so_and_others_are_answered(replica: Replica) -> None:

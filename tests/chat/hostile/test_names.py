@@ -323,7 +323,7 @@ def test_to_join_does_not_cost_a_look_at_each_name_that_is_held(
 ) -> None:
     looked: list[str] = []
 
-    def counted(user: str) -> tuple[str, ...]:
+    def counted(user: str) -> tuple[int, ...]:
         looked.append(user)
         return looks_of(user)
 

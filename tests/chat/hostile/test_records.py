@@ -113,7 +113,7 @@ def test_what_a_later_release_wrote_is_told_from_what_no_chat_wrote(
 @given(st.binary() | damaged(records.map(encode)))
 @example(b'{"replica":"\xff","type":"gone"}')
 def test_any_bytes_are_a_signal_or_are_skipped(payload: bytes) -> None:
-    presence = Presence(heartbeat=5, shown=10, typing=6, hold=300)
+    presence = Presence(heartbeat=5, shown=10, typing=6, hold=300, elsewhere=10)
     presence.heard(payload, 0)
     assert presence.foreign == 1
 
