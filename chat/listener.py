@@ -18,8 +18,9 @@ import logging
 import os
 import socket
 import time
+from asyncio import Future
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
@@ -41,22 +42,60 @@ LOG_EVERY_SECONDS = 60.0
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
+class Account(Protocol):
+    def __call__(self, client: PendingStream, more: int, *, slow: bool) -> None:
+        """Count `more` bytes, or fewer, that wait for a client; it is `slow` while any wait."""
+
+
 class PendingStream(IOStream):
-    """A connection that is not a WebSocket yet."""
+    """A connection that is not a WebSocket yet. An answer that waits for its client to read is
+    counted (`Account`).
+    """
 
     def __init__(self, connection: socket.socket, listener: Listener, address: str | None) -> None:
         super().__init__(connection, max_buffer_size=listener.buffer_bytes)
         self.address = address
         self.since = time.monotonic()
         self._listener = listener
+        # Whether it is closed, or a WebSocket, which counts what waits itself.
+        self._over = False
+        self._counted = 0
 
     def settled(self) -> None:
         """It is one now."""
-        self._listener.forget(self)
+        self._leave()
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait for the client to read."""
+        return 0 if self._over else len(self._write_buffer)
+
+    def give_up(self) -> None:
+        self._listener.give_up(self)
+
+    def write(self, data: bytes | memoryview) -> Future[None]:
+        written = super().write(data)
+        self._account()
+        return written
+
+    def _handle_write(self) -> None:
+        super()._handle_write()
+        self._account()
 
     def close_fd(self) -> None:
         super().close_fd()
+        self._leave()
+
+    def _leave(self) -> None:
+        self._over = True
+        self._account()
         self._listener.forget(self)
+
+    def _account(self) -> None:
+        waiting = self.waiting
+        more, self._counted = waiting - self._counted, waiting
+        if more:
+            self._listener.account(self, more, slow=waiting > 0)
 
 
 class Listener:
@@ -64,7 +103,7 @@ class Listener:
 
     `most` connections may be pending, and `each` of one address. `charged` tells to which address a
     peer's are charged; None: to none, for a proxy's are its clients'. `on_refused` is told why a
-    connection was closed.
+    connection was closed. `account` is told what waits for clients to read.
     """
 
     def __init__(
@@ -75,6 +114,7 @@ class Listener:
         each: int,
         charged: Callable[[str], str | None],
         on_refused: Callable[[str], None],
+        account: Account,
     ) -> None:
         self._server = server
         self.buffer_bytes = server.max_buffer_size
@@ -82,6 +122,7 @@ class Listener:
         self._each = each
         self._charged = charged
         self._on_refused = on_refused
+        self.account = account
         self._sockets: list[socket.socket] = []
         self._resting: asyncio.TimerHandle | None = None
         # The oldest first.
@@ -125,6 +166,11 @@ class Listener:
                 del self._of_address[stream.address]
         if self._sockets:
             self._keep_spare()
+
+    def give_up(self, stream: PendingStream) -> None:
+        """Its client does not read what it asked for."""
+        self._on_refused("unread")
+        stream.close()
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(TURN):

@@ -221,6 +221,7 @@ class Server:
             each=min(settings.address_pending, max(1, self._places.pending // 2)),
             charged=self._charged,
             on_refused=self._on_refused,
+            account=self._endpoint.account,
         )
         self._internal_listener = Listener(
             self._internal,
@@ -228,6 +229,7 @@ class Server:
             each=INTERNAL_PENDING,
             charged=lambda _: None,
             on_refused=self._on_refused,
+            account=self._endpoint.account,
         )
         self.port = 0
         self.internal_port = 0
@@ -355,7 +357,7 @@ class Server:
         """Let a client in that has shaken hands; it gets a session of its own."""
         address = client_address(peer, forwarded, self._proxies)
         shared = self._budgets.of(address) if self._settings.address_rate else None
-        connection = Connection(self._endpoint)
+        connection = Connection(self._endpoint, address)
         session = Session(
             connection,
             self._hub,

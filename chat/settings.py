@@ -293,8 +293,8 @@ class Settings:
         "CHAT_OUTBOXES_BYTES",
         67_108_864,
         _integer(65_536, 17_179_869_184),
-        "maximum bytes that wait for all clients together; beyond it, the connections with the"
-        " most waiting bytes are closed (1013)",
+        "maximum bytes that wait for all clients together, HTTP answers included; beyond it,"
+        " connections are closed (1013), first those of the address with the most waiting bytes",
     )
     history: int = _setting(
         "CHAT_HISTORY",

@@ -19,6 +19,7 @@ import random
 import socket
 from collections.abc import Awaitable
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Protocol, cast
 
 from chat.protocol import CloseCode
@@ -64,6 +65,21 @@ class Receiver(Protocol):
         """The connection is no more, whoever ended it. Nothing is called after this."""
 
 
+class Waiting(Protocol):
+    """Something that a client has asked for and does not read."""
+
+    @property
+    def address(self) -> str | None:
+        """Whose client it is; None if that is not known."""
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait for the client to read."""
+
+    def give_up(self) -> None:
+        """Too much waits for all clients, and more for this one's address than for others."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     message_bytes: int
@@ -90,9 +106,10 @@ class Endpoint:
         self.dropped = 0
         # How often one of them was not read because it had used up its budget.
         self.held_off = 0
-        # Bytes that wait for clients that read slowly, and those clients.
+        # Bytes that wait for clients that read slowly, and those clients: WebSockets, and what does
+        # not read answers of HTTP.
         self.waiting = 0
-        self._slow: set[Connection] = set()
+        self._slow: set[Waiting] = set()
         self._shedding = False
         self._unwritten: list[Connection] = []
         self._corked = False
@@ -129,30 +146,41 @@ class Endpoint:
         for connection in connections:
             connection.go_on()
 
-    def account(self, connection: Connection, more: int, *, slow: bool) -> None:
+    def account(self, client: Waiting, more: int, *, slow: bool) -> None:
         """Count `more` bytes that wait for a client, or fewer; if it is `slow`, it may be given up
         for the sake of others.
         """
         self.waiting += more
         if slow:
-            self._slow.add(connection)
+            self._slow.add(client)
         else:
-            self._slow.discard(connection)
+            self._slow.discard(client)
         if self.waiting > self.limits.total_bytes and not self._shedding:
             self._shedding = True
             # Not now: somebody is going through the members of a room.
             asyncio.get_running_loop().call_soon(self._shed)
 
     def _shed(self) -> None:
-        """Give up those for whom most waits, until there is some room again."""
+        """Give up clients until there is some room again: always the one for whom most waits, of
+        the address for whose clients most waits.
+        """
         self._shedding = False
+        of_address: dict[object, list[tuple[int, Waiting]]] = {}
+        for client in self._slow:
+            of_address.setdefault(client.address or client, []).append((client.waiting, client))
+        order: list[tuple[int, int, Waiting]] = []
+        for clients in of_address.values():
+            together = sum(waiting for waiting, _ in clients)
+            for waiting, client in sorted(clients, key=itemgetter(0), reverse=True):
+                order.append((together, waiting, client))
+                together -= waiting
         left = self.waiting
-        for connection in sorted(self._slow, key=lambda slow: slow.waiting, reverse=True):
+        for _, waiting, client in sorted(order, key=itemgetter(0), reverse=True):
             if left <= self.limits.total_bytes * 9 // 10:
                 break
             # What its transport holds is counted until it has ended, which is later than now.
-            left -= connection.waiting
-            connection.give_up()
+            left -= waiting
+            client.give_up()
 
     def _write(self) -> None:
         connections, self._unwritten = self._unwritten, []
@@ -180,10 +208,12 @@ class Connection(asyncio.Protocol):
         "_socket",
         "_task",
         "_transport",
+        "address",
         "due",
     )
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, address: str | None = None) -> None:
+        self.address = address
         self._endpoint = endpoint
         self._parser = Parser(endpoint.limits.message_bytes)
         self._budget = Budget(endpoint.limits.reading, endpoint.wheel.now)

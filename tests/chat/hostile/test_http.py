@@ -6,13 +6,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
+from chat_client import ChatClient
 from conftest import Replica, until
 from test_api import said
 from test_server import get
 
+from chat.api import MessagesHandler
+from chat.archive import Page
 from chat.protocol import Position
 from chat.relay.base import Entry
 
@@ -58,3 +63,62 @@ async def test_who_asks_too_often_is_told_so_and_others_are_answered(replica: Re
     assert codes[:5] == [200] * 5
     assert codes[6] == 429
     assert (await get(server.port, PATH, **other)).code == 200
+
+
+# More than the kernel takes.
+ANSWER = 12 << 20
+
+
+async def test_answers_that_nobody_reads_are_in_the_budget_of_all_that_waits(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = SimpleNamespace(payload=b'"' + b"x" * ANSWER + b'"')
+
+    found = 0
+
+    async def long(*_: object) -> Page:
+        nonlocal found
+        found += 1
+        return Page([message], Position("log", 0, 0), more=False)  # type: ignore[list-item]
+
+    monkeypatch.setattr(MessagesHandler, "_find", long)
+    budget = 2 * ANSWER
+    server = await replica(CHAT_OUTBOXES_BYTES=str(budget))
+    endpoint = server._endpoint
+
+    async def ask(address: str) -> socket.socket:
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.bind((address, 0))
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(client, ("127.0.0.1", server.port))
+        before = found
+        request = f"GET {PATH} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        await loop.sock_sendall(client, request.encode())
+        await until(lambda: found > before and not server._turns.taken)
+        return client
+
+    ada = await ask("127.0.0.2")
+    assert endpoint.waiting > ANSWER / 2
+    crowd = [await ask("127.0.0.3") for _ in range(6)]
+    await until(lambda: endpoint.waiting <= budget)
+    assert server._public_listener.pending < 1 + len(crowd)
+    assert b'reason="unread"' in server.metrics_text()
+    # It was the crowd's: the other address gets all of its answer.
+    read = 0
+    async with asyncio.timeout(30):
+        while chunk := await asyncio.get_running_loop().sock_recv(ada, 1 << 20):
+            read += len(chunk)
+    assert read > ANSWER
+    for client in (ada, *crowd):
+        client.close()
+    await until(lambda: endpoint.waiting == 0)
+
+
+async def test_a_websocket_and_a_page_that_is_read_leave_nothing_counted(replica: Replica) -> None:
+    server = await replica(CHAT_TRANSPORT="tornado")
+    assert (await get(server.port, "/app.js")).code == 200
+    async with ChatClient(server.port, "ada") as ada:
+        await ada.join("lobby")
+        assert server._endpoint.waiting == 0
