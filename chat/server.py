@@ -44,7 +44,7 @@ log = logging.getLogger("chat")
 
 WEB = Path(__file__).parent / "web"
 
-# From this share of its maximum number of clients, or of their places in rooms, on, a replica is not
+# From this share of its maximum number of clients on, or of their places in rooms, a replica is not
 # ready.
 NEARLY_FULL = 0.95
 

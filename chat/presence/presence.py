@@ -112,8 +112,11 @@ class Presence:
     def enter(self, room: str, person: Person) -> None:
         """One more connection of the person is in the room; raises `RefusedError` (name_taken)."""
         now = self._milliseconds()
-        claim = Claim(person.key, self._reservations.since(room, person.user, person.key, now))
-        for holder in self._holders(room, person.user):
+        holders = self._holders(room, person.user)
+        since = self._reservations.since(room, person.user, person.key, now)
+        mine = [one.since for one in holders if (one.user, one.key) == person[:2]]
+        claim = Claim(person.key, min([since, *mine]))
+        for holder in holders:
             if (holder.user, holder.key) != person[:2] and not self._is_astray(holder, claim, now):
                 raise protocol.name_taken(room, holder.user)
         owner = self._reservations.owner(room, person.user, person.key, now)
@@ -249,6 +252,8 @@ class Presence:
                 yield self._forget_some(peer)
             if peer.dead:
                 del self._peers[replica]
+                # A replica that has started since then never heard it.
+                self._newcomer = True
 
     def _forget_some(self, peer: Peer) -> int:
         gone = tuple(peer.left(MOST_FORGOTTEN))
@@ -313,18 +318,23 @@ class Presence:
                     for one in self._holders(room, user)
                     if one.replica == self._writer.replica and self._is_late(room, one)
                 )
-                prior = self._reservations.prior(room, user, claim, self._milliseconds())
-                if prior:
-                    # The replica that let them in does not know.
-                    self._unknown.update(((room, name), one) for name, one in prior.items())
-                    self._answer_soon()
+                self._tell_if_unknown(room, user)
+
+    def _tell_if_unknown(self, room: str, user: str) -> None:
+        """Tell of what is held of the name if somebody else has it: their replica does not know."""
+        now = self._milliseconds()
+        for holder in self._holders(room, user):
+            prior = self._reservations.prior(room, holder.user, holder, now)
+            if prior:
+                self._unknown.update(((room, name), one) for name, one in prior.items())
+                self._answer_soon()
 
     def _answer_soon(self) -> None:
         self._next_beat = min(self._next_beat, self._last_beat + ANSWER_SECONDS)
 
     def _is_astray(self, holder: Holder, claim: Claim, now: int) -> bool:
-        """Whether another replica let the holder in because it knew nothing of the reservation that
-        the claim comes back to. They are put out there.
+        """Whether another replica let the holder in because it did not know whose the name is. They
+        are put out there.
         """
         elsewhere = holder.replica != self._writer.replica
         return elsewhere and claim.since < now and precedes(claim, holder)
@@ -374,6 +384,7 @@ class Presence:
             and not self._reservations.prior(room, user, holder, now)
         ):
             self._reservations.add(room, user, holder.key, holder.since, now)
+            self._tell_if_unknown(room, user)
         if not any(other.user == user for other in others):
             self._typed.pop(holder.place, None)
 

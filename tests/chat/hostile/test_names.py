@@ -214,6 +214,39 @@ def test_a_stranger_whom_a_new_replica_let_in_is_put_out_and_the_owner_comes_bac
         replica.exit("lobby", person("ada"))
 
 
+def test_a_name_is_held_on_a_replica_that_started_before_the_death_of_another_was_noticed() -> None:
+    world = World(2, hold=HOLD)
+    here, doomed = world.alive
+    doomed.enter("lobby", person("ada"))
+    world.tick()
+    world.alive.remove(doomed)
+    new = world.start()
+    for _ in range(6):
+        world.tick()
+    assert code_of(new, person("ada", "mallory")) is None, "nobody has told it yet"
+    world.tick()
+    # She is still believed to be on the dead replica, and comes back elsewhere.
+    assert code_of(here, person("ada")) is None
+    here.exit("lobby", person("ada"))
+    world.pass_heartbeats()
+    for replica in (here, new):
+        assert code_of(replica, person("ada", "mallory")) is ErrorCode.NAME_TAKEN
+        assert code_of(replica, person("ada")) is None
+
+
+def test_a_replica_learns_whom_a_replica_held_that_died_soon_after_it_started() -> None:
+    world = World(2, hold=HOLD)
+    here, doomed = world.alive
+    doomed.enter("lobby", person("ada"))
+    world.tick()
+    world.alive.remove(doomed)
+    new = world.start()
+    world.pass_heartbeats()
+    world.pass_heartbeats(1)
+    assert here.replicas == new.replicas == 2
+    assert code_of(new, person("ada", "mallory")) is ErrorCode.NAME_TAKEN
+
+
 def test_a_replica_that_does_not_know_of_a_reservation_is_told_of_that_one() -> None:
     world = World(2, hold=HOLD)
     here, there = world.alive
