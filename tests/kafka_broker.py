@@ -45,6 +45,9 @@ TOGETHER = {
 TICK_MS = 500
 
 STARTED = "started (kafka.server.KafkaServer)"
+# ZooKeeper takes one that was killed for alive until its session ends; and on a busy machine, one
+# that starts for dead.
+REFUSED_BY_ZOOKEEPER = ("KeeperErrorCode = NodeExists", "KeeperErrorCode = Session expired")
 
 # The kernel ends a child when the thread that started it ends, not only the whole process. This
 # thread lives as long as pytest, unlike those of `asyncio.to_thread`, which end with a test's loop.
@@ -148,6 +151,10 @@ class KafkaBroker:
         path = self._directory / "broker.out"
         return path.read_text(errors="replace") if path.exists() else ""
 
+    def segments(self, topic: str, partition: int) -> list[Path]:
+        """The files of a partition's log, oldest first."""
+        return sorted((self._directory / "broker" / f"{topic}-{partition}").glob("*.log"))
+
     @property
     def running(self) -> bool:
         return self._process is not None
@@ -173,7 +180,10 @@ class KafkaBroker:
         assert self._process is not None, "the broker was not launched"
         deadline = time.monotonic() + timeout
         while not self.started:
-            self._expect(self._process.poll() is None, "The broker ended instead of starting")
+            if self.ended and any(why in self.log[self._written :] for why in REFUSED_BY_ZOOKEEPER):
+                # As systemd does.
+                self.launch()
+            self._expect(not self.ended, "The broker ended instead of starting")
             self._expect(time.monotonic() < deadline, f"The broker needs more than {timeout:.0f} s")
             time.sleep(0.05)
         # It takes connections from now on, and a moment later it also knows the cluster.

@@ -20,7 +20,7 @@ import pytest
 from chat_client import ChatClient, Frame
 from hypothesis import settings as hypothesis_settings
 from kafka import KafkaAdminClient
-from kafka_broker import KafkaBroker
+from kafka_broker import ALONE, KafkaBroker
 
 from chat import settings as chat_settings
 from chat.__main__ import relay_for
@@ -43,6 +43,9 @@ ENVIRONMENT = {
 hypothesis_settings.register_profile("chat", deadline=None, derandomize=True)
 hypothesis_settings.load_profile("chat")
 
+# Of each topic that a test makes.
+PARTITIONS = 3
+
 Replica = Callable[..., Awaitable[Server]]
 
 
@@ -64,9 +67,22 @@ def kafka_admin(kafka_broker: KafkaBroker) -> Iterator[KafkaAdminClient]:
         yield admin
 
 
+@pytest.fixture
+def lone_broker(kafka_home: Path, tmp_path: Path) -> Iterator[KafkaBroker]:
+    """A broker of the test's own, which may lose what it has written."""
+    # ZooKeeper misses soon one that was killed, and not yet one on a busy machine.
+    settings = ALONE | {"zookeeper.session.timeout.ms": "3000"}
+    broker = KafkaBroker(kafka_home, tmp_path, settings=settings)
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.close()
+
+
 def make_topic(admin: KafkaAdminClient, *names: str, replicas: int = 1) -> None:
     topic = {
-        "num_partitions": 3,
+        "num_partitions": PARTITIONS,
         "replication_factor": replicas,
         "configs": {"message.timestamp.type": "LogAppendTime"},
     }

@@ -6,61 +6,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
-import pytest
 from chat_client import ChatClient, Frame
 from conftest import joined, make_topic, signals_of, until
 from kafka import KafkaAdminClient
-from kafka_broker import ALONE, KafkaBroker
+from kafka_broker import KafkaBroker
+from power_cut import cut_tail
 from test_relay import Recorder, record
 
 from chat.relay.base import partition_of
 from chat.relay.kafka import KafkaRelay
-from chat.relay.kafka.batches import split
 from chat.relay.memory import MemoryLog, MemoryRelay
 from chat.server import Server
 from chat.times import Times
 
-SOON_MISSED = {"zookeeper.session.timeout.ms": "6000"}
 Replica = Callable[..., Awaitable[Server]]
 
 TOPIC = "chat"
-
-
-@pytest.fixture
-def lone_broker(kafka_home: Path, tmp_path: Path) -> Iterator[tuple[KafkaBroker, Path]]:
-    """A broker of the test's own, and the folder of its log, which it writes to the disk late."""
-    # ZooKeeper misses soon one that was killed, and not yet one on a busy machine.
-    broker = KafkaBroker(kafka_home, tmp_path, settings=ALONE | SOON_MISSED)
-    try:
-        broker.start()
-        yield broker, tmp_path / "broker"
-    finally:
-        broker.close()
-
-
-def start(broker: KafkaBroker) -> None:
-    """As systemd does: again, until ZooKeeper has missed the one that was killed."""
-    deadline = time.monotonic() + 60
-    broker.launch()
-    while not broker.started:
-        assert time.monotonic() < deadline, broker.log[-3000:]
-        if broker.ended:
-            broker.launch()
-        time.sleep(0.05)
-    broker.wait()
-
-
-def cut(log: Path, topic: str, partition: int, batches: int) -> None:
-    """Cut the last batches off a partition's only segment, as if they never reached the disk."""
-    (segment,) = (log / f"{topic}-{partition}").glob("*.log")
-    written = list(split(segment.read_bytes()))
-    lost = sum(len(batch.raw) for batch in written[-batches:])
-    with segment.open("r+b") as file:
-        file.truncate(segment.stat().st_size - lost)
 
 
 def made_log(broker: KafkaBroker) -> dict[str, str]:
@@ -84,18 +47,17 @@ def offset_of(position: str) -> int:
 
 
 async def test_a_broker_that_lost_its_end_is_not_taken_for_the_same_log(
-    lone_broker: tuple[KafkaBroker, Path], replica: Replica
+    lone_broker: KafkaBroker, replica: Replica
 ) -> None:
-    broker, log = lone_broker
-    kafka = made_log(broker)
+    kafka = made_log(lone_broker)
     runs_on = await replica(kafka)
     async with ChatClient(runs_on.port) as ada:
         await joined(ada)
         before = [id_of(await ada.send("lobby", f"before {n}")) for n in range(20)]
         assert offset_of(before[-1]) == 19
-        broker.kill()
-        cut(log, TOPIC, partition_of("lobby", 3), 5)
-        await asyncio.to_thread(start, broker)
+        lone_broker.kill()
+        cut_tail(lone_broker.segments(TOPIC, partition_of("lobby", 3))[-1], batches=5)
+        await asyncio.to_thread(lone_broker.start)
         writes = await replica(kafka)
         async with ChatClient(writes.port, user="bob") as bob:
             await joined(bob)
@@ -119,16 +81,15 @@ async def test_a_broker_that_lost_its_end_is_not_taken_for_the_same_log(
 
 
 async def test_a_broker_that_lost_nothing_is_the_same_log(
-    lone_broker: tuple[KafkaBroker, Path], replica: Replica
+    lone_broker: KafkaBroker, replica: Replica
 ) -> None:
-    broker, _ = lone_broker
-    kafka = made_log(broker)
+    kafka = made_log(lone_broker)
     server = await replica(kafka)
     async with ChatClient(server.port) as ada:
         await joined(ada)
         sent = [id_of(await ada.send("lobby", f"before {n}")) for n in range(3)]
-        broker.kill()
-        await asyncio.to_thread(start, broker)
+        lone_broker.kill()
+        await asyncio.to_thread(lone_broker.start)
         await until(lambda: server.relay.up)
         ack = await ada.send("lobby", "after")
         # Nobody was sent away, and everything came once.
