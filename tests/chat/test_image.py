@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 import uuid
@@ -29,16 +30,19 @@ def podman(*arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The image, built as on a site without internet."""
+    """The image, built as on a site without internet, of a checkout made under umask 077."""
     pip = tmp_path_factory.mktemp("pip") / "pip.conf"
     pip.write_text("[global]\nno-index = true\nfind-links = /run/wheels\n")
     subprocess.run([ROOT / "sandbox" / "hosts" / "leave-root-cgroup"], check=True)
     podman("load", "--quiet", "--input", str(ARTIFACTS / "python" / "python.tar"))
+    source = tmp_path_factory.mktemp("source") / "chat"
+    shutil.copytree(ROOT / "chat", source, ignore=shutil.ignore_patterns("*.pyc"))
+    subprocess.run(["chmod", "--recursive", "go=", source], check=True)
     name = f"localhost/chat-test-{uuid.uuid4().hex[:8]}"
     wheels = (ARTIFACTS / "wheels").resolve()
     volumes = [f"--volume={wheels}:/run/wheels:ro", f"--volume={pip}:/etc/pip.conf:ro"]
     base = "--build-arg=BASE=localhost/python:3.11"
-    podman("build", "--quiet", "--tag", name, base, *volumes, str(ROOT / "chat"))
+    podman("build", "--quiet", "--tag", name, base, *volumes, str(source))
     yield name
     podman("rmi", "--force", name)
 
