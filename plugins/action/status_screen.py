@@ -142,9 +142,9 @@ def cluster_lines(hosts: list[str], seen: Mapping[str, Any]) -> Iterator[Line]:
         yield Line("Nodes", True, "skipped: the inventory has no host in the group microk8s")
         return
     alive = [name for name in told(seen) if name in hosts]
-    # Any that answers knows all of it.
-    cluster = next((seen[name] for name in alive if seen[name]["nodes"]), None)
-    if cluster is None:
+    # Any that answers knows all of it; one that has not joined knows itself alone.
+    cluster = max((seen[name] for name in alive), key=lambda host: len(host["nodes"]), default={})
+    if not cluster.get("nodes"):
         yield Line("Nodes", False, f"0 of {len(hosts)}: no cluster host answers for the cluster")
         return
     ready = [name for name, is_ready in cluster["nodes"].items() if is_ready]

@@ -13,7 +13,8 @@ description:
     registry, all at once and each for at most C(timeout) seconds. What does not answer is reported;
     it is no failure. It changes nothing and needs nothing but Python; run it as root.
   - >-
-    Each host of a cluster asks the cluster itself, so that any of them can be down.
+    Each host of a cluster asks the cluster itself, so that any of them can be down. A worker has no
+    API server, and tells of itself alone.
 options:
   services:
     description: Units whose state is wanted, without C(.service).
@@ -127,6 +128,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 PART_OF = ("app.kubernetes.io/part-of", "baremetal-chat")
 OBJECTS = "nodes,deployments.apps,daemonsets.apps,statefulsets.apps,pods"
+# What MicroK8s answers, with success, on a host that runs pods alone. It has no API server to ask.
+WORKER = "acting as a node in a cluster"
 # A line for each certificate that the cluster serves with. Keys are not asked for.
 CERTIFICATES = (
     'jsonpath={range .items[*]}{.metadata.namespace}/{.metadata.name} {.data.tls\\.crt}{"\\n"}{end}'
@@ -250,8 +253,12 @@ def measured(text: str) -> dict[str, int]:
     return {"clients": sums["chat_clients"], "behind": sums["chat_relay_lag_records"]}
 
 
+class WorkerError(Exception):
+    """The host is a worker: others tell of the cluster."""
+
+
 class Cluster:
-    """What this host's API server says."""
+    """What this host's API server says; raises WorkerError on a host without one."""
 
     def __init__(self, command: str, timeout: float) -> None:
         self._command = command
@@ -259,7 +266,10 @@ class Cluster:
 
     def kubectl(self, *arguments: str) -> str:
         limit = f"--request-timeout={self._timeout}s"
-        return run(self._timeout, self._command, "kubectl", *arguments, limit)
+        said = run(self._timeout, self._command, "kubectl", *arguments, limit)
+        if WORKER in said[:200]:
+            raise WorkerError
+        return said
 
     def objects(self) -> dict[str, Any]:
         """Nodes, workloads, and the chat's replicas with what they measure."""
@@ -334,6 +344,8 @@ def main() -> None:
     for name, answer in asked.items():
         try:
             seen[name] = answer.result()
+        except WorkerError:
+            pass
         except (OSError, ValueError) as problem:
             problems[name] = str(getattr(problem, "reason", problem))
     module.exit_json(

@@ -128,6 +128,18 @@ def test_any_cluster_host_that_answers_tells_of_the_cluster(seen: Seen) -> None:
     assert "chat/chat: 2 of 2 ready" in text
 
 
+def test_a_host_that_has_not_joined_does_not_tell_of_the_cluster(seen: Seen) -> None:
+    told = seen["hosts"]["chat1"]
+    seen["cluster_hosts"] = ["chat1", "chat2", "chat3"]
+    seen["hosts"] |= {
+        "chat1": told | {"workloads": []},
+        "chat2": told | {"nodes": {"chat2": True, "chat3": True}},
+    }
+    text = shown(seen)
+    assert "!! Nodes        2 of 3 ready: chat2, chat3" in text
+    assert "chat/chat: 2 of 2 ready" in text
+
+
 def test_without_the_only_cluster_host_the_rest_is_shown(seen: Seen) -> None:
     seen["hosts"]["chat1"] = {}
     text = shown(seen)

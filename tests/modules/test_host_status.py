@@ -155,6 +155,19 @@ def test_what_does_not_answer_is_named_and_the_rest_is_told(run_module, cluster,
     assert seen["nodes"] == {}
 
 
+def test_a_worker_tells_of_itself_alone(run_module, cluster, registry, command):
+    """MicroK8s refuses there, with success."""
+    command(
+        "microk8s",
+        "echo 'This MicroK8s deployment is acting as a node in a cluster.'\n"
+        "echo 'Please use the control plane node.'",
+    )
+    seen = run_module("host_status", cluster=True, microk8s=cluster, registry=registry)
+    assert seen["problems"] == {}
+    assert seen["nodes"] == {}
+    assert (seen["microk8s"], seen["registry"]) == ("v1.36.3 (1.36/stable)", 2)
+
+
 def test_a_host_without_microk8s_says_so_once(run_module, tmp_path):
     seen = run_module("host_status", cluster=True, microk8s=str(tmp_path / "none"))
     assert seen["problems"] == {"microk8s": "not installed"}
