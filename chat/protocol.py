@@ -52,7 +52,7 @@ _POSITION = re.compile(
 
 
 class ErrorCode(enum.StrEnum):
-    """Why a frame was refused. A closed list: clients may switch on it."""
+    """Why a frame was refused. Clients may switch on it; later releases may have more codes."""
 
     BAD_FRAME = "bad_frame"
     HELLO_REQUIRED = "hello_required"
@@ -68,6 +68,13 @@ class ErrorCode(enum.StrEnum):
     TOO_MANY_ROOMS = "too_many_rooms"
     RATE_LIMITED = "rate_limited"
     UNAVAILABLE = "unavailable"
+
+    @classmethod
+    def _missing_(cls, value: object) -> ErrorCode:
+        """A code of a later release: an error like the others, and equal to none of them."""
+        code = str.__new__(cls, value)
+        code._name_ = code._value_ = str(value)
+        return code
 
 
 class CloseCode(enum.IntEnum):

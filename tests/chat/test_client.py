@@ -456,6 +456,31 @@ async def test_what_is_new_in_the_protocol_is_ignored(speak: Speak) -> None:
         assert await texts(ada.room("lobby"), 1) == ["hi"]
 
 
+async def test_a_code_of_a_later_release_is_an_error_of_what_was_asked_for_and_no_more(
+    speak: Speak,
+) -> None:
+    async def newer(socket: ServerConnection) -> None:
+        await welcome(socket)
+        joined = {"type": "joined", "room": "lobby", "position": "0", "recovered": False}
+        await socket.recv()
+        await socket.send(json.dumps(joined | {"messages": []}))
+        said = json.loads(await socket.recv())
+        refused = {"type": "error", "code": "too_loud", "message": "Speak low."}
+        await socket.send(json.dumps(refused | {"cid": said["cid"]}))
+        said = json.loads(await socket.recv())
+        ack = {"type": "ack", "room": "lobby", "cid": said["cid"], "id": "1"}
+        await socket.send(json.dumps(ack))
+        await socket.wait_closed()
+
+    async with connect(url(await speak(newer)), "ada") as ada:
+        ada.room("lobby")
+        with pytest.raises(RefusedError, match="Speak low") as refused:
+            await ada.send("lobby", "HI")
+        assert refused.value.code == "too_loud"
+        assert refused.value.code not in list(ErrorCode)
+        assert await ada.send("lobby", "hi") == "1"
+
+
 async def test_after_a_gap_nothing_comes_twice(speak: Speak) -> None:
     connections = iter([["1", "2"], ["2", "3"]])
 
