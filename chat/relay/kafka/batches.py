@@ -56,7 +56,8 @@ class Records(NamedTuple):
 def split(buffer: bytes | memoryview) -> Iterator[RecordBatch]:
     """The batches of a fetch. The last may be cut off, and is left out then.
 
-    Raises `CorruptRecordError` for one that is not as its producer sent it.
+    Raises `CorruptRecordError` if the first is not as its producer sent it. A later one like that
+    is left out with all that follow: those before it are read, and the next fetch begins with it.
     """
     view = memoryview(buffer)
     at = 0
@@ -71,12 +72,17 @@ def split(buffer: bytes | memoryview) -> Iterator[RecordBatch]:
             # Brokers from 3.0 on write no other. Of an older one, this is the last offset.
             yield RecordBatch(base, base, 0, -1, raw)
             continue
-        if len(raw) < _HEADER.size:
-            raise CorruptRecordError(f"The batch at offset {base} is cut off")
+        if len(raw) < _HEADER.size or not _is_intact(raw):
+            if end > len(raw):
+                return
+            raise CorruptRecordError(f"offset {base}: the checksum of the batch is wrong")
         header = _HEADER.unpack_from(raw)
-        if crc32c.crc32c(raw[_CRC_BEGINS:]) != header[4]:
-            raise CorruptRecordError(f"The batch at offset {base} has another checksum")
         yield RecordBatch(base, base + header[6], header[8], header[2], raw)
+
+
+def _is_intact(raw: memoryview) -> bool:
+    checksum: int = _HEADER.unpack_from(raw)[4]
+    return crc32c.crc32c(raw[_CRC_BEGINS:]) == checksum
 
 
 def read(batch: RecordBatch, start: int) -> Records:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import KafkaError
+from kafka.errors import CorruptRecordError, KafkaError
 
 from chat.relay.kafka.batches import RecordBatch, split
 
@@ -33,6 +33,17 @@ class Topic(NamedTuple):
         return [TopicPartition(name, number) for number in range(self.partitions)]
 
 
+def _batches(tp: TopicPartition, buffer: bytes) -> Iterator[RecordBatch]:
+    try:
+        yield from split(buffer)
+    except CorruptRecordError as error:
+        raise CorruptRecordError(
+            f"topic {tp.topic}, partition {tp.partition}, {error.args[0]}. The leader's disk is"
+            " damaged: stop that broker, so that another one leads. If all brokers have this batch,"
+            " delete the records up to there with kafka-delete-records.sh"
+        ) from None
+
+
 class Fetched:
     """What kafka-python keeps of a fetch in place of its `PartitionRecords`: batches, not records.
 
@@ -48,7 +59,7 @@ class Fetched:
         self.bytes_read = 0
         self._on_drain = on_drain
         self._batches: Iterator[RecordBatch] | None = (
-            batch for batch in split(records._buffer) if batch.last >= fetch_offset
+            batch for batch in _batches(tp, records._buffer) if batch.last >= fetch_offset
         )
 
     def __bool__(self) -> bool:
@@ -143,5 +154,7 @@ def end(producer: KafkaProducer, seconds: float) -> None:
 
 
 def named(error: Exception) -> str:
-    """An error in a few words: kafka-python's texts may run over many lines."""
+    """An error in a few words: kafka-python's texts may run over many lines, but for our own."""
+    if isinstance(error, CorruptRecordError) and error.args:
+        return str(error.args[0])
     return type(error).__name__.removesuffix("Error")

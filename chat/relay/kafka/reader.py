@@ -163,13 +163,15 @@ class Reader:
                     for batch in polled.pop(tp, ())
                     for _, value in read(batch, batch.first).values
                 ]
+                before = sum(self._next.values())
                 for tp, batches in polled.items():
                     self._take(tp.partition, batches, topic.partitions)
                 self.lag = {
                     tp.partition: max(0, (consumer.highwater(tp) or 0) - self._next[tp.partition])
                     for tp in partitions
                 }
-                if polled or not any(self.lag.values()):
+                # What was read before is read again after each interruption.
+                if sum(self._next.values()) > before or not any(self.lag.values()):
                     self._got_on, self._interruption = time.monotonic(), ""
                 self._hand_over_taken()
                 if payloads:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -17,7 +18,7 @@ from kafka_broker import KafkaBroker
 
 from chat import acks
 from chat.relay.base import partition_of
-from chat.relay.kafka import reader, watcher
+from chat.relay.kafka import batches, reader, watcher
 from chat.server import Server
 
 Replica = Callable[..., Awaitable[Server]]
@@ -135,3 +136,25 @@ async def test_a_part_that_ends_takes_the_process_with_it(
     assert ended.returncode == 3, ended.stderr
     assert f"{part} has ended" in ended.stderr
     assert "ZeroDivisionError: broken by the test" in ended.stderr
+
+
+async def test_a_damaged_batch_is_named_and_nothing_around_it_is_lost(
+    replica: Replica,
+    kafka: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = await replica(kafka)
+    async with ChatClient(server.port) as ada:
+        await joined(ada)
+        await ada.send("lobby", "before")
+        monkeypatch.setattr(reader, "STALLED_SECONDS", 1.0)
+        monkeypatch.setattr(batches, "_is_intact", lambda raw: b"damaged" not in bytes(raw))
+        for number, text in enumerate(("damaged", "after")):
+            await ada.say(type="send", room="lobby", text=text, cid=str(number))
+        await until(lambda: "the checksum of the batch is wrong" in server.look_ready())
+        place = rf"topic {kafka['KAFKA_TOPIC']}, partition [0-9], offset 1: "
+        assert re.search(place, server.look_ready())
+        monkeypatch.undo()
+        await until(lambda: server.look_ready() == "")
+        said = [(await ada.hear("message"))["text"] for _ in range(3)]
+        assert said == ["before", "damaged", "after"]

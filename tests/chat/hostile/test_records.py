@@ -6,6 +6,7 @@ import contextlib
 import resource
 import struct
 from collections.abc import Awaitable, Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import cramjam
@@ -16,7 +17,7 @@ from chat_client import ChatClient
 from conftest import joined, until
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from kafka import KafkaProducer
+from kafka import KafkaProducer, TopicPartition
 from kafka.errors import CorruptRecordError
 from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 from kafka_broker import KafkaBroker
@@ -25,6 +26,7 @@ from chat import bounds
 from chat.presence import Presence
 from chat.relay.base import Batch, Record, author_by_name, partition_of
 from chat.relay.kafka import batches
+from chat.relay.kafka.client import Fetched, named
 from chat.relay.kafka.producer import Appender, Signaller
 from chat.relay.kafka.reader import HANDED_OVER_BYTES, Reader
 from chat.relay.kafka.record import Skipped, decode, encode
@@ -238,6 +240,32 @@ def test_records_without_an_offset_of_their_own_are_skipped(deltas: tuple[int, i
 def test_bytes_that_are_no_batch_are_told_as_such(data: bytes) -> None:
     with contextlib.suppress(CorruptRecordError):
         by_the_chat(data)
+
+
+def test_a_damaged_batch_is_named_and_those_before_it_are_read() -> None:
+    whole = bytes(batch_of(b"one"))
+    damaged_one = bytearray(batch_of(b"two"))
+    damaged_one[:8] = (1).to_bytes(8, "big")
+    damaged_one[-2] ^= 1
+    fetched = Fetched(
+        0,
+        TopicPartition("chat", 2),
+        SimpleNamespace(_buffer=whole + bytes(damaged_one)),
+        on_drain=lambda _: None,
+    )
+    assert [batch.first for batch in fetched.take(10)] == [0]
+    assert fetched.next_fetch_offset == 1
+    fetched = Fetched(
+        1,
+        TopicPartition("chat", 2),
+        SimpleNamespace(_buffer=bytes(damaged_one) + whole),
+        on_drain=lambda _: None,
+    )
+    with pytest.raises(CorruptRecordError) as error:
+        fetched.take(10)
+    assert named(error.value).startswith(
+        "topic chat, partition 2, offset 1: the checksum of the batch is wrong. "
+    )
 
 
 @pytest.mark.parametrize("codec", PACK)
