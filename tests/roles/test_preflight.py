@@ -1,4 +1,4 @@
-"""What Kafka's and ZooKeeper's roles refuse before anything is touched, and that needs no hosts.
+"""What the roles of Kafka, ZooKeeper and MicroK8s refuse at once, as far as that needs no hosts.
 
 Each case is a host of its own on this machine, in a group of its own, and all share one run. What
 shows on installed hosts alone is in molecule/kafka/tests/test_refusals.py.
@@ -20,6 +20,12 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
+
+
+def cluster(*members: list[str]) -> dict[str, Any]:
+    """What a control plane said of its cluster."""
+    return {"host": "any", "uid": "1", "created": "2026", "nodes": 2, "members": list(members)}
+
 
 NOTHING = "nothing was refused"
 
@@ -138,16 +144,40 @@ RUNNING: Cases = {
     ),
 }
 
+# Of a cluster that says which nodes it has, with their addresses.
+MICROK8S: Cases = {
+    "a host that was renamed after it joined": (
+        {"__microk8s_cluster": cluster(["chat0", "192.0.2.1"], ["before", "127.0.0.1"])},
+        [
+            "has the host name 'chat1', and the node with its address 127.0.0.1 is called before.",
+            "hostnamectl set-hostname before",
+            "microk8s remove-node before",
+        ],
+    ),
+    "a host that has its name still, and too little memory": (
+        {
+            "__microk8s_cluster": cluster(["chat1", "127.0.0.1"], ["chat0", "192.0.2.1"]),
+            "microk8s_min_memory_mb": 10**9,
+        },
+        ["microk8s_min_memory_mb"],
+    ),
+}
+
 # What a task would learn about a host; no case depends on this machine.
 FACTS = {
     "default_ipv4": {"address": "127.0.0.1"},
     "memtotal_mb": 16000,
     "virtualization_type": "podman",
+    "nodename": "chat1",
+    "distribution": "Debian",
+    "distribution_version": "12",
+    "service_mgr": "systemd",
 }
 # A port that nobody listens on: to be refused is to be reached.
 SITE: dict[str, dict[str, Any]] = {
     "kafka": {"kafka_broker_id": 1, "kafka_zookeeper_connect": "127.0.0.1:1/kafka"},
     "zookeeper": {"zookeeper_id": 1},
+    "microk8s": {},
     "running": {
         "role": "kafka",
         "kafka_group": "all",
@@ -156,7 +186,7 @@ SITE: dict[str, dict[str, Any]] = {
         },
     },
 }
-CASES = {"kafka": KAFKA, "zookeeper": ZOOKEEPER, "running": RUNNING}
+CASES = {"kafka": KAFKA, "zookeeper": ZOOKEEPER, "microk8s": MICROK8S, "running": RUNNING}
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +281,7 @@ def said(disk: str, ensemble: str, tmp_path_factory: pytest.TempPathFactory) -> 
     }
 
 
-@pytest.mark.parametrize("case", KAFKA | ZOOKEEPER | RUNNING)
+@pytest.mark.parametrize("case", [case for cases in CASES.values() for case in cases])
 def test_refused_before_anything_is_touched(case: str, said: dict[str, str]) -> None:
-    for words in (KAFKA | ZOOKEEPER | RUNNING)[case][1]:
+    for words in (KAFKA | ZOOKEEPER | MICROK8S | RUNNING)[case][1]:
         assert words in said[case]
