@@ -359,11 +359,11 @@ class Connection(asyncio.Protocol):
         elif self._heard:
             self._pinged = False
             wheel.schedule(self, limits.ping_seconds - limits.pong_seconds)
-        elif self._slow:
-            self._receiver.overflow()
-        elif self._paused:
+        elif self._task is not None or (self._paused and not self._slow):
             # It was not listened to: its answer may have been here for long.
             wheel.schedule(self, limits.pong_seconds)
+        elif self._slow:
+            self._receiver.overflow()
         else:
             self._transport.abort()
 

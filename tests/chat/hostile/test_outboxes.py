@@ -8,6 +8,7 @@ from dataclasses import replace
 from test_connection import LIMITS, Client, Transport
 
 from chat.websocket.connection import Connection, Endpoint
+from chat.websocket.wheel import Wheel
 
 
 class SlowTransport(Transport):
@@ -111,3 +112,28 @@ async def test_nothing_is_counted_for_clients_that_read() -> None:
     assert client.endpoint.waiting == 90
     client.connection.resume_writing()
     assert client.endpoint.waiting == 0
+
+
+async def test_who_is_not_listened_to_because_a_frame_is_held_is_not_cut_for_its_pong() -> None:
+    client = SlowClient(Endpoint(LIMITS, Wheel(on_lag=lambda _: None)))
+    go_on = asyncio.Event()
+
+    async def held() -> None:
+        await go_on.wait()
+
+    client.receiver.answer = lambda _: held()
+    client.connection.accept()
+    client.connection.push(b"x" * 10)
+    await asyncio.sleep(0)
+    # It reads slowly, and its second frame, and any pong, wait for what it asked for first.
+    client.says("since", "later")
+    assert client.connection._paused
+    client.wait(2 * LIMITS.ping_seconds)
+    assert not client.transport.ended
+    assert not client.connection._closing
+    # Who is listened to, and does not read or answer, is.
+    go_on.set()
+    client.receiver.answer = lambda _: None
+    await asyncio.sleep(0.01)
+    client.wait(2 * LIMITS.ping_seconds)
+    assert client.connection._closing
