@@ -102,11 +102,11 @@ class Window:
 
     def room(self, name: str) -> Room:
         room = self.rooms.get(name)
-        if room is None:
-            partition = self.partition_of(name)
-            room = self.rooms[name] = Room(
-                name, self.epoch, partition.number, self._history, partition.times
-            )
+        return self._make_room(name, self.partition_of(name)) if room is None else room
+
+    def _make_room(self, name: str, partition: Partition) -> Room:
+        room = Room(name, self.epoch, partition.number, self._history, partition.times)
+        self.rooms[name] = room
         return room
 
     def drop_if_idle(self, room: Room) -> None:
@@ -177,9 +177,7 @@ class Window:
         self.advance(partition, entry.offset)
         room = self.rooms.get(record.room)
         if room is None:
-            room = self.rooms[record.room] = Room(
-                record.room, self.epoch, partition.number, self._history, partition.times
-            )
+            room = self._make_room(record.room, partition)
         partition.entries.append(WindowEntry(entry.offset, room, key))
         new = room.post(entry, key)
         if new:
