@@ -7,7 +7,7 @@ whose task this is; what it hands on as facts itself is named in `facts`.
 Ansible's own check converts a copy: "02" passes for a number and "a,b" for a list, and templates
 use the text. So both are refused here.
 
-    - name: Refuse variables that are misspelt, or of the wrong type
+    - name: Refuse unknown variables and wrong types
       role_variables:
         facts: [kafka_endpoints]
 """

@@ -1,20 +1,20 @@
-"""What our Kafka modules share in their documentation: the options of module_utils/kafka_admin."""
+"""Shared documentation of the Kafka modules: the options of module_utils/kafka_admin."""
 
 from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """Where the cluster is, and how long to wait for it."""
+    """The cluster's address and the timeout."""
 
     DOCUMENTATION = r"""
 options:
   bootstrap_servers:
-    description: Brokers to ask first, as C(HOST:PORT). All brokers must be reachable.
+    description: Brokers to connect to first, as C(HOST:PORT). All brokers must be reachable.
     type: list
     elements: str
     required: true
   timeout:
-    description: Seconds to wait for the cluster, for each answer.
+    description: Seconds to wait for each response of the cluster.
     type: int
     default: 30
 requirements:

@@ -1,10 +1,10 @@
-"""What our modules that only look share in their documentation."""
+"""Shared documentation of the modules that change nothing."""
 
 from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """The same in check mode as otherwise."""
+    """Check mode makes no difference."""
 
     DOCUMENTATION = r"""
 attributes:

@@ -1,7 +1,7 @@
-"""Filter masked: a text as it may be shown, with asterisks for what is secret in it.
+"""Filter masked: replaces secrets in a text by asterisks.
 
-The one place that knows what a secret looks like: who shows a configuration masks it, and who would
-show a change of it first asks whether masking leaves it as it is. What it looks for:
+The only place that defines what a secret looks like. Tasks that show a configuration mask it; tasks
+that would show a diff first check that masking changes nothing. It masks:
 
 - what follows a name that says it is a secret, up to the end of the line, and of the lines that
   continue it: `ssl.key.password=...`, `sasl.jaas.config=...`, `"token": ...`;

@@ -1,4 +1,4 @@
-"""How our modules reach a Kafka cluster: shared options, and a client that fails clearly."""
+"""Shared by the Kafka modules: options, and a client with clear errors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CONNECTION_OPTIONS: dict[str, Any] = {
 
 @contextlib.contextmanager
 def connected(module: AnsibleModule) -> Iterator[KafkaAdminClient]:
-    """Give an admin client; end the module with one sentence when Kafka is missing or refuses."""
+    """Return an admin client, or fail the module with one clear sentence."""
     if IMPORT_ERROR:
         module.fail_json(
             msg=missing_required_lib("kafka-python"),

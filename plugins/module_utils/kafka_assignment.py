@@ -1,4 +1,4 @@
-"""Which brokers shall hold which partition: pure functions, so that a plan can be tested and read.
+"""Plans which broker holds which partition: pure functions, so that plans are easy to test.
 
 An assignment maps each partition, (topic, number), to the ids of its brokers; the first is the one
 that leads by preference. A plan is the part of an assignment that differs from what there is.
@@ -126,7 +126,7 @@ def _racks(replicas: Iterable[int], brokers: Brokers) -> int:
 
 
 def _balance_leaders(assignment: Assignment) -> None:
-    """Let the preferred leaders be as many on each broker, where replicas allow it."""
+    """Balance the preferred leaders over the brokers, where replicas allow it."""
     leads = Counter({broker: 0 for replicas in assignment.values() for broker in replicas})
     leads.update(replicas[0] for replicas in assignment.values())
     while True:

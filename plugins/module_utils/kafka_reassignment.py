@@ -1,7 +1,7 @@
-"""Moving replicas between brokers: begin, throttle, watch, and leave no throttle behind.
+"""Moves replicas between brokers: start, throttle, watch, and remove the throttle.
 
-Kafka does the moving; whoever began it need not stay. A throttle however is a setting of brokers
-and topics that nobody else removes, and that would hold back a broker which catches up later.
+Kafka moves the replicas, also after the module has ended. A throttle, however, is a setting of
+brokers and topics that nobody else removes. It would slow down a broker that catches up later.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def throttle(admin: KafkaAdminClient, before: Assignment, plan: Assignment, rate
 
 
 def begin(admin: KafkaAdminClient, plan: Assignment) -> None:
-    """Let Kafka move what the plan says.
+    """Start the moves of the plan.
 
     Raises KafkaError with the first partition that a broker refuses.
     """

@@ -1,4 +1,4 @@
-"""What a setting of Kafka is in effect, whoever set it: the topic, the broker or nobody."""
+"""Effective values of Kafka settings: from the topic, the broker or the default."""
 
 from __future__ import annotations
 

@@ -6,30 +6,30 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: chat_probe
-short_description: Chat with a running chat service, as two people would
+short_description: Test a running chat service with two clients
 description:
   - >-
-    Connects to the service until two clients are on different replicas (with C(replicas=1): two
-    clients, wherever they are), lets them talk in a room of their own, and says what it saw. It
-    fails unless both saw every message, in one order.
-  - It leaves messages in the log of the service, in a room that nobody else knows.
-  - It connects directly, whatever proxy the environment names.
+    Connects until two clients are on different replicas (with C(replicas=1): on any), lets them
+    exchange messages in a separate room, and returns what it measured. It fails unless both
+    received every message, in the same order.
+  - It leaves messages in the service's log, in a room with a random name.
+  - It connects directly and ignores proxies in the environment.
 options:
   url:
-    description: Where people reach the service, such as C(http://chat.example.org/).
+    description: Public address of the service, for example C(http://chat.example.org/).
     type: str
     required: true
   replicas:
-    description: On how many replicas the two clients have to be.
+    description: Number of replicas that the two clients must be on.
     type: int
     choices: [1, 2]
     default: 2
   messages:
-    description: How many messages each of the two says.
+    description: Number of messages that each client sends.
     type: int
     default: 10
   timeout:
-    description: Seconds for everything together, a service that is still starting included.
+    description: Maximum time in total, in seconds, including the start of the service.
     type: int
     default: 60
 requirements:
@@ -51,29 +51,29 @@ EXAMPLES = r"""
 
 RETURN = r"""
 replicas:
-  description: The replicas of the two clients, by the names they gave.
+  description: Names of the two clients' replicas.
   returned: success
   type: list
   elements: str
   sample: [chat-5b8f7d9c6d-8xk2p, chat-5b8f7d9c6d-q9v7z]
 messages:
-  description: How many messages both clients saw.
+  description: Number of messages that both clients received.
   returned: success
   type: int
   sample: 20
 milliseconds:
-  description: From saying a message to the other client's seeing it; the median and the longest.
+  description: Time from sending a message until the other client receives it.
   returned: success
   type: dict
   sample: {median: 9.1, longest: 17.4}
 cookie:
-  description: Name of the cookie that came with the first client's 101 answer, or null without one.
+  description: Name of the cookie in the first client's 101 response, or null without one.
   returned: success
   type: str
   sample: chat_affinity
 sticky:
   description: >-
-    Whether a client that brought this cookie came to the same replica. Null without a cookie.
+    Whether a client with this cookie reached the same replica. Null without a cookie.
   returned: success
   type: bool
   sample: true

@@ -6,15 +6,15 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: kafka_cluster_info
-short_description: Tell who is in a Kafka cluster, and which partitions are in danger
+short_description: Get the brokers of a Kafka cluster, and partitions at risk
 description:
   - Reads the cluster's metadata. It changes nothing.
   - >-
-    What an operator looks at before and after taking a broker away: a cluster is whole when all its
-    brokers are there, C(silent) and C(under_replicated) are empty.
+    Check it before and after stopping a broker. A cluster is healthy if all its brokers are
+    registered, and C(silent) and C(under_replicated) are empty.
   - >-
-    A broker that dies stays registered until its session ends, up to 18 s, and its partitions look
-    replicated until then. So each registered broker is also asked itself.
+    A dead broker stays registered until its session ends, up to 18 s, and its partitions look
+    replicated until then. Therefore the module also queries each registered broker directly.
 extends_documentation_fragment: [kafka, read_only]
 author:
   - baremetal-chat
@@ -42,23 +42,23 @@ brokers:
       description: The broker's id.
       type: int
     host:
-      description: Where it wants to be reached.
+      description: The broker's advertised host.
       type: str
     port:
-      description: And on which port.
+      description: The broker's advertised port.
       type: int
     rack:
-      description: The rack it says it is in, or null.
+      description: The broker's rack, or null.
       type: str
     needed_by:
       description:
         - >-
-          Partitions that would have too few replicas in sync to take a record sent with acks=all,
-          should this broker go.
+          Partitions that could not accept records with acks=all without this broker, because too
+          few replicas would be in sync.
       type: list
       elements: str
     protocol_version:
-      description: What it speaks to other brokers. It says so itself; null when it is silent.
+      description: Protocol version between brokers, as the broker reports; null if it is silent.
       type: str
   sample:
     - id: 1
@@ -68,12 +68,12 @@ brokers:
       needed_by: []
       protocol_version: "3.9"
 silent:
-  description: Brokers that are registered and do not answer, by id, and why not.
+  description: Registered brokers that do not respond, by id, with the error.
   returned: success
   type: dict
   sample: {"3": "KafkaConnectionError: Connection refused"}
 controller:
-  description: Id of the broker that is the controller, or null while there is none.
+  description: Id of the controller, or null while there is none.
   returned: success
   type: int
   sample: 1
@@ -84,7 +84,7 @@ under_replicated:
   elements: str
   sample: [chat-3]
 under_min_isr:
-  description: Partitions with fewer replicas in sync than a producer with acks=all demands.
+  description: Partitions with fewer replicas in sync than acks=all requires.
   returned: success
   type: list
   elements: str
@@ -92,8 +92,8 @@ under_min_isr:
 offline:
   description:
     - >-
-      Partitions without a leader. Kafka counts the last replica in sync as such for good, so one
-      whose only replica is gone is here and not in C(under_replicated).
+      Partitions without a leader. Kafka always counts the last replica in sync as in sync, so a
+      partition whose only replica is lost is listed here and not in C(under_replicated).
   returned: success
   type: list
   elements: str

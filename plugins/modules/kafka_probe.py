@@ -9,11 +9,11 @@ module: kafka_probe
 short_description: Write one message to a topic, and read it back
 description:
   - >-
-    Proves that a Kafka cluster takes messages and gives them back. The message is written with
-    acks=all and read from where Kafka says that it is. It stays in the topic.
+    Checks that a Kafka cluster stores and returns messages. The message is written with acks=all
+    and read from the offset that Kafka returned. It stays in the topic.
 options:
   topic:
-    description: A topic that exists.
+    description: An existing topic.
     type: str
     required: true
   text:
@@ -23,7 +23,7 @@ options:
 extends_documentation_fragment: [kafka]
 attributes:
   check_mode:
-    description: Writes nothing, and says nothing either.
+    description: Writes nothing, and returns nothing.
     support: none
 author:
   - baremetal-chat
@@ -39,22 +39,22 @@ EXAMPLES = r"""
 
 RETURN = r"""
 text:
-  description: What was read.
+  description: The message that was read.
   returned: success
   type: str
   sample: Hello, World
 partition:
-  description: The partition that took it.
+  description: The message's partition.
   returned: success
   type: int
   sample: 0
 offset:
-  description: Its place there.
+  description: The message's offset.
   returned: success
   type: int
   sample: 41
 milliseconds:
-  description: From writing to having read it, connecting not included.
+  description: Time from writing the message until it was read, without connecting.
   returned: success
   type: float
   sample: 11.2

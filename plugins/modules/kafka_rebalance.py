@@ -6,37 +6,37 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: kafka_rebalance
-short_description: Spread all partitions over a cluster's brokers, or take them off one
+short_description: Spread all partitions over a cluster's brokers, or empty a broker
 description:
   - >-
-    Plans where each replica shall be, as evenly as can be with as little moved as that takes and
-    with replicas in different racks where there are some, and lets Kafka move them.
+    Plans the broker of each replica: evenly spread, with as few moves as possible, and with
+    replicas in different racks if there are racks. Then lets Kafka move the replicas.
   - >-
-    What a run before this one began is carried on. When nothing is left to move, no throttle is
-    left either, and preferred leaders lead.
-  - Refuses what would leave a partition with fewer replicas than it has.
+    It continues an earlier, unfinished run. When all replicas are moved, it removes the throttle
+    and restores the preferred leaders.
+  - It refuses to reduce the number of replicas of a partition.
 options:
   retire:
-    description: Ids of brokers that shall hold nothing.
+    description: Ids of brokers to empty.
     type: list
     elements: int
     default: []
   throttle:
     description:
       - >-
-        Bytes per second that may be moved to each broker, and from each, so that clients are served
-        meanwhile. It must be more than what is written to the partitions. 0 is no limit. It holds
-        at once for what a run before this one began.
+        Limit in bytes per second, to and from each broker, so that clients are served meanwhile. It
+        must be higher than the write rate of the partitions. 0: no limit. It also applies at once
+        to moves that an earlier run started.
     type: int
     default: 50000000
   wait:
-    description: Seconds to wait for the end of it. What is not moved then is in C(remaining).
+    description: Seconds to wait for completion. C(remaining) counts what is not moved by then.
     type: int
     default: 30
 extends_documentation_fragment: [kafka]
 attributes:
   check_mode:
-    description: Plans, and moves nothing.
+    description: Only plans.
     support: full
   diff_mode:
     description: Partitions that move, with their brokers before and after.
@@ -58,12 +58,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 remaining:
-  description: How many partitions are still to be moved.
+  description: Number of partitions that are not moved yet.
   returned: success
   type: int
   sample: 3
 replicas:
-  description: How many replicas each broker holds, by id.
+  description: Number of replicas on each broker, by id.
   returned: success
   type: dict
   sample: {"1": 24, "2": 24, "3": 24}

@@ -6,33 +6,32 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: kafka_topic
-short_description: Make a Kafka topic, and keep it as declared
+short_description: Create or update a Kafka topic
 description:
   - >-
-    Makes a topic that does not exist; adds partitions, changes the number of replicas and settings
-    of one that does.
-  - Refuses what would lose data or order without saying so. Partitions cannot be removed.
+    Creates a missing topic. For an existing topic, adds partitions, and changes the number of
+    replicas and settings.
+  - Refuses changes that would silently lose data or order. Partitions cannot be removed.
   - >-
-    In check mode the brokers themselves validate the change, so that what they would refuse is
-    refused.
+    In check mode the brokers validate the change, so that it is refused if they would refuse it.
 options:
   name:
     description: Name of the topic.
     type: str
     required: true
   partitions:
-    description: Number of partitions. More of them than before move keys to other partitions.
+    description: Number of partitions. Raising it moves keys to other partitions.
     type: int
     default: 1
   replication_factor:
     description:
-      - How many brokers hold each partition. Unset, the cluster's default for a new topic, and
-        whatever it has for an existing one. More replicas are copied without a limit on their
-        pace; what is not copied within C(timeout) goes on.
+      - Number of replicas of each partition. Default for a new topic, the cluster's default; an
+        existing topic is not changed. New replicas are copied without a rate limit; copying
+        continues after C(timeout).
     type: int
   config:
     description:
-      - Settings of the topic, by Kafka's own names. Settings that are not named are left alone.
+      - Settings of the topic, by Kafka's own names. Other settings are not changed.
     type: dict
     default: {}
 extends_documentation_fragment: [kafka]
@@ -73,7 +72,7 @@ topic:
       description: Replicas of each partition. Absent in check mode when the cluster chooses.
       type: int
     config:
-      description: The settings the topic has of its own.
+      description: The topic's own settings.
       type: dict
   sample:
     partitions: 12

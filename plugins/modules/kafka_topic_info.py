@@ -6,9 +6,9 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: kafka_topic_info
-short_description: Tell which topics a Kafka cluster has, and how each is set
+short_description: List the topics of a Kafka cluster with their settings
 description:
-  - Reads all topics, those that Kafka keeps for itself included. It changes nothing.
+  - Reads all topics, including Kafka's internal ones. It changes nothing.
 extends_documentation_fragment: [kafka, read_only]
 author:
   - baremetal-chat

@@ -6,14 +6,14 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: zookeeper_info
-short_description: Tell which ZooKeeper servers serve, and which of them leads
+short_description: Get the modes of ZooKeeper servers
 description:
   - >-
-    Asks each server with the four letter word C(srvr), which a server answers with its mode only
-    while it is part of a quorum. It changes nothing and needs nothing but Python.
+    Sends the four letter word C(srvr) to each server. A server answers with its mode only while it
+    is part of a quorum. It changes nothing and only needs Python.
   - >-
-    A server that stands alone serves, but is no part of an ensemble: among several it counts as one
-    that does not.
+    A standalone server serves, but is not part of an ensemble: among several servers it counts as
+    failed.
 options:
   servers:
     description: The servers of the ensemble, as C(HOST:PORT).
@@ -46,13 +46,13 @@ modes:
   type: dict
   sample: {"192.0.2.11:2181": follower, "192.0.2.12:2181": leader}
 leaders:
-  description: Servers that lead; the only one, if it stands alone. One, when all is well.
+  description: The leaders, or the single standalone server. A healthy ensemble has one.
   returned: always
   type: list
   elements: str
   sample: ["192.0.2.12:2181"]
 failed_servers:
-  description: Why a server does not serve, for each that does not.
+  description: The error of each server that does not serve.
   returned: always
   type: dict
   sample: {"192.0.2.13:2181": "Connection refused"}
