@@ -6,12 +6,12 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: host_info
-short_description: Tell what a service would find on a host
+short_description: Gather preflight facts for a service on a host
 description:
   - >-
-    What a role wants to know before it touches anything, in one go: what is in the directories it
-    is to fill, who has its ports, which of its peers can be reached. It changes nothing and needs
-    nothing but Python; run it as root, or others' ports have no name.
+    One call gathers all preflight facts of a role: the content of its directories, the programs on
+    its ports, and which peers can be reached. It changes nothing and only needs Python. Run it as
+    root: otherwise programs of other users have no name.
 options:
   directories:
     description: Directories that the service will own.
@@ -19,7 +19,7 @@ options:
     elements: str
     default: []
   files:
-    description: Files to read, as far as they are there.
+    description: Files to read, if they exist.
     type: list
     elements: path
     default: []
@@ -29,11 +29,11 @@ options:
     elements: int
     default: []
   unit:
-    description: The service's unit. Ports that it has already are not taken.
+    description: The service's unit. Ports that it already uses do not count as taken.
     type: str
     required: true
   peers:
-    description: Whom the service will talk to, as C(HOST:PORT).
+    description: Addresses that the service will connect to, as C(HOST:PORT).
     type: list
     elements: str
     default: []
@@ -59,10 +59,10 @@ EXAMPLES = r"""
 RETURN = r"""
 directories:
   description: >-
-    For each directory whether it C(exists), its C(entries), hidden ones and C(lost+found) left out,
-    why it is C(unreadable) (empty, if it is not: a disk may fail), whether it is a C(mount_point),
-    whether it is C(kept_from_units) that have ProtectHome, PrivateTmp and the like (which no
-    relative path is for), and the megabytes C(free_mb) on its file system.
+    For each directory whether it C(exists), its C(entries) without hidden ones and C(lost+found),
+    why it is C(unreadable) (empty if it is readable; a disk may fail), whether it is a
+    C(mount_point), whether it is C(kept_from_units) with ProtectHome, PrivateTmp and the like (or
+    is a relative path), and the free space of its file system, C(free_mb), in MB.
   returned: always
   type: dict
   sample:
@@ -74,24 +74,24 @@ directories:
       kept_from_units: false
       free_mb: 51200
 files:
-  description: Content of each file that is there.
+  description: Content of each file that exists.
   returned: always
   type: dict
   sample: {"/var/lib/kafka/data/meta.properties": "broker.id=1\n"}
 taken:
-  description: The program that has a port, for each port that another one than the unit's has.
+  description: The program on each port that is in use by a program other than the unit's.
   returned: always
   type: dict
   sample: {"9092": "nginx (pid 123)"}
 clock_synchronised:
-  description: Whether something keeps the kernel's clock in step.
+  description: Whether the kernel's clock is synchronised.
   returned: always
   type: bool
   sample: true
 obstacles:
   description: >-
-    Why a peer cannot be reached, for each that cannot. One that refuses the connection can: it is
-    there, and the service on it is not yet.
+    The error for each peer that cannot be reached. A refused connection counts as reachable: the
+    host is up, only the service does not run yet.
   returned: always
   type: dict
   sample: {"kafka2.example.org:9092": "Name or service not known"}
