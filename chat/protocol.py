@@ -1,4 +1,4 @@
-"""Protocol 1: what clients and server say to each other, and what is allowed in it.
+"""Protocol 1: the frames of clients and server, and their validation.
 
 JSON objects, one per WebSocket text message, told apart by their `type`. docs/protocol.md is the
 reader's version; the two change together. Unknown fields are ignored, here by msgspec, so that
@@ -90,7 +90,7 @@ class CloseCode(enum.IntEnum):
 
 
 class RefusedError(Exception):
-    """A frame asks for something that is not given; the connection goes on."""
+    """A frame is refused; the connection stays open."""
 
     def __init__(self, code: ErrorCode, message: str) -> None:
         super().__init__(message)
@@ -112,14 +112,15 @@ def cid_used(cid: str) -> RefusedError:
     )
 
 
-# What clients say.
+# Frames from the client.
 
 
 class Hello(msgspec.Struct, tag_field="type", tag="hello"):
     user: str
-    # A secret of the client's own: who comes again with it is the same person, and keeps the name.
+    # The client's secret: whoever reconnects with it is the same person, and keeps the name.
     key: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{16,64}\Z")] | None = None
-    # Whether the name stays theirs for a while after they left: not if the key is thrown away then.
+    # Whether the name is held for a while after they left. False if the client discards the key
+    # then.
     hold: bool = True
 
 
@@ -151,7 +152,7 @@ class History(msgspec.Struct, tag_field="type", tag="history"):
 ClientFrame = Hello | Join | Leave | Send | Typing | History
 
 
-# What the server says.
+# Frames from the server.
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -171,7 +172,7 @@ class Welcome(msgspec.Struct, tag_field="type", tag="welcome"):
     user: str
     replica: str
     limits: Limits
-    # By which the messages of this client are known, as `Message.author`.
+    # The author of this client's messages (`Message.author`).
     author: str = ""
 
 
@@ -182,8 +183,8 @@ class Message(msgspec.Struct, tag_field="type", tag="message"):
     text: str
     ts: int
     cid: str
-    # Who wrote it, whatever they are called: the same for all names of one key. Empty from servers
-    # that do not tell.
+    # Identifies the writer: the same for all names of one key. Empty from servers that do not send
+    # it.
     author: str = ""
 
 
@@ -191,9 +192,9 @@ class Joined(msgspec.Struct, tag_field="type", tag="joined"):
     room: str
     position: str
     recovered: bool
-    # Each one an encoded `Message`: they were encoded once, when the log delivered them.
+    # Encoded `Message` frames: each was encoded once, when the log delivered it.
     messages: list[msgspec.Raw]
-    # Something may have been said before these, and after what was seen last.
+    # There may be messages between these and the last one that the client has seen.
     more: bool = False
 
 
@@ -335,7 +336,7 @@ def encode(frame: ServerFrame) -> bytes:
     return _encoder.encode(frame)
 
 
-# What names and texts may be.
+# Validation of names and texts.
 
 _ROOM = re.compile(ROOM)
 _GRAPHEME = regex.compile(r"\X")
