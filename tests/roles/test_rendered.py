@@ -1,0 +1,62 @@
+"""What role kafka writes for a broker, without a host to write it to."""
+
+import json
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+BROKER = {
+    "ansible_connection": "local",
+    "kafka_broker_id": 1,
+    "kafka_address": "192.0.2.11",
+    "kafka_zookeeper_connect": "192.0.2.11:2181/kafka",
+    "kafka_distribution_installed": {
+        "home": "/opt/kafka_2.13-3.9.2",
+        "user": "kafka",
+        "group": "kafka",
+        "version": "3.9.2",
+        "sha512": "0",
+    },
+    # Of a first start.
+    "__kafka_written": {"stdout_lines": []},
+    "__kafka_process": {"stdout": ""},
+}
+
+
+def test_a_broker_has_all_its_disks_and_starts_without_one(tmp_path: Path) -> None:
+    disks = {"kafka_data_directories": ["/srv/a/kafka", "/srv/b/kafka"]}
+    site = tmp_path / "hosts.json"
+    hosts = {"kafka": {"hosts": {"broker": BROKER | disks}}}
+    site.write_text(json.dumps({"all": {"children": hosts}}))
+    files = ["server.properties", "kafka.service"]
+    templates = [
+        {
+            "ansible.builtin.template": {
+                "src": str(ROOT / f"roles/kafka/templates/{file}.j2"),
+                "dest": str(tmp_path / file),
+                "mode": "0600",
+            }
+        }
+        for file in files
+    ]
+    role = {"name": "kafka", "tasks_from": "endpoints.yml"}
+    play = {
+        "hosts": "broker",
+        "gather_facts": False,
+        "tasks": [{"ansible.builtin.import_role": role}, *templates],
+    }
+    playbook = tmp_path / "play.json"
+    playbook.write_text(json.dumps([play]))
+    done = subprocess.run(
+        ["ansible-playbook", f"--inventory={site}", playbook],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    properties, unit = ((tmp_path / file).read_text().splitlines() for file in files)
+    assert "log.dirs=/srv/a/kafka,/srv/b/kafka" in properties
+    (writable,) = [line for line in unit if line.startswith("ReadWritePaths=")]
+    # With "-", systemd does not insist that the path is there.
+    assert writable.split()[:2] == ["ReadWritePaths=-/srv/a/kafka", "-/srv/b/kafka"]
