@@ -46,7 +46,6 @@ class Session:
         "_person",
         "_replica",
         "_rooms",
-        "_sent",
         "_shared",
         "address",
         "connection",
@@ -73,9 +72,8 @@ class Session:
         self._limits = limits
         self._replica = replica
         self._person: Person | None = None
-        self._rooms: set[str] = set()
-        # The positions of its rooms when it was last found to read slowly.
-        self._sent: dict[str, str] = {}
+        # Its rooms, and the position of each when it was last found to read slowly.
+        self._rooms: dict[str, str | None] = {}
         self._closed = False
         self._bucket = TokenBucket(limits.rate, limits.burst)
         # Shared by all clients of its address.
@@ -119,7 +117,7 @@ class Session:
         return self._person
 
     def put_out(self, room: str, why: RefusedError) -> None:
-        self._rooms.discard(room)
+        self._rooms.pop(room, None)
         self._metrics.refusals.labels(why.code).inc()
         self._say(Error(why.code, why.message, room=room))
         self._say(Left(room))
@@ -151,15 +149,15 @@ class Session:
         self.close(CloseCode.POLICY, "say hello in time")
 
     def slow(self) -> None:
-        self._sent = self._hub.positions(self._rooms)
+        self._rooms.update(self._hub.positions(self._rooms))
 
     def overflow(self) -> None:
         # What waits is dropped, so all that the client gets is what was sent before. A room whose
         # `joined` waits has no position yet.
         positions = [
             frame_of(Progress(room, position))
-            for room, position in self._sent.items()
-            if room in self._rooms
+            for room, position in self._rooms.items()
+            if position is not None
         ]
         self._close(
             CloseCode.TRY_LATER,
@@ -209,13 +207,13 @@ class Session:
             # The client disconnected meanwhile, and has left its other rooms.
             self._hub.leave(self, room)
             return
-        self._rooms.add(room)
+        self._rooms.setdefault(room, None)
         log.debug("joined", extra={"client": self._number, "room": room})
 
     def _leave(self, leave: protocol.Leave) -> None:
         self._require_user()
         room = self._require_joined(leave.room)
-        self._rooms.remove(room)
+        del self._rooms[room]
         self._hub.leave(self, room)
         self._say(Left(room))
 
