@@ -29,6 +29,9 @@ def cluster(*members: list[str]) -> dict[str, Any]:
 
 NOTHING = "nothing was refused"
 
+# Two disks of which one is away; the other has data.
+BOTH = ["{{ disk }}/kafka", "{{ disk }}/away"]
+
 Cases = dict[str, tuple[dict[str, Any], list[str]]]
 
 KAFKA: Cases = {
@@ -43,6 +46,14 @@ KAFKA: Cases = {
     "the data directory as it was called before there could be several": (
         {"kafka_data_directory": "/srv/a/kafka"},
         ["kafka_data_directory (did you mean kafka_data_directories?)"],
+    ),
+    "a disk that is away, of a broker that has another one": (
+        {"before": BOTH, "kafka_data_directories": BOTH},
+        ["/away in kafka_data_directories is not there", "docs/operations/disks.md"],
+    ),
+    "a disk that is taken out with its data": (
+        {"before": BOTH, "kafka_data_directories": ["{{ disk }}/new"]},
+        ["the broker's data is in /var/lib/preflight-", "docs/operations/disks.md"],
     ),
     "data of another cluster than ZooKeeper knows": (
         {
@@ -251,6 +262,11 @@ def said(disk: str, ensemble: str, tmp_path_factory: pytest.TempPathFactory) -> 
     (folder / "hosts.json").write_text(json.dumps({"all": site}))
     tasks = [
         {"ansible.builtin.set_fact": FACTS | {"cacheable": True}},
+        # The directories of the last run.
+        {
+            "ansible.builtin.set_fact": {"__kafka_data_before": "{{ before }}"},
+            "when": "before is defined",
+        },
         {
             "ansible.builtin.include_role": {"name": "{{ role }}", "tasks_from": "preflight.yml"},
             "when": "__kafka_written is not defined",
