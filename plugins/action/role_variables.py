@@ -8,7 +8,7 @@ Ansible's own check converts a copy: "02" passes for a number and "a,b" for a li
 use the text. So both are refused here.
 
     - name: Refuse unknown variables and wrong types
-      role_variables:
+      baremetal_chat.platform.role_variables:
         facts: [kafka_endpoints]
 """
 

@@ -4,7 +4,7 @@ It runs on the controller and asks nobody. What is not as it should be is marked
 of the reason. It fails only when no host could be looked at.
 
     - name: Show it
-      status_screen:
+      baremetal_chat.platform.status_screen:
         hosts: {chat1: {...}}              # what host_status said, if it was asked
         unreached: {chat1: ""}             # why a host could not be reached
         members: {chat1: "192.0.2.11:2181"}  # "" for a host that is down

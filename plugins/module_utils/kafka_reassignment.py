@@ -11,7 +11,9 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from ansible.module_utils.kafka_assignment import Assignment
+from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_assignment import (
+    Assignment,
+)
 
 with contextlib.suppress(ImportError):  # `kafka_admin.connected` says so.
     from kafka import TopicPartition

@@ -39,12 +39,12 @@ attributes:
     description: Changes nothing on any host.
     support: full
 author:
-  - baremetal-chat
+  - baremetal-chat (!UNKNOWN)
 """
 
 EXAMPLES = r"""
 - name: Chat across two replicas
-  chat_probe:
+  baremetal_chat.platform.chat_probe:
     url: http://192.0.2.11/
   delegate_to: localhost
 """

@@ -41,14 +41,14 @@ options:
     description: Seconds to wait for a peer.
     type: int
     default: 5
-extends_documentation_fragment: [read_only]
+extends_documentation_fragment: [baremetal_chat.platform.read_only]
 author:
-  - baremetal-chat
+  - baremetal-chat (!UNKNOWN)
 """
 
 EXAMPLES = r"""
 - name: Look at the host
-  host_info:
+  baremetal_chat.platform.host_info:
     directories: [/var/lib/kafka/data]
     files: [/var/lib/kafka/data/meta.properties]
     ports: [9092]

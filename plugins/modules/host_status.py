@@ -44,14 +44,14 @@ options:
     description: Seconds to wait for each answer.
     type: int
     default: 4
-extends_documentation_fragment: [read_only]
+extends_documentation_fragment: [baremetal_chat.platform.read_only]
 author:
-  - baremetal-chat
+  - baremetal-chat (!UNKNOWN)
 """
 
 EXAMPLES = r"""
 - name: See what runs
-  host_status:
+  baremetal_chat.platform.host_status:
     services: [zookeeper, kafka]
     cluster: true
 """

@@ -15,14 +15,16 @@ description:
   - >-
     A dead broker stays registered until its session ends, up to 18 s, and its partitions look
     replicated until then. Therefore the module also queries each registered broker directly.
-extends_documentation_fragment: [kafka, read_only]
+extends_documentation_fragment:
+  - baremetal_chat.platform.kafka
+  - baremetal_chat.platform.read_only
 author:
-  - baremetal-chat
+  - baremetal-chat (!UNKNOWN)
 """
 
 EXAMPLES = r"""
 - name: Wait until no partition is under-replicated
-  kafka_cluster_info:
+  baremetal_chat.platform.kafka_cluster_info:
     bootstrap_servers: [192.0.2.11:9092, 192.0.2.12:9092]
   delegate_to: localhost
   register: cluster
@@ -105,8 +107,14 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.kafka_admin import CONNECTION_OPTIONS, connected
-from ansible.module_utils.kafka_settings import min_insync_replicas, protocol_version
+from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_admin import (
+    CONNECTION_OPTIONS,
+    connected,
+)
+from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_settings import (
+    min_insync_replicas,
+    protocol_version,
+)
 
 with contextlib.suppress(ImportError):  # `connected` says so.
     from kafka.admin import KafkaAdminClient

@@ -20,18 +20,18 @@ options:
     description: The message.
     type: str
     default: Hello, World
-extends_documentation_fragment: [kafka]
+extends_documentation_fragment: [baremetal_chat.platform.kafka]
 attributes:
   check_mode:
     description: Writes nothing, and returns nothing.
     support: none
 author:
-  - baremetal-chat
+  - baremetal-chat (!UNKNOWN)
 """
 
 EXAMPLES = r"""
 - name: Say hello to Kafka
-  kafka_probe:
+  baremetal_chat.platform.kafka_probe:
     bootstrap_servers: [192.0.2.11:9092]
     topic: TutorialTopic
   delegate_to: localhost
@@ -65,7 +65,10 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.kafka_admin import CONNECTION_OPTIONS, connected
+from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_admin import (
+    CONNECTION_OPTIONS,
+    connected,
+)
 
 with contextlib.suppress(ImportError):  # `connected` says so.
     from kafka import KafkaConsumer, KafkaProducer, TopicPartition

@@ -33,7 +33,7 @@ options:
     description: Seconds to wait for completion. C(remaining) counts what is not moved by then.
     type: int
     default: 30
-extends_documentation_fragment: [kafka]
+extends_documentation_fragment: [baremetal_chat.platform.kafka]
 attributes:
   check_mode:
     description: Only plans.
@@ -42,12 +42,12 @@ attributes:
     description: Partitions that move, with their brokers before and after.
     support: full
 author:
-  - baremetal-chat
+  - baremetal-chat (!UNKNOWN)
 """
 
 EXAMPLES = r"""
 - name: Take everything off broker 4
-  kafka_rebalance:
+  baremetal_chat.platform.kafka_rebalance:
     bootstrap_servers: [192.0.2.11:9092, 192.0.2.12:9092]
     retire: [4]
   delegate_to: localhost
@@ -72,9 +72,22 @@ replicas:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.kafka_admin import CONNECTION_OPTIONS, connected
-from ansible.module_utils.kafka_assignment import Assignment, ImpossibleError, changes, spread
-from ansible.module_utils.kafka_reassignment import assignment, begin, finish, throttle
+from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_admin import (
+    CONNECTION_OPTIONS,
+    connected,
+)
+from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_assignment import (
+    Assignment,
+    ImpossibleError,
+    changes,
+    spread,
+)
+from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_reassignment import (
+    assignment,
+    begin,
+    finish,
+    throttle,
+)
 
 
 def named(part: Assignment) -> dict[str, list[int]]:

@@ -34,7 +34,7 @@ options:
       - Settings of the topic, by Kafka's own names. Other settings are not changed.
     type: dict
     default: {}
-extends_documentation_fragment: [kafka]
+extends_documentation_fragment: [baremetal_chat.platform.kafka]
 attributes:
   check_mode:
     description: Validated by the brokers.
@@ -43,12 +43,12 @@ attributes:
     description: Partitions, replication factor and the topic's own settings.
     support: full
 author:
-  - baremetal-chat
+  - baremetal-chat (!UNKNOWN)
 """
 
 EXAMPLES = r"""
 - name: Make the topic of the chat
-  kafka_topic:
+  baremetal_chat.platform.kafka_topic:
     bootstrap_servers: [192.0.2.11:9092, 192.0.2.12:9092]
     name: chat
     partitions: 12
@@ -85,10 +85,24 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.kafka_admin import CONNECTION_OPTIONS, connected
-from ansible.module_utils.kafka_assignment import Assignment, ImpossibleError, changes, resize
-from ansible.module_utils.kafka_reassignment import assignment, begin, finish
-from ansible.module_utils.kafka_settings import min_insync_replicas
+from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_admin import (
+    CONNECTION_OPTIONS,
+    connected,
+)
+from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_assignment import (
+    Assignment,
+    ImpossibleError,
+    changes,
+    resize,
+)
+from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_reassignment import (
+    assignment,
+    begin,
+    finish,
+)
+from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_settings import (
+    min_insync_replicas,
+)
 
 with contextlib.suppress(ImportError):  # `connected` says so.
     from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient

@@ -9,14 +9,16 @@ module: kafka_topic_info
 short_description: List the topics of a Kafka cluster with their settings
 description:
   - Reads all topics, including Kafka's internal ones. It changes nothing.
-extends_documentation_fragment: [kafka, read_only]
+extends_documentation_fragment:
+  - baremetal_chat.platform.kafka
+  - baremetal_chat.platform.read_only
 author:
-  - baremetal-chat
+  - baremetal-chat (!UNKNOWN)
 """
 
 EXAMPLES = r"""
 - name: Write down all topics
-  kafka_topic_info:
+  baremetal_chat.platform.kafka_topic_info:
     bootstrap_servers: [192.0.2.11:9092, 192.0.2.12:9092]
   delegate_to: localhost
   register: cluster
@@ -36,7 +38,10 @@ topics:
 import contextlib
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.kafka_admin import CONNECTION_OPTIONS, connected
+from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_admin import (
+    CONNECTION_OPTIONS,
+    connected,
+)
 
 with contextlib.suppress(ImportError):  # `connected` says so.
     from kafka.admin import ConfigResource, ConfigResourceType

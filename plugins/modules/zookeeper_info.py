@@ -24,14 +24,14 @@ options:
     description: Seconds to wait for each server.
     type: int
     default: 5
-extends_documentation_fragment: [read_only]
+extends_documentation_fragment: [baremetal_chat.platform.read_only]
 author:
-  - baremetal-chat
+  - baremetal-chat (!UNKNOWN)
 """
 
 EXAMPLES = r"""
 - name: Wait until all servers serve
-  zookeeper_info:
+  baremetal_chat.platform.zookeeper_info:
     servers: [192.0.2.11:2181, 192.0.2.12:2181, 192.0.2.13:2181]
   register: ensemble
   until: ensemble.failed_servers | length == 0

@@ -25,14 +25,14 @@ options:
     description: Seconds to wait for each server.
     type: int
     default: 5
-extends_documentation_fragment: [read_only]
+extends_documentation_fragment: [baremetal_chat.platform.read_only]
 author:
-  - baremetal-chat
+  - baremetal-chat (!UNKNOWN)
 """
 
 EXAMPLES = r"""
 - name: Ask which cluster the ensemble knows
-  zookeeper_node:
+  baremetal_chat.platform.zookeeper_node:
     servers: [192.0.2.11:2181, 192.0.2.12:2181, 192.0.2.13:2181]
     path: /kafka/cluster/id
   register: node
@@ -70,7 +70,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 # ZooKeeper's protocol (zookeeper.jute, and ZooDefs.java for the numbers): frames with their length
 # in front, everything in network order.
-GET_DATA, CLOSE = 4, -11
+GET_DATA = 4
+CLOSE = -11
 NO_NODE = -101
 SESSION_MILLISECONDS = 10_000
 # As ZooKeeper's own limit (jute.maxbuffer), in bytes.

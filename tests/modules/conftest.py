@@ -4,14 +4,11 @@ import importlib.util
 import json
 from pathlib import Path
 
-import ansible.module_utils
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from kafka_broker import KafkaCluster
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
-# Ansible merges a project's module_utils into its own, so the modules import them from there.
-ansible.module_utils.__path__.append(str(PLUGINS / "module_utils"))
 
 
 @pytest.fixture

@@ -3,7 +3,12 @@
 from collections import Counter
 
 import pytest
-from ansible.module_utils.kafka_assignment import ImpossibleError, changes, resize, spread
+from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_assignment import (
+    ImpossibleError,
+    changes,
+    resize,
+    spread,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 

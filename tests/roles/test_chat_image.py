@@ -47,7 +47,12 @@ def test_a_file_that_becomes_executable_makes_another_image_and_umask_does_not(
             file.chmod(mode)
         hosts[name] = {"chat_source": str(tmp_path / name)}
     tasks = [
-        {"ansible.builtin.include_role": {"name": "chat", "tasks_from": "image.yml"}},
+        {
+            "ansible.builtin.include_role": {
+                "name": "baremetal_chat.platform.chat",
+                "tasks_from": "image.yml",
+            }
+        },
         {"ansible.builtin.debug": {"msg": "{{ inventory_hostname }}={{ __chat_tag }}"}},
     ]
     play = {"hosts": "all", "gather_facts": False, "tasks": tasks}

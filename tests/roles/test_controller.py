@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
+ROLE = "baremetal_chat.platform.controller"
 CONTROLLER = "baremetal_chat_controller"
 
 # What ordinary inventories hold. Whoever escalates fails: no program has this name. The user is not
@@ -42,7 +43,7 @@ def test_the_controller_is_neither_root_nor_another_python(site: str, tmp_path: 
         "delegate_to": CONTROLLER,
     }
     said = {"ansible.builtin.debug": {"msg": "{{ controller.ansible_facts.ansible_python }}"}}
-    play = {"hosts": "member", "become": True, "gather_facts": False, "roles": ["controller"]}
+    play = {"hosts": "member", "become": True, "gather_facts": False, "roles": [ROLE]}
     playbook.write_text(json.dumps([play | {"tasks": [delegated, said]}]))
     done = subprocess.run(
         ["ansible-playbook", f"--inventory={inventory}", playbook],
@@ -56,9 +57,7 @@ def test_the_controller_is_neither_root_nor_another_python(site: str, tmp_path: 
 
 def test_hosts_that_do_not_wait_for_each_other_are_refused(tmp_path: Path) -> None:
     playbook = tmp_path / "play.json"
-    playbook.write_text(
-        json.dumps([{"hosts": "all", "gather_facts": False, "roles": ["controller"]}])
-    )
+    playbook.write_text(json.dumps([{"hosts": "all", "gather_facts": False, "roles": [ROLE]}]))
     done = subprocess.run(
         ["ansible-playbook", "--inventory=localhost,", playbook],
         cwd=ROOT,
@@ -80,7 +79,7 @@ def test_every_role_that_delegates_brings_the_controller_with_it() -> None:
     assert roles_that_delegate()
     for role in roles_that_delegate():
         meta = yaml.safe_load((ROOT / "roles" / role / "meta/main.yml").read_text())
-        assert "controller" in meta["dependencies"], role
+        assert ROLE in meta["dependencies"], role
 
 
 @pytest.mark.parametrize("folder", ["roles", "playbooks"])

@@ -5,13 +5,14 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+ROLE = "baremetal_chat.platform.packages"
 
 
 def test_no_mirror_is_asked_where_all_packages_are_there(tmp_path: Path) -> None:
     play = {
         "hosts": "localhost",
         "gather_subset": ["!all", "pkg_mgr"],
-        "roles": [{"role": "packages", "packages_names": ["bash", "coreutils"]}],
+        "roles": [{"role": ROLE, "packages_names": ["bash", "coreutils"]}],
     }
     playbook = tmp_path / "play.json"
     playbook.write_text(json.dumps([play]))

@@ -268,11 +268,17 @@ def said(disk: str, ensemble: str, tmp_path_factory: pytest.TempPathFactory) -> 
             "when": "before is defined",
         },
         {
-            "ansible.builtin.include_role": {"name": "{{ role }}", "tasks_from": "preflight.yml"},
+            "ansible.builtin.include_role": {
+                "name": "baremetal_chat.platform.{{ role }}",
+                "tasks_from": "preflight.yml",
+            },
             "when": "__kafka_written is not defined",
         },
         {
-            "ansible.builtin.include_role": {"name": "{{ role }}", "tasks_from": "internal.yml"},
+            "ansible.builtin.include_role": {
+                "name": "baremetal_chat.platform.{{ role }}",
+                "tasks_from": "internal.yml",
+            },
             "when": "__kafka_written is defined",
         },
     ]

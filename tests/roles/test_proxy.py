@@ -15,6 +15,7 @@ from kubernetes_api import KubernetesApi
 ROOT = Path(__file__).parents[2]
 # Nobody listens there.
 PROXY = "http://127.0.0.1:9"
+COLLECTION = "baremetal_chat.platform"
 
 
 def test_the_clusters_api_is_reached_directly(tmp_path: Path) -> None:
@@ -24,13 +25,16 @@ def test_the_clusters_api_is_reached_directly(tmp_path: Path) -> None:
         microk8s.write_text(f"#!/bin/sh\necho {shlex.quote(yaml.safe_dump(api.kubeconfig))}\n")
         microk8s.chmod(0o755)
         hand_on = {
-            "ansible.builtin.include_role": {"name": "microk8s", "tasks_from": "kubeconfig.yml"}
+            "ansible.builtin.include_role": {
+                "name": f"{COLLECTION}.microk8s",
+                "tasks_from": "kubeconfig.yml",
+            }
         }
         ask = {
             "kubernetes.core.k8s_info": {"kubeconfig": "{{ microk8s_kubeconfig }}", "kind": "Node"},
             "delegate_to": "baremetal_chat_controller",
         }
-        play = {"hosts": "all", "gather_facts": False, "roles": ["controller"]}
+        play = {"hosts": "all", "gather_facts": False, "roles": [f"{COLLECTION}.controller"]}
         playbook = tmp_path / "play.json"
         playbook.write_text(json.dumps([play | {"tasks": [hand_on, ask]}]))
         inventory = tmp_path / "hosts.json"
