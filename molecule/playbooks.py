@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from collection import elsewhere
 from hosts import INVENTORY, ROOT
 
 
@@ -30,13 +31,16 @@ def run(
     site: str = INVENTORY,
     options: Sequence[str] = (),
     facts: Path | None = None,
+    collections: Path | None = None,
 ) -> Run:
     """Run a playbook with extra variables and further inventories, whose hosts come first.
 
     What is gathered about the hosts is kept in the folder `facts`, and not gathered again.
+    With `collections`, the playbook is one that is installed below that folder, and runs there.
     """
     cache = {"ANSIBLE_CACHE_PLUGIN": "jsonfile", "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(facts)}
-    sources = [f"--inventory={source}" for source in (*inventories, site)]
+    sources = [f"--inventory={ROOT / source}" for source in (*inventories, site)]
+    environment = elsewhere(collections) if collections else os.environ
     done = subprocess.run(
         [
             "ansible-playbook",
@@ -46,8 +50,8 @@ def run(
             f"--extra-vars={json.dumps(variables or {})}",
             playbook,
         ],
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_FORCE_COLOR": "false", **(cache if facts else {})},
+        cwd=collections or ROOT,
+        env={**environment, "ANSIBLE_FORCE_COLOR": "false", **(cache if facts else {})},
         capture_output=True,
         text=True,
     )

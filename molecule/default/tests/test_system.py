@@ -1,9 +1,11 @@
 """The hosts as an operator finds them after `site.yml`."""
 
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import pytest
+from collection import install
 from hosts import address, connect, group
 
 from playbooks import refusals, run
@@ -87,11 +89,14 @@ def test_a_stranger_reaches_ssh_and_the_chat_and_nothing_else(name: str) -> None
     assert for_hosts > for_strangers
 
 
-def test_validate_says_what_it_saw(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validate_of_the_installed_collection_says_what_it_saw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # A proxy that does not answer: own hosts are reached directly.
     for variable in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
-    validated = run("playbooks/validate.yml")
+    install(tmp_path)
+    validated = run("baremetal_chat.platform.validate", collections=tmp_path)
     print(validated.said)
     assert validated.succeeded
     for seen in ("3 of 3 members serve", "'Hello, World' went into TutorialTopic", "in one order"):

@@ -1,0 +1,17 @@
+"""Bare hosts, before the first run: what a dry run with the installed collection says of them."""
+
+from pathlib import Path
+
+import pytest
+from collection import install
+
+from playbooks import run
+
+
+@pytest.mark.timeout(600)
+def test_a_dry_run_of_the_installed_collection_comes_to_its_end(tmp_path: Path) -> None:
+    install(tmp_path)
+    checked = run(
+        "baremetal_chat.platform.site", options=("--check", "--diff"), collections=tmp_path
+    )
+    assert checked.succeeded, checked.said
