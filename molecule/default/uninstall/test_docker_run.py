@@ -1,0 +1,76 @@
+"""The talk's `docker run`, with the image from the cluster's registry: three containers, one room.
+
+Once is enough, and what is in the folder `tests` runs after the faults again.
+"""
+
+import asyncio
+import os
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+
+import pytest
+from hosts import ROOT, address, connect, group
+from kafka_clients import bootstrap
+
+from chat.client import Message
+from chat.client import connect as chat
+
+PORTS = (3030, 3031, 3032)
+REGISTRY = f"{address(group('microk8s')[0])}:32000"
+
+
+def podman(*arguments: str) -> str:
+    settings = {"CONTAINERS_CONF": str(ROOT / "sandbox" / "hosts" / "containers.conf")}
+    done = subprocess.run(
+        ["podman", *arguments], env=os.environ | settings, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def image() -> Iterator[str]:
+    """What the cluster runs, as it is called from outside it."""
+    deployed = connect(group("microk8s")[0]).check_output(
+        "/snap/bin/microk8s kubectl --namespace chat get deployment chat"
+        " --output jsonpath={.spec.template.spec.containers[0].image}"
+    )
+    name = deployed.replace("localhost:32000", REGISTRY)
+    podman("pull", "--quiet", "--tls-verify=false", name)
+    yield name
+    podman("rmi", "--force", name)
+
+
+@pytest.fixture
+def urls(image: str) -> Iterator[list[str]]:
+    brokers = ",".join(bootstrap())
+    kafka = ("-e", "KAFKA_ENABLED=true", "-e", f"KAFKA_BOOTSTRAP_SERVERS={brokers}")
+    names = [f"docker-run-{port}" for port in PORTS]
+    try:
+        for name, port in zip(names, PORTS, strict=True):
+            podman("run", "--name", name, "-p", f"{port}:8080", "-d", *kafka, image)
+        yield [f"http://127.0.0.1:{port}/" for port in PORTS]
+    finally:
+        podman("rm", "--force", "--ignore", "--time=0", *names)
+
+
+async def test_three_containers_share_a_room_through_kafka(urls: list[str]) -> None:
+    name = f"room-{uuid.uuid4()}"
+    async with AsyncExitStack() as stack:
+        people = [
+            await stack.enter_async_context(chat(url, f"user{number}"))
+            for number, url in enumerate(urls)
+        ]
+        rooms = [one.room(name) for one in people]
+        async with asyncio.timeout(30):
+            for room in rooms:
+                await room.joined()
+            for number, one in enumerate(people):
+                await one.send(name, f"Hello from {number}")
+            heard = [[await anext(room) for _ in people] for room in rooms]
+    assert all(isinstance(event, Message) for event in heard[0])
+    # In one order, with the same ids.
+    assert heard[0] == heard[1] == heard[2]
+    assert len({one.replica for one in people}) == len(PORTS)
