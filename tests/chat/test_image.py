@@ -1,7 +1,9 @@
-"""The image, three times on one machine: replicas that share a room, or islands."""
+"""The image on one machine: replicas that share a room, or islands, and compose.yml."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import shutil
 import subprocess
@@ -9,22 +11,32 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
+import requests
 from chat_client import ChatClient
 from conftest import ROOT, joined
 from kafka_broker import free_port
+from replicas import connect_elsewhere
+
+from chat.client import Message, connect
 
 ARTIFACTS = ROOT / ".artifacts"
 Run = Callable[..., list[int]]
 
 
-def podman(*arguments: str) -> str:
+def podman(*arguments: str, command: str = "podman", **environment: str) -> str:
     settings = {"CONTAINERS_CONF": str(ROOT / "sandbox" / "hosts" / "containers.conf")}
     done = subprocess.run(
-        ["podman", *arguments], env=os.environ | settings, capture_output=True, text=True
+        [command, *arguments],
+        env=os.environ | settings | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.strip()
 
 
@@ -95,3 +107,57 @@ async def test_without_kafka_each_container_is_an_island(run: Run) -> None:
         await ada.send("lobby", "Is anybody there?")
         await bob.send("lobby", "Nobody told me")
         assert await bob.texts("lobby", 1) == ["Nobody told me"]
+
+
+def status(url: str) -> int | None:
+    try:
+        return requests.get(url, timeout=5).status_code
+    except requests.ConnectionError:
+        return None
+
+
+@pytest.fixture
+def composed(image: str, kafka_home: Path, tmp_path: Path) -> Iterator[str]:
+    """compose.yml with images that are here; returns the address of its Traefik."""
+    podman("load", "--quiet", "--input", str(ARTIFACTS / "traefik" / "traefik.tar"))
+    java = Path("/usr/bin/java").resolve().parent
+    # This machine's Java, and the archive where its published image has it.
+    mounts = ["/usr:/usr:ro", "/etc/java-17-openjdk:/etc/java-17-openjdk:ro"]
+    kafka = {
+        "image": "localhost/python:3.11",
+        "volumes": [*mounts, f"{kafka_home}:/opt/kafka:ro"],
+        "environment": {"PATH": f"{java}:/usr/bin:/bin"},
+    }
+    services = dict.fromkeys(("zookeeper", "kafka", "topics"), kafka)
+    here = tmp_path / "here.json"
+    here.write_text(
+        json.dumps({"services": services | {name: {"image": image} for name in ("chat1", "chat2")}})
+    )
+    port = str(free_port())
+    files = [f"--file={ROOT / 'compose.yml'}", f"--file={here}"]
+    project = [f"--project-name=compose-{uuid.uuid4().hex[:8]}", *files]
+    try:
+        podman(*project, "up", "--detach", "--no-build", command="podman-compose", PORT=port)
+        url = f"http://127.0.0.1:{port}/"
+        # Until Traefik has read its file it answers 404, and then 502 until a replica listens.
+        deadline = time.monotonic() + 60
+        while status(url) != 200:
+            assert time.monotonic() < deadline, f"Traefik answers {status(url)}"
+            time.sleep(0.1)
+        yield url
+    finally:
+        podman(*project, "down", "--timeout=0", command="podman-compose", PORT=port)
+
+
+async def test_compose_runs_two_replicas_behind_traefik(composed: str) -> None:
+    async with (
+        connect(composed, "ada", open_seconds=60) as ada,
+        connect_elsewhere(composed, "bob", ada.replica) as bob,
+        asyncio.timeout(60),
+    ):
+        room = bob.room("lobby")
+        await room.joined()
+        await ada.send("lobby", "Hello from the other replica")
+        heard = await anext(room)
+    assert isinstance(heard, Message)
+    assert heard.text == "Hello from the other replica"

