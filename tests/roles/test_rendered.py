@@ -40,7 +40,7 @@ def test_a_broker_has_all_its_disks_and_starts_without_one(tmp_path: Path) -> No
         }
         for file in files
     ]
-    role = {"name": "kafka", "tasks_from": "endpoints.yml"}
+    role = {"name": "baremetal_chat.platform.kafka", "tasks_from": "endpoints.yml"}
     play = {
         "hosts": "broker",
         "gather_facts": False,
