@@ -66,11 +66,16 @@ class Site:
     async def open(self) -> None:
         with self._admin() as admin:
             make_topic(admin, self.topic, signals_of(self.topic), replicas=self._copies)
-            (described,) = admin.describe_topics([self.topic])
-        self._epoch = str(described["topic_id"])
+            await until(lambda: self._learn_epoch(admin))
         await asyncio.gather(*(self._add_replica() for _ in range(REPLICAS)))
         # Who is on one of them, the others know from now on.
         await until(lambda: all(map(_hears_all, self._replicas)))
+
+    def _learn_epoch(self, admin: KafkaAdminClient) -> bool:
+        """Whether the broker that was asked knows the topic: each learns of a new one by itself."""
+        (described,) = admin.describe_topics([self.topic])
+        self._epoch = str(described["topic_id"] or "")
+        return bool(self._epoch)
 
     def ports(self) -> list[int]:
         return [replica.port for replica in self._replicas]
@@ -218,7 +223,8 @@ class ClusterSite(Site):
             while True:
                 with contextlib.suppress(KafkaError):
                     (described,) = await asyncio.to_thread(self._describe)
-                    if all(len(one["isr_nodes"]) == 3 for one in described["partitions"]):
+                    copies = [len(one["isr_nodes"]) for one in described["partitions"]]
+                    if copies == [3] * PARTITIONS:
                         return
                 await asyncio.sleep(0.2)
 
