@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,29 @@ def run_module(capsys):
         return {"failed": False} | answer
 
     return run
+
+
+@pytest.fixture
+def zookeeper_server():
+    """A stand-in for a server that, asked the question, sends the answer; gives its address."""
+    listeners = []
+
+    def serve(answer, question=b""):
+        listener = socket.create_server(("127.0.0.1", 0))
+        listeners.append(listener)
+
+        def respond():
+            connection, _ = listener.accept()
+            with connection:
+                assert connection.recv(64).startswith(question)
+                connection.sendall(answer)
+
+        threading.Thread(target=respond, daemon=True).start()
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
+    yield serve
+    for listener in listeners:
+        listener.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,32 +1,12 @@
 """zookeeper_info tells apart servers that serve, that are out of quorum, and that are not there."""
 
-import socket
-import threading
-
 import pytest
 
 
 @pytest.fixture
-def server():
+def server(zookeeper_server):
     """A stand-in for a ZooKeeper server that answers `srvr` as told; gives its address."""
-    listeners = []
-
-    def serve(answer):
-        listener = socket.create_server(("127.0.0.1", 0))
-        listeners.append(listener)
-
-        def respond():
-            connection, _ = listener.accept()
-            with connection:
-                assert connection.recv(4) == b"srvr"
-                connection.sendall(answer.encode())
-
-        threading.Thread(target=respond, daemon=True).start()
-        return f"127.0.0.1:{listener.getsockname()[1]}"
-
-    yield serve
-    for listener in listeners:
-        listener.close()
+    return lambda answer: zookeeper_server(answer.encode(), question=b"srvr")
 
 
 def test_a_real_server_stands_alone(run_module, kafka_broker):

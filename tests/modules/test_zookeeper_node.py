@@ -1,33 +1,8 @@
 """zookeeper_node reads a node, and tells one that is not there from a server that does not tell."""
 
 import json
-import socket
-import threading
 
 import pytest
-
-
-@pytest.fixture
-def server():
-    """A stand-in for a server that sends what it is told to whoever connects; gives its address."""
-    listeners = []
-
-    def serve(answer):
-        listener = socket.create_server(("127.0.0.1", 0))
-        listeners.append(listener)
-
-        def respond():
-            connection, _ = listener.accept()
-            with connection:
-                connection.recv(64)
-                connection.sendall(answer)
-
-        threading.Thread(target=respond, daemon=True).start()
-        return f"127.0.0.1:{listener.getsockname()[1]}"
-
-    yield serve
-    for listener in listeners:
-        listener.close()
 
 
 def test_a_real_server_tells_the_cluster(run_module, kafka_broker):
@@ -58,8 +33,8 @@ def test_a_node_that_does_not_exist_is_told_from_a_server_that_does_not_answer(
         (b"\0\0\0\0", "does not answer as ZooKeeper does"),
     ],
 )
-def test_what_is_no_answer_of_zookeepers_is_named(run_module, server, answer, why):
-    address = server(answer)
+def test_what_is_no_answer_of_zookeepers_is_named(run_module, zookeeper_server, answer, why):
+    address = zookeeper_server(answer)
     told = run_module("zookeeper_node", servers=[address], path="/cluster/id", timeout=5)
     assert (told["answered"], told["failed_servers"]) == (False, {address: why})
 

@@ -2,10 +2,9 @@
 
 import json
 import re
-import subprocess
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from ansible_runs import ROOT, ansible_playbook
 
 # Nothing listens there, so these are down. The address is one that nobody has (RFC 5737).
 DOWN = {"ansible_port": 1, "ansible_ssh_common_args": "-o ProxyCommand=false"}
@@ -32,12 +31,7 @@ def test_the_chat_is_told_of_brokers_that_are_down(tmp_path: Path) -> None:
     playbook = tmp_path / "play.json"
     chat = {"ansible.builtin.import_playbook": str(ROOT / "playbooks/chat.yml")}
     playbook.write_text(json.dumps([chat, say]))
-    done = subprocess.run(
-        ["ansible-playbook", f"--inventory={site}", playbook],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    done = ansible_playbook(f"--inventory={site}", playbook)
     assert done.returncode == 0, done.stdout + done.stderr
     (told,) = re.findall(r'"msg": "reached=(.*)"', done.stdout)
     assert json.loads(told.replace("'", '"')) == [

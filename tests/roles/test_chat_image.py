@@ -3,13 +3,12 @@
 import contextlib
 import json
 import re
-import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from ansible_runs import ansible_playbook
 
 # The modes of the folder's two files.
 CHECKOUTS = {"usual": (0o644, 0o644), "private": (0o600, 0o600), "executable": (0o644, 0o755)}
@@ -61,12 +60,7 @@ def test_a_file_that_becomes_executable_makes_another_image_and_umask_does_not(
         variables = {"ansible_connection": "local", "chat_registry": address}
         site = tmp_path / "hosts.json"
         site.write_text(json.dumps({"all": {"hosts": hosts, "vars": variables}}))
-        done = subprocess.run(
-            ["ansible-playbook", f"--inventory={site}", tmp_path / "play.json"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-        )
+        done = ansible_playbook(f"--inventory={site}", tmp_path / "play.json")
     assert done.returncode == 0, done.stdout + done.stderr
     tags = dict(re.findall(r'"msg": "(\w+)=(\w+)"', done.stdout))
     assert tags["private"] == tags["usual"]

@@ -1,15 +1,13 @@
 """Tasks on the controller run as whoever runs Ansible, whatever a site's inventory says."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from ansible_runs import ROOT, ansible_playbook
 
-ROOT = Path(__file__).parents[2]
 ROLE = "baremetal_chat.platform.controller"
 CONTROLLER = "baremetal_chat_controller"
 
@@ -45,12 +43,7 @@ def test_the_controller_is_neither_root_nor_another_python(site: str, tmp_path: 
     said = {"ansible.builtin.debug": {"msg": "{{ controller.ansible_facts.ansible_python }}"}}
     play = {"hosts": "member", "become": True, "gather_facts": False, "roles": [ROLE]}
     playbook.write_text(json.dumps([play | {"tasks": [delegated, said]}]))
-    done = subprocess.run(
-        ["ansible-playbook", f"--inventory={inventory}", playbook],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    done = ansible_playbook(f"--inventory={inventory}", playbook)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f'"executable": "{sys.executable}"' in done.stdout
 
@@ -58,13 +51,7 @@ def test_the_controller_is_neither_root_nor_another_python(site: str, tmp_path: 
 def test_hosts_that_do_not_wait_for_each_other_are_refused(tmp_path: Path) -> None:
     playbook = tmp_path / "play.json"
     playbook.write_text(json.dumps([{"hosts": "all", "gather_facts": False, "roles": [ROLE]}]))
-    done = subprocess.run(
-        ["ansible-playbook", "--inventory=localhost,", playbook],
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_STRATEGY": "free"},
-        capture_output=True,
-        text=True,
-    )
+    done = ansible_playbook("--inventory=localhost,", playbook, ANSIBLE_STRATEGY="free")
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Ansible's strategy is 'free'" in done.stdout
     assert "ANSIBLE_STRATEGY=linear" in done.stdout

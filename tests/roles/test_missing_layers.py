@@ -7,15 +7,13 @@ machine, so only what reads is run on them.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
+from ansible_runs import ansible_playbook
 from kafka_broker import KafkaBroker
 from kubernetes_api import KubernetesApi
 
-ROOT = Path(__file__).parents[2]
 # What Ansible says of a variable or an item that is not there.
 RIDDLES = ["undefined", "has no attribute", "No first item", "object of type", "Traceback"]
 
@@ -31,17 +29,11 @@ def site(folder: Path, **groups: dict[str, Any]) -> Path:
 
 def run(inventory: Path, *playbooks: str, **variables: Any) -> tuple[int, str]:
     """Exit code and output, on one line. Whatever the output is, it is no riddle."""
-    done = subprocess.run(
-        [
-            "ansible-playbook",
-            f"--inventory={inventory}",
-            f"--extra-vars={json.dumps(variables)}",
-            *(f"playbooks/{name}.yml" for name in playbooks),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_LOCALHOST_WARNING": "false"},
-        capture_output=True,
-        text=True,
+    done = ansible_playbook(
+        f"--inventory={inventory}",
+        f"--extra-vars={json.dumps(variables)}",
+        *(f"playbooks/{name}.yml" for name in playbooks),
+        ANSIBLE_LOCALHOST_WARNING="false",
     )
     said = " ".join((done.stdout + done.stderr).split())
     assert not [riddle for riddle in RIDDLES if riddle in said], said

@@ -1,10 +1,10 @@
 """Packages are installed by one role, which asks a mirror only when one is missing."""
 
 import json
-import subprocess
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from ansible_runs import ROOT, ansible_playbook
+
 ROLE = "baremetal_chat.platform.packages"
 
 
@@ -16,12 +16,7 @@ def test_no_mirror_is_asked_where_all_packages_are_there(tmp_path: Path) -> None
     }
     playbook = tmp_path / "play.json"
     playbook.write_text(json.dumps([play]))
-    done = subprocess.run(
-        ["ansible-playbook", "--inventory=localhost,", "--connection=local", "--check", playbook],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    done = ansible_playbook("--inventory=localhost,", "--connection=local", "--check", playbook)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ok=3 " in done.stdout, done.stdout
     assert "skipped=3 " in done.stdout, done.stdout

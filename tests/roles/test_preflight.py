@@ -6,7 +6,6 @@ shows on installed hosts alone is in molecule/kafka/tests/test_refusals.py.
 
 import contextlib
 import json
-import os
 import re
 import socket
 import struct
@@ -18,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
+from ansible_runs import ansible_playbook
 
 
 def cluster(*members: list[str]) -> dict[str, Any]:
@@ -285,12 +283,11 @@ def said(disk: str, ensemble: str, tmp_path_factory: pytest.TempPathFactory) -> 
     play = {"hosts": "all", "gather_facts": False, "tasks": tasks}
     (folder / "play.json").write_text(json.dumps([play]))
     with broker():
-        done = subprocess.run(
-            ["ansible-playbook", f"--inventory={folder / 'hosts.json'}", folder / "play.json"],
-            cwd=ROOT,
-            env={**os.environ, "ANSIBLE_FORCE_COLOR": "false", "ANSIBLE_PIPELINING": "true"},
-            capture_output=True,
-            text=True,
+        done = ansible_playbook(
+            f"--inventory={folder / 'hosts.json'}",
+            folder / "play.json",
+            ANSIBLE_FORCE_COLOR="false",
+            ANSIBLE_PIPELINING="true",
         )
     print(done.stdout, done.stderr)
     failed = re.findall(r"^(?:fatal|failed): \[(\w+)\].*? => (.*)$", done.stdout, re.MULTILINE)

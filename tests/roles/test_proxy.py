@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+from ansible_runs import ROOT, ansible_playbook
 from kubernetes_api import KubernetesApi
 
-ROOT = Path(__file__).parents[2]
 # Nobody listens there.
 PROXY = "http://127.0.0.1:9"
 COLLECTION = "baremetal_chat.platform"
@@ -41,12 +39,12 @@ def test_the_clusters_api_is_reached_directly(tmp_path: Path) -> None:
         node = {"ansible_connection": "local", "microk8s_api_host": "127.0.0.1"}
         inventory.write_text(json.dumps({"microk8s": {"hosts": {"node": node}}}))
         known = {"__microk8s_command": str(microk8s), "__microk8s_api_port": api.port}
-        done = subprocess.run(
-            ["ansible-playbook", "-i", inventory, "-e", json.dumps(known), playbook],
-            cwd=ROOT,
-            env={**os.environ, "http_proxy": PROXY, "https_proxy": PROXY},
-            capture_output=True,
-            text=True,
+        done = ansible_playbook(
+            f"--inventory={inventory}",
+            f"--extra-vars={json.dumps(known)}",
+            playbook,
+            http_proxy=PROXY,
+            https_proxy=PROXY,
         )
     assert done.returncode == 0, done.stdout + done.stderr
 

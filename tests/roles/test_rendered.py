@@ -1,10 +1,9 @@
 """What role kafka writes for a broker, without a host to write it to."""
 
 import json
-import subprocess
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from ansible_runs import ROOT, ansible_playbook
 
 BROKER = {
     "ansible_connection": "local",
@@ -48,12 +47,7 @@ def test_a_broker_has_all_its_disks_and_starts_without_one(tmp_path: Path) -> No
     }
     playbook = tmp_path / "play.json"
     playbook.write_text(json.dumps([play]))
-    done = subprocess.run(
-        ["ansible-playbook", f"--inventory={site}", playbook],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    done = ansible_playbook(f"--inventory={site}", playbook)
     assert done.returncode == 0, done.stdout + done.stderr
     properties, unit = ((tmp_path / file).read_text().splitlines() for file in files)
     assert "log.dirs=/srv/a/kafka,/srv/b/kafka" in properties

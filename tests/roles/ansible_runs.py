@@ -1,0 +1,22 @@
+"""Runs ansible-playbook in the checkout, as an operator does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def ansible_playbook(
+    *arguments: str | Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Return how it ended, and what it printed."""
+    return subprocess.run(
+        ["ansible-playbook", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
