@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import pytest
@@ -252,37 +252,39 @@ def report(course: Course, seed: int, record_property: Callable[[str, object], N
     print("\n" + ", ".join(f"{name}: {figure}" for name, figure in figures.items()))
 
 
+TakeCourse = Callable[[Callable[[random.Random], Site]], Awaitable[Course]]
+
+
+@pytest.fixture
+def take_course(
+    trials: int, seed: int, record_property: Callable[[str, object], None]
+) -> TakeCourse:
+    """Does the trials on a site that is made with the seed's random numbers, and judges them."""
+
+    async def take(make: Callable[[random.Random], Site]) -> Course:
+        rng = random.Random(seed)
+        site = make(rng)
+        await site.open()
+        course = await run(site, trials, rng)
+        report(course, seed, record_property)
+        assert course.verdict, course.verdict
+        assert course.names_lost == 0, "a name stays its owner's while they are away"
+        return course
+
+    return take
+
+
 @pytest.mark.timeout(1800)
 async def test_everybody_sees_everything_once_whatever_is_killed(
-    kafka_cluster: KafkaCluster,
-    process: Start,
-    trials: int,
-    seed: int,
-    record_property: Callable[[str, object], None],
+    kafka_cluster: KafkaCluster, process: Start, take_course: TakeCourse
 ) -> None:
-    rng = random.Random(seed)
-    site = ClusterSite(kafka_cluster, process, rng)
-    await site.open()
-    course = await run(site, trials, rng)
-    report(course, seed, record_property)
-    assert course.verdict, course.verdict
-    assert course.names_lost == 0, "a name stays its owner's while they are away"
+    course = await take_course(lambda rng: ClusterSite(kafka_cluster, process, rng))
     assert course.reloads == 0, "nobody was away for longer than the window"
 
 
 @pytest.mark.timeout(1800)
 async def test_everybody_is_told_of_what_the_log_has_lost(
-    lone_broker: KafkaBroker,
-    process: Start,
-    trials: int,
-    seed: int,
-    record_property: Callable[[str, object], None],
+    lone_broker: KafkaBroker, process: Start, take_course: TakeCourse
 ) -> None:
-    rng = random.Random(seed)
-    site = LoneSite(lone_broker, process, rng)
-    await site.open()
-    course = await run(site, trials, rng)
-    report(course, seed, record_property)
-    assert course.verdict, course.verdict
+    course = await take_course(lambda rng: LoneSite(lone_broker, process, rng))
     assert course.lost_by_the_log, "there was nothing to tell anybody"
-    assert course.names_lost == 0, "a name stays its owner's while they are away"
