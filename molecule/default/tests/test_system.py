@@ -1,14 +1,12 @@
 """The hosts as an operator finds them after `site.yml`."""
 
-from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
 import pytest
 from collection import install
 from hosts import address, connect, group
 
-from playbooks import refusals, run
+from playbooks import run
 
 UNITS = [(name, unit) for unit in ("zookeeper", "kafka") for name in group(unit)] + [
     (name, f"snap.microk8s.daemon-{daemon}")
@@ -102,36 +100,3 @@ def test_validate_of_the_installed_collection_says_what_it_saw(
     assert validated.succeeded
     for seen in ("3 of 3 members serve", "'Hello, World' went into TutorialTopic", "in one order"):
         assert seen in validated.said
-
-
-REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
-    "a channel that is none": ({"microk8s_channel": "1.36"}, ["microk8s_channel", "1.36/stable"]),
-    "too little memory": ({"microk8s_min_memory_mb": 10**6}, ["microk8s_min_memory_mb", "1000000"]),
-    "a misspelt variable": ({"chat_replica": 3}, ["chat_replica (did you mean chat_replicas?)"]),
-    "a value of the wrong type": ({"traefik_resources": "much"}, ["traefik_resources", "dict"]),
-    "ports that clash": ({"traefik_websecure_port": 80}, ["traefik_websecure_port=80"]),
-    "no replica": ({"chat_replicas": 0}, ["chat_replicas=0", "at least 1"]),
-    "a password for nobody": (
-        {"chat_kafka_sasl_password": "battery staple"},
-        ["KAFKA_SECURITY_PROTOCOL=PLAINTEXT", "chat_kafka_sasl_password"],
-    ),
-    "islands": (
-        {"chat_config": {"KAFKA_ENABLED": False}},
-        ["KAFKA_ENABLED=false", "would not see each other"],
-    ),
-    "an even ensemble": ({"zookeeper_group": "pair"}, ["'pair' has 2 hosts"]),
-}
-
-
-@pytest.fixture(scope="module")
-def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[None]]:
-    cases = {name: ("site.yml", *case) for name, case in REFUSED.items()}
-    return refusals(cases, tmp_path_factory.mktemp("refusals"))
-
-
-@pytest.mark.timeout(600)  # The first case has waited for all of them.
-@pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_work_is_refused_before_any_layer_is_touched(
-    case: str, refused: dict[str, Future[None]]
-) -> None:
-    refused[case].result()

@@ -1,0 +1,43 @@
+"""What cannot work is refused before any layer is touched.
+
+Once is enough, and what is in the folder `tests` is run again after the faults.
+"""
+
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from playbooks import refusals
+
+REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "a channel that is none": ({"microk8s_channel": "1.36"}, ["microk8s_channel", "1.36/stable"]),
+    "too little memory": ({"microk8s_min_memory_mb": 10**6}, ["microk8s_min_memory_mb", "1000000"]),
+    "a misspelt variable": ({"chat_replica": 3}, ["chat_replica (did you mean chat_replicas?)"]),
+    "a value of the wrong type": ({"traefik_resources": "much"}, ["traefik_resources", "dict"]),
+    "ports that clash": ({"traefik_websecure_port": 80}, ["traefik_websecure_port=80"]),
+    "no replica": ({"chat_replicas": 0}, ["chat_replicas=0", "at least 1"]),
+    "a password for nobody": (
+        {"chat_kafka_sasl_password": "battery staple"},
+        ["KAFKA_SECURITY_PROTOCOL=PLAINTEXT", "chat_kafka_sasl_password"],
+    ),
+    "islands": (
+        {"chat_config": {"KAFKA_ENABLED": False}},
+        ["KAFKA_ENABLED=false", "would not see each other"],
+    ),
+    "an even ensemble": ({"zookeeper_group": "pair"}, ["'pair' has 2 hosts"]),
+}
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[None]]:
+    cases = {name: ("site.yml", *case) for name, case in REFUSED.items()}
+    return refusals(cases, tmp_path_factory.mktemp("refusals"))
+
+
+@pytest.mark.timeout(600)  # The first case has waited for all of them.
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_work_is_refused_before_any_layer_is_touched(
+    case: str, refused: dict[str, Future[None]]
+) -> None:
+    refused[case].result()
