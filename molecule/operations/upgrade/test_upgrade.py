@@ -1,18 +1,27 @@
-"""An upgrade is made, and made final, and nobody notices; row 14b of the faults takes one back."""
+"""An upgrade is made, with other settings, and made final; row 14b of the faults takes one back."""
 
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import connect
-from kafka_clients import BROKERS, bootstrap
+from hosts import connect, group
+from kafka_clients import BROKERS, bootstrap, four_letters, settings_of
 from nodes import property_of
 from releases import NEW, OLD
 from traffic import Traffic
 
 from playbooks import assert_refused, inventory, refusals, run
 
+MEMBERS = group("zookeeper")
+PASSWORD = "hunter2"
+CHANGED = {
+    "kafka_config": {"num.io.threads": 9, "ssl.key.password": PASSWORD},
+    "zookeeper_config": {
+        "4lw.commands.whitelist": "srvr,ruok,mntr,isro",
+        "ssl.keyStore.password": PASSWORD,
+    },
+}
 # Seconds without an acknowledgement that a rolling change may cost a careful client.
 LONGEST_GAP = 5
 
@@ -29,12 +38,21 @@ def processes() -> list[str]:
     ]
 
 
-def go_to(version: str, **variables: Any) -> str:
+def go_to_new(variables: dict[str, Any], threads: int) -> str:
+    """Upgrade with these variables, after which brokers have so many threads for requests."""
     began = time.monotonic()
-    done = run("playbooks/upgrade.yml", {"kafka_distribution_version": version, **variables})
+    done = run(
+        "playbooks/upgrade.yml",
+        {"kafka_distribution_version": NEW, **variables},
+        options=["--diff"],
+    )
     assert done.succeeded, done.said
-    print(f"to {version} {variables}: {time.monotonic() - began:.0f} s")
-    assert {running(name) for name in BROKERS} == {version}
+    print(f"to {NEW}: {time.monotonic() - began:.0f} s")
+    assert {running(name) for name in BROKERS} == {NEW}
+    # Neither where it comes nor where it goes, though the rest of what changes is shown.
+    assert PASSWORD not in done.said
+    assert "+++ after" in done.said
+    assert {settings_of(name)["num.io.threads"] for name in BROKERS} == {str(threads)}
     return done.said
 
 
@@ -77,8 +95,11 @@ def test_an_upgrade_is_made_and_made_final_unnoticed(topic: str, tmp_path: Path)
     with Traffic(bootstrap(), topic) as traffic:
         assert_steps_are_refused(tmp_path)
         assert_nothing_is_touched_before_all_have_the_archive(tmp_path)
-        assert "with protocol 3.8. To roll back:" in go_to(NEW)
-        final = go_to(NEW, kafka_protocol_version="3.9")
+        # Settings change on the way, and back when they are taken out of the inventory.
+        assert "with protocol 3.8. To roll back:" in go_to_new(CHANGED, threads=9)
+        assert {four_letters(name, "isro") for name in MEMBERS} == {"rw"}
+        final = go_to_new({"kafka_protocol_version": "3.9"}, threads=8)
+        assert "rw" not in {four_letters(name, "isro") for name in MEMBERS}
     assert "with protocol 3.9. Nothing is left to do" in final
     assert not traffic.failed
     traffic.assert_gap(LONGEST_GAP)
