@@ -17,10 +17,9 @@ import yaml
 
 from microk8s import (
     addons,
-    agent,
     certificates,
     cluster,
-    daemons,
+    containers,
     kubernetes,
     paths,
     services,
@@ -219,7 +218,7 @@ def stop(_words: Words) -> int:
     refuse_on_worker("\nUse 'snap stop microk8s' to stop services on this node.")
     refuse_unless_root()
     services.stop("kubelite")
-    daemons.end_pods()
+    containers.end_pods()
     services.stop(*services.ALL)
     STOPPED.touch()
     print("Stopped.")
@@ -255,7 +254,7 @@ def images(words: Words) -> int:
                 "POST",
                 f"{cluster.API}/v2.0/image/import",
                 archive,
-                {"x-microk8s-callback-token": agent.callback_token()},
+                {"x-microk8s-callback-token": cluster.callback_token()},
             )
             response = connection.getresponse()
             if response.status != 200:

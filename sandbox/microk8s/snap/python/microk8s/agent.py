@@ -5,7 +5,6 @@ that has to wait for the cluster, and nothing waits for the agent.
 """
 
 import json
-import secrets
 import ssl
 import sys
 import tempfile
@@ -13,7 +12,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from microk8s import certificates, cluster, kubernetes, launch, paths
+from microk8s import certificates, cluster, containers, kubernetes, launch, paths
 from microk8s.paths import ARGS, CERTS
 
 # Tokens that joining nodes hold while they have their certificates signed.
@@ -24,14 +23,6 @@ class RefusedError(Exception):
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
         self.status = status
-
-
-def callback_token() -> str:
-    """What the nodes of one cluster know each other by."""
-    if not cluster.CALLBACK.exists():
-        cluster.CALLBACK.write_text(secrets.token_hex(32))
-        cluster.CALLBACK.chmod(0o660)
-    return cluster.CALLBACK.read_text().strip()
 
 
 def join(request: dict) -> dict:
@@ -45,7 +36,7 @@ def join(request: dict) -> dict:
         "apiport": str(paths.API_PORT),
         "kubelet_args": (ARGS / "kubelet").read_text(),
         "hostname_override": request["hostname"],
-        "callback_token": callback_token(),
+        "callback_token": cluster.callback_token(),
         "ca_key": None,
     }
 
@@ -76,14 +67,12 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(400, {"error": f"not a request of this API: {error}"})
 
     def import_images(self, archive: bytes) -> dict:
-        from microk8s import daemons
-
-        if self.headers.get("x-microk8s-callback-token") != callback_token():
+        if self.headers.get("x-microk8s-callback-token") != cluster.callback_token():
             raise RefusedError(401, "Invalid token")
         with tempfile.NamedTemporaryFile(suffix=".tar") as file:
             file.write(archive)
             file.flush()
-            result = daemons.ctr("images", "import", Path(file.name))
+            result = containers.ctr("images", "import", Path(file.name))
         if result.returncode != 0:
             raise RefusedError(500, result.stderr.strip())
         return {}

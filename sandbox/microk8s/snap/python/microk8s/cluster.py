@@ -55,6 +55,14 @@ def accept_token(token: str) -> bool:
     return False
 
 
+def callback_token() -> str:
+    """What the nodes of one cluster know each other by."""
+    if not CALLBACK.exists():
+        CALLBACK.write_text(secrets.token_hex(32))
+        CALLBACK.chmod(0o660)
+    return CALLBACK.read_text().strip()
+
+
 class Agent:
     """The cluster agent of another node; the end of its URL, where given, proves who it is."""
 

@@ -15,8 +15,8 @@ import threading
 import time
 from pathlib import Path
 
-from microk8s import agent, arguments, cgroups, network, paths
-from microk8s.paths import CERTS, COMMON, SIDELOAD, SNAP
+from microk8s import agent, arguments, cgroups, containers, network, paths
+from microk8s.paths import CERTS, SNAP
 
 
 def start(program: str) -> subprocess.Popen:
@@ -55,48 +55,8 @@ def containerd() -> int:
     template = (paths.ARGS / "containerd-template.toml").read_text()
     (paths.ARGS / "containerd.toml").write_text(os.path.expandvars(template))
     child = start("containerd")
-    threading.Thread(target=import_images, daemon=True).start()
+    threading.Thread(target=containers.import_images, daemon=True).start()
     return supervise([child])
-
-
-def ctr(*words: str | Path) -> subprocess.CompletedProcess:
-    command = [
-        SNAP / "bin/ctr",
-        "--address",
-        paths.CONTAINERD_SOCKET,
-        "--namespace",
-        "k8s.io",
-        *words,
-    ]
-    return subprocess.run(command, env=paths.environment(), capture_output=True, text=True)
-
-
-def import_images() -> None:
-    """Import, once each, the images that came with the snap and those put into `sideload`."""
-    while ctr("version").returncode != 0:
-        time.sleep(0.1)
-    for archive in [*sorted((SNAP / "images").glob("*.tar")), *sorted(SIDELOAD.glob("*.tar"))]:
-        stat = archive.stat()
-        done = COMMON / "var/lib/sideloaded" / f"{archive.name}-{stat.st_size}-{stat.st_mtime_ns}"
-        if done.exists():
-            continue
-        result = ctr("images", "import", archive)
-        if result.returncode == 0:
-            done.parent.mkdir(parents=True, exist_ok=True)
-            done.touch()
-        print(f"{archive}: {result.stdout.strip() or result.stderr.strip()}", flush=True)
-
-
-def end_pods() -> None:
-    """End every container and its shim. They are in no unit's cgroup, so systemd cannot."""
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            in_pod = f"/{cgroups.PODS}/" in (process / "cgroup").read_text()
-            shim = (process / "comm").read_text().startswith("containerd-shim")
-            if in_pod or shim:
-                os.kill(int(process.name), signal.SIGKILL)
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended meanwhile
 
 
 def end_pods_at_shutdown() -> int:
@@ -105,7 +65,7 @@ def end_pods_at_shutdown() -> int:
         ["systemctl", "is-system-running"], capture_output=True, text=True
     ).stdout.strip()
     if state == "stopping":
-        end_pods()
+        containers.end_pods()
     return 0
 
 
