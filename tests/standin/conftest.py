@@ -1,4 +1,4 @@
-"""Two hosts of a sandbox of their own: one with MicroK8s, one bare.
+"""Three hosts of a sandbox of their own: one with MicroK8s, one bare, one for what takes three.
 
 The stand-in is worth what it shares with the real thing, so each test names what it imitates: a
 file of canonical/microk8s (mk), microk8s-core-addons (ad), microk8s-cluster-agent (ag), or snapd.
@@ -32,7 +32,7 @@ def sandbox() -> Iterator[Sandbox]:
     hosts = ROOT / "sandbox/hosts"
     destroy = [hosts / "destroy", "standin"]
     subprocess.run(destroy, check=True)
-    made = subprocess.run([hosts / "create", "--hosts", "2", "standin"], stdout=subprocess.PIPE)
+    made = subprocess.run([hosts / "create", "--hosts", "3", "standin"], stdout=subprocess.PIPE)
     try:
         assert made.returncode == 0, "sandbox/hosts/create failed; what it says is above"
         yield Sandbox(made.stdout.decode().strip())
@@ -74,12 +74,13 @@ def pytest_runtest_makereport(
     """A failed test shows the end of the services' journal on the hosts it used."""
     report = yield
     if report.failed:
-        for name in ("node", "bare"):
-            host = getattr(item, "funcargs", {}).get(name)
-            if host is not None:
-                # Without what Kubernetes says when nothing is wrong.
-                noise = " I[0-9]{4} |level=info|Flag --|Skipping API"
-                read = "journalctl --no-pager --lines 500 --unit 'snap.microk8s.*'"
-                journal = host.run(f"{read} | grep -vE '{noise}' | tail -n 40")
-                report.sections.append((f"journal of {name}, the end", journal.stdout))
+        used = getattr(item, "funcargs", {})
+        hosts = {name: used[name] for name in ("node", "bare") if name in used}
+        hosts |= used.get("hosts") or used.get("three") or {}
+        for name, host in hosts.items():
+            # Without what Kubernetes says when nothing is wrong.
+            noise = " I[0-9]{4} |level=info|Flag --|Skipping API"
+            read = "journalctl --no-pager --lines 500 --unit 'snap.microk8s.*'"
+            journal = host.run(f"{read} | grep -vE '{noise}' | tail -n 40")
+            report.sections.append((f"journal of {name}, the end", journal.stdout))
     return report

@@ -38,7 +38,21 @@ class Sandbox:
 
     def restart(self, name: str) -> None:
         """Restart a host and wait until it answers again."""
-        subprocess.run(["podman", "restart", f"standin-{name}"], check=True, capture_output=True)
+        self.podman("restart", name)
+        self.wait(name)
+
+    def power_off(self, name: str) -> None:
+        self.podman("kill", name)
+
+    def power_on(self, name: str) -> None:
+        """Start a host and wait until it answers again."""
+        self.podman("start", name)
+        self.wait(name)
+
+    def podman(self, action: str, name: str) -> None:
+        subprocess.run(["podman", action, f"standin-{name}"], check=True, capture_output=True)
+
+    def wait(self, name: str) -> None:
         ssh = ["ssh", "-F", self.ssh_config, "-o", "ConnectTimeout=2", name, "true"]
         until(lambda: subprocess.run(ssh, capture_output=True).returncode == 0, "no SSH")
 

@@ -203,13 +203,7 @@ def remove_node(words: Words) -> int:
 def start(_words: Words) -> int:
     refuse_unless_root()
     STOPPED.unlink(missing_ok=True)
-    services.start(
-        *(
-            each
-            for each in services.ALL
-            if not (WORKER.exists() and each in services.CONTROL_PLANE_ONLY)
-        )
-    )
+    services.start(*services.of_this_node())
     print("Started.")
     return 0
 
@@ -298,7 +292,7 @@ def inspect(_words: Words) -> int:
     folder = DATA / "inspection-report"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    for service in services.ALL:
+    for service in services.of_this_node():
         name = services.unit(service).removesuffix(".service")
         running = services.is_active(service)
         print(

@@ -233,7 +233,7 @@ def disable_registry(_options: list[str]) -> None:
 
 
 def enabling_ha(_options: list[str]) -> None:
-    print("The stand-in has one control plane: ha-cluster can be neither enabled nor disabled.")
+    print("The stand-in is always ready for more control planes: ha-cluster cannot be changed.")
     sys.exit(1)
 
 

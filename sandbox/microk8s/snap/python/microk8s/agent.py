@@ -5,6 +5,7 @@ that has to wait for the cluster, and nothing waits for the agent.
 """
 
 import json
+import socket
 import ssl
 import sys
 import tempfile
@@ -12,7 +13,17 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from microk8s import certificates, cluster, containers, kubernetes, launch, paths
+from microk8s import (
+    arguments,
+    certificates,
+    cluster,
+    containers,
+    datastore,
+    kubernetes,
+    launch,
+    paths,
+    services,
+)
 from microk8s.paths import ARGS, CERTS
 
 # Tokens that joining nodes hold while they have their certificates signed.
@@ -25,19 +36,33 @@ class RefusedError(Exception):
         self.status = status
 
 
-def join(request: dict) -> dict:
+def join(request: dict, here: str, there: str) -> dict:
+    """What the node at the address `there` needs, which reached this one at `here`."""
     if not cluster.accept_token(request.get("token", "")):
         raise RefusedError(500, "Invalid token")
-    if not request.get("worker"):
-        raise RefusedError(501, "the stand-in has one control plane: only workers join")
-    signing.update(f"{request['token']}-{program}" for program in ("kubelet", "proxy"))
-    return {
+    if here == there:
+        raise RefusedError(503, f"the joining node has the same IP ({here}) as the node we contact")
+    if any(each.address == there and not each.learner for each in datastore.members()):
+        raise RefusedError(504, f'joining node "{there}" is already known to dqlite')
+    answer = {
         "ca": (CERTS / "ca.crt").read_text(),
         "apiport": str(paths.API_PORT),
+        "api_authz_mode": arguments.value("kube-apiserver", "--authorization-mode"),
         "kubelet_args": (ARGS / "kubelet").read_text(),
-        "hostname_override": request["hostname"],
+        "hostname_override": there,
         "callback_token": cluster.callback_token(),
         "ca_key": None,
+    }
+    if request.get("worker"):
+        signing.update(f"{request['token']}-{program}" for program in ("kubelet", "proxy"))
+        return answer
+    if datastore.share(here):
+        cluster.elect_leaders(True)
+        services.restart("k8s-dqlite", "kubelite")
+    return answer | {
+        "ca_key": (CERTS / "ca.key").read_text(),
+        "service_account_key": (CERTS / "serviceaccount.key").read_text(),
+        "datastore": datastore.add(there),
     }
 
 
@@ -55,7 +80,10 @@ class Handler(BaseHTTPRequestHandler):
             if self.path == "/cluster/api/v2.0/image/import":
                 answer = self.import_images(body)
             elif self.path == "/cluster/api/v2.0/join":
-                answer = join(json.loads(body))
+                here, there = self.connection.getsockname()[0], self.client_address[0]
+                answer = join(json.loads(body), here, there)
+            elif self.path == "/cluster/api/v2.0/datastore/promote":
+                answer = self.promote(json.loads(body))
             elif self.path == "/cluster/api/v1.0/sign-cert":
                 answer = sign(json.loads(body))
             else:
@@ -63,12 +91,23 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, answer)
         except RefusedError as refused:
             self.answer(refused.status, {"error": str(refused)})
+        except datastore.RefusedError as refused:
+            self.answer(500, {"error": str(refused)})
         except (ValueError, KeyError) as error:
             self.answer(400, {"error": f"not a request of this API: {error}"})
 
-    def import_images(self, archive: bytes) -> dict:
+    def check_callback_token(self) -> None:
         if self.headers.get("x-microk8s-callback-token") != cluster.callback_token():
             raise RefusedError(401, "Invalid token")
+
+    def promote(self, request: dict) -> dict:
+        """Not in the real one's: there the datastore gives roles to its members by itself."""
+        self.check_callback_token()
+        datastore.promote(request["address"])
+        return {}
+
+    def import_images(self, archive: bytes) -> dict:
+        self.check_callback_token()
         with tempfile.NamedTemporaryFile(suffix=".tar") as file:
             file.write(archive)
             file.flush()
@@ -94,11 +133,19 @@ def launch_once() -> None:
         launch.at_first_start()
 
 
+class Server(ThreadingHTTPServer):
+    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+        """With the certificate of now: `join` and `refresh-certs` replace it."""
+        accepted, address = super().get_request()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(CERTS / "server.crt", CERTS / "server.key")
+        # The handshake is left to the request's own thread.
+        wrapped = context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
+        return wrapped, address
+
+
 def serve() -> int:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(CERTS / "server.crt", CERTS / "server.key")
-    server = ThreadingHTTPServer(("", paths.AGENT_PORT), Handler)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server = Server(("", paths.AGENT_PORT), Handler)
     if not paths.WORKER.exists():
         threading.Thread(target=launch_once, daemon=True).start()
     server.serve_forever()

@@ -17,6 +17,12 @@ def read(daemon: str) -> list[str]:
     ]
 
 
+def value(daemon: str, flag: str) -> str | None:
+    """What the flag is set to, or None."""
+    given = (word.partition("=") for word in read(daemon))
+    return next((text for name, _, text in given if name == flag), None)
+
+
 def change(daemon: str, changes: dict[str, str | None]) -> bool:
     """Set flags (None takes one away), in place; say whether that changed anything."""
     path = ARGS / daemon

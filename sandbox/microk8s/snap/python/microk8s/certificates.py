@@ -1,7 +1,8 @@
 """The cluster's certificates and the credentials made of them, by openssl as in the real snap.
 
 One authority signs everything: the API server, every daemon that talks to it, and the nodes that
-join. Keys are elliptic instead of RSA, because they are made at once.
+join. Control planes share it, and the key of service accounts. Keys are elliptic instead of RSA,
+because they are made at once.
 """
 
 import base64
@@ -159,6 +160,11 @@ def make_all() -> None:
     make_authority("front-proxy-ca", "front-proxy-ca")
     make("front-proxy-client", "front-proxy-client", authority="front-proxy-ca")
     make_key(CERTS / "serviceaccount.key")
+    make_signed()
+
+
+def make_signed() -> None:
+    """All that the cluster's authority signs, for this node."""
     make_server()
     make("apiserver-kubelet-client", "kube-apiserver-kubelet-client", "system:masters")
     for kubeconfig, (name, common_name, organisation) in CLIENTS.items():

@@ -1,8 +1,9 @@
-"""More nodes: add-node, join, leave, remove-node. Only workers join: there is one database, etcd's.
+"""More nodes: add-node, join, leave, remove-node.
 
-A node that joins asks the cluster agent of the first one, with a token, for the authority's
-certificate and the kubelet's flags, and has its own two certificates signed (kubelet, kube-proxy).
-When it leaves it starts again as a cluster of its own.
+A node that joins asks the cluster agent of any control plane, with a token. A worker gets the
+authority's certificate and the kubelet's flags, and has its own two certificates signed (kubelet,
+kube-proxy). A control plane gets the authority's key as well, signs for itself, and starts a member
+of the datastore beside the others' (datastore.py). Who leaves starts again as a cluster of its own.
 """
 
 import hashlib
@@ -13,10 +14,19 @@ import shutil
 import ssl
 import sys
 import time
+from typing import NoReturn
 
-from microk8s import arguments, certificates, kubernetes, paths, services
-from microk8s.network import CONTROL_PLANE
-from microk8s.paths import ARGS, BACKEND, CERTS, CREDENTIALS, LOCKS, WORKER
+from microk8s import (
+    apiserver_proxy,
+    arguments,
+    certificates,
+    containers,
+    datastore,
+    kubernetes,
+    paths,
+    services,
+)
+from microk8s.paths import ARGS, CERTS, CREDENTIALS, LOCKS, WORKER
 
 TOKENS = CREDENTIALS / "cluster-tokens.txt"
 PERSISTENT = CREDENTIALS / "persistent-cluster-token"
@@ -24,6 +34,9 @@ CALLBACK = CREDENTIALS / "callback-token.txt"
 TOKEN_LENGTH = 32
 FINGERPRINT_LENGTH = 12
 API = "/cluster/api"
+# What tells a worker, and which services do not run.
+WORKER_LOCKS = (WORKER, LOCKS / "no-k8s-dqlite")
+NO_PROXY = LOCKS / "no-apiserver-proxy"
 WORKER_LABELS = "microk8s.io/cluster=true,node.kubernetes.io/microk8s-worker=microk8s-worker"
 SKIP = "Use '--skip-verify' to skip server certificate check."
 
@@ -68,7 +81,7 @@ class Agent:
 
     def __init__(self, address: str, fingerprint: str | None = None) -> None:
         context = ssl._create_unverified_context()  # there is no common authority yet
-        self.connection = http.client.HTTPSConnection(address, context=context, timeout=20)
+        self.connection = http.client.HTTPSConnection(address, context=context, timeout=120)
         try:
             self.connection.connect()
         except OSError as error:
@@ -86,11 +99,16 @@ class Agent:
             sys.exit(4)
 
     def post(self, path: str, **body: object) -> dict:
-        self.connection.request(
-            "POST", API + path, json.dumps(body), {"Content-Type": "application/json"}
-        )
-        response = self.connection.getresponse()
-        answer = json.loads(response.read())
+        headers = {"Content-Type": "application/json"}
+        if CALLBACK.exists():
+            headers["x-microk8s-callback-token"] = CALLBACK.read_text().strip()
+        try:
+            self.connection.request("POST", API + path, json.dumps(body), headers)
+            response = self.connection.getresponse()
+            answer = json.loads(response.read())
+        except (OSError, http.client.HTTPException) as error:
+            print(f"Please ensure the master node is reachable. {error}")
+            sys.exit(1)
         if response.status != 200:
             print(f"Connection failed. {answer.get('error', '')} ({response.status}).")
             sys.exit(6)
@@ -106,9 +124,6 @@ def join(url: str, worker: bool, verify: bool = True) -> None:
     if ":" not in address or not token:
         print(f"The connection string '{url}' is not ADDRESS:PORT/TOKEN[/CHECK].")
         sys.exit(1)
-    if not worker:
-        print("The stand-in has one control plane: join with '--worker'.")
-        sys.exit(1)
     server = address.split(":")[0]
     print(f"Contacting cluster at {server}")
     agent = Agent(address, check if verify and check else None)
@@ -118,9 +133,20 @@ def join(url: str, worker: bool, verify: bool = True) -> None:
     )
 
     services.stop("kubelite", "k8s-dqlite")
-    (CERTS / "ca.remote.crt").write_text(answer["ca"])
+    # What ran here is not of the cluster to come.
+    containers.end_pods()
     shutil.copyfile(ARGS / "kubelet", ARGS / "kubelet.backup")
     (ARGS / "kubelet").write_text(answer["kubelet_args"])
+    CALLBACK.write_text(answer["callback_token"])
+    if worker:
+        join_worker(agent, server, token, answer)
+    else:
+        join_control_plane(agent, answer)
+    print("Successfully joined the cluster.")
+
+
+def join_worker(agent: Agent, server: str, token: str, answer: dict) -> None:
+    (CERTS / "ca.remote.crt").write_text(answer["ca"])
     arguments.change(
         "kubelet",
         {
@@ -128,6 +154,7 @@ def join(url: str, worker: bool, verify: bool = True) -> None:
             "--node-labels": WORKER_LABELS,
         },
     )
+    name = paths.node_name()
     for program, common_name, organisation in (
         ("kubelet", f"system:node:{name}", "system:nodes"),
         ("proxy", "system:kube-proxy", None),
@@ -138,52 +165,136 @@ def join(url: str, worker: bool, verify: bool = True) -> None:
             "/v1.0/sign-cert", token=f"{token}-{program}", request=request, addresses=addresses
         )
         (CERTS / f"{program}.crt").write_text(signed["certificate"])
-        certificates.write_kubeconfig(
-            f"{program}.config", program, f"{server}:{answer['apiport']}", "ca.remote.crt"
-        )
-    CALLBACK.write_text(answer["callback_token"])
+        certificates.write_kubeconfig(f"{program}.config", program, authority="ca.remote.crt")
     certificates.protect()
-    CONTROL_PLANE.write_text(f"{server}\n")
-    for lock in (WORKER, LOCKS / "no-k8s-dqlite"):
+    apiserver_proxy.write([f"{server}:{answer['apiport']}"])
+    for lock in WORKER_LOCKS:
         lock.touch()
-    services.start("kubelite")
+    NO_PROXY.unlink(missing_ok=True)
+    services.start("apiserver-proxy", "kubelite")
     print("\nThe node has joined the cluster and will appear in the nodes list in a few seconds.\n")
-    print("Successfully joined the cluster.")
+    print("This worker node gets automatically configured with the API server endpoints.")
+    print(
+        "If the API servers are behind a loadbalancer please set the '--refresh-interval' to '0s' "
+        f"in:\n    {ARGS / 'apiserver-proxy'}"
+    )
+    print(
+        "and replace the API server endpoints with the one provided by the loadbalancer in:\n"
+        f"    {apiserver_proxy.PROVIDER}\n"
+    )
+
+
+def join_control_plane(agent: Agent, answer: dict) -> None:
+    for file, content in (
+        ("ca.crt", answer["ca"]),
+        ("ca.key", answer["ca_key"]),
+        ("serviceaccount.key", answer["service_account_key"]),
+    ):
+        (CERTS / file).write_text(content)
+    certificates.make_signed()
+    arguments.change("kube-apiserver", {"--authorization-mode": answer["api_authz_mode"]})
+    elect_leaders(True)
+    print("Waiting for this node to finish joining the cluster.")
+    datastore.start(answer["hostname_override"], answer["datastore"])
+    agent.post("/v2.0/datastore/promote", address=answer["hostname_override"])
+    services.start("kubelite")
+
+
+def elect_leaders(among_several: bool) -> None:
+    """Tell controller manager and scheduler whether they are the only ones, from the next start."""
+    for program in ("kube-controller-manager", "kube-scheduler"):
+        arguments.change(program, {"--leader-elect": "true" if among_several else "false"})
 
 
 def leave() -> None:
-    if not WORKER.exists():
-        print("Not in clustering mode.")
-        sys.exit(2)
-    print("Configuring services.")
-    services.stop("kubelite", "k8s-dqlite")
-    for file in (WORKER, LOCKS / "no-k8s-dqlite", CONTROL_PLANE, CERTS / "ca.remote.crt"):
-        file.unlink(missing_ok=True)
+    if WORKER.exists():
+        leave_as_worker()
+    else:
+        leave_datastore()
     print("Generating new cluster certificates.")
-    shutil.rmtree(BACKEND, ignore_errors=True)
-    # The real one goes back to the default flags; some machines need those that were given.
-    shutil.copyfile(ARGS / "kubelet.backup", ARGS / "kubelet")
+    CALLBACK.unlink(missing_ok=True)
+    datastore.forget()
     certificates.make_all()
     services.start("k8s-dqlite", "kubelite")
     print("Waiting for node to start.")
     kubernetes.wait_for_ready(timeout=60)
 
 
+def leave_as_worker() -> None:
+    print("Configuring services.")
+    services.stop("kubelite", "apiserver-proxy")
+    containers.end_pods()
+    for file in (*WORKER_LOCKS, CERTS / "ca.remote.crt"):
+        file.unlink(missing_ok=True)
+    NO_PROXY.touch()
+    # The real one goes back to the default flags; some machines need those that were given.
+    shutil.copyfile(ARGS / "kubelet.backup", ARGS / "kubelet")
+
+
+def leave_datastore() -> None:
+    here = paths.default_address()
+    try:
+        members = datastore.members()
+        if len(members) == 1:
+            print("Not in clustering mode.")
+            sys.exit(2)
+        for member in members:
+            if member.address == here:
+                datastore.remove(member)
+    except datastore.RefusedError as error:
+        give_up_on_datastore(error)
+    services.stop("kubelite", "k8s-dqlite")
+    containers.end_pods()
+    elect_leaders(False)
+
+
 def remove_node(name: str, force: bool) -> None:
+    """A member of the datastore is known by its node's address, not by its name."""
     nodes = json.loads(kubernetes.kubectl("get", "nodes", "-o", "json").stdout)["items"]
     for node in nodes:
         addresses = {each["address"] for each in node["status"]["addresses"]}
-        if name in addresses:
-            name = node["metadata"]["name"]
+        if name == node["metadata"]["name"] or name in addresses:
             break
     else:
         print(f"Node {name} does not exist in Kubernetes.")
+        if force:
+            print(f"Attempting to remove {name} from dqlite.")
+            for member in other_members():
+                if member.address == name:
+                    print("Removing node entry found in dqlite.")
+                    remove_member(member)
         sys.exit(1)
-    labels = node["metadata"]["labels"]
-    if "node.kubernetes.io/microk8s-controlplane" in labels and not force:
+    name = node["metadata"]["name"]
+    registered = [each for each in other_members() if each.address in addresses]
+    if registered and not force:
         print(
             f"Removal failed. Node {name} is registered with dqlite. "
-            "Please, run first 'microk8s leave' on the departing node. "
+            "Please, run first 'microk8s leave' on the departing node. \n"
+            "If the node is not available anymore and will never attempt to join the cluster "
+            "in the future use the '--force' flag \nto unregister the node while removing it."
         )
         sys.exit(1)
+    for member in registered:
+        remove_member(member)
     kubernetes.kubectl("delete", "node", name)
+
+
+def other_members() -> list[datastore.Member]:
+    try:
+        here = paths.default_address()
+        return [each for each in datastore.members() if each.address != here]
+    except datastore.RefusedError as error:
+        give_up_on_datastore(error)
+
+
+def remove_member(member: datastore.Member) -> None:
+    try:
+        datastore.remove(member)
+    except datastore.RefusedError as error:
+        give_up_on_datastore(error)
+
+
+def give_up_on_datastore(error: datastore.RefusedError) -> NoReturn:
+    address = f"{paths.default_address()}:{datastore.STATUS_PORT}"
+    print(f"Contacting node {address} failed. Error:\n{error}")
+    sys.exit(2)

@@ -15,7 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-from microk8s import agent, arguments, cgroups, containers, network, paths
+from microk8s import agent, apiserver_proxy, arguments, cgroups, containers, network, paths
 from microk8s.paths import CERTS, SNAP
 
 
@@ -114,10 +114,12 @@ def wait_for_api_server(process: subprocess.Popen) -> None:
 
 def k8s_dqlite() -> int:
     paths.BACKEND.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.environ["NODE_ADDRESS"] = paths.default_address()
     os.execve(SNAP / "bin/etcd", ["etcd", *arguments.read("k8s-dqlite")], paths.environment())
 
 
 SERVICES = {
+    "apiserver-proxy": apiserver_proxy.main,
     "containerd": containerd,
     "cluster-agent": agent.serve,
     "k8s-dqlite": k8s_dqlite,

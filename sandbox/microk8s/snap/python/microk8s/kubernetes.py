@@ -1,10 +1,13 @@
-"""kubectl, and what the commands ask the cluster."""
+"""kubectl, and what commands and daemons ask the cluster."""
 
+import http.client
+import json
+import ssl
 import subprocess
 import time
 
 from microk8s import paths
-from microk8s.paths import CREDENTIALS, SNAP
+from microk8s.paths import CERTS, CREDENTIALS, SNAP, WORKER
 
 
 def kubectl(*words: str, given: str | None = None) -> subprocess.CompletedProcess:
@@ -13,6 +16,23 @@ def kubectl(*words: str, given: str | None = None) -> subprocess.CompletedProces
 
 def kubectl_command(*words: str) -> list[str]:
     return [str(SNAP / "bin/kubectl"), f"--kubeconfig={CREDENTIALS / 'client.config'}", *words]
+
+
+def get(path: str) -> dict:
+    """What the API server says at `path`, to a daemon with kube-proxy's rights. May raise OSError,
+    HTTPException or ValueError."""
+    authority = CERTS / ("ca.remote.crt" if WORKER.exists() else "ca.crt")
+    context = ssl.create_default_context(cafile=authority)
+    context.load_cert_chain(CERTS / "proxy.crt", CERTS / "proxy.key")
+    # A worker's own port leads to any API server (apiserver_proxy.py).
+    connection = http.client.HTTPSConnection(
+        "127.0.0.1", paths.API_PORT, context=context, timeout=5
+    )
+    try:
+        connection.request("GET", path)
+        return json.load(connection.getresponse())
+    finally:
+        connection.close()
 
 
 def is_ready() -> bool:

@@ -7,17 +7,17 @@ after every restart, and nodes come and go.
 
 import http.client
 import json
-import ssl
 import subprocess
 import time
 from pathlib import Path
 
-from microk8s import paths
-from microk8s.paths import ARGS, CERTS, WORKER
+from microk8s import kubernetes, paths
+from microk8s.paths import ARGS
 
 PODS = "10.1.0.0/16"
 CONFIGURATION = ARGS / "cni-network/10-bridge.conflist"
-CONTROL_PLANE = paths.LOCKS / "control-plane"  # on a worker: the address of its API server
+BRIDGE = "cni0"
+PROTOCOL = "200"  # marks our routes among the host's
 
 
 def keep() -> None:
@@ -32,25 +32,14 @@ def keep() -> None:
         wanted = (mine, nodes)
         if mine and wanted != configured:
             write_configuration(mine)
-            for address, subnet in nodes.values():
-                if subnet:
-                    subprocess.run(["ip", "route", "replace", subnet, "via", address], check=False)
+            write_routes({subnet: address for address, subnet in nodes.values() if subnet})
             configured = wanted
         time.sleep(5 if configured else 0.3)
 
 
 def list_nodes() -> dict[str, tuple[str, str | None]]:
     """The nodes' internal addresses and pod networks, by name."""
-    authority = CERTS / ("ca.remote.crt" if WORKER.exists() else "ca.crt")
-    server = CONTROL_PLANE.read_text().strip() if WORKER.exists() else "127.0.0.1"
-    context = ssl.create_default_context(cafile=authority)
-    context.load_cert_chain(CERTS / "proxy.crt", CERTS / "proxy.key")
-    connection = http.client.HTTPSConnection(server, paths.API_PORT, context=context, timeout=5)
-    try:
-        connection.request("GET", "/api/v1/nodes")
-        items = json.load(connection.getresponse()).get("items", [])
-    finally:
-        connection.close()
+    items = kubernetes.get("/api/v1/nodes").get("items", [])
     return {
         node["metadata"]["name"]: (
             next(
@@ -79,10 +68,21 @@ def masquerade() -> None:
             return
 
 
+def write_routes(wanted: dict[str, str]) -> None:
+    """Routes to the other nodes' pods, and to no node that is gone: its network may be ours now."""
+    ours = ["proto", PROTOCOL]
+    listed = subprocess.run(["ip", "-json", "route", "show", *ours], capture_output=True, text=True)
+    for route in json.loads(listed.stdout or "[]"):
+        if wanted.get(route["dst"]) != route["gateway"]:
+            subprocess.run(["ip", "route", "delete", route["dst"], *ours], check=False)
+    for subnet, address in wanted.items():
+        subprocess.run(["ip", "route", "replace", subnet, "via", address, *ours], check=False)
+
+
 def write_configuration(subnet: str) -> None:
     bridge = {
         "type": "bridge",
-        "bridge": "cni0",
+        "bridge": BRIDGE,
         "isGateway": True,
         "hairpinMode": True,
         # Kept where a restart of the host clears it, because no pod survives one.
@@ -95,6 +95,9 @@ def write_configuration(subnet: str) -> None:
     }
     ports = {"type": "portmap", "capabilities": {"portMappings": True}}
     text = json.dumps({"cniVersion": "0.4.0", "name": "pods", "plugins": [bridge, ports]}, indent=2)
+    if CONFIGURATION.exists() and CONFIGURATION.read_text() != text:
+        # The bridge has an address of the network that this node had in another cluster.
+        subprocess.run(["ip", "link", "delete", BRIDGE], capture_output=True)
     new = Path(f"{CONFIGURATION}.new")
     new.write_text(text)
     new.replace(CONFIGURATION)

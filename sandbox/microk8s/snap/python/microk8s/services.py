@@ -2,8 +2,16 @@
 
 import subprocess
 
+from microk8s.paths import WORKER
+
 CONTROL_PLANE_ONLY = ("k8s-dqlite",)
-ALL = ("containerd", "k8s-dqlite", "kubelite", "cluster-agent")
+WORKER_ONLY = ("apiserver-proxy",)
+ALL = ("containerd", "k8s-dqlite", "apiserver-proxy", "kubelite", "cluster-agent")
+
+
+def of_this_node() -> list[str]:
+    elsewhere = CONTROL_PLANE_ONLY if WORKER.exists() else WORKER_ONLY
+    return [service for service in ALL if service not in elsewhere]
 
 
 def systemctl(*words: str) -> str:
@@ -23,8 +31,8 @@ def stop(*services: str) -> None:
     systemctl("disable", "--now", "--quiet", *map(unit, services))
 
 
-def restart(service: str) -> None:
-    systemctl("restart", unit(service))
+def restart(*services: str) -> None:
+    systemctl("restart", *map(unit, services))
 
 
 def is_active(service: str) -> bool:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from microk8s import addons, kubernetes, paths
+from microk8s import addons, datastore, kubernetes
 
 NOT_RUNNING = "microk8s is not running. Use microk8s inspect for a deeper inspection."
 
@@ -35,15 +35,23 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def database() -> str:
-    """The member the real snap lists: here the only one."""
-    return f"{paths.default_address()}:19001"
+def availability() -> tuple[bool, dict[str, str]]:
+    """Whether the datastore survives the loss of a member, and the members' addresses and roles."""
+    roles = {f"{each.address}:{datastore.STATUS_PORT}": each.role for each in datastore.members()}
+    return list(roles.values()).count("voter") > 2, roles
+
+
+def print_availability() -> None:
+    highly, roles = availability()
+    print(f"high-availability: {'yes' if highly else 'no'}")
+    for title, role in (("master", "voter"), ("standby", "standby")):
+        listed = " ".join(address for address, its in roles.items() if its == role)
+        print(f"  datastore {title} nodes: {listed or 'none'}")
 
 
 def pretty(enabled: list[dict], disabled: list[dict]) -> None:
     print("microk8s is running")
-    print("high-availability: no")
-    print(f"  datastore master nodes: {database()}\n  datastore standby nodes: none")
+    print_availability()
     print("addons:")
     for title, group in (("enabled", enabled), ("disabled", disabled)):
         print(f"  {title}:")
@@ -53,10 +61,10 @@ def pretty(enabled: list[dict], disabled: list[dict]) -> None:
 
 def as_yaml(enabled: list[dict], disabled: list[dict]) -> None:
     print("microk8s:\n  running: True")
-    print(
-        f"high-availability:\n  enabled: False\n  nodes:\n"
-        f"    - address: {database()}\n      role: voter"
-    )
+    highly, roles = availability()
+    print(f"high-availability:\n  enabled: {highly}\n  nodes:")
+    for address, role in roles.items():
+        print(f"    - address: {address}\n      role: {role}")
     print("addons:")
     for status, group in (("enabled", enabled), ("disabled", disabled)):
         for addon in group:
@@ -68,8 +76,8 @@ def as_yaml(enabled: list[dict], disabled: list[dict]) -> None:
 
 
 def short(enabled: list[dict], disabled: list[dict]) -> None:
-    print("microk8s is running\nhigh-availability: no")
-    print(f"  datastore master nodes: {database()}\n  datastore standby nodes: none")
+    print("microk8s is running")
+    print_availability()
     print("addons:")
     for status, group in (("enabled", enabled), ("disabled", disabled)):
         for addon in group:
