@@ -1,0 +1,77 @@
+"""What the stand-in for MicroK8s decides by itself, without a host."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+from microk8s import apiserver_proxy, datastore
+
+
+class Etcd:
+    """The members as etcd keeps them: two that vote, and no more than one learner."""
+
+    def __init__(self) -> None:
+        self.members: dict[str, dict] = {}
+        for address in ("10.0.0.1", "10.0.0.2"):
+            self.put(address, name=f"host-{address[-1]}")
+
+    def put(self, address: str, **more: object) -> None:
+        identity = str(len(self.members) + 100)
+        url = datastore.peer_url(address)
+        self.members[identity] = {"ID": identity, "peerURLs": [url], **more}
+
+    def ask(self, path: str, **body: object) -> dict:
+        if path == "add":
+            if any(each.get("isLearner") for each in self.members.values()):
+                raise datastore.RefusedError("etcdserver: too many learner members in cluster")
+            (url,) = body["peerURLs"]
+            self.put(url.split("//")[1].split(":")[0], isLearner=True)
+        elif path == "remove":
+            del self.members[body["ID"]]
+        return {"members": list(self.members.values())}
+
+
+@pytest.fixture
+def etcd(monkeypatch: pytest.MonkeyPatch) -> Etcd:
+    etcd = Etcd()
+    monkeypatch.setattr(datastore, "ask", etcd.ask)
+    return etcd
+
+
+def test_a_join_that_broke_off_can_be_repeated(etcd: Etcd) -> None:
+    told = datastore.add("10.0.0.3")
+    assert datastore.add("10.0.0.3") == told
+    assert told.split(",") == [
+        "host-1=https://10.0.0.1:12380",
+        "host-2=https://10.0.0.2:12380",
+        "joining=https://10.0.0.3:12380",
+    ]
+    assert len(etcd.members) == 3
+
+
+def test_only_one_node_joins_at_a_time(etcd: Etcd) -> None:
+    datastore.add("10.0.0.3")
+    with pytest.raises(datastore.RefusedError, match="too many learner members"):
+        datastore.add("10.0.0.4")
+    assert len(etcd.members) == 3
+
+
+def test_members_are_listed_by_address_as_numbers(etcd: Etcd) -> None:
+    etcd.put("10.0.0.10", name="ten")
+    etcd.put("10.0.0.9", name="nine")
+    listed = [each.address for each in datastore.members()]
+    assert listed == ["10.0.0.1", "10.0.0.2", "10.0.0.9", "10.0.0.10"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("0s", 0), ("30s", 30), ("1m30s", 90), ("250ms", 0.25), ("1.5h", 5400)]
+)
+def test_an_interval_is_written_as_go_writes_it(text: str, seconds: float) -> None:
+    assert apiserver_proxy.seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["30", "s", "5 m", "half an hour"])
+def test_a_wrong_interval_is_named(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=f"'{text}' is no duration"):
+        apiserver_proxy.seconds(text)
