@@ -14,17 +14,9 @@ description:
   - >-
     A standalone server serves, but is not part of an ensemble: among several servers it counts as
     failed.
-options:
-  servers:
-    description: The servers of the ensemble, as C(HOST:PORT).
-    type: list
-    elements: str
-    required: true
-  timeout:
-    description: Seconds to wait for each server.
-    type: int
-    default: 5
-extends_documentation_fragment: [baremetal_chat.platform.read_only]
+extends_documentation_fragment:
+  - baremetal_chat.platform.zookeeper
+  - baremetal_chat.platform.read_only
 author:
   - baremetal-chat (!UNKNOWN)
 """
@@ -59,16 +51,15 @@ failed_servers:
 """
 
 import re
-import socket
 from concurrent.futures import ThreadPoolExecutor
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.baremetal_chat.platform.plugins.module_utils import zookeeper
 
 
 def mode(server: str, timeout: float, *, alone: bool) -> str:
     """Mode of a server, which may be `alone`; raises OSError with the reason when it fails."""
-    host, _, port = server.rpartition(":")
-    with socket.create_connection((host.strip("[]"), int(port)), timeout) as connection:
+    with zookeeper.connect(server, timeout) as connection:
         connection.sendall(b"srvr")
         with connection.makefile(encoding="utf-8", errors="replace") as answer:
             text = answer.read()
@@ -82,17 +73,8 @@ def mode(server: str, timeout: float, *, alone: bool) -> str:
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
-        argument_spec={
-            "servers": {"type": "list", "elements": "str", "required": True},
-            "timeout": {"type": "int", "default": 5},
-        },
-        supports_check_mode=True,
-    )
-    servers, timeout = module.params["servers"], module.params["timeout"]
-    for server in servers:
-        if not re.fullmatch(r".+:\d{1,5}", server):
-            module.fail_json(msg=f"'{server}' is not a server: write HOST:PORT")
+    module = AnsibleModule(argument_spec=zookeeper.OPTIONS, supports_check_mode=True)
+    servers, timeout = zookeeper.servers(module), module.params["timeout"]
     modes, failed = {}, {}
     # All at once, so that several silent servers take no longer than one.
     with ThreadPoolExecutor(len(servers) or 1) as pool:
@@ -102,7 +84,7 @@ def main() -> None:
         try:
             modes[server] = answer.result()
         except OSError as error:
-            failed[server] = error.strerror or str(error)
+            failed[server] = zookeeper.reason(error)
     leaders = [server for server, role in modes.items() if role in ("leader", "standalone")]
     module.exit_json(changed=False, modes=modes, leaders=leaders, failed_servers=failed)
 

@@ -12,20 +12,13 @@ description:
     Asks the servers one after the other until one that is part of a quorum answers. It changes
     nothing and needs nothing but Python.
 options:
-  servers:
-    description: Servers of the ensemble, as C(HOST:PORT).
-    type: list
-    elements: str
-    required: true
   path:
     description: Path of the node, with the chroot.
     type: str
     required: true
-  timeout:
-    description: Seconds to wait for each server.
-    type: int
-    default: 5
-extends_documentation_fragment: [baremetal_chat.platform.read_only]
+extends_documentation_fragment:
+  - baremetal_chat.platform.zookeeper
+  - baremetal_chat.platform.read_only
 author:
   - baremetal-chat (!UNKNOWN)
 """
@@ -61,12 +54,14 @@ failed_servers:
   sample: {"192.0.2.13:2181": "Connection refused"}
 """
 
-import re
-import socket
 import struct
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.baremetal_chat.platform.plugins.module_utils import zookeeper
+
+if TYPE_CHECKING:
+    import socket
 
 # ZooKeeper's protocol (zookeeper.jute, and ZooDefs.java for the numbers): frames with their length
 # in front, everything in network order.
@@ -96,10 +91,9 @@ def receive(stream: BinaryIO) -> bytes:
 
 def content(server: str, path: str, timeout: float) -> bytes | None:
     """Content of the node, None if there is none; raises OSError with the reason when it fails."""
-    host, _, port = server.rpartition(":")
     name = path.encode()
     with (
-        socket.create_connection((host.strip("[]"), int(port)), timeout) as connection,
+        zookeeper.connect(server, timeout) as connection,
         connection.makefile("rb") as stream,
     ):
         # Protocol, last transaction seen, timeout, session, its password, whether to read only.
@@ -124,22 +118,18 @@ def content(server: str, path: str, timeout: float) -> bytes | None:
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec={
-            "servers": {"type": "list", "elements": "str", "required": True},
-            "path": {"type": "str", "required": True},
-            "timeout": {"type": "int", "default": 5},
-        },
+        argument_spec=zookeeper.OPTIONS | {"path": {"type": "str", "required": True}},
         supports_check_mode=True,
     )
     failed = {}
-    for server in module.params["servers"]:
-        if not re.fullmatch(r".+:\d{1,5}", server):
-            module.fail_json(msg=f"'{server}' is not a server: write HOST:PORT")
-    for server in module.params["servers"]:
+    for server in zookeeper.servers(module):
         try:
             node = content(server, module.params["path"], module.params["timeout"])
-        except (OSError, struct.error) as error:
-            failed[server] = getattr(error, "strerror", None) or str(error)
+        except OSError as error:
+            failed[server] = zookeeper.reason(error)
+            continue
+        except struct.error as error:
+            failed[server] = str(error)
             continue
         module.exit_json(
             changed=False,
