@@ -1,4 +1,4 @@
-"""What role kafka writes for a broker, without a host to write it to."""
+"""What roles write for a host, without a host to write it to."""
 
 import json
 from pathlib import Path
@@ -54,3 +54,23 @@ def test_a_broker_has_all_its_disks_and_starts_without_one(tmp_path: Path) -> No
     (writable,) = [line for line in unit if line.startswith("ReadWritePaths=")]
     # With "-", systemd does not insist that the path is there.
     assert writable.split()[:2] == ["ReadWritePaths=-/srv/a/kafka", "-/srv/b/kafka"]
+
+
+def test_the_firewall_opens_the_ports_that_traefik_has(tmp_path: Path) -> None:
+    site = tmp_path / "hosts.json"
+    host = {"ansible_connection": "local", "traefik_web_port": 8000}
+    site.write_text(json.dumps({"all": {"hosts": {"host": host}}}))
+    role, rules = ROOT / "roles/firewall", tmp_path / "firewall.nft"
+    written = {"src": f"{role}/templates/firewall.nft.j2", "dest": str(rules), "mode": "0600"}
+    play = {
+        "hosts": "host",
+        "gather_facts": False,
+        "vars_files": [f"{role}/defaults/main.yml", f"{role}/vars/main.yml"],
+        "vars": {"__firewall_hash": ""},
+        "tasks": [{"ansible.builtin.template": written}],
+    }
+    playbook = tmp_path / "play.json"
+    playbook.write_text(json.dumps([play]))
+    done = ansible_playbook(f"--inventory={site}", playbook)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "tcp dport { 22, 443, 8000 } accept" in rules.read_text()
