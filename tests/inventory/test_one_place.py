@@ -93,6 +93,102 @@ FACTS = [
         {
             "roles/chat/vars/main.yml": r"^  CHAT_PORT: (\d+)$",
             "roles/chat/templates/chat.yml.j2": r"name: web, port: (\d+)",
+            "chat/settings.py": r"\"CHAT_PORT\", (\d+),",
+            "chat/Containerfile": r"^EXPOSE (\d+) ",
+            "compose.traefik.yml": r"http://chat\d:(\d+)",
+            "docs/try.md": r"-p 303\d:(\d+) ",
+        },
+    ),
+    Fact(
+        "the port of INTERNAL",
+        {
+            "roles/kafka/vars/main.yml": r"'INTERNAL': \{'port': (\d+)\}",
+            "roles/kafka/defaults/main.yml": r"INTERNAL: \{port: (\d+)\}",
+            "roles/kafka/meta/argument_specs.yml": r"C\(INTERNAL\) \([^)]*?(\d+)\)",
+            "README.md": r"^\| (\d+) \(`INTERNAL`\)",
+        },
+    ),
+    Fact(
+        "the port of CLIENT",
+        {
+            "roles/kafka/vars/main.yml": r"'CLIENT': \{'port': (\d+)\}",
+            "roles/kafka/defaults/main.yml": r"CLIENT: \{port: (\d+)\}",
+            "roles/kafka/meta/argument_specs.yml": r"C\(CLIENT\) \([^)]*?(\d+)\)",
+            "README.md": r"^\| (\d+) \(`CLIENT`\)",
+            "docs/architecture.md": r"brokers \((\d+), the listener `CLIENT`\)",
+            "docs/operations/daily.md": r"--bootstrap-server HOST:(\d+)",
+            "docs/operations/monitoring.md": r"--bootstrap-server HOST:(\d+)",
+            "docs/operations/scale.md": r"--bootstrap-server HOST:(\d+)",
+            "docs/operations/tls.md": r"--bootstrap-server HOST:(\d+)",
+            "docs/operations/topics.md": r"--bootstrap-server HOST:(\d+)",
+            "molecule/kafka_clients.py": r"\{address\(name\)\}:(\d+)",
+        },
+    ),
+    Fact(
+        "the port of CLUSTER",
+        {
+            "roles/kafka/vars/main.yml": r"'CLUSTER': \{'port': (\d+)\}",
+            "roles/kafka/defaults/main.yml": r"CLUSTER: \{port: (\d+)\}",
+            "roles/kafka/meta/argument_specs.yml": r"C\(CLUSTER\) \([^)]*?(\d+)\)",
+            "README.md": r"^\| (\d+) \(`CLUSTER`\)",
+        },
+    ),
+    Fact(
+        "the port of ZooKeeper's clients",
+        {
+            "roles/zookeeper/defaults/main.yml": r"^zookeeper_client_port: (\d+)$",
+            "README.md": r"^\| (\d+) \| ZooKeeper hosts \| brokers",
+            "docs/architecture.md": r"ask ZooKeeper \((\d+)\)",
+        },
+    ),
+    Fact(
+        "the port of ZooKeeper's followers",
+        {
+            "roles/zookeeper/defaults/main.yml": r"^zookeeper_peer_port: (\d+)$",
+            "README.md": r"^\| (\d+), \d+ \| ZooKeeper hosts \| ZooKeeper hosts",
+        },
+    ),
+    Fact(
+        "the port of ZooKeeper's elections",
+        {
+            "roles/zookeeper/defaults/main.yml": r"^zookeeper_election_port: (\d+)$",
+            "README.md": r"^\| \d+, (\d+) \| ZooKeeper hosts \| ZooKeeper hosts",
+        },
+    ),
+    Fact(
+        "the port of a broker's metrics",
+        {
+            "roles/kafka/defaults/main.yml": r"^kafka_metrics_port: (\d+)$",
+            "README.md": r"^\| (\d+), \d+ \(if metrics",
+            "docs/operations/monitoring.md": r"HOST:(\d+)/metrics +# a broker",
+            "roles/firewall/defaults/main.yml": r"ports: \[(\d+), \d+\]",
+        },
+    ),
+    Fact(
+        "the port of a member's metrics",
+        {
+            "roles/zookeeper/defaults/main.yml": r"^zookeeper_metrics_port: (\d+)$",
+            "README.md": r"^\| \d+, (\d+) \(if metrics",
+            "docs/operations/monitoring.md": r"HOST:(\d+)/metrics +# a ZooKeeper",
+            "roles/firewall/defaults/main.yml": r"ports: \[\d+, (\d+)\]",
+        },
+    ),
+    Fact(
+        "Traefik's port of HTTP",
+        {
+            "roles/traefik/defaults/main.yml": r"^traefik_web_port: (\d+)$",
+            "roles/firewall/defaults/main.yml": r"traefik_web_port \| default\((\d+)\)",
+            "roles/chat/defaults/main.yml": r"traefik_web_port \| default\((\d+)\)",
+            "README.md": r"^\| (\d+), \d+ \(with TLS\)",
+        },
+    ),
+    Fact(
+        "Traefik's port of HTTPS",
+        {
+            "roles/traefik/defaults/main.yml": r"^traefik_websecure_port: (\d+)$",
+            "roles/firewall/defaults/main.yml": r"traefik_websecure_port \| default\((\d+)\)",
+            "roles/chat/defaults/main.yml": r"traefik_websecure_port \| default\((\d+)\)",
+            "README.md": r"^\| \d+, (\d+) \(with TLS\)",
         },
     ),
 ]
