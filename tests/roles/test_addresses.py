@@ -1,9 +1,11 @@
-"""A host that is down has the address that the inventory says."""
+"""A host that is down, or outside of a run, has the address that the inventory says."""
 
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+import pytest
 from ansible_runs import ROOT, ansible_playbook
 
 # Nothing listens there, so these are down. The address is one that nobody has (RFC 5737).
@@ -17,31 +19,82 @@ BROKERS = {
 }
 
 
-def test_the_chat_is_told_of_brokers_that_are_down(tmp_path: Path) -> None:
-    hosts = {name: broker | {"kafka_broker_id": 1} for name, broker in BROKERS.items()}
-    site = tmp_path / "hosts.json"
-    site.write_text(json.dumps({"all": {"children": {"kafka": {"hosts": hosts}}}}))
-    brokers = "groups['kafka'] | map('extract', hostvars)"
-    reached = f"{{{{ {brokers} | map(attribute='kafka_endpoints.CLUSTER') }}}}"
-    say = {
-        "hosts": "up",
-        "gather_facts": False,
-        "tasks": [{"ansible.builtin.debug": {"msg": f"reached={reached}"}}],
-    }
-    playbook = tmp_path / "play.json"
-    chat = {"ansible.builtin.import_playbook": str(ROOT / "playbooks/chat.yml")}
-    playbook.write_text(json.dumps([chat, say]))
-    done = ansible_playbook(f"--inventory={site}", playbook)
+def say(group: str, endpoint: str) -> dict[str, Any]:
+    """A task that says where each host of the group is reached."""
+    reached = f"groups['{group}'] | map('extract', hostvars) | map(attribute='{endpoint}')"
+    return {"ansible.builtin.debug": {"msg": f"={{{{ {reached} }}}}"}}
+
+
+def run(folder: Path, plays: list[dict[str, Any]], hosts: dict[str, Any], *options: str) -> str:
+    """Run the plays for brokers, which are members as well; returns what was said."""
+    groups = {name: {"hosts": hosts} for name in ("kafka", "zookeeper")}
+    site = folder / "hosts.json"
+    site.write_text(json.dumps({"all": {"children": groups}}))
+    playbook = folder / "play.json"
+    playbook.write_text(json.dumps(plays))
+    done = ansible_playbook(f"--inventory={site}", *options, playbook)
     assert done.returncode == 0, done.stdout + done.stderr
-    (told,) = re.findall(r'"msg": "reached=(.*)"', done.stdout)
-    assert json.loads(told.replace("'", '"')) == [
-        "192.0.2.11:9093",
-        "192.0.2.12:9093",
-        "kafka3.example.org:9093",
-        "192.0.2.14:19093",
-        # Which the role chat refuses.
-        ":9093",
+    return done.stdout
+
+
+def lists(said: str) -> list[list[str]]:
+    return [json.loads(told.replace("'", '"')) for told in re.findall(r'"msg": "=(.*)"', said)]
+
+
+def test_the_chat_is_told_of_brokers_that_are_down(tmp_path: Path) -> None:
+    told = [say("kafka", "kafka_endpoints.CLUSTER")]
+    play = {"hosts": "up", "gather_facts": False, "tasks": told}
+    chat = {"ansible.builtin.import_playbook": str(ROOT / "playbooks/chat.yml")}
+    hosts = {name: broker | {"kafka_broker_id": 1} for name, broker in BROKERS.items()}
+    said = run(tmp_path, [chat, play], hosts)
+    assert lists(said) == [
+        [
+            "192.0.2.11:9093",
+            "192.0.2.12:9093",
+            "kafka3.example.org:9093",
+            "192.0.2.14:19093",
+            # Which the role chat refuses.
+            ":9093",
+        ]
     ]
-    said = " ".join(done.stdout.split())
+    said = " ".join(said.split())
     assert "address does not answer. The chat will look for its broker at 192.0.2.12:9093" in said
     assert "up does not answer" not in said
+
+
+@pytest.mark.parametrize(
+    ("own", "others"),
+    [
+        ("192.0.2.11", ["192.0.2.12", "kafka3.example.org", "192.0.2.14"]),
+        # The controller reaches hosts elsewhere than they reach each other; preflight refuses that.
+        ("10.0.0.11", ["", "kafka3.example.org", ""]),
+    ],
+)
+def test_with_limit_others_are_where_the_inventory_says_if_it_is_right_for_who_is_asked(
+    own: str, others: list[str], tmp_path: Path
+) -> None:
+    hosts = {
+        "up": {"ansible_connection": "local", "ansible_host": "192.0.2.11"},
+        "address": DOWN | {"ansible_host": "192.0.2.12"},
+        "told.invalid": DOWN | {"kafka_address": "kafka3.example.org"},
+        "192.0.2.14": DOWN,
+    }
+    tasks = [
+        {"ansible.builtin.set_fact": {"default_ipv4": {"address": own}, "cacheable": True}},
+        *(
+            {
+                "ansible.builtin.include_role": {
+                    "name": f"baremetal_chat.platform.{role}",
+                    "tasks_from": "endpoints.yml",
+                }
+            }
+            for role in ("kafka", "zookeeper")
+        ),
+        say("kafka", "kafka_endpoints.CLIENT"),
+        say("zookeeper", "zookeeper_endpoints.client"),
+    ]
+    play = {"hosts": "kafka", "gather_facts": False, "tasks": tasks}
+    brokers, members = lists(run(tmp_path, [play], hosts, "--limit=up"))
+    assert brokers == [f"{address}:9092" for address in (own, *others)]
+    # No variable says where the ZooKeeper of the third is, and its name does not resolve.
+    assert members == [f"{address}:2181" for address in (own, others[0], "", others[2])]
