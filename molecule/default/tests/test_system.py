@@ -39,6 +39,18 @@ def test_the_chat_runs_by_digest_and_without_privileges() -> None:
         assert promise in deployed
 
 
+@pytest.mark.parametrize("name", group("microk8s"))
+def test_a_replica_can_start_without_the_registry(name: str) -> None:
+    read = (
+        "/snap/bin/microk8s kubectl --namespace chat get deployment chat"
+        " --output jsonpath={.spec.template.spec.containers[0].image}"
+    )
+    image = connect(group("microk8s")[0]).check_output(read)
+    pinned = 'images ls --quiet labels."io.cri-containerd.pinned"==pinned'
+    kept = connect(name).check_output(f"/snap/bin/microk8s ctr {pinned}")
+    assert image in kept.split()
+
+
 def scan(source: str, target: str, ports: set[int], via: str) -> set[int]:
     """The ports that accept a connection from the address `source`, which host `via` has."""
     program = """
