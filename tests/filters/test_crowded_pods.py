@@ -1,0 +1,61 @@
+"""Replicas that a host's failure piled up are named, and no more than need to move."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+DRAINED = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
+LOST = {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}
+SLOW = {"key": "example.org/slow", "effect": "PreferNoSchedule"}
+
+
+def node(name: str, *taints: dict[str, str]) -> dict[str, Any]:
+    return {"metadata": {"name": name}, "spec": {"taints": list(taints)} if taints else {}}
+
+
+def pods(*nodes: str | None) -> list[dict[str, Any]]:
+    """Pods p0, p1 and so on, each on its node; None: not placed yet."""
+    return [
+        {"metadata": {"name": f"p{number}"}, "spec": {"nodeName": name} if name else {}}
+        for number, name in enumerate(nodes)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("placed", "nodes", "crowded"),
+    [
+        (["a", "b"], ["a", "b", "c"], []),
+        (["a", "a"], ["a", "b", "c"], ["p1"]),
+        (["a", "a", "b", "b"], ["a", "b", "c"], ["p3"]),
+        (["a", "a", "a", "a"], ["a", "b", "c"], ["p2", "p3"]),
+        (["a", "a", "b", None], ["a", "b"], []),
+        (["a", "a"], ["a"], []),
+        (["a", "a"], [], []),
+    ],
+)
+def test_as_many_as_a_host_has_too_many(
+    placed: list[str | None],
+    nodes: list[str],
+    crowded: list[str],
+    load_filter: Callable[[str], Callable[..., list[str]]],
+) -> None:
+    assert load_filter("crowded_pods")(pods(*placed), list(map(node, nodes))) == crowded
+
+
+@pytest.mark.parametrize(("taint", "crowded"), [(DRAINED, []), (LOST, []), (SLOW, ["p1"])])
+def test_a_host_that_takes_no_pods_does_not_count(
+    taint: dict[str, str],
+    crowded: list[str],
+    load_filter: Callable[[str], Callable[..., list[str]]],
+) -> None:
+    nodes = [node("a"), node("b", taint)]
+    assert load_filter("crowded_pods")(pods("a", "a"), nodes) == crowded
+
+
+def test_a_pod_on_its_way_out_does_not_count(
+    load_filter: Callable[[str], Callable[..., list[str]]],
+) -> None:
+    leaving, staying = pods("a", "a")
+    leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert load_filter("crowded_pods")([leaving, staying], [node("a"), node("b")]) == []
