@@ -15,13 +15,14 @@ from conftest import make_topic, signals_of, until
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import TopicAlreadyExistsError
+from kafka.protocol.consumer import FetchRequest
 from kafka_broker import KafkaBroker, KafkaCluster
 from test_relay import AUTHOR, Recorder, record
 
 from chat.relay.base import Record, TooLargeError, UnavailableError, partition_of
 from chat.relay.kafka import KafkaRelay
 from chat.relay.kafka.batches import read
-from chat.relay.kafka.client import Topic, new_consumer
+from chat.relay.kafka.client import GATHER_BYTES, GATHER_MS, Topic, gather, new_consumer
 from chat.relay.kafka.watcher import WATCH_SECONDS
 
 Start = Callable[..., Awaitable[tuple[KafkaRelay, Recorder]]]
@@ -160,6 +161,35 @@ async def test_what_comes_while_fetching_is_prepared_does_not_hold_up_what_follo
             return [value for batch in heard for _, value in read(batch, 0).values]
 
     assert await asyncio.to_thread(hear) == [b"before", b"in between", b"afterwards"]
+
+
+async def test_every_fetch_says_whether_the_broker_may_wait_for_more(
+    kafka_broker: KafkaBroker, topic: str, producer: KafkaProducer
+) -> None:
+    connect = {"bootstrap_servers": kafka_broker.bootstrap_servers}
+    tp = TopicPartition(topic, 0)
+
+    def asked() -> list[tuple[int, int]]:
+        fetches = []
+        with contextlib.closing(new_consumer(connect)) as consumer:
+            consumer.assign([tp])
+            consumer.seek(tp, 0)
+            manager = consumer._fetcher._manager
+            send = manager.send
+
+            def note(request: Any, *arguments: Any, **more: Any) -> Any:
+                if isinstance(request, FetchRequest):
+                    fetches.append((request.min_bytes, request.max_wait_ms))
+                return send(request, *arguments, **more)
+
+            manager.send = note
+            for busy in (False, True, False):
+                gather(consumer, busy)
+                producer.send(topic, value=b"one", partition=0).get(10)
+                assert consumer.poll(timeout_ms=5000)
+        return fetches
+
+    assert await asyncio.to_thread(asked) == [(1, 500), (GATHER_BYTES, GATHER_MS), (1, 500)]
 
 
 async def test_a_topic_that_is_not_there_yet_is_waited_for(

@@ -25,10 +25,12 @@ from chat.relay.kafka.client import (
     POLL_BATCHES,
     POLL_MS,
     Topic,
+    gather,
     named,
     new_consumer,
     note_interruptions,
 )
+from chat.relay.kafka.pace import Pace
 from chat.relay.kafka.record import Skipped, entries
 from chat.relay.kafka.watcher import Watcher
 
@@ -149,6 +151,7 @@ class Reader:
             behind = {number for number, at in end.items() if self._next[number] < at}
             if not behind:
                 self._hand_over(self._catch_up)
+            pace = Pace(time.monotonic())
             while not stopping.is_set() and self._still(topic, signals):
                 if self._failure is not None:
                     raise RuntimeError("what was read could not be shown") from self._failure
@@ -171,7 +174,8 @@ class Reader:
                     for tp in partitions
                 }
                 # What was read before is read again after each interruption.
-                if sum(self._next.values()) > before or not any(self.lag.values()):
+                records = sum(self._next.values()) - before
+                if records or not any(self.lag.values()):
                     self._got_on, self._interruption = time.monotonic(), ""
                 self._hand_over_taken()
                 if payloads:
@@ -180,6 +184,8 @@ class Reader:
                     behind = {number for number in behind if self._next[number] < end[number]}
                     if not behind:
                         self._hand_over(self._catch_up)
+                pace.count(records, time.monotonic())
+                gather(consumer, pace.busy)
 
     def _consumer(self) -> KafkaConsumer:
         return new_consumer(
