@@ -59,6 +59,13 @@ def exposure(name: str, unit: str) -> float:
     return float(level[1])
 
 
+def handed_over(name: str) -> int:
+    """How often Kafka on the host stopped after others had taken over what it led."""
+    line = "Controlled shutdown request returned successfully"
+    lines: str = connect(name).check_output("journalctl --unit kafka --output cat --quiet")
+    return lines.count(line)
+
+
 def restarts(name: str) -> int:
     """How often systemd has started Kafka again by itself."""
     return int(property_of(name, "kafka", "NRestarts"))

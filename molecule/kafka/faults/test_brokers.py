@@ -26,7 +26,7 @@ def test_a_stopped_leader_hands_over_before_it_goes(fault: Fault) -> None:
         fault.recovers()
 
 
-@pytest.mark.fault(2, "kill -9 the leader", gap=25, back=60, every_run=True)
+@pytest.mark.fault(2, "kill -9 the leader", gap=12, back=60, every_run=True)
 def test_a_killed_leader_is_replaced_and_comes_back_by_itself(fault: Fault) -> None:
     with fault.traffic():
         victim = leader(fault.topic)
@@ -36,7 +36,7 @@ def test_a_killed_leader_is_replaced_and_comes_back_by_itself(fault: Fault) -> N
         assert restarts(victim) > before
 
 
-@pytest.mark.fault(3, "kill -9 the controller", gap=25, back=60, every_run=True)
+@pytest.mark.fault(3, "kill -9 the controller", gap=12, back=60, every_run=True)
 def test_a_killed_controller_has_one_successor(fault: Fault) -> None:
     with fault.traffic():
         *others, victim = controller_last()
@@ -44,7 +44,7 @@ def test_a_killed_controller_has_one_successor(fault: Fault) -> None:
         eventually(
             lambda: controller(*others) in others,
             within=40,
-            what="the others agree on another controller (25)",
+            what="the others agree on another controller",
         )
         fault.recovers()
         # What KafkaNotOneController asks.
@@ -52,7 +52,7 @@ def test_a_killed_controller_has_one_successor(fault: Fault) -> None:
         assert sum(tell("kafka", metric, *BROKERS)) == 1
 
 
-@pytest.mark.fault(4, "chase the leader 5 x stop, 5 x kill -9", gap=25, back=60)
+@pytest.mark.fault(4, "chase the leader 5 x stop, 5 x kill -9", gap=12, back=60)
 @pytest.mark.timeout(1500)
 def test_no_leader_is_safe_and_no_record_is_lost(fault: Fault) -> None:
     with fault.traffic():
@@ -65,7 +65,7 @@ def test_no_leader_is_safe_and_no_record_is_lost(fault: Fault) -> None:
             fault.recovers()
 
 
-# Usually over with the session (18 s); at the latest when a copy that does not ask counts no more
+# Usually over with the session (6 s); at the latest when a copy that does not ask counts no more
 # (replica.lag.time.max.ms, 30 s).
 @pytest.mark.fault(8, "freeze the leader past its session", gap=35, back=60, every_run=True)
 def test_a_frozen_leader_that_wakes_up_leads_no_more_and_follows(fault: Fault) -> None:
@@ -108,7 +108,7 @@ def test_a_loss_is_found_when_there_is_one(fault: Fault) -> None:
         lose()
 
 
-@pytest.mark.fault(9, "fill the disk of one broker", gap=25, back=60)
+@pytest.mark.fault(9, "fill the disk of one broker", gap=12, back=60)
 def test_a_full_disk_stops_one_broker_until_there_is_space(fault: Fault) -> None:
     victim = BROKERS[1]
     with small_disk(victim), fault.traffic() as traffic:
@@ -183,7 +183,7 @@ def refuses(topic: str, via: str) -> bool:
     pytest.fail("one copy was enough for an acknowledgement")
 
 
-@pytest.mark.fault("host", "power-cycle a host", gap=25, back=120, every_run=True)
+@pytest.mark.fault("host", "power-cycle a host", gap=12, back=120, every_run=True)
 def test_a_restarted_host_takes_its_place_by_itself(fault: Fault) -> None:
     with fault.traffic():
         victim = BROKERS[2]
