@@ -212,7 +212,8 @@ class Reader:
             # A packed batch may hold a thousand times its size.
             unpacked = sum(len(entry.record.text) for entry in records)
             self._taken_bytes += max(len(batch.raw), unpacked)
-            self._taken_skipped.update(skipped)
+            if skipped:
+                self._taken_skipped += skipped
             if self._taken_records >= HANDED_OVER or self._taken_bytes >= HANDED_OVER_BYTES:
                 self._taken.append(Batch(partition, batch.last, found, times))
                 self._hand_over_taken()

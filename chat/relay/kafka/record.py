@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections import Counter
 from typing import Annotated, Literal
 
 import msgspec
@@ -90,21 +90,23 @@ def decode(value: bytes) -> Record | Skipped:
 
 def entries(
     batch: RecordBatch, start: int, partition: int, partitions: int
-) -> tuple[list[Entry], Mapping[Skipped, int]]:
+) -> tuple[list[Entry], Counter[Skipped]]:
     """What chats wrote into a batch, from offset `start` on, and how many others there are."""
     records = read(batch, start)
     found = []
-    foreign, unknown = records.unreadable, 0
+    skipped: Counter[Skipped] = Counter()
+    if records.unreadable:
+        skipped[Skipped.FOREIGN] = records.unreadable
     for offset, value in records.values:
         record = decode(value)
         if record is Skipped.UNKNOWN:
-            unknown += 1
+            skipped[Skipped.UNKNOWN] += 1
         # A room's order holds within its partition; elsewhere, somebody else has put it.
         elif record is Skipped.FOREIGN or partition_of(record.room, partitions) != partition:
-            foreign += 1
+            skipped[Skipped.FOREIGN] += 1
         else:
             found.append(Entry(offset, batch.time, record))
-    return found, {Skipped.FOREIGN: foreign, Skipped.UNKNOWN: unknown}
+    return found, skipped
 
 
 def _why_skipped(value: bytes) -> Skipped:
