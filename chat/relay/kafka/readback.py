@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
@@ -25,6 +25,15 @@ READ_SECONDS = 5.0
 READ_BYTES = 262_144
 
 T = TypeVar("T")
+
+
+class Span(NamedTuple):
+    """A part of a log: the offsets of one partition from `start` to before `end`."""
+
+    topic: Topic
+    partition: int
+    start: int
+    end: int
 
 
 class ReadersBack:
@@ -49,7 +58,7 @@ class ReadersBack:
                 if entry.offset <= upto
             ]
 
-        return await self._in_a_thread(topic, partition, after + 1, upto + 1, entries_of)
+        return await self._in_a_thread(Span(topic, partition, after + 1, upto + 1), entries_of)
 
     async def time_at(self, topic: Topic, partition: int, offset: int) -> int | None:
         """See `Relay.time_at`."""
@@ -58,24 +67,17 @@ class ReadersBack:
             batch = next(batches, None)
             return batch.time if batch and batch.first <= offset <= batch.last else None
 
-        return await self._in_a_thread(topic, partition, offset, offset + 1, time_of)
+        return await self._in_a_thread(Span(topic, partition, offset, offset + 1), time_of)
 
-    async def _in_a_thread(
-        self,
-        topic: Topic,
-        partition: int,
-        start: int,
-        end: int,
-        take: Callable[[Iterator[RecordBatch]], T],
-    ) -> T:
-        """What `take` makes of the batches with the offsets from `start` to before `end`."""
+    async def _in_a_thread(self, span: Span, take: Callable[[Iterator[RecordBatch]], T]) -> T:
+        """What `take` makes of the batches of a span."""
         if self._reads >= MOST_READS:
             raise UnavailableError("Too many read the history: try again.")
         self._reads += 1
         deadline = time.monotonic() + READ_SECONDS
         try:
             return await asyncio.get_running_loop().run_in_executor(
-                self._threads, self._read_back, topic, partition, start, end, take, deadline
+                self._threads, self._read_back, span, take, deadline
             )
         except (KafkaError, TimeoutError) as error:
             raise UnavailableError(f"Kafka does not give the history: {named(error)}.") from None
@@ -90,13 +92,7 @@ class ReadersBack:
     # Their threads.
 
     def _read_back(
-        self,
-        topic: Topic,
-        partition: int,
-        start: int,
-        end: int,
-        take: Callable[[Iterator[RecordBatch]], T],
-        deadline: float,
+        self, span: Span, take: Callable[[Iterator[RecordBatch]], T], deadline: float
     ) -> T:
         """Raises `KafkaError`, `TimeoutError`."""
         try:
@@ -104,7 +100,7 @@ class ReadersBack:
         except IndexError:
             consumer = new_consumer(self._connect, max_partition_fetch_bytes=READ_BYTES)
         try:
-            taken = take(self._batches(consumer, topic, partition, start, end, deadline))
+            taken = take(self._batches(consumer, span, deadline))
         except BaseException:
             consumer.close()
             raise
@@ -112,21 +108,15 @@ class ReadersBack:
         return taken
 
     def _batches(
-        self,
-        consumer: KafkaConsumer,
-        topic: Topic,
-        partition: int,
-        start: int,
-        end: int,
-        deadline: float,
+        self, consumer: KafkaConsumer, span: Span, deadline: float
     ) -> Iterator[RecordBatch]:
-        tp = TopicPartition(self._topic, partition)
-        start = max(start, consumer.beginning_offsets([tp], ANSWER_MS)[tp])
-        end = min(end, consumer.end_offsets([tp], ANSWER_MS)[tp])
+        tp = TopicPartition(self._topic, span.partition)
+        start = max(span.start, consumer.beginning_offsets([tp], ANSWER_MS)[tp])
+        end = min(span.end, consumer.end_offsets([tp], ANSWER_MS)[tp])
         consumer.assign([tp])
         consumer.seek(tp, start)
         while consumer.position(tp) < end:
-            if time.monotonic() >= deadline or self._watcher.messages != topic:
+            if time.monotonic() >= deadline or self._watcher.messages != span.topic:
                 raise TimeoutError
             polled = consumer.poll(timeout_ms=POLL_MS, max_records=POLL_BATCHES)
             yield from polled.get(tp, ())
