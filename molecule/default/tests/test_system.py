@@ -46,8 +46,9 @@ def test_a_replica_can_start_without_the_registry(name: str) -> None:
         " --output jsonpath={.spec.template.spec.containers[0].image}"
     )
     image = connect(group("microk8s")[0]).check_output(read)
-    pinned = 'images ls --quiet labels."io.cri-containerd.pinned"==pinned'
-    kept = connect(name).check_output(f"/snap/bin/microk8s ctr {pinned}")
+    kept = connect(name).check_output(
+        "/snap/bin/microk8s ctr images ls --quiet %s", 'labels."io.cri-containerd.pinned"==pinned'
+    )
     assert image in kept.split()
 
 
