@@ -170,6 +170,23 @@ MICROK8S: Cases = {
         },
         ["microk8s_min_memory_mb"],
     ),
+    "two control planes": (
+        {"microk8s_group": "two_control_planes"},
+        [
+            "and companion would be the cluster's only control planes",
+            "Set microk8s_worker: true for companion, or add a third host",
+        ],
+    ),
+    "two hosts of which one is a worker": (
+        {"microk8s_group": "one_worker", "microk8s_min_memory_mb": 10**9},
+        ["microk8s_min_memory_mb"],
+    ),
+}
+
+# Hosts that form a cluster with the case's own, and on which nothing runs.
+COMPANIONS: dict[str, dict[str, Any]] = {
+    "two control planes": {"companion": {}},
+    "two hosts of which one is a worker": {"worker": {"microk8s_worker": True}},
 }
 
 # What a task would learn about a host; no case depends on this machine.
@@ -255,6 +272,8 @@ def said(disk: str, ensemble: str, tmp_path_factory: pytest.TempPathFactory) -> 
             usual = {"role": kind, f"{kind}_group": f"only_{names[case]}"}
             host = usual | SITE[kind] | changed
             groups[f"only_{names[case]}"] = {"hosts": {names[case]: host}}
+    for case, companion in COMPANIONS.items():
+        groups[MICROK8S[case][0]["microk8s_group"]] = {"hosts": {names[case]: {}, **companion}}
     variables = {"ansible_connection": "local", "disk": disk, "ensemble": ensemble}
     site = {"children": groups, "vars": variables}
     (folder / "hosts.json").write_text(json.dumps({"all": site}))
@@ -280,7 +299,7 @@ def said(disk: str, ensemble: str, tmp_path_factory: pytest.TempPathFactory) -> 
             "when": "__kafka_written is defined",
         },
     ]
-    play = {"hosts": "all", "gather_facts": False, "tasks": tasks}
+    play = {"hosts": "all:!companion:!worker", "gather_facts": False, "tasks": tasks}
     (folder / "play.json").write_text(json.dumps([play]))
     with broker():
         done = ansible_playbook(
