@@ -170,6 +170,10 @@ MICROK8S: Cases = {
         },
         ["microk8s_min_memory_mb"],
     ),
+    "workers only": (
+        {"microk8s_worker": True},
+        ["have microk8s_worker: true.", "Set it to false for one host, or for three"],
+    ),
     "two control planes": (
         {"microk8s_group": "two_control_planes"},
         [
