@@ -1,6 +1,7 @@
 """A later run asks for no more than it needs, takes what is over away, and says what it cannot."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hosts import connect, group
@@ -66,3 +67,9 @@ def test_a_configuration_that_says_nothing_of_replicas_is_none_that_cannot_be_re
     finally:
         host.check_output("mv /root/server.properties %s", path)
     assert checked.succeeded, checked.said
+
+
+def test_logs_are_in_english_although_the_host_speaks_german(tmp_path: Path) -> None:
+    fetched = run("playbooks/logs.yml", {"logs_directory": str(tmp_path)})
+    assert fetched.succeeded, fetched.said
+    assert "Filesystem" in (tmp_path / HOST / "host.txt").read_text()

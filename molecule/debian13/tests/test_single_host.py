@@ -1,4 +1,7 @@
-"""One host with Debian 13 runs what three with Debian 12 do, each part of it once."""
+"""One host with Debian 13 runs what three with Debian 12 do, each part of it once.
+
+The host also has settings that some sites have (sandbox/test-artifacts/host-trixie).
+"""
 
 import re
 
@@ -8,6 +11,14 @@ from kafka_clients import consume, copies_in_sync, produce, zookeeper_mode
 from nodes import exposure
 
 (HOST,) = group("kafka")
+
+
+def test_the_host_has_the_settings_of_some_sites() -> None:
+    host = connect(HOST)
+    assert host.check_output("umask") == "0077"
+    assert host.check_output("date +%Z") in ("+1245", "+1345")
+    assert "hidepid=" in host.check_output("grep '^proc /proc ' /proc/mounts")
+    assert "nicht gefunden" in host.run("ls /missing").stderr
 
 
 def test_what_is_sent_is_read(topic: str) -> None:
