@@ -1,4 +1,5 @@
-"""What the roles of Kafka, ZooKeeper and MicroK8s refuse at once, as far as that needs no hosts.
+"""What the roles of Kafka, ZooKeeper, MicroK8s and the moving address refuse, as far as that needs
+no hosts.
 
 Each case is a host of its own on this machine, in a group of its own, and all share one run. What
 shows on installed hosts alone is in molecule/kafka/tests/test_refusals.py.
@@ -193,6 +194,38 @@ COMPANIONS: dict[str, dict[str, Any]] = {
     "two hosts of which one is a worker": {"worker": {"microk8s_worker": True}},
 }
 
+VIRTUAL_IP: Cases = {
+    "a name as the address that moves": (
+        {"virtual_ip_address": "chat.example.org"},
+        ["virtual_ip_address='chat.example.org'", "192.0.2.0/255.255.255.0 (eth-0)"],
+    ),
+    "an address that moves in another network": (
+        {"virtual_ip_address": "198.51.100.9"},
+        ["virtual_ip_address='198.51.100.9': give a free IPv4 address in the network of"],
+    ),
+    "a network's broadcast address as the one that moves": (
+        {"virtual_ip_address": "192.0.2.255"},
+        ["virtual_ip_address='192.0.2.255'"],
+    ),
+    "a host's own address as the one that moves": (
+        {"virtual_ip_address": "192.0.2.11"},
+        ["virtual_ip_address=192.0.2.11 is the address of virtual_ip"],
+    ),
+    "an interface without an address": (
+        {"virtual_ip_interface": "eth9"},
+        ["virtual_ip_interface=eth9 is no interface with an IPv4 address. It has eth-0"],
+    ),
+    "a password that VRRP would cut": (
+        {"virtual_ip_password": "ninechars"},
+        ["virtual_ip_password with 9 characters"],
+    ),
+    "a password that would be settings": (
+        {"virtual_ip_password": "a\n}"},
+        ["virtual_ip_password with 3 characters"],
+    ),
+    "an address that may move": ({}, [NOTHING]),
+}
+
 # What a task would learn about a host; no case depends on this machine.
 FACTS = {
     "default_ipv4": {"address": "127.0.0.1"},
@@ -202,12 +235,18 @@ FACTS = {
     "distribution": "Debian",
     "distribution_version": "12",
     "service_mgr": "systemd",
+    # Facts have no '-' in names of interfaces.
+    "interfaces": ["eth-0"],
+    "eth_0": {
+        "ipv4": {"address": "192.0.2.11", "network": "192.0.2.0", "netmask": "255.255.255.0"}
+    },
 }
 # A port that nobody listens on: to be refused is to be reached.
 SITE: dict[str, dict[str, Any]] = {
     "kafka": {"kafka_broker_id": 1, "kafka_zookeeper_connect": "127.0.0.1:1/kafka"},
     "zookeeper": {"zookeeper_id": 1},
     "microk8s": {},
+    "virtual_ip": {"virtual_ip_address": "192.0.2.10", "virtual_ip_interface": "eth-0"},
     "running": {
         "role": "kafka",
         "kafka_group": "all",
@@ -216,7 +255,13 @@ SITE: dict[str, dict[str, Any]] = {
         },
     },
 }
-CASES = {"kafka": KAFKA, "zookeeper": ZOOKEEPER, "microk8s": MICROK8S, "running": RUNNING}
+CASES = {
+    "kafka": KAFKA,
+    "zookeeper": ZOOKEEPER,
+    "microk8s": MICROK8S,
+    "virtual_ip": VIRTUAL_IP,
+    "running": RUNNING,
+}
 
 
 @pytest.fixture(scope="module")
@@ -325,5 +370,5 @@ def said(disk: str, ensemble: str, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.mark.parametrize("case", [case for cases in CASES.values() for case in cases])
 def test_refused_before_anything_is_touched(case: str, said: dict[str, str]) -> None:
-    for words in (KAFKA | ZOOKEEPER | MICROK8S | RUNNING)[case][1]:
+    for words in (KAFKA | ZOOKEEPER | MICROK8S | VIRTUAL_IP | RUNNING)[case][1]:
         assert words in said[case]

@@ -1,0 +1,62 @@
+"""What role virtual_ip writes for keepalived, without hosts."""
+
+import json
+from pathlib import Path
+
+from ansible_runs import ROOT, ansible_playbook
+
+HOSTS = {
+    name: {
+        "ansible_connection": "local",
+        "__virtual_ip_source": f"192.0.2.{number}",
+        "virtual_ip_address": "192.0.2.10",
+        "virtual_ip_interface": "eth0",
+        "virtual_ip_password": "secret",
+    }
+    for number, name in enumerate(("chat1", "chat2"), start=11)
+} | {
+    # It does not respond.
+    "chat3": {"ansible_host": "192.0.2.13"}
+}
+
+
+def test_each_host_sends_to_the_others_alone_and_none_takes_the_address_away(
+    tmp_path: Path,
+) -> None:
+    site = tmp_path / "hosts.json"
+    site.write_text(json.dumps({"all": {"children": {"microk8s": {"hosts": HOSTS}}}}))
+    write = {
+        "ansible.builtin.template": {
+            "src": str(ROOT / "roles/virtual_ip/templates/keepalived.conf.j2"),
+            "dest": f"{tmp_path}/{{{{ inventory_hostname }}}}",
+            "mode": "0600",
+        }
+    }
+    play = {
+        "hosts": "chat1:chat2",
+        "gather_facts": False,
+        "tasks": [write],
+        "vars": {"virtual_ip_group": "microk8s", "virtual_ip_router_id": 51},
+        "vars_files": [str(ROOT / "roles/virtual_ip/vars/main.yml")],
+    }
+    playbook = tmp_path / "play.json"
+    playbook.write_text(json.dumps([play]))
+    done = ansible_playbook(f"--inventory={site}", playbook)
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, second = (
+        [line.split("#")[0].strip() for line in (tmp_path / name).read_text().splitlines()]
+        for name in ("chat1", "chat2")
+    )
+
+    def peers(lines: list[str]) -> list[str]:
+        start = lines.index("unicast_peer {")
+        return lines[start + 1 : lines.index("}", start)]
+
+    assert peers(first) == ["192.0.2.12", "192.0.2.13"]
+    assert peers(second) == ["192.0.2.11", "192.0.2.13"]
+    for lines in (first, second):
+        assert {"state BACKUP", "nopreempt", "priority 100"} <= set(lines)
+        assert {"enable_script_security", "script_user keepalived_script"} <= set(lines)
+        assert "vrrp_check_unicast_src" in lines
+        assert "auth_pass secret" in lines
+        assert "192.0.2.10/32 dev eth0" in lines
