@@ -78,6 +78,7 @@ SITES = {
     },
     "chat of a ready image": {"chat_image": f"registry.example.org/chat@{DIGEST}"},
     "traefik": {},
+    "traefik for several namespaces": {"traefik_namespaces": ["chat", "forum"]},
     "traefik that says more": {
         "traefik_config": {"log": {"level": "DEBUG"}, "metrics": None},
     },
@@ -139,7 +140,9 @@ def closed(schema):
     return [closed(each) for each in schema] if isinstance(schema, list) else schema
 
 
-@pytest.mark.parametrize(("site", "count"), [("chat", 1), ("chat with a certificate", 3)])
+@pytest.mark.parametrize(
+    ("site", "count"), [("chat", 1), ("chat with a certificate", 3), ("traefik", 1)]
+)
 def test_traefik_knows_every_field(rendered, site, count):
     schemas = {
         kind["spec"]["names"]["kind"]: closed(kind["spec"]["versions"][0]["schema"])
@@ -358,12 +361,48 @@ def test_traefik_shows_its_insides_to_nobody(traefik):
     assert {port["targetPort"] for port in traefik["Service"]["spec"]["ports"]} == set(published)
 
 
-def test_traefik_may_read_and_nothing_else(traefik):
-    assert {verb for rule in traefik["ClusterRole"]["rules"] for verb in rule["verbs"]} == {
-        "get",
-        "list",
-        "watch",
-    }
+def test_traefik_may_read_in_the_namespaces_it_serves_and_nothing_else(rendered, traefik):
+    for objects, served in (
+        (traefik, {"traefik", "chat"}),
+        (rendered["traefik for several namespaces"], {"traefik", "chat", "forum"}),
+    ):
+        kinds = {item["kind"] for item in objects.all}
+        assert not {"ClusterRole", "ClusterRoleBinding"} & kinds
+        roles = [item for item in objects.all if item["kind"] == "Role"]
+        bindings = [item for item in objects.all if item["kind"] == "RoleBinding"]
+        for items in (roles, bindings):
+            assert [item["metadata"]["namespace"] for item in items] == sorted(served, key=order)
+        assert {verb for role in roles for rule in role["rules"] for verb in rule["verbs"]} == {
+            "get",
+            "list",
+            "watch",
+        }
+        assert all(
+            subject["namespace"] == "traefik" for item in bindings for subject in item["subjects"]
+        )
+        provider = settings(objects)["providers"]["kubernetesCRD"]
+        # It would wait forever for what it may not list.
+        assert set(provider["namespaces"]) == served
+        assert provider["disableClusterScopeResources"] is True
+
+
+def order(namespace):
+    """Traefik's own first, then as the site lists them."""
+    return ["traefik", "chat", "forum"].index(namespace)
+
+
+def test_traefik_refuses_old_tls_and_weak_suites(traefik):
+    option = traefik["TLSOption"]
+    # Traefik applies the one of this name to routes that name no other.
+    assert option["metadata"]["name"] == "default"
+    assert option["spec"]["minVersion"] == "VersionTLS12"
+    for suite in option["spec"]["cipherSuites"]:
+        assert suite.startswith("TLS_ECDHE_")
+        assert "GCM" in suite or "CHACHA20" in suite
+
+
+def test_a_host_that_is_down_delays_nobody_for_long(traefik):
+    assert settings(traefik)["serversTransport"]["forwardingTimeouts"]["dialTimeout"] == "2s"
 
 
 def test_a_sites_settings_win_and_null_takes_one_away(rendered, traefik):
