@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import yaml
 from ansible_runs import ROOT, ansible_playbook
 
 BROKER = {
@@ -28,16 +29,18 @@ def test_a_broker_has_all_its_disks_and_starts_without_one(tmp_path: Path) -> No
     site = tmp_path / "hosts.json"
     hosts = {"kafka": {"hosts": {"broker": BROKER | disks}}}
     site.write_text(json.dumps({"all": {"children": hosts}}))
-    files = ["server.properties", "kafka.service"]
+    (service, *_) = yaml.safe_load((ROOT / "roles/kafka/tasks/configure.yml").read_text())
+    files = {"settings.properties.j2": "server.properties", "unit.service.j2": "kafka.service"}
     templates = [
         {
             "ansible.builtin.template": {
-                "src": str(ROOT / f"roles/kafka/templates/{file}.j2"),
+                "src": str(ROOT / "roles/kafka_service/templates" / template),
                 "dest": str(tmp_path / file),
                 "mode": "0600",
-            }
+            },
+            "vars": service["vars"] | {"__kafka_service_agent": ""},
         }
-        for file in files
+        for template, file in files.items()
     ]
     role = {"name": "baremetal_chat.platform.kafka", "tasks_from": "endpoints.yml"}
     play = {
@@ -49,7 +52,7 @@ def test_a_broker_has_all_its_disks_and_starts_without_one(tmp_path: Path) -> No
     playbook.write_text(json.dumps([play]))
     done = ansible_playbook(f"--inventory={site}", playbook)
     assert done.returncode == 0, done.stdout + done.stderr
-    properties, unit = ((tmp_path / file).read_text().splitlines() for file in files)
+    properties, unit = ((tmp_path / file).read_text().splitlines() for file in files.values())
     assert "log.dirs=/srv/a/kafka,/srv/b/kafka" in properties
     (writable,) = [line for line in unit if line.startswith("ReadWritePaths=")]
     # With "-", systemd does not insist that the path is there.
