@@ -149,7 +149,11 @@ class History(msgspec.Struct, tag_field="type", tag="history"):
     limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
 
-ClientFrame = Hello | Join | Leave | Send | Typing | History
+class Ping(msgspec.Struct, tag_field="type", tag="ping"):
+    """Asks for a sign of life. A page does not see the pings of WebSocket itself."""
+
+
+ClientFrame = Hello | Join | Leave | Send | Typing | History | Ping
 
 
 # Frames from the server.
@@ -252,8 +256,23 @@ class Bye(msgspec.Struct, tag_field="type", tag="bye"):
     retry_after: float
 
 
+class Pong(msgspec.Struct, tag_field="type", tag="pong"):
+    pass
+
+
 ServerFrame = (
-    Welcome | Joined | Left | Message | Ack | Error | Progress | Presence | IsTyping | Page | Bye
+    Welcome
+    | Joined
+    | Left
+    | Message
+    | Ack
+    | Error
+    | Progress
+    | Presence
+    | IsTyping
+    | Page
+    | Bye
+    | Pong
 )
 
 

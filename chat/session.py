@@ -107,6 +107,9 @@ class Session:
                     self._typing(typing)
                 case protocol.History() as history:
                     return self._history(history, text)
+                case protocol.Ping():
+                    self._require_user()
+                    self._say(protocol.Pong())
         except RefusedError as refused:
             self._refuse(refused, text)
         return None

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import math
 import random
 import re
 import uuid
@@ -41,6 +42,7 @@ from chat.protocol import (
     Limits,
     Message,
     Page,
+    Ping,
     Presence,
     Progress,
     RefusedError,
@@ -56,8 +58,14 @@ log = logging.getLogger("chat.client")
 RETRY_SECONDS = (0.5, 15.0)
 # A frame with a temporary refusal is sent again after a time between these.
 AGAIN_SECONDS = (0.5, 2.5)
-# A silent connection is considered dead after both of these.
-PING_SECONDS = PONG_SECONDS = 15.0
+# See docs/protocol.md, "Timers". From the beginning of an attempt to `welcome`.
+OPEN_SECONDS = 10.0
+# Without a frame for so long, the client asks for one (`ping`); without any answer to that, the
+# connection is considered dead.
+QUIET_SECONDS = 15.0
+ANSWER_SECONDS = 10.0
+# After a connection that lasted so long, the pauses begin with the shortest again.
+PEACE_SECONDS = 30.0
 # Messages of this client that may wait for their acknowledgement; more wait before they are sent.
 MOST_PENDING = 100
 # Of one frame: a `joined` with 500 messages of the greatest length has half of it.
@@ -159,6 +167,8 @@ class Chat:
         self._outgoing: asyncio.Queue[ClientFrame] = asyncio.Queue()
         self._welcomed = asyncio.Event()
         self._attempts = 0
+        # By the loop's clock, on this connection.
+        self._welcomed_at = math.inf
         # Seconds, from `bye`.
         self._asked_to_wait: float | None = None
         self._trouble = "no answer"
@@ -229,7 +239,10 @@ class Chat:
     async def _run(self) -> None:
         try:
             while True:
+                self._welcomed_at = math.inf
                 retry_after = await self._converse()
+                if asyncio.get_running_loop().time() - self._welcomed_at >= PEACE_SECONDS:
+                    self._attempts = 0
                 self._attempts += 1
                 most = min(RETRY_SECONDS[1], RETRY_SECONDS[0] * 2 ** min(self._attempts - 1, 10))
                 delay = random.uniform(most / 2, most) if retry_after is None else retry_after
@@ -264,8 +277,9 @@ class Chat:
                 additional_headers=self._headers,
                 compression=None,
                 max_size=MOST_BYTES,
-                ping_interval=PING_SECONDS,
-                ping_timeout=PONG_SECONDS,
+                open_timeout=OPEN_SECONDS,
+                # The protocol has a `ping` of its own.
+                ping_interval=None,
                 close_timeout=1,
             ) as socket:
                 await self._talk(socket)
@@ -292,7 +306,7 @@ class Chat:
             return self._asked_to_wait
         code, reason = closed.rcvd.code, closed.rcvd.reason
         self._trouble = f"closed by the server: {code} {reason}".rstrip()
-        if code in _FATAL:
+        if code in _FATAL or 4000 <= code < 5000:
             raise DisconnectedError(f"{self._url}: {self._trouble}")
         asked = re.search(r"retry_after=(\d+(?:\.\d+)?)", reason)
         return float(asked[1]) if asked else self._asked_to_wait
@@ -306,7 +320,7 @@ class Chat:
         self._outgoing.put_nowait(self._hello)
         try:
             while True:
-                self._hear(await socket.recv(decode=False))
+                self._hear(await self._receive(socket))
         finally:
             self.connected = False
             for room in self._rooms.values():
@@ -315,6 +329,16 @@ class Chat:
                 pending.sent = False
             writing.cancel()
             await asyncio.wait([writing])
+
+    async def _receive(self, socket: ClientConnection) -> bytes:
+        """Raises `TimeoutError` if the server is silent for too long."""
+        if self.connected:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(QUIET_SECONDS):
+                    return await socket.recv(decode=False)
+            self._say(Ping())
+        async with asyncio.timeout(ANSWER_SECONDS if self.connected else OPEN_SECONDS):
+            return await socket.recv(decode=False)
 
     async def _write(self, socket: ClientConnection) -> None:
         with contextlib.suppress(websockets.ConnectionClosed):
@@ -374,7 +398,7 @@ class Chat:
             )
         self.user, self.author = welcome.user, welcome.author
         self.replica, self.limits = welcome.replica, welcome.limits
-        self._attempts = 0
+        self._welcomed_at = asyncio.get_running_loop().time()
         self.connected = True
         self._welcomed.set()
         for room in self._rooms.values():
@@ -416,7 +440,8 @@ class Chat:
             for cid, pending in self._pending.items():
                 if pending.frame.room == room.name:
                     self._answer(cid, refused)
-        else:
+        elif error.code != ErrorCode.BAD_FRAME:
+            # A server of an earlier release does not know `ping`, and answers with that.
             log.warning("the server refused a frame: %s", error.message)
 
     def _ask_again(self) -> None:

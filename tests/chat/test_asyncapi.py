@@ -92,6 +92,7 @@ async def test_what_is_said_fits_its_schema(replica: Replica) -> None:
         await bob.join("lobby")
         await ada.say(type="history", room="lobby", before=(await bob.join("lobby"))["position"])
         await bob.say(type="typing", room="lobby")
+        await ada.say(type="ping")
         # In the same partition, so that the log moves on past what was said in the lobby.
         other = next(
             name
@@ -101,7 +102,7 @@ async def test_what_is_said_fits_its_schema(replica: Replica) -> None:
         await ada.join(other)
         await ada.send(other, "hello")
         await ada.say(type="leave", room=other)
-        for kind in ("message", "position", "presence", "history", "typing", "left"):
+        for kind in ("message", "position", "presence", "history", "typing", "pong", "left"):
             heard.append(await ada.hear(kind))
         draining = asyncio.create_task(server.drain())
         heard.append(await ada.hear("bye"))

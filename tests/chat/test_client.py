@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, Process, Replica
+from websockets import ConnectionClosed
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
@@ -503,7 +504,87 @@ async def test_after_a_gap_nothing_comes_twice(speak: Speak) -> None:
         assert await texts(ada.room("lobby", recent=True), 4) == ["1", "2", "GAP", "3"]
 
 
-@pytest.mark.parametrize("code", [1002, 1003, 1007, 1009])
+async def test_silence_is_a_lost_connection_and_an_answer_to_a_ping_is_none(
+    speak: Speak, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in docs/protocol.md, "Timers", in less time."""
+    monkeypatch.setattr(library, "QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(library, "ANSWER_SECONDS", 0.2)
+    pings: list[int] = []
+
+    async def quiet(socket: ServerConnection) -> None:
+        await welcome(socket)
+        pings.append(0)
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                if json.loads(await socket.recv())["type"] != "ping":
+                    continue
+                pings[-1] += 1
+                # A server of an earlier release knows no `ping`.
+                answer = {"type": "error", "code": "bad_frame", "message": "Invalid value 'ping'."}
+                if pings[-1] == 2:
+                    answer = {"type": "pong"}
+                if pings[-1] < 4:
+                    await socket.send(json.dumps(answer))
+
+    async with connect(url(await speak(quiet)), "ada") as ada:
+        events = ada.room("lobby", events=True)
+        async with asyncio.timeout(PATIENCE):
+            assert isinstance(away := await anext(events), Away)
+            assert await anext(events) == Back("r")
+    assert away.reason == "no answer"
+    assert pings[0] == 4
+
+
+async def test_a_welcome_that_does_not_come_is_not_waited_for(
+    speak: Speak, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "OPEN_SECONDS", 0.2)
+    came = 0
+
+    async def speechless_once(socket: ServerConnection) -> None:
+        nonlocal came
+        came += 1
+        if came > 1:
+            await welcome(socket)
+        await socket.wait_closed()
+
+    async with connect(url(await speak(speechless_once)), "ada") as ada:
+        assert ada.replica == "r"
+
+
+async def test_the_pauses_grow_until_a_connection_has_lasted(
+    speak: Speak, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "RETRY_SECONDS", (0.001, 10))
+    monkeypatch.setattr(library.random, "uniform", lambda _least, most: most)
+
+    async def brief(socket: ServerConnection) -> None:
+        await welcome(socket)
+        await socket.close(1013, "too slow")
+
+    async with connect(url(await speak(brief)), "ada") as ada:
+        events = ada.room("lobby", events=True)
+
+        async def pauses(count: int) -> list[float]:
+            heard = [await anext(events) for _ in range(2 * count)]
+            return [event.retry_seconds for event in heard if isinstance(event, Away)]
+
+        assert await pauses(4) == [0.001, 0.002, 0.004, 0.008]
+        monkeypatch.setattr(library, "PEACE_SECONDS", 0.0)
+        assert (await pauses(3))[1:] == [0.001, 0.001]
+
+
+def test_its_times_are_the_documented_ones() -> None:
+    document = (ROOT / "docs" / "protocol.md").read_text()
+    rows = re.findall(r"^\| (open|quiet|answer|peace) \| (\d+) \|", document, re.MULTILINE)
+    assert {name: float(seconds) for name, seconds in rows} == {
+        name: getattr(library, f"{name.upper()}_SECONDS")
+        for name in ("open", "quiet", "answer", "peace")
+    }
+
+
+@pytest.mark.parametrize("code", [1002, 1003, 1007, 1009, 4001])
 async def test_what_would_happen_again_ends_it(speak: Speak, code: int) -> None:
     async def reject(socket: ServerConnection) -> None:
         await welcome(socket)

@@ -231,6 +231,7 @@ async def test_bad_frames_are_answered_and_disturb_nobody(server: Server) -> Non
         {"type": "join", "room": "lobby"},
         {"type": "leave", "room": "lobby"},
         {"type": "send", "room": "lobby", "text": "x", "cid": "1"},
+        {"type": "ping"},
     ],
 )
 async def test_hello_comes_first(server: Server, frame: dict[str, str]) -> None:
