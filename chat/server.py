@@ -251,7 +251,7 @@ class Server:
                     },
                 ),
                 (
-                    r"/(|app\.js|style\.css|icon\.svg)",
+                    r"/(|[a-z]+\.js|style\.css|icon\.svg)",
                     PageHandler,
                     {"path": str(WEB), "default_filename": "index.html"},
                 ),

@@ -312,6 +312,7 @@ async def test_the_page_may_load_nothing_from_elsewhere(replica: Replica) -> Non
     for path, kind in (
         ("/", "text/html"),
         ("/app.js", "text/javascript"),
+        ("/connection.js", "text/javascript"),
         ("/style.css", "text/css"),
         ("/icon.svg", "image/svg+xml"),
     ):

@@ -1,0 +1,415 @@
+// The rooms one is in: what was said in each, who is there, and what is new.
+//
+// Nothing is shown twice (messages are known by id), nothing in another order than the log's, and
+// what was missed is fetched by the last position.
+
+import { composeIn, dropDraft } from "./compose.js";
+import { button, element, page } from "./dom.js";
+import { drawMessage, markDay } from "./messages.js";
+import { showPending } from "./pending.js";
+import { onStored, store } from "./store.js";
+
+/** @typedef {import("./messages.js").Message} Message */
+/** @typedef {import("./connection.js").Frame} Frame */
+/**
+ * What rooms ask for.
+ * @typedef {object} Ways
+ * @property {(frame: Frame) => void} say
+ * @property {(message: Message) => boolean} isMine
+ * @property {(room: Room) => void} entered
+ * @property {(room: Room) => void} left
+ * @property {() => void} rename
+ */
+
+// Messages kept in the document per room; more while somebody reads further up.
+const SHOWN = 1000;
+const SHOWN_READING = 5 * SHOWN;
+// Pieces of the log that are looked through for earlier messages before one has to ask again.
+const IN_VAIN = 10;
+
+/** @type {Map<string, Room>} in the order they were joined */
+export const rooms = new Map();
+/** @type {Room | null} the one that is shown */
+export let current = null;
+/** @type {Ways} */
+let ways;
+
+/** @param {Ways} given */
+export function setUpRooms(given) {
+  ways = given;
+  page.earlier.addEventListener("click", () => current?.askEarlier());
+  // Whoever scrolls up to it need not press it.
+  new IntersectionObserver(([{ isIntersecting }]) => {
+    const { scrollHeight, clientHeight } = page.scroll;
+    if (isIntersecting && scrollHeight > clientHeight) current?.askEarlier();
+  }, { root: page.scroll }).observe(page.earlier);
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden) current?.markRead();
+  });
+  // Read in one tab is read in all.
+  onStored("read.", (name, position) => {
+    const room = rooms.get(name);
+    if (room && room.position === position) room.countUnread(0);
+  });
+}
+
+export class Room {
+  /** @param {string} name */
+  constructor(name) {
+    this.name = name;
+    this.joined = false;
+    this.why = "";             // why it is not joined, if the service has said so
+    this.code = "";
+    this.entered = false;      // whether it ever was
+    /** @type {string | null} how far this page has seen; handed back on joining again */
+    this.position = null;
+    this.ids = new Set();
+    /** @type {Map<string, Map<string, number>>} name -> who wrote under it, in the order seen */
+    this.authors = new Map();
+    this.unread = 0;
+    this.count = 0;            // people who are here; 0 while that is not known
+    /** @type {Set<string>} their names, unless there are too many */
+    this.people = new Set();
+    /** @type {Map<string, number>} name -> the timer that takes it away */
+    this.typing = new Map();
+    /** @type {string | null} what was said before this can be asked for */
+    this.oldest = null;
+    this.more = false;         // whether there may be anything
+    this.asking = false;
+    this.inVain = 0;           // answers without a message, one after another
+    // What is fetched from before is no news: it has a list of its own, which nobody reads out.
+    this.older = element("ol", { "aria-label": `Earlier messages in ${name}`, hidden: true });
+    // Screen readers read what is added to a log, and only that.
+    this.list = element("ol");
+    this.log = element("div", { role: "log", "aria-label": `Messages in ${name}`, hidden: true },
+      this.list);
+    page.logs.append(this.older, this.log);
+    this.badge = element("span", { className: "count", hidden: true });
+    this.button = button(name, () => show(this));
+    this.button.className = "enter";
+    this.button.append(" ", this.badge);
+    const leave = button("×", () => leaveRoom(this));
+    leave.className = "quiet";
+    leave.setAttribute("aria-label", `Leave ${name}`);
+    this.tab = element("li", {}, this.button, leave);
+    page.rooms.append(this.tab);
+  }
+
+  askIn() {
+    ways.say({
+      type: "join", room: this.name, ...(this.position !== null && { since: this.position }),
+    });
+  }
+
+  /** @param {Frame} frame */
+  enter(frame) {
+    const again = this.entered;
+    this.entered = true;
+    this.joined = true;
+    this.why = "";
+    if (again && !frame.recovered) {
+      this.list.replaceChildren(element("li", { className: "gap" },
+        "You were away for longer than the history reaches; these are the last messages."));
+      this.ids.clear();
+      this.older.replaceChildren();
+    }
+    if (!again || !frame.recovered) {
+      this.oldest = frame.messages[0]?.id ?? frame.position;
+      this.more = frame.more ?? true;
+    }
+    for (const message of frame.messages) this.add(message, again);
+    this.position = frame.position;
+    ways.entered(this);
+    drawEarlier();
+    drawWhy();
+  }
+
+  /**
+   * The service does not let this page in, or puts it out.
+   * @param {string} code
+   * @param {string} why
+   */
+  refuse(code, why) {
+    this.lose();
+    // Its log was replaced: what this page has seen is in no log any more.
+    if (code === "bad_position" && this.position !== null) {
+      this.position = null;
+      this.askIn();
+      return;
+    }
+    this.code = code;
+    this.why = why;
+    drawWhy();
+    drawEarlier();
+    drawPeople();
+  }
+
+  askEarlier() {
+    if (!this.joined || !this.more || this.asking) return;
+    this.asking = true;
+    ways.say({ type: "history", room: this.name, before: this.oldest });
+    drawEarlier();
+  }
+
+  /** @returns {boolean} whether it was asking */
+  stopAsking() {
+    const asking = this.asking;
+    this.asking = false;
+    drawEarlier();
+    return asking;
+  }
+
+  /**
+   * What is in sight stays where it is.
+   * @param {Frame} frame
+   */
+  addEarlier({ position, more, messages }) {
+    this.asking = false;
+    this.oldest = position;
+    this.more = more;
+    const { scrollHeight, scrollTop } = page.scroll;
+    /** @type {Message[]} */
+    const unknown = messages.filter((/** @type {Message} */ { id }) => !this.ids.has(id));
+    for (const message of unknown) this.ids.add(message.id);
+    const items = unknown.map((message) => drawMessage(message, ways.isMine(message)));
+    const after = this.older.firstElementChild ?? this.list.firstElementChild;
+    this.older.prepend(...items);
+    for (const item of items) {
+      this.tellApart(item);
+      markDay(item, item.previousElementSibling);
+    }
+    if (after instanceof HTMLElement) markDay(after, items.at(-1));
+    drawEarlier();
+    const grown = page.scroll.scrollHeight - scrollHeight;
+    if (this === current) page.scroll.scrollTop = scrollTop + grown;
+    // One answer may hold nothing of this room, though there is more. But the log is long.
+    this.inVain = unknown.length ? 0 : this.inVain + 1;
+    if (this.inVain % IN_VAIN) this.askEarlier();
+  }
+
+  /**
+   * Two who write under one name are shown as two: each by a number, from then on.
+   * @param {HTMLElement} item
+   */
+  tellApart(item) {
+    const { user: name = "", author } = item.dataset;
+    if (!author) return;
+    const numbers = this.authors.get(name) ?? new Map();
+    this.authors.set(name, numbers);
+    /** @type {Element[]} */
+    const items = [item];
+    if (!numbers.has(author)) {
+      numbers.set(author, numbers.size + 1);
+      if (numbers.size === 2) items.push(...this.older.children, ...this.list.children);
+    }
+    if (numbers.size < 2) return;
+    for (const one of items) {
+      if (!(one instanceof HTMLElement)) continue;
+      if (one.dataset.user !== name || !one.dataset.author) continue;
+      const mark = one.querySelector(".author");
+      if (!(mark instanceof HTMLElement)) continue;
+      mark.textContent = `(${numbers.get(one.dataset.author)})`;
+      mark.title = `Several people write as ${name}; this number tells them apart.`;
+      mark.hidden = false;
+    }
+  }
+
+  /**
+   * Too many messages: the first ones go, and can be asked for again.
+   * @param {number} most
+   */
+  trim(most) {
+    if (this.older.childElementCount + this.list.childElementCount <= most) return;
+    const gone = [...this.older.children];
+    gone.push(...[...this.list.children].slice(0, this.list.childElementCount - most));
+    for (const item of gone) {
+      this.ids.delete(item.getAttribute("data-id"));
+      item.remove();
+    }
+    const first = this.list.querySelector("[data-id]");
+    if (first instanceof HTMLElement) {
+      this.oldest = first.dataset.id ?? null;
+      markDay(first, null);
+    }
+    this.more = true;
+    drawEarlier();
+  }
+
+  /**
+   * Who is here: everyone, or those who came and went, or how many.
+   * @param {Frame} frame
+   */
+  see({ count, users, joined = [], left = [] }) {
+    this.count = count;
+    if (users || (joined.length === 0 && left.length === 0)) this.people = new Set(users);
+    for (const name of left) {
+      this.people.delete(name);
+      this.stopTyping(name);
+    }
+    for (const name of joined) this.people.add(name);
+    drawPeople();
+  }
+
+  /**
+   * @param {string} name
+   * @param {number} seconds
+   */
+  startTyping(name, seconds) {
+    clearTimeout(this.typing.get(name));
+    this.typing.set(name, setTimeout(() => this.stopTyping(name), seconds * 1000));
+    drawTyping();
+  }
+
+  /** @param {string} name */
+  stopTyping(name) {
+    clearTimeout(this.typing.get(name));
+    if (this.typing.delete(name)) drawTyping();
+  }
+
+  /** The connection is gone, and with it what was known of this moment. */
+  lose() {
+    this.joined = false;
+    this.asking = false;
+    this.count = 0;
+    this.people.clear();
+    for (const name of [...this.typing.keys()]) this.stopTyping(name);
+  }
+
+  /** @param {Message} message */
+  add(message, isNew = true) {
+    this.position = message.id;
+    if (this.ids.has(message.id)) return;
+    this.ids.add(message.id);
+    const follow = this === current && atEnd();
+    this.stopTyping(message.user);
+    const item = drawMessage(message, ways.isMine(message));
+    markDay(item, this.list.lastElementChild ?? this.older.lastElementChild);
+    this.list.append(item);
+    this.tellApart(item);
+    this.trim(this === current && !follow ? SHOWN_READING : SHOWN);
+    if (follow) scrollToEnd();
+    if (!isNew) return;
+    if (this === current && !document.hidden) this.markRead();
+    else this.countUnread(this.unread + 1);
+  }
+
+  markRead() {
+    this.countUnread(0);
+    store(`read.${this.name}`, this.position);
+  }
+
+  /** @param {number} unread */
+  countUnread(unread) {
+    this.unread = unread;
+    this.badge.hidden = unread === 0;
+    this.badge.textContent = unread ? `${unread} new` : "";
+    const all = [...rooms.values()].reduce((sum, room) => sum + room.unread, 0);
+    document.title = all ? `(${all}) Chat` : "Chat";
+  }
+}
+
+/** After the connection was lost. */
+export function loseRooms() {
+  for (const room of rooms.values()) room.lose();
+  drawPeople();
+  drawEarlier();
+}
+
+function drawPeople() {
+  const { count, people } = current ?? { count: 0, people: new Set() };
+  page.people.hidden = count === 0;
+  if (count === 0) return;
+  page.count.textContent = count === 1 ? "1 person" : `${count} people`;
+  const names = [...people].sort((one, other) => one.localeCompare(other));
+  page.names.replaceChildren(...(names.length
+    ? names.map((name) => element("li", {}, element("bdi", {}, name)))
+    : [element("li", {}, "Too many to be named.")]));
+}
+
+function drawTyping() {
+  const names = current ? [...current.typing.keys()] : [];
+  if (names.length > 3) {
+    page.typing.replaceChildren("Several people are typing…");
+    return;
+  }
+  const who = names.flatMap((name, n) => [n ? ", " : "", element("bdi", {}, name)]);
+  page.typing.replaceChildren(
+    ...who, ["", " is typing…"][names.length] ?? " are typing…");
+}
+
+function drawEarlier() {
+  page.earlier.hidden = !current?.joined || !current.more;
+  page.earlier.textContent = current?.asking ? "Looking…" : "Show earlier messages";
+}
+
+function drawWhy() {
+  const room = current;
+  page.why.hidden = !room?.why;
+  if (!room?.why) {
+    page.why.replaceChildren();
+    return;
+  }
+  page.why.replaceChildren(`You are not in this room. ${room.why} `, room.code === "name_taken"
+    ? button("Change your name", ways.rename)
+    : button("Join again", () => room.askIn()));
+}
+
+function atEnd() {
+  const { scrollHeight, scrollTop, clientHeight } = page.scroll;
+  return scrollHeight - scrollTop - clientHeight < 40;
+}
+
+export function scrollToEnd() {
+  page.scroll.scrollTop = page.scroll.scrollHeight;
+}
+
+/** @param {Room | null} room */
+export function show(room) {
+  current = room;
+  for (const one of rooms.values()) {
+    one.log.hidden = one.older.hidden = one !== room;
+    if (one === room) one.button.setAttribute("aria-current", "page");
+    else one.button.removeAttribute("aria-current");
+  }
+  page.title.textContent = room?.name ?? "";
+  composeIn(room?.name ?? "");
+  showPending(room?.name ?? "");
+  drawPeople();
+  drawTyping();
+  drawEarlier();
+  drawWhy();
+  if (!room) return;
+  room.markRead();
+  history.replaceState(null, "", `#${room.name}`);
+  room.tab.scrollIntoView({ block: "nearest", inline: "nearest" });
+  scrollToEnd();
+}
+
+/**
+ * The room of this name, which from now on is one of those one is in.
+ * @param {string} name
+ */
+export function roomNamed(name) {
+  const known = rooms.get(name);
+  if (known) return known;
+  const room = new Room(name);
+  rooms.set(name, room);
+  store("rooms", [...rooms.keys()]);
+  room.askIn();
+  return room;
+}
+
+/** @param {Room} room */
+function leaveRoom(room) {
+  if (room.joined) ways.say({ type: "leave", room: room.name });
+  room.joined = false;
+  rooms.delete(room.name);
+  store("rooms", [...rooms.keys()]);
+  store(`read.${room.name}`, null);
+  dropDraft(room.name);
+  room.older.remove();
+  room.log.remove();
+  room.tab.remove();
+  if (current === room) show([...rooms.values()].at(-1) ?? null);
+  ways.left(room);
+}
