@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gzip
 import ipaddress
 import logging
+import mimetypes
+import re
 import socket
 from collections import Counter
 from pathlib import Path
@@ -18,7 +21,7 @@ from typing import Any
 
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPServerRequest
-from tornado.web import Application, RequestHandler, StaticFileHandler
+from tornado.web import Application, RequestHandler
 from tornado.websocket import WebSocketHandler
 
 from chat import descriptors
@@ -56,10 +59,33 @@ INTERNAL_PENDING = 32
 API_BURST = 5
 
 
-class PageHandler(PublicHandler, StaticFileHandler):
-    def set_extra_headers(self, _path: str) -> None:
-        # Ask each time whether it has changed: a new version is there with the next reload.
+class PageFile:
+    """A file of the page, compressed once."""
+
+    def __init__(self, path: Path) -> None:
+        self.type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+        self.plain = path.read_bytes()
+        # Without a time: all replicas have the same bytes, and so the same ETag.
+        self.compressed = gzip.compress(self.plain, mtime=0)
+
+
+PAGE = {path.name: PageFile(path) for path in WEB.iterdir() if path.is_file()}
+
+
+class PageHandler(PublicHandler):
+    def get(self, name: str) -> None:
+        file = PAGE[name or "index.html"]
+        self.set_header("Content-Type", file.type)
+        # Ask each time whether it has changed (ETag): a new version is there with the next reload.
         self.set_header("Cache-Control", "no-cache")
+        self.set_header("Vary", "Accept-Encoding")
+        if "gzip" in self.request.headers.get("Accept-Encoding", ""):
+            self.set_header("Content-Encoding", "gzip")
+            self.write(file.compressed)
+        else:
+            self.write(file.plain)
+
+    head = get
 
 
 class MissingHandler(SecurityHeaders):
@@ -250,11 +276,7 @@ class Server:
                         "address": self._address_of,
                     },
                 ),
-                (
-                    r"/(|[a-z]+\.js|style\.css|icon\.svg)",
-                    PageHandler,
-                    {"path": str(WEB), "default_filename": "index.html"},
-                ),
+                (rf"/(|{'|'.join(map(re.escape, PAGE))})", PageHandler),
             ],
             default_handler_class=MissingHandler,
             log_function=_log_request,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import re
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import websockets
 from chat_client import ChatClient
-from conftest import Replica
+from conftest import ROOT, Replica
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 
 from chat.relay.base import partition_of
@@ -322,6 +323,32 @@ async def test_the_page_may_load_nothing_from_elsewhere(replica: Replica) -> Non
         assert "default-src 'self'" in response.headers["Content-Security-Policy"]
         assert response.headers["X-Content-Type-Options"] == "nosniff"
         assert response.headers["Cache-Control"] == "no-cache"
+
+
+async def test_the_page_is_small_on_the_way_and_comes_again_only_when_it_changed(
+    replica: Replica,
+) -> None:
+    server = await replica()
+
+    async def get(path: str, encoding: str, etag: str = "") -> HTTPResponse:
+        return await AsyncHTTPClient().fetch(
+            f"http://127.0.0.1:{server.port}{path}",
+            headers={"Accept-Encoding": encoding, "If-None-Match": etag},
+            decompress_response=False,
+            raise_error=False,
+        )
+
+    total = 0
+    for path in ("/", *(f"/{file.name}" for file in (ROOT / "chat" / "web").iterdir())):
+        plain, compressed = await get(path, "identity"), await get(path, "br, gzip")
+        assert "Content-Encoding" not in plain.headers
+        assert compressed.headers["Content-Encoding"] == "gzip"
+        assert gzip.decompress(compressed.body) == plain.body
+        etag = compressed.headers["Etag"]
+        assert etag != plain.headers["Etag"]
+        assert (await get(path, "gzip", etag)).code == 304
+        total += len(compressed.body)
+    assert total <= 45_000
 
 
 @pytest.mark.parametrize("path", ["/nope", "/app.py", "/../settings.py", "/metrics", "/readyz"])
