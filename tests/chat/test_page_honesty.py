@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from conftest import ROOT, Process
 from playwright.sync_api import Page, WebSocketRoute, expect
 from test_page import Open, browser, connected, open_page, shows, write
@@ -411,3 +412,39 @@ def test_each_day_is_named_and_the_exact_time_is_there_on_demand(
     ada.locator("[role=log] time").first.click()
     exact = "Friday, 2 January 1970 at 00:00:00"
     expect(ada.locator("[role=log] time").first).to_have_text(exact)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1100])
+def test_axe_finds_nothing_in_any_state(
+    process: Start, open_page: Open, scheme: str, width: int
+) -> None:
+    island = process(CHAT_ROOMS_PER_CLIENT="1")
+    size = {"width": width, "height": 740}
+    ada = open_page(island, viewport=size, color_scheme=scheme)
+
+    def check(what: str) -> None:
+        found = Axe().run(ada)
+        assert found.violations_count == 0, f"{what}: {found.generate_report()}"
+
+    check("first dialog")
+    begin(ada)
+    write(ada, "hello")
+    shows(ada, "hello")
+    write(ada, "\u3164")
+    expect(ada.locator("#pending .failed")).to_be_visible()
+    check("live, with a message that failed")
+    ada.get_by_role("button", name="Ada").click()
+    check("dialog")
+    ada.keyboard.press("Escape")
+    ada.get_by_label("Join a room").fill("x")
+    ada.keyboard.press("Enter")
+    expect(ada.locator("#why")).to_be_visible()
+    check("not joined")
+    island.popen.kill()
+    island.popen.wait()
+    state(ada, "waiting")
+    check("reconnecting")
+    ada.context.set_offline(True)
+    state(ada, "offline")
+    check("offline")
