@@ -49,7 +49,9 @@ export function setUpRooms(given) {
   // Read in one tab is read in all.
   onStored("read.", (name, position) => {
     const room = rooms.get(name);
-    if (room && room.position === position) room.countUnread(0);
+    if (!room) return;
+    room.read = position;
+    if (room.position === position) room.countUnread(0);
   });
 }
 
@@ -63,6 +65,7 @@ export class Room {
     this.entered = false;      // whether it ever was
     /** @type {string | null} how far this page has seen; handed back on joining again */
     this.position = null;
+    this.read = "";            // how far another tab has shown it
     this.ids = new Set();
     /** @type {Map<string, Map<string, number>>} name -> who wrote under it, in the order seen */
     this.authors = new Map();
@@ -290,6 +293,8 @@ export class Room {
     if (follow) scrollToEnd();
     if (!isNew) return;
     if (this === current && !document.hidden) this.markRead();
+    // Another tab may have been the first to show it.
+    else if (message.id === this.read) this.countUnread(0);
     else this.countUnread(this.unread + 1);
   }
 

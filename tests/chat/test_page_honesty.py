@@ -302,6 +302,22 @@ def test_two_tabs_send_it_once_and_one_takes_what_the_other_left(
     assert len({frame["cid"] for frame in mock.sent}) == 1
 
 
+def test_what_one_tab_has_shown_is_new_in_no_other(process: Start, open_page: Open) -> None:
+    island = process()
+    one = open_page(island, "Ada")
+    other = one.context.new_page()
+    other.goto(f"http://127.0.0.1:{island.port}/#x")
+    connected(other)
+    expect(other.get_by_role("heading", level=2, name="x")).to_be_visible()
+    bob = open_page(island, "Bob")
+    for text in ("first", "second", "third"):
+        write(bob, text)
+    shows(one, "first", "second", "third")
+    expect(other.locator("#logs [aria-label='Messages in lobby'] li")).to_have_count(3)
+    expect(other.locator("#rooms .count:visible")).to_have_count(0)
+    expect(other).to_have_title("Chat")
+
+
 def test_half_a_character_is_mended_and_indentation_is_kept(
     process: Start, open_page: Open
 ) -> None:
