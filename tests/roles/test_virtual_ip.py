@@ -12,6 +12,7 @@ HOSTS = {
         "virtual_ip_address": "192.0.2.10",
         "virtual_ip_interface": "eth0",
         "virtual_ip_password": "secret",
+        "virtual_ip_check_port": 80,
     }
     for number, name in enumerate(("chat1", "chat2"), start=11)
 } | {
@@ -58,5 +59,6 @@ def test_each_host_sends_to_the_others_alone_and_none_takes_the_address_away(
         assert {"state BACKUP", "nopreempt", "priority 100"} <= set(lines)
         assert {"enable_script_security", "script_user keepalived_script"} <= set(lines)
         assert "vrrp_check_unicast_src" in lines
+        assert 'script "/etc/keepalived/check-traefik 80"' in lines
         assert "auth_pass secret" in lines
         assert "192.0.2.10/32 dev eth0" in lines
