@@ -9,7 +9,7 @@ let room = "";
  * @param {string} text as it was written
  * @returns {string} as it is sent: without empty lines around it, or halves of characters
  */
-export function tidy(text) {
+function tidy(text) {
   return text
     .replace(/\r\n?/g, "\n")
     .replace(/^(?:[^\S\n]*\n)+/, "")

@@ -78,10 +78,10 @@ def say(way: WebSocketRoute, frame: Frame) -> None:
     way.send(json.dumps(frame))
 
 
-def take(way: WebSocketRoute, frame: Frame) -> None:
+def take(way: WebSocketRoute, frame: Frame, ts: int = 0) -> None:
     """As the service takes a message: it is shown, and acknowledged."""
     identity = f"id-{frame['cid']}"
-    message = frame | {"type": "message", "id": identity, "user": "Ada", "ts": 0}
+    message = frame | {"type": "message", "id": identity, "user": "Ada", "ts": ts}
     say(way, message)
     say(way, {"type": "ack", "cid": frame["cid"], "id": identity})
 
@@ -102,6 +102,14 @@ def paused(page: Page) -> None:
     page.clock.pause_at(1000)
 
 
+def reload_through(way: Network | Mock, page: Page, *, stop_time: bool = False) -> None:
+    """Load the page again, whose connections now go this way."""
+    page.route_web_socket("**/ws", way.route)
+    if stop_time:
+        paused(page)
+    page.reload()
+
+
 def pass_until(page: Page, condition: Callable[[], bool]) -> None:
     """Let time pass in the page until something has come about, for a minute at most."""
     for _ in range(120):
@@ -116,9 +124,7 @@ def test_a_silent_network_is_noticed_within_30_s_and_what_was_missed_comes(
 ) -> None:
     island, network = process(), Network()
     ada = open_page(island)
-    ada.route_web_socket("**/ws", network.route)
-    paused(ada)
-    ada.reload()
+    reload_through(network, ada, stop_time=True)
     begin(ada)
     bob = open_page(island, "Bob")
     write(bob, "before")
@@ -140,9 +146,7 @@ def test_a_silent_network_is_noticed_within_30_s_and_what_was_missed_comes(
 def test_a_page_that_comes_back_asks_at_once(process: Start, open_page: Open, event: str) -> None:
     network = Network()
     ada = open_page(process())
-    ada.route_web_socket("**/ws", network.route)
-    paused(ada)
-    ada.reload()
+    reload_through(network, ada, stop_time=True)
     begin(ada)
     network.silent = True
     ada.evaluate(
@@ -161,9 +165,7 @@ def test_a_handshake_without_an_answer_is_tried_again_after_10_s(
     network = Network()
     network.silent = True
     ada = open_page(process())
-    ada.route_web_socket("**/ws", network.route)
-    paused(ada)
-    ada.reload()
+    reload_through(network, ada, stop_time=True)
     ada.keyboard.type("Ada")
     ada.keyboard.press("Enter")
     state(ada, "connecting")
@@ -185,9 +187,7 @@ def test_close_codes_are_taken_for_what_they_say(process: Start, open_page: Open
 
     mock = Mock(close)
     ada = open_page(process())
-    ada.route_web_socket("**/ws", mock.route)
-    paused(ada)
-    ada.reload()
+    reload_through(mock, ada, stop_time=True)
     begin(ada)
     write(ada, "hello")
     state(ada, "refused")
@@ -222,8 +222,7 @@ def test_a_message_that_the_service_hangs_up_on_fails_once_and_holds_nobody_up(
 
     mock = Mock(hang_up)
     ada = open_page(process())
-    ada.route_web_socket("**/ws", mock.route)
-    ada.reload()
+    reload_through(mock, ada)
     begin(ada)
     write(ada, "poison")
     write(ada, "after it")
@@ -256,8 +255,7 @@ def test_what_was_written_offline_outlives_a_reload_under_its_cid(
     """An answer that got lost: the service has it, and the page cannot know."""
     mock = Mock(lambda mock, way, frame: take(way, frame) if mock.count > 1 else None)
     ada = open_page(process())
-    ada.route_web_socket("**/ws", mock.route)
-    ada.reload()
+    reload_through(mock, ada)
     begin(ada)
     write(ada, "first")
     write(ada, "second")
@@ -410,15 +408,9 @@ def test_each_day_is_named_and_the_exact_time_is_there_on_demand(
 ) -> None:
     days = iter([86_400_000, 86_400_001, 3 * 86_400_000])
 
-    def take_then(_mock: Mock, way: WebSocketRoute, frame: Frame) -> None:
-        identity = f"id-{frame['cid']}"
-        message = frame | {"type": "message", "id": identity, "user": "Ada", "ts": next(days)}
-        say(way, message)
-        say(way, {"type": "ack", "cid": frame["cid"], "id": identity})
-
+    mock = Mock(lambda _mock, way, frame: take(way, frame, next(days)))
     ada = open_page(process(), locale="en-GB", timezone_id="UTC")
-    ada.route_web_socket("**/ws", Mock(take_then).route)
-    ada.reload()
+    reload_through(mock, ada)
     begin(ada)
     for text in ("one", "two", "three"):
         write(ada, text)
