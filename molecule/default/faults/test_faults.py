@@ -11,6 +11,7 @@ import uuid
 from typing import Self
 
 import pytest
+from cluster import kubectl
 from hosts import address, eventually, frozen, group, restart_host
 from hosts import connect as host
 
@@ -19,13 +20,6 @@ from playbooks import run
 
 URL = f"http://{address(group('microk8s')[0])}/"
 END = "the end"
-
-
-def kubectl(command: str) -> str:
-    output: str = host(group("microk8s")[0]).check_output(
-        "/snap/bin/microk8s kubectl --namespace chat " + command
-    )
-    return output.strip()
 
 
 def replicas() -> dict[str, bool]:

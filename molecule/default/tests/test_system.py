@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from cluster import deployed_image, kubectl
 from collection import install
 from hosts import address, connect, group
 
@@ -28,28 +29,22 @@ def test_no_unit_has_failed(name: str) -> None:
 
 
 def test_the_chat_runs_by_digest_and_without_privileges() -> None:
-    read = (
-        "/snap/bin/microk8s kubectl --namespace chat get deployment chat --output "
-        "jsonpath='{.spec.template.spec.containers[0].image} {.spec.template.spec"
-        ".containers[0].securityContext} {.spec.template.spec.securityContext}'"
+    assert deployed_image().startswith("localhost:32000/chat@sha256:")
+    pod = "{.spec.template.spec"
+    deployed = kubectl(
+        f"get deployment chat --output jsonpath='{pod}.containers[0].securityContext}}"
+        f" {pod}.securityContext}}'"
     )
-    deployed = connect(group("microk8s")[0]).check_output(read)
-    assert deployed.startswith("localhost:32000/chat@sha256:")
     for promise in ('"runAsNonRoot":true', '"readOnlyRootFilesystem":true', '"drop":["ALL"]'):
         assert promise in deployed
 
 
 @pytest.mark.parametrize("name", group("microk8s"))
 def test_a_replica_can_start_without_the_registry(name: str) -> None:
-    read = (
-        "/snap/bin/microk8s kubectl --namespace chat get deployment chat"
-        " --output jsonpath={.spec.template.spec.containers[0].image}"
-    )
-    image = connect(group("microk8s")[0]).check_output(read)
     kept = connect(name).check_output(
         "/snap/bin/microk8s ctr images ls --quiet %s", 'labels."io.cri-containerd.pinned"==pinned'
     )
-    assert image in kept.split()
+    assert deployed_image() in kept.split()
 
 
 def scan(source: str, target: str, ports: set[int], via: str) -> set[int]:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
 import pytest
-from hosts import ROOT, address, connect, group
+from cluster import deployed_image
+from hosts import ROOT, address, group
 from kafka_clients import bootstrap
 
 from chat.client import Message
@@ -33,11 +34,7 @@ def podman(*arguments: str) -> str:
 @pytest.fixture(scope="module")
 def image() -> Iterator[str]:
     """What the cluster runs, as it is called from outside it."""
-    deployed = connect(group("microk8s")[0]).check_output(
-        "/snap/bin/microk8s kubectl --namespace chat get deployment chat"
-        " --output jsonpath={.spec.template.spec.containers[0].image}"
-    )
-    name = deployed.replace("localhost:32000", REGISTRY)
+    name = deployed_image().replace("localhost:32000", REGISTRY)
     podman("pull", "--quiet", "--tls-verify=false", name)
     yield name
     podman("rmi", "--force", name)

@@ -1,0 +1,16 @@
+"""The scenario's cluster, asked on its first host."""
+
+from hosts import connect, group
+
+
+def kubectl(command: str) -> str:
+    output: str = connect(group("microk8s")[0]).check_output(
+        "/snap/bin/microk8s kubectl --namespace chat " + command
+    )
+    return output.strip()
+
+
+def deployed_image() -> str:
+    """The chat's, by digest, as the cluster calls it."""
+    path = "{.spec.template.spec.containers[0].image}"
+    return kubectl(f"get deployment chat --output jsonpath={path}")
