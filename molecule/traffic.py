@@ -35,7 +35,7 @@ MOST_WAITING = 50
 # After this, a broker that does not answer is taken for gone and the record is sent to the next
 # leader: the client's part of a gap.
 ANSWER_MS = 3_000
-# A gap may be so much longer than its goal, for whoever else uses the machine takes time too.
+# A gap may be so much longer than its goal: other work on the machine takes time too.
 NOISE_SECONDS = 12
 # What may still come after the writer has stopped: longer than any fault's limit.
 SETTLE_SECONDS = 120

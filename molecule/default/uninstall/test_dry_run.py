@@ -13,6 +13,6 @@ from playbooks import run
 def test_a_dry_run_finds_what_is_new_and_pretends_nothing_else() -> None:
     checked = run("site.yml", {"chat_namespace": "elsewhere"}, options=("--check", "--diff"))
     assert checked.succeeded, checked.said
-    # The namespace, twice: Traefik's rights in it come before the chat; and where Traefik looks for
-    # routes. What will be in the namespace cannot be tried before it is there.
+    # Roles traefik and chat would both create the namespace, and Traefik would look for routes
+    # there. What will be in the namespace cannot be tried before it is there.
     assert checked.changed == dict.fromkeys(group("all"), 0) | {group("microk8s")[0]: 3}
