@@ -10,6 +10,9 @@ import { newId, onStored, store, stored, storedNames } from "./store.js";
 
 // Without an `ack` for so long, the connection is taken for dead.
 const ANSWER_MS = 15_000;
+// The service knows what it has by the cid for ten minutes at least (docs/protocol.md). What was
+// sent before that may be in the log, and would be shown twice.
+const KNOWN_MS = 9 * 60_000;
 // Until what a tab released is taken by another one: a reload takes it back by itself.
 const RELEASED_MS = 2000;
 // Until a tab that does not answer is taken for gone.
@@ -28,6 +31,7 @@ const TRIES = 3;
  * @property {"waiting" | "sent" | "held" | "failed"} state
  * @property {string} why
  * @property {number} tries
+ * @property {number} sentAt when it was sent first, by `Date.now()`; 0: never
  * @property {boolean} used
  */
 /** @typedef {{frame_bytes: number, text_bytes: number, text_graphemes: number}} Limits */
@@ -92,7 +96,7 @@ export class Outbox {
     this.last = Math.max(Date.now(), this.last + 1);
     this.own({
       cid: newId(), room, text, order: this.last, tab: this.tab,
-      state: "waiting", why: "", tries: 0, used: false,
+      state: "waiting", why: "", tries: 0, sentAt: 0, used: false,
     });
   }
 
@@ -127,6 +131,14 @@ export class Outbox {
       this.fail(next, refused);
       return;
     }
+    if (next.sentAt && Date.now() - next.sentAt > KNOWN_MS) {
+      this.fail(next, "It may have been sent before the connection broke: look above first.");
+      return;
+    }
+    if (!next.sentAt) {
+      next.sentAt = Date.now();
+      store(`outbox.${next.cid}`, next);
+    }
     this.become(next, "sent");
     this.later(next, ANSWER_MS, () => this.ways.unanswered());
     this.ways.send(next);
@@ -149,6 +161,8 @@ export class Outbox {
     const entry = this.entries.get(cid);
     if (!entry) return false;
     if (["unavailable", "rate_limited", "not_joined"].includes(code)) {
+      // Of `unavailable` alone, the service does not know whether the log has it.
+      if (code !== "unavailable") entry.sentAt = 0;
       this.become(entry, "held", words);
       this.later(entry, between(500, 2500), () => this.wait(entry));
     } else {
@@ -185,6 +199,7 @@ export class Outbox {
     const entry = this.entries.get(cid);
     if (!entry) return;
     entry.tries = 0;
+    entry.sentAt = 0;
     if (!entry.used) {
       this.wait(entry);
       return;

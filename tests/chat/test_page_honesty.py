@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -265,6 +266,28 @@ def test_what_was_written_offline_outlives_a_reload_under_its_cid(
     assert mock.texts == ["first", "first", "second"]
     assert mock.sent[0]["cid"] == mock.sent[1]["cid"]
     assert ada.evaluate("Object.keys(localStorage).filter(key => /outbox/.test(key))") == []
+
+
+def test_what_may_have_been_sent_long_ago_is_sent_again_only_by_its_author(
+    process: Start, open_page: Open
+) -> None:
+    """The next day, the service does not know any more that it has this message."""
+    mock = Mock(lambda mock, way, frame: take(way, frame) if mock.count > 1 else None)
+    ada = open_page(process())
+    reload_through(mock, ada)
+    begin(ada)
+    write(ada, "perhaps")
+    expect(ada.locator("#pending")).to_contain_text("Sending…")
+    ada.goto("about:blank")
+    ada.clock.install(time=time.time() + 86_400)
+    ada.go_back()
+    failed = ada.locator("#pending .failed")
+    expect(failed).to_contain_text("It may have been sent before the connection broke")
+    write(ada, "today")
+    expect(ada.locator("[role=log] li p")).to_have_text(["today"])
+    assert mock.texts == ["perhaps", "today"]
+    failed.get_by_role("button", name="Try again").click()
+    shows(ada, "today", "perhaps")
 
 
 def test_two_tabs_send_it_once_and_one_takes_what_the_other_left(
