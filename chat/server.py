@@ -59,6 +59,10 @@ INTERNAL_PENDING = 32
 API_BURST = 5
 
 
+# In Accept-Encoding; a quality of 0 refuses it (RFC 9110, 12.5.3).
+ACCEPTS_GZIP = re.compile(r"\bgzip\s*(?:;\s*q=(?!0(?:\.0*)?\s*(?:,|$))|,|$)", re.IGNORECASE)
+
+
 class PageFile:
     """A file of the page, compressed once."""
 
@@ -79,7 +83,7 @@ class PageHandler(PublicHandler):
         # Ask each time whether it has changed (ETag): a new version is there with the next reload.
         self.set_header("Cache-Control", "no-cache")
         self.set_header("Vary", "Accept-Encoding")
-        if "gzip" in self.request.headers.get("Accept-Encoding", ""):
+        if ACCEPTS_GZIP.search(self.request.headers.get("Accept-Encoding", "")):
             self.set_header("Content-Encoding", "gzip")
             self.write(file.compressed)
         else:

@@ -347,6 +347,10 @@ async def test_the_page_is_small_on_the_way_and_comes_again_only_when_it_changed
         etag = compressed.headers["Etag"]
         assert etag != plain.headers["Etag"]
         assert (await get(path, "gzip", etag)).code == 304
+        for refused in ("gzip;q=0", "br, gzip ; q=0.00, identity"):
+            assert (await get(path, refused)).headers["Etag"] == plain.headers["Etag"]
+        for wanted in ("gzip;q=0.5", "identity;q=0, gzip; q=1.0"):
+            assert (await get(path, wanted)).headers["Etag"] == etag
         total += len(compressed.body)
     assert total <= 45_000
 
