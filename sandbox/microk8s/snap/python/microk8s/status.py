@@ -41,17 +41,13 @@ def availability() -> tuple[bool, dict[str, str]]:
     return list(roles.values()).count("voter") > 2, roles
 
 
-def print_availability() -> None:
+def pretty(enabled: list[dict], disabled: list[dict]) -> None:
+    print("microk8s is running")
     highly, roles = availability()
     print(f"high-availability: {'yes' if highly else 'no'}")
     for title, role in (("master", "voter"), ("standby", "standby")):
         listed = " ".join(address for address, its in roles.items() if its == role)
         print(f"  datastore {title} nodes: {listed or 'none'}")
-
-
-def pretty(enabled: list[dict], disabled: list[dict]) -> None:
-    print("microk8s is running")
-    print_availability()
     print("addons:")
     for title, group in (("enabled", enabled), ("disabled", disabled)):
         print(f"  {title}:")
@@ -77,7 +73,6 @@ def as_yaml(enabled: list[dict], disabled: list[dict]) -> None:
 
 def short(enabled: list[dict], disabled: list[dict]) -> None:
     print("microk8s is running")
-    print_availability()
     print("addons:")
     for status, group in (("enabled", enabled), ("disabled", disabled)):
         for addon in group:
