@@ -59,21 +59,40 @@ def test_a_broker_has_all_its_disks_and_starts_without_one(tmp_path: Path) -> No
     assert writable.split()[:2] == ["ReadWritePaths=-/srv/a/kafka", "-/srv/b/kafka"]
 
 
-def test_the_firewall_opens_the_ports_that_traefik_has(tmp_path: Path) -> None:
+def test_the_firewall_knows_traefiks_ports_and_where_the_others_send_adverts_from(
+    tmp_path: Path,
+) -> None:
     site = tmp_path / "hosts.json"
-    host = {"ansible_connection": "local", "traefik_web_port": 8000}
-    site.write_text(json.dumps({"all": {"hosts": {"host": host}}}))
+    host = {
+        "ansible_connection": "local",
+        "ansible_host": "192.0.2.11",
+        "traefik_web_port": 8000,
+        "virtual_ip_interface": "eth-1",
+        "firewall_groups": ["microk8s"],
+    }
+    facts = {"default_ipv4": {}, "eth_1": {"ipv4": {"address": "198.51.100.11"}}}
+    site.write_text(json.dumps({"microk8s": {"hosts": {"host": host}}}))
     role, rules = ROOT / "roles/firewall", tmp_path / "firewall.nft"
     written = {"src": f"{role}/templates/firewall.nft.j2", "dest": str(rules), "mode": "0600"}
     play = {
         "hosts": "host",
         "gather_facts": False,
-        "vars_files": [f"{role}/defaults/main.yml", f"{role}/vars/main.yml"],
+        "vars_files": [f"{role}/vars/main.yml"],
         "vars": {"__firewall_hash": ""},
-        "tasks": [{"ansible.builtin.template": written}],
+        "tasks": [
+            {"ansible.builtin.set_fact": facts | {"cacheable": True}},
+            {
+                "ansible.builtin.import_role": {
+                    "name": "baremetal_chat.platform.firewall",
+                    "tasks_from": "preflight.yml",
+                }
+            },
+            {"ansible.builtin.template": written},
+        ],
     }
     playbook = tmp_path / "play.json"
     playbook.write_text(json.dumps([play]))
     done = ansible_playbook(f"--inventory={site}", playbook)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "tcp dport { 22, 443, 8000 } accept" in rules.read_text()
+    assert "elements = { 192.0.2.11, 198.51.100.11 }" in rules.read_text()
