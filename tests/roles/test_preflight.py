@@ -1,5 +1,5 @@
-"""What the roles of Kafka, ZooKeeper, MicroK8s and the moving address refuse, as far as that needs
-no hosts.
+"""What the roles of Kafka, ZooKeeper, MicroK8s, the moving address and the chat refuse, as far as
+that needs no hosts.
 
 Each case is a host of its own on this machine, in a group of its own, and all share one run. What
 shows on installed hosts alone is in molecule/kafka/tests/test_refusals.py.
@@ -223,7 +223,26 @@ VIRTUAL_IP: Cases = {
         {"virtual_ip_password": "a\n}"},
         ["virtual_ip_password with 3 characters"],
     ),
+    "a keepalived of somebody else": (
+        {"configuration": "{{ disk }}/keepalived.conf"},
+        ["/keepalived.conf is not this role's", "docs/operations/way-in.md"],
+    ),
     "an address that may move": ({}, [NOTHING]),
+}
+
+CHAT: Cases = {
+    "an image without a registry, which only the kubelet finds": (
+        {"chat_image": f"library/redis@sha256:{'0' * 64}"},
+        ["chat_image='library/redis@sha256:", "for example docker.io/library/..."],
+    ),
+    "an image that could change under its name": (
+        {"chat_image": "registry.example.org/chat:1.0"},
+        ["chat_image='registry.example.org/chat:1.0'", "HOST/NAME@sha256:..."],
+    ),
+    "an image of a registry on this host": (
+        {"chat_image": f"localhost:32000/chat@sha256:{'0' * 64}"},
+        [NOTHING],
+    ),
 }
 
 # What a task would learn about a host; no case depends on this machine.
@@ -243,10 +262,20 @@ FACTS = {
 }
 # A port that nobody listens on: to be refused is to be reached.
 SITE: dict[str, dict[str, Any]] = {
-    "kafka": {"kafka_broker_id": 1, "kafka_zookeeper_connect": "127.0.0.1:1/kafka"},
-    "zookeeper": {"zookeeper_id": 1},
-    "microk8s": {},
-    "virtual_ip": {"virtual_ip_address": "192.0.2.10", "virtual_ip_interface": "eth-0"},
+    "kafka": {
+        "kafka_group": "{{ own_group }}",
+        "kafka_broker_id": 1,
+        "kafka_zookeeper_connect": "127.0.0.1:1/kafka",
+    },
+    "zookeeper": {"zookeeper_group": "{{ own_group }}", "zookeeper_id": 1},
+    "microk8s": {"microk8s_group": "{{ own_group }}"},
+    "virtual_ip": {
+        "virtual_ip_group": "{{ own_group }}",
+        "virtual_ip_address": "192.0.2.10",
+        "virtual_ip_interface": "eth-0",
+        "configuration": "{{ disk }}/none",
+    },
+    "chat": {"chat_kafka_bootstrap_servers": "192.0.2.11:9094"},
     "running": {
         "role": "kafka",
         "kafka_group": "all",
@@ -260,6 +289,7 @@ CASES = {
     "zookeeper": ZOOKEEPER,
     "microk8s": MICROK8S,
     "virtual_ip": VIRTUAL_IP,
+    "chat": CHAT,
     "running": RUNNING,
 }
 
@@ -271,6 +301,7 @@ def disk() -> Iterator[str]:
         data = Path(disk) / "kafka"
         data.mkdir()
         (data / "meta.properties").write_text("broker.id=1\ncluster.id=cluster-of-the-data\n")
+        (Path(disk) / "keepalived.conf").write_text("vrrp_instance theirs {\n}\n")
         yield disk
 
 
@@ -318,7 +349,7 @@ def said(disk: str, ensemble: str, tmp_path_factory: pytest.TempPathFactory) -> 
     for kind, cases in CASES.items():
         for number, (case, (changed, _)) in enumerate(cases.items()):
             names[case] = f"{kind}{number}"
-            usual = {"role": kind, f"{kind}_group": f"only_{names[case]}"}
+            usual = {"role": kind, "own_group": f"only_{names[case]}"}
             host = usual | SITE[kind] | changed
             groups[f"only_{names[case]}"] = {"hosts": {names[case]: host}}
     for case, companion in COMPANIONS.items():
@@ -332,6 +363,10 @@ def said(disk: str, ensemble: str, tmp_path_factory: pytest.TempPathFactory) -> 
         {
             "ansible.builtin.set_fact": {"__kafka_data_before": "{{ before }}"},
             "when": "before is defined",
+        },
+        {
+            "ansible.builtin.set_fact": {"__virtual_ip_configuration": "{{ configuration }}"},
+            "when": "configuration is defined",
         },
         {
             "ansible.builtin.include_role": {
@@ -370,5 +405,6 @@ def said(disk: str, ensemble: str, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.mark.parametrize("case", [case for cases in CASES.values() for case in cases])
 def test_refused_before_anything_is_touched(case: str, said: dict[str, str]) -> None:
-    for words in (KAFKA | ZOOKEEPER | MICROK8S | VIRTUAL_IP | RUNNING)[case][1]:
-        assert words in said[case]
+    (words,) = [cases[case][1] for cases in CASES.values() if case in cases]
+    for each in words:
+        assert each in said[case]
