@@ -1,8 +1,9 @@
-"""The part of the Kubernetes API that shows a node, served on a free loopback port with TLS."""
+"""The part of the Kubernetes API that shows a node, this machine, on a loopback port with TLS."""
 
 from __future__ import annotations
 
 import json
+import platform
 import ssl
 import subprocess
 import threading
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 NODE = {
-    "metadata": {"name": "node"},
+    "metadata": {"name": platform.node()},
     "status": {"conditions": [{"type": "Ready", "status": "True"}]},
 }
 ANSWERS: dict[str, dict[str, Any]] = {

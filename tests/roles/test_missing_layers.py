@@ -12,7 +12,7 @@ from typing import Any
 
 from ansible_runs import ansible_playbook
 from kafka_broker import KafkaBroker
-from kubernetes_api import KubernetesApi
+from kubernetes_api import NODE, KubernetesApi
 
 # What Ansible says of a variable or an item that is not there.
 RIDDLES = ["undefined", "has no attribute", "No first item", "object of type", "Traceback"]
@@ -45,16 +45,32 @@ def test_validate_skips_and_names_layers_of_somebody_else(tmp_path: Path) -> Non
     with KubernetesApi(tmp_path) as api:
         _, said = run(inventory, "validate", microk8s_kubeconfig=api.kubeconfig)
     assert "these groups of the inventory have no host: zookeeper, kafka." in said
-    assert "Ready: node." in said
+    assert f"Ready: {NODE['metadata']['name']}." in said
+
+
+def inventoried(broker: KafkaBroker) -> dict[str, Any]:
+    """What an inventory says of it."""
+    host, port = broker.bootstrap_servers.split(":")
+    listener = {"CLIENT": {"advertised_host": host, "advertised_port": int(port)}}
+    return {"kafka_broker_id": 0, "kafka_listeners": listener}
+
+
+def test_validate_checks_the_other_hosts_and_fails_if_one_does_not_respond(
+    kafka_broker: KafkaBroker, tmp_path: Path
+) -> None:
+    gone = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+    brokers = {"broker": inventoried(kafka_broker), "gone": {"kafka_broker_id": 1, **gone}}
+    code, said = run(site(tmp_path, kafka=brokers), "validate")
+    assert code == 2, said
+    assert "Brokers 0 are there, 0 is the controller" in said
+    assert "'Hello, World' went into TutorialTopic" in said
+    assert "gone did not respond. All checks of the other hosts passed." in said
 
 
 def test_validate_sees_brokers_without_their_ensemble_and_without_a_cluster(
     kafka_broker: KafkaBroker, tmp_path: Path
 ) -> None:
-    host, port = kafka_broker.bootstrap_servers.split(":")
-    listener = {"CLIENT": {"advertised_host": host, "advertised_port": int(port)}}
-    broker = {"kafka_broker_id": 0, "kafka_listeners": listener}
-    inventory = site(tmp_path, kafka={"broker": broker}, zookeeper={})
+    inventory = site(tmp_path, kafka={"broker": inventoried(kafka_broker)}, zookeeper={})
     code, said = run(inventory, "validate")
     assert code == 0, said
     assert "these groups of the inventory have no host: zookeeper, microk8s." in said
@@ -65,9 +81,7 @@ def test_status_shows_the_layers_that_there_are_and_names_the_others(
     kafka_broker: KafkaBroker, tmp_path: Path
 ) -> None:
     """Nobody else's state is guessed at: what is not in the inventory is no trouble."""
-    host, port = kafka_broker.bootstrap_servers.split(":")
-    listener = {"CLIENT": {"advertised_host": host, "advertised_port": int(port)}}
-    broker = {"kafka_broker_id": 0, "kafka_listeners": listener}
+    broker = inventoried(kafka_broker)
     code, said = run(site(tmp_path, kafka={"broker": broker}, zookeeper={}), "status")
     assert code == 0, said
     assert "1 of 1 brokers, controller: broker" in said
