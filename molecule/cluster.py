@@ -1,10 +1,10 @@
-"""The scenario's cluster, asked on its first host."""
+"""The scenario's cluster, asked on one of its hosts: the first, unless a test takes that away."""
 
 from hosts import connect, group
 
 
-def kubectl(command: str) -> str:
-    output: str = connect(group("microk8s")[0]).check_output(
+def kubectl(command: str, via: str = group("microk8s")[0]) -> str:
+    output: str = connect(via).check_output(
         "/snap/bin/microk8s kubectl --namespace chat " + command
     )
     return output.strip()

@@ -54,6 +54,11 @@ def address(name: str) -> str:
     return next(line.split()[1] for line in shown.splitlines() if line.startswith("hostname "))
 
 
+def way_in() -> str:
+    """The address that the cluster hosts share."""
+    return (STATE / "free_address").read_text().strip()
+
+
 def restart_host(name: str) -> None:
     """Power-cycle a host: its services stop, and nobody is there to start them again."""
     podman("restart", name)

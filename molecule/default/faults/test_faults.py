@@ -6,20 +6,29 @@ message was shown exactly once, in the order of the log.
 """
 
 import asyncio
+import os
 import threading
+import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Self
 
 import pytest
 from cluster import kubectl
-from hosts import address, eventually, frozen, group, restart_host
+from hosts import address, eventually, frozen, group, podman, variable, way_in
 from hosts import connect as host
 
 from chat.client import Back, Gap, Message, Room, connect
-from playbooks import run
+from playbooks import inventory, run
 
-URL = f"http://{address(group('microk8s')[0])}/"
+URL = f"http://{way_in()}/"
 END = "the end"
+
+on_demand = pytest.mark.skipif(
+    os.environ.get("FAULTS", "some") != "all", reason="`script/test --faults=all default` runs it"
+)
 
 
 def replicas() -> dict[str, bool]:
@@ -48,6 +57,9 @@ class Conversation:
         self.acknowledged: list[tuple[str, str]] = []
         self.seen: list[tuple[str, str]] = []
         self.reader_replicas: list[str] = []
+        # The longest time without a new message for the reader, in seconds.
+        self.silence = 0.0
+        self._last = time.monotonic()
         self._finished = threading.Event()
         self._problem: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -105,6 +117,8 @@ class Conversation:
                     return
                 case Message(_, identity, _, text):
                     self.seen.append((text, identity))
+                    now = time.monotonic()
+                    self.silence, self._last = max(self.silence, now - self._last), now
                 case Back(replica):
                     self.reader_replicas.append(replica)
                 case Gap():
@@ -183,13 +197,131 @@ def test_the_chat_goes_on_without_one_broker_and_one_zookeeper_member() -> None:
         conversation.goes_on(within=60, what="the conversation goes on with all three")
 
 
-def test_after_a_restart_of_the_cluster_host_everything_comes_back_by_itself() -> None:
+def holders_of_the_way_in() -> list[str]:
+    shown = f"ip -brief address show to {way_in()}"
+    return [name for name in group("microk8s") if host(name).check_output(shown)]
+
+
+def lead_the_way_in_to(wanted: str) -> None:
+    """The others leave the address, one of the rest takes it, and none takes it back."""
+    others = [host(name) for name in group("microk8s") if name != wanted]
+    for each in others:
+        each.check_output("systemctl stop keepalived")
+    eventually(lambda: holders_of_the_way_in() == [wanted], within=30, what="the way in has moved")
+    for each in others:
+        each.check_output("systemctl start keepalived")
+
+
+def all_is_as_before() -> None:
+    eventually(
+        lambda: "All is as it should be" in run("playbooks/status.yml").said,
+        within=180,
+        what="all is as before",
+    )
+    assert len(ready_replicas()) == 2
+
+
+@contextmanager
+def powered_off(name: str) -> Iterator[None]:
+    podman("kill", name)
+    try:
+        yield
+    finally:
+        podman("start", name)
+
+
+@pytest.mark.timeout(600)
+def test_any_one_machine_may_die_and_the_chat_can_be_deployed_without_it(tmp_path: Path) -> None:
+    """The worst one: it has the way in and the registry, a control plane, a broker and a member."""
+    registry = "get pods --namespace container-registry --output jsonpath={.items[0].spec.nodeName}"
+    down = kubectl(registry)
+    left = next(name for name in group("microk8s") if name != down)
+    lead_the_way_in_to(down)
+    # A host that is down cannot tell its address, and nobody resolves the names of the sandbox.
+    brokers = {name: {"kafka_address": address(name)} for name in group("kafka")}
+    addresses = inventory(tmp_path, {"kafka": brokers})
     with Conversation() as conversation:
-        restart_host(group("microk8s")[0])
-        conversation.goes_on(within=150, what="the conversation goes on")
-    eventually(lambda: len(ready_replicas()) == 2, within=60, what="two replicas are ready")
-    for unit in ("zookeeper", "kafka"):
-        assert host(group("kafka")[0]).service(unit).is_running
+        with powered_off(down):
+            conversation.goes_on(within=90, what="the conversation goes on elsewhere")
+            print(f"silence: {conversation.silence:.1f} s")
+
+            deployed = run("playbooks/chat.yml", {"chat_config": {"CHAT_RATE": 7}}, addresses)
+            assert deployed.succeeded, deployed.said
+            path = "{.spec.template.spec.containers[0].envFrom[0].configMapRef.name}"
+            used = kubectl(f"get deployment chat --output jsonpath={path}", via=left)
+            rate = f"get configmap {used} --output jsonpath={{.data.CHAT_RATE}}"
+            assert kubectl(rate, via=left) == "7"
+
+            back = run("playbooks/rollback.yml")
+            assert back.succeeded, back.said
+            validated = run("playbooks/validate.yml")
+            assert f"{down} did not respond. All checks of the other hosts" in validated.said
+        conversation.goes_on(within=60, what="the conversation goes on")
+    all_is_as_before()
+
+
+@on_demand
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("down", group("microk8s"))
+def test_each_machine_may_die(down: str) -> None:
+    lead_the_way_in_to(down)
+    with Conversation() as conversation:
+        with powered_off(down):
+            conversation.goes_on(within=90, what="the conversation goes on elsewhere")
+        conversation.goes_on(within=60, what="the conversation goes on")
+        all_is_as_before()
+    print(f"silence: {conversation.silence:.1f} s")
+
+
+@on_demand
+@pytest.mark.timeout(1200)
+def test_all_machines_may_stop_and_the_history_is_there_when_they_are_back() -> None:
+    with Conversation() as conversation:
+        for name in group("all"):
+            podman("kill", name)
+        for name in reversed(group("all")):
+            podman("start", name)
+        conversation.goes_on(within=300, what="the conversation goes on")
+    all_is_as_before()
+
+
+@on_demand
+@pytest.mark.timeout(1800)
+def test_hosts_are_drained_and_changed_one_at_a_time_and_it_costs_nobody_a_message() -> None:
+    usual = variable(group("microk8s")[0], "microk8s_launch_config")["extraKubeletArgs"]
+    with Conversation() as conversation:
+        for arguments in (usual | {"--max-pods": "100"}, usual):
+            changed = run(
+                "playbooks/microk8s.yml",
+                {"microk8s_launch_config": {"extraKubeletArgs": arguments}},
+            )
+            assert changed.succeeded, changed.said
+            for name in group("microk8s"):
+                used = host(name).file("/var/snap/microk8s/current/args/kubelet").content_string
+                assert ("--max-pods=100" in used) == ("--max-pods" in arguments)
+            assert "SchedulingDisabled" not in kubectl("get nodes")
+            conversation.goes_on(within=60, what="the conversation goes on")
+    print(f"silence: {conversation.silence:.1f} s")
+    again = run("playbooks/microk8s.yml")
+    assert set(again.changed.values()) == {0}, again.said
+
+
+@on_demand
+@pytest.mark.timeout(1800)
+def test_an_empty_machine_that_replaces_the_first_joins_the_cluster_of_the_others() -> None:
+    first, *others = group("microk8s")
+    identity = "get namespace kube-system --output jsonpath={.metadata.uid}"
+    before = kubectl(identity, via=others[0])
+    host(first).check_output("snap remove --purge microk8s")
+    # A new kernel has no rules of the old one's network, which lead to pods that are gone.
+    podman("restart", first)
+    eventually(lambda: host(first).run("true").rc == 0, within=60, what="the machine is up")
+    replaced = run("site.yml")
+    assert replaced.succeeded, replaced.said
+    assert kubectl(identity, via=first) == before
+    nodes = kubectl("get nodes --output jsonpath={.items[*].metadata.name}", via=others[0])
+    assert sorted(nodes.split()) == sorted(group("microk8s"))
+    all_is_as_before()
 
 
 def test_the_status_is_shown_with_a_host_that_hangs_and_when_all_is_well() -> None:
@@ -201,8 +333,4 @@ def test_the_status_is_shown_with_a_host_that_hangs_and_when_all_is_well() -> No
     assert f"not there: {last}" in status.said
     assert "chat/chat: 2 of 2 ready" in status.said
     assert set(status.changed.values()) == {0}
-    eventually(
-        lambda: "All is as it should be" in run("playbooks/status.yml").said,
-        within=90,
-        what="the status is well again",
-    )
+    all_is_as_before()
