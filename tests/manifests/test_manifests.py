@@ -141,7 +141,7 @@ def closed(schema):
 
 
 @pytest.mark.parametrize(
-    ("site", "count"), [("chat", 1), ("chat with a certificate", 3), ("traefik", 1)]
+    ("site", "count"), [("chat", 2), ("chat with a certificate", 4), ("traefik", 1)]
 )
 def test_traefik_knows_every_field(rendered, site, count):
     schemas = {
@@ -296,18 +296,28 @@ def test_the_chats_route_is_sticky(chat):
     }
 
 
+def test_a_client_that_is_led_to_a_dead_replica_is_led_on_to_another_one(chat):
+    (route,) = chat["IngressRoute"]["spec"]["routes"]
+    assert route["middlewares"] == [{"name": chat["Middleware"]["metadata"]["name"]}]
+    assert chat["Middleware"]["spec"] == {"retry": {"attempts": 2}}
+
+
 def test_with_a_certificate_plain_http_leads_to_https(rendered):
     objects = rendered["chat with a certificate"]
     plain, secure = [item for item in objects.all if item["kind"] == "IngressRoute"]
     (redirected,) = plain["spec"]["routes"]
     assert plain["spec"]["entryPoints"] == ["web"]
-    assert redirected["middlewares"] == [{"name": objects["Middleware"]["metadata"]["name"]}]
-    redirect = {"scheme": "https", "port": "443"}
-    assert objects["Middleware"]["spec"] == {"redirectScheme": redirect}
+    middlewares = {
+        item["metadata"]["name"]: item["spec"]
+        for item in objects.all
+        if item["kind"] == "Middleware"
+    }
+    assert redirected["middlewares"] == [{"name": "chat-https"}]
+    assert middlewares["chat-https"] == {"redirectScheme": {"scheme": "https", "port": "443"}}
     (route,) = secure["spec"]["routes"]
     assert secure["spec"]["entryPoints"] == ["websecure"]
     assert secure["spec"]["tls"] == {"secretName": "chat-tls"}
-    assert "middlewares" not in route
+    assert route["middlewares"] == [{"name": "chat-retry"}]
     assert route["services"][0]["sticky"]["cookie"]["secure"] is True
     assert "the key" not in str(objects.all)
 
