@@ -16,6 +16,7 @@ import logging
 import math
 import random
 import re
+import socket
 import uuid
 from collections.abc import AsyncIterator, Callable
 from typing import get_args
@@ -64,6 +65,10 @@ OPEN_SECONDS = 10.0
 # connection is considered dead.
 QUIET_SECONDS = 15.0
 ANSWER_SECONDS = 10.0
+# A client that only listens sends nothing. After 5 s without a packet, its kernel asks every 2 s, 3
+# times, whether the other side is there. Whoever has taken over the address of a machine that died
+# says no at once.
+KEEPALIVE = (5, 2, 3)
 # After a connection that lasted so long, the pauses begin with the shortest again.
 PEACE_SECONDS = 30.0
 # Messages of this client that may wait for their acknowledgement; more wait before they are sent.
@@ -281,8 +286,9 @@ class Chat:
                 # The protocol has a `ping` of its own.
                 ping_interval=None,
                 close_timeout=1,
-            ) as socket:
-                await self._talk(socket)
+            ) as connection:
+                _keep_alive(connection)
+                await self._talk(connection)
         except websockets.InvalidStatus as refused:
             response = refused.response
             self._trouble = f"the server answers {response.status_code} {response.reason_phrase}"
@@ -311,16 +317,16 @@ class Chat:
         asked = re.search(r"retry_after=(\d+(?:\.\d+)?)", reason)
         return float(asked[1]) if asked else self._asked_to_wait
 
-    async def _talk(self, socket: ClientConnection) -> None:
+    async def _talk(self, connection: ClientConnection) -> None:
         """Raises `websockets.ConnectionClosed` when the connection ends, however it does."""
         self._outgoing = asyncio.Queue()
         self._asked_to_wait = None
         # Reading never waits for writing: the server may read no more until it is read from.
-        writing = asyncio.create_task(self._write(socket))
+        writing = asyncio.create_task(self._write(connection))
         self._outgoing.put_nowait(self._hello)
         try:
             while True:
-                self._hear(await self._receive(socket))
+                self._hear(await self._receive(connection))
         finally:
             self.connected = False
             for room in self._rooms.values():
@@ -330,20 +336,20 @@ class Chat:
             writing.cancel()
             await asyncio.wait([writing])
 
-    async def _receive(self, socket: ClientConnection) -> bytes:
+    async def _receive(self, connection: ClientConnection) -> bytes:
         """Raises `TimeoutError` if the server is silent for too long."""
         if self.connected:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(QUIET_SECONDS):
-                    return await socket.recv(decode=False)
+                    return await connection.recv(decode=False)
             self._say(Ping())
         async with asyncio.timeout(ANSWER_SECONDS if self.connected else OPEN_SECONDS):
-            return await socket.recv(decode=False)
+            return await connection.recv(decode=False)
 
-    async def _write(self, socket: ClientConnection) -> None:
+    async def _write(self, connection: ClientConnection) -> None:
         with contextlib.suppress(websockets.ConnectionClosed):
             while True:
-                await socket.send(_encoder.encode(await self._outgoing.get()), text=True)
+                await connection.send(_encoder.encode(await self._outgoing.get()), text=True)
 
     def _say(self, frame: ClientFrame) -> None:
         if self.connected:
@@ -473,6 +479,16 @@ def _decode(data: bytes) -> ServerFrame | None:
         raise DisconnectedError(f"The server does not keep to the protocol: {error}") from None
     except msgspec.DecodeError as error:
         raise DisconnectedError(f"The server does not keep to the protocol: {error}") from None
+
+
+def _keep_alive(connection: ClientConnection) -> None:
+    """Have the kernel find out whether the other side is there, where it can: see `KEEPALIVE`."""
+    connected: socket.socket = connection.transport.get_extra_info("socket")
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
+    for name, value in zip(names, KEEPALIVE, strict=True):
+        if hasattr(socket, name):
+            connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _later(act: Callable[[], None]) -> None:

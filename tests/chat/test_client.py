@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
@@ -534,6 +535,22 @@ async def test_silence_is_a_lost_connection_and_an_answer_to_a_ping_is_none(
             assert await anext(events) == Back("r")
     assert away.reason == "no answer"
     assert pings[0] == 4
+
+
+async def test_who_only_listens_asks_within_seconds_whether_anybody_is_there(speak: Speak) -> None:
+    """By the kernel: a frame each would cost the server."""
+
+    async def quiet(socket: ServerConnection) -> None:
+        await welcome(socket)
+        await socket.wait_closed()
+
+    port = await speak(quiet)
+    async with connect(url(port), "ada"):
+        command = ["ss", "--no-header", "-tno", f"dport = :{port}"]
+        listing = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+        shown = (await listing.communicate())[0].decode()
+    ((seconds, unit),) = re.findall(r"timer:\(keepalive,([0-9.]+)(sec|ms)", shown)
+    assert unit == "ms" or float(seconds) <= 5, shown
 
 
 async def test_a_welcome_that_does_not_come_is_not_waited_for(

@@ -25,9 +25,15 @@ def test_the_playbooks_accept_the_example(playbook: str) -> None:
     # Hosts and groups that an earlier play adds.
     later = "[WARNING]: Could not match supplied host pattern, ignoring: "
     warnings = set(checked.stderr.splitlines())
-    added = {later + name for name in (
-        "baremetal_chat_controller", "microk8s_entry", "microk8s_responding", "responding"
-    )}
+    added = {
+        later + name
+        for name in (
+            "baremetal_chat_controller",
+            "microk8s_entry",
+            "microk8s_responding",
+            "responding",
+        )
+    }
     assert (checked.returncode, warnings - added) == (0, set()), checked.stderr
 
 
