@@ -299,7 +299,7 @@ def test_the_chats_route_is_sticky(chat):
 def test_a_client_that_is_led_to_a_dead_replica_is_led_on_to_another_one(chat):
     (route,) = chat["IngressRoute"]["spec"]["routes"]
     assert route["middlewares"] == [{"name": chat["Middleware"]["metadata"]["name"]}]
-    assert chat["Middleware"]["spec"] == {"retry": {"attempts": 2}}
+    assert chat["Middleware"]["spec"] == {"retry": {"attempts": 3}}
 
 
 def test_with_a_certificate_plain_http_leads_to_https(rendered):
@@ -412,7 +412,7 @@ def test_traefik_refuses_old_tls_and_weak_suites(traefik):
 
 
 def test_a_host_that_is_down_delays_nobody_for_long(traefik):
-    assert settings(traefik)["serversTransport"]["forwardingTimeouts"]["dialTimeout"] == "2s"
+    assert settings(traefik)["serversTransport"]["forwardingTimeouts"]["dialTimeout"] == "1s"
 
 
 def test_a_sites_settings_win_and_null_takes_one_away(rendered, traefik):

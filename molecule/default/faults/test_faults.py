@@ -10,14 +10,13 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
 import pytest
 from cluster import kubectl
-from hosts import address, eventually, frozen, group, podman, variable, way_in
+from hosts import address, eventually, frozen, group, podman, powered_off, variable, way_in
 from hosts import connect as host
 
 from chat.client import Back, Gap, Message, Room, connect
@@ -221,15 +220,6 @@ def all_is_as_before() -> None:
     assert len(ready_replicas()) == 2
 
 
-@contextmanager
-def powered_off(name: str) -> Iterator[None]:
-    podman("kill", name)
-    try:
-        yield
-    finally:
-        podman("start", name)
-
-
 @pytest.mark.timeout(600)
 def test_any_one_machine_may_die_and_the_chat_can_be_deployed_without_it(tmp_path: Path) -> None:
     """The worst one: it has the way in and the registry, a control plane, a broker and a member."""
@@ -278,10 +268,9 @@ def test_each_machine_may_die(down: str) -> None:
 @pytest.mark.timeout(1200)
 def test_all_machines_may_stop_and_the_history_is_there_when_they_are_back() -> None:
     with Conversation() as conversation:
-        for name in group("all"):
-            podman("kill", name)
-        for name in reversed(group("all")):
-            podman("start", name)
+        with ExitStack() as off:
+            for name in group("all"):
+                off.enter_context(powered_off(name))
         conversation.goes_on(within=300, what="the conversation goes on")
     all_is_as_before()
 
