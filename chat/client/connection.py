@@ -44,6 +44,7 @@ from chat.protocol import (
     Message,
     Page,
     Ping,
+    Pong,
     Presence,
     Progress,
     RefusedError,
@@ -61,10 +62,11 @@ RETRY_SECONDS = (0.5, 15.0)
 AGAIN_SECONDS = (0.5, 2.5)
 # See docs/protocol.md, "Timers". From the beginning of an attempt to `welcome`.
 OPEN_SECONDS = 10.0
-# Without a frame for so long, the client asks for one (`ping`); without any answer to that, the
-# connection is considered dead.
-QUIET_SECONDS = 15.0
-ANSWER_SECONDS = 10.0
+# Without a frame for so long, the client asks for one (`ping`): sooner if it had news in the last
+# `LIVELY_SECONDS`. Without any answer to that, the connection is considered dead.
+QUIET_SECONDS = (4.0, 15.0)
+LIVELY_SECONDS = 60.0
+ANSWER_SECONDS = 6.0
 # A client that only listens sends nothing. After 5 s without a packet, its kernel asks every 2 s, 3
 # times, whether the other side is there. Whoever has taken over the address of a machine that died
 # says no at once.
@@ -174,6 +176,8 @@ class Chat:
         self._attempts = 0
         # By the loop's clock, on this connection.
         self._welcomed_at = math.inf
+        # When anything but a pong came last.
+        self._heard_at = -math.inf
         # Seconds, from `bye`.
         self._asked_to_wait: float | None = None
         self._trouble = "no answer"
@@ -339,8 +343,9 @@ class Chat:
     async def _receive(self, connection: ClientConnection) -> bytes:
         """Raises `TimeoutError` if the server is silent for too long."""
         if self.connected:
+            lively = asyncio.get_running_loop().time() - self._heard_at < LIVELY_SECONDS
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(QUIET_SECONDS):
+                async with asyncio.timeout(QUIET_SECONDS[0 if lively else 1]):
                     return await connection.recv(decode=False)
             self._say(Ping())
         async with asyncio.timeout(ANSWER_SECONDS if self.connected else OPEN_SECONDS):
@@ -365,7 +370,10 @@ class Chat:
         return True
 
     def _hear(self, data: bytes) -> None:
-        match _decode(data):
+        frame = _decode(data)
+        if not isinstance(frame, Pong):
+            self._heard_at = asyncio.get_running_loop().time()
+        match frame:
             case Message() as message:
                 if room := self._rooms.get(message.room):
                     room.take(message)

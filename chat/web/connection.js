@@ -4,8 +4,9 @@
 /** Milliseconds; docs/protocol.md, "Timers", has the rules. */
 export const TIMERS = {
   open: 10_000,
-  quiet: 15_000,
-  answer: 10_000,
+  quiet: [4_000, 15_000],
+  lively: 60_000,
+  answer: 6_000,
   probe: 3_000,
   retry: [500, 15_000],
   peace: 30_000,
@@ -57,6 +58,7 @@ export class Connection {
     this.wanted = false;
     this.attempts = 0;
     this.since = 0;
+    this.heard = 0;            // when anything but a pong came last
     /** @type {number | null} milliseconds, from `bye` */
     this.askedToWait = null;
     // Until the next attempt; until silence asks for a ping; until a wait has been too long.
@@ -106,13 +108,13 @@ export class Connection {
   /** @param {Frame} frame */
   hear(frame) {
     clearTimeout(this.quietTimer);
-    if (this.live) {
+    if (frame.type !== "pong") this.heard = performance.now();
+    if (this.live || frame.type === "welcome") {
       clearTimeout(this.deadline);
-      this.quietTimer = setTimeout(() => this.ping(TIMERS.answer), TIMERS.quiet);
+      const quiet = TIMERS.quiet[performance.now() - this.heard < TIMERS.lively ? 0 : 1];
+      this.quietTimer = setTimeout(() => this.ping(TIMERS.answer), quiet);
     }
     if (frame.type === "welcome") {
-      clearTimeout(this.deadline);
-      this.quietTimer = setTimeout(() => this.ping(TIMERS.answer), TIMERS.quiet);
       this.live = true;
       this.since = performance.now();
       this.listener.show({ name: "connected", replica: frame.replica });

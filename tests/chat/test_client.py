@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
@@ -509,7 +510,7 @@ async def test_silence_is_a_lost_connection_and_an_answer_to_a_ping_is_none(
     speak: Speak, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in docs/protocol.md, "Timers", in less time."""
-    monkeypatch.setattr(library, "QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(library, "QUIET_SECONDS", (0.05, 0.05))
     monkeypatch.setattr(library, "ANSWER_SECONDS", 0.2)
     pings: list[int] = []
 
@@ -535,6 +536,24 @@ async def test_silence_is_a_lost_connection_and_an_answer_to_a_ping_is_none(
             assert await anext(events) == Back("r")
     assert away.reason == "no answer"
     assert pings[0] == 4
+
+
+async def test_who_has_had_no_news_asks_rarely(
+    speak: Speak, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "QUIET_SECONDS", (0.01, 0.3))
+    monkeypatch.setattr(library, "LIVELY_SECONDS", 0.0)
+    waited: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+
+    async def quiet(socket: ServerConnection) -> None:
+        await welcome(socket)
+        began = time.monotonic()
+        assert json.loads(await socket.recv()) == {"type": "ping"}
+        waited.set_result(time.monotonic() - began)
+        await socket.wait_closed()
+
+    async with connect(url(await speak(quiet)), "ada"):
+        assert await asyncio.wait_for(waited, PATIENCE) > 0.25
 
 
 async def test_who_only_listens_asks_within_seconds_whether_anybody_is_there(speak: Speak) -> None:
@@ -594,10 +613,11 @@ async def test_the_pauses_grow_until_a_connection_has_lasted(
 
 def test_its_times_are_the_documented_ones() -> None:
     document = (ROOT / "docs" / "protocol.md").read_text()
-    rows = re.findall(r"^\| (open|quiet|answer|peace) \| (\d+) \|", document, re.MULTILINE)
-    assert {name: float(seconds) for name, seconds in rows} == {
-        name: getattr(library, f"{name.upper()}_SECONDS")
-        for name in ("open", "quiet", "answer", "peace")
+    names = ("open", "quiet", "lively", "answer", "peace")
+    pattern = rf"^\| ({'|'.join(names)}) \| ([0-9.]+)(?: to ([0-9.]+))? \|"
+    rows = re.findall(pattern, document, re.MULTILINE)
+    assert {name: getattr(library, f"{name.upper()}_SECONDS") for name in names} == {
+        name: (float(least), float(most)) if most else float(least) for name, least, most in rows
     }
 
 

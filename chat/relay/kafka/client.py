@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
@@ -14,6 +15,15 @@ from chat.relay.kafka.batches import RecordBatch, split
 
 # Kafka responds to a healthy client within milliseconds. After this time it is considered down.
 ANSWER_MS = 2000
+# A machine without power closes no connection. After 4 s without a packet from it, the kernel does,
+# whether a request is on its way or an answer is awaited.
+SOCKET_OPTIONS = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 4000),
+]
 POLL_MS = 200
 # Batches that one poll may bring.
 POLL_BATCHES = 2000

@@ -39,6 +39,9 @@ log = logging.getLogger("chat.kafka")
 # What a fetch may bring, of all partitions and of one.
 FETCH_BYTES = 8 << 20
 FETCH_PARTITION_BYTES = 1 << 19
+# A fetch that a frozen broker does not answer holds up its partitions for so long, though others
+# lead them by then.
+FETCH_ANSWER_MS = 10_000
 # Approximate number of records per handover, and maximum number of handovers that the event loop
 # has not processed: this limits both the delay of the loop and the memory of queued records.
 HANDED_OVER = 2000
@@ -192,6 +195,7 @@ class Reader:
             self._connect,
             fetch_max_bytes=FETCH_BYTES,
             max_partition_fetch_bytes=FETCH_PARTITION_BYTES,
+            request_timeout_ms=FETCH_ANSWER_MS,
         )
 
     def _take(self, partition: int, batches: Sequence[RecordBatch], partitions: int) -> None:

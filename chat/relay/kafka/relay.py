@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from chat.relay.base import Entry, Listener, Record, Relay, UnavailableError
-from chat.relay.kafka.client import POLL_MS, Topic
+from chat.relay.kafka.client import POLL_MS, SOCKET_OPTIONS, Topic
 from chat.relay.kafka.producer import Appender, Signaller
 from chat.relay.kafka.readback import ReadersBack
 from chat.relay.kafka.reader import Reader
@@ -53,6 +53,7 @@ class KafkaRelay(Relay):
             "bootstrap_servers": list(bootstrap_servers),
             "client_id": client_id,
             "reconnect_backoff_max_ms": 1000,
+            "socket_options": SOCKET_OPTIONS,
             **(security or {}),
         }
         self._appender = Appender(
