@@ -16,9 +16,14 @@ description:
   - It connects directly and ignores proxies in the environment.
 options:
   url:
-    description: Public address of the service, for example C(http://chat.example.org/).
+    description: Public address of the service, for example C(https://chat.example.org/).
     type: str
     required: true
+  ca:
+    description: >-
+      File with the certificates of the authorities to trust, in PEM. By default, those of the
+      system.
+    type: path
   replicas:
     description: Number of replicas that the two clients must be on.
     type: int
@@ -45,7 +50,8 @@ author:
 EXAMPLES = r"""
 - name: Chat across two replicas
   baremetal_chat.platform.chat_probe:
-    url: http://192.0.2.11/
+    url: https://192.0.2.11/
+    ca: /srv/chat-ca.crt
   delegate_to: localhost
 """
 
@@ -77,16 +83,22 @@ sticky:
   returned: success
   type: bool
   sample: true
+certificate_days:
+  description: Days until the service's certificate ends. Null without TLS.
+  returned: success
+  type: int
+  sample: 371
 """
 
 import json
+import ssl
 import statistics
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from http.cookies import SimpleCookie
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
@@ -98,6 +110,13 @@ except ImportError:
     connect = None
 
 PAUSE_SECONDS = 0.3
+
+
+class Service(NamedTuple):
+    """Where clients connect, and whom they trust (None: no TLS)."""
+
+    url: str
+    trust: ssl.SSLContext | None
 
 
 class ProbeError(Exception):
@@ -113,6 +132,7 @@ class Client:
         self.cookies: SimpleCookie = SimpleCookie()
         for value in connection.response.headers.get_all("Set-Cookie"):
             self.cookies.load(value)
+        self.certificate_days = certificate_days(connection.socket)
         self.replica = "a replica"
         self.say(type="hello", user=user)
         self.replica = self.hear("welcome")["replica"]
@@ -134,13 +154,28 @@ class Client:
                 return frame
 
 
+def certificate_days(connection: object) -> int | None:
+    """Until the certificate ends that a connection was checked by."""
+    if not isinstance(connection, ssl.SSLSocket):
+        return None
+    certificate = connection.getpeercert() or {}
+    ends = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
+    return int((ends - time.time()) // 86400)
+
+
 @contextmanager
-def client(url: str, user: str, deadline: float, cookie: str | None = None) -> Iterator[Client]:
+def client(
+    service: Service, user: str, deadline: float, cookie: str | None = None
+) -> Iterator[Client]:
     """Connect and say hello."""
     headers = {"Cookie": cookie} if cookie else None
     # The service is the site's own: a proxy in the environment is for downloads.
     with connect(
-        url, additional_headers=headers, open_timeout=left(deadline), proxy=None
+        service.url,
+        ssl=service.trust,
+        additional_headers=headers,
+        open_timeout=left(deadline),
+        proxy=None,
     ) as connection:
         yield Client(connection, user, deadline)
 
@@ -150,57 +185,60 @@ def left(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.001)
 
 
-def probe(url: str, replicas: int, messages: int, timeout: int) -> dict[str, Any]:
+def probe(service: Service, replicas: int, messages: int, timeout: int) -> dict[str, Any]:
     """What RETURN promises. Raises ProbeError with one sentence when it cannot be had."""
     deadline = time.monotonic() + timeout
     with ExitStack() as stack:
-        first = first_client(stack, url, deadline)
-        second = second_client(stack, url, deadline, other_than=first.replica, replicas=replicas)
+        first = first_client(stack, service, deadline)
+        second = second_client(
+            stack, service, deadline, other_than=first.replica, replicas=replicas
+        )
         cookie = next(iter(first.cookies.values()), None)
         return {
             "replicas": [first.replica, second.replica],
             "cookie": cookie and cookie.key,
-            "sticky": cookie and sticks(url, f"{cookie.key}={cookie.value}", first, deadline),
+            "sticky": cookie and sticks(service, f"{cookie.key}={cookie.value}", first, deadline),
+            "certificate_days": first.certificate_days,
             **converse(first, second, messages),
         }
 
 
-def first_client(stack: ExitStack, url: str, deadline: float) -> Client:
+def first_client(stack: ExitStack, service: Service, deadline: float) -> Client:
     """Connect, as soon as the service lets somebody in."""
     refusal: Exception | None = None
     while True:
         try:
-            return stack.enter_context(client(url, "probe-1", deadline))
+            return stack.enter_context(client(service, "probe-1", deadline))
         except (OSError, WebSocketException) as error:
             # That our own time ran out says less than what the service answered before.
             if refusal is None or not isinstance(error, TimeoutError):
                 refusal = error
             if time.monotonic() + PAUSE_SECONDS >= deadline:
-                raise ProbeError(f"{url} lets nobody in: {reason(refusal)}") from None
+                raise ProbeError(f"{service.url} lets nobody in: {reason(refusal)}") from None
             time.sleep(PAUSE_SECONDS)
 
 
 def second_client(
-    stack: ExitStack, url: str, deadline: float, *, other_than: str, replicas: int
+    stack: ExitStack, service: Service, deadline: float, *, other_than: str, replicas: int
 ) -> Client:
     """Connect without a cookie until the balancer chooses another replica, if one is asked for."""
     tries = 0
     while True:
         tries += 1
-        second = stack.enter_context(client(url, "probe-2", deadline))
+        second = stack.enter_context(client(service, "probe-2", deadline))
         if replicas == 1 or second.replica != other_than:
             return second
         if time.monotonic() + PAUSE_SECONDS >= deadline:
             raise ProbeError(
-                f"{url} led {tries} clients without a cookie to {other_than} and none elsewhere:"
-                " is another replica ready?"
+                f"{service.url} led {tries} clients without a cookie to {other_than} and none"
+                " elsewhere: is another replica ready?"
             )
         time.sleep(PAUSE_SECONDS)
 
 
-def sticks(url: str, cookie: str, first: Client, deadline: float) -> bool:
+def sticks(service: Service, cookie: str, first: Client, deadline: float) -> bool:
     """Whether a client with the first one's cookie comes to the same replica."""
-    with client(url, "probe-3", deadline, cookie) as again:
+    with client(service, "probe-3", deadline, cookie) as again:
         return again.replica == first.replica
 
 
@@ -249,11 +287,22 @@ def websocket_url(url: str) -> str:
     return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + "/ws", "", ""))
 
 
+def trust(url: str, ca: str | None) -> ssl.SSLContext | None:
+    """Of a service with TLS: the authorities in the file `ca`, or the system's."""
+    if not url.startswith("wss:"):
+        return None
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        raise ProbeError(f"ca={ca!r}: give a file with certificates in PEM: {error}") from None
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
             "url": {"type": "str", "required": True},
+            "ca": {"type": "path"},
             "replicas": {"type": "int", "choices": [1, 2], "default": 2},
             "messages": {"type": "int", "default": 10},
             "timeout": {"type": "int", "default": 60},
@@ -263,9 +312,10 @@ def main() -> None:
     if connect is None:
         module.fail_json(msg=missing_required_lib("websockets"))
     options = dict(module.params)
-    url = options.pop("url")
+    url, ca = options.pop("url"), options.pop("ca")
     try:
-        seen = probe(websocket_url(url), **options)
+        address = websocket_url(url)
+        seen = probe(Service(address, trust(address, ca)), **options)
     except ProbeError as error:
         module.fail_json(msg=str(error))
     except (OSError, WebSocketException) as error:

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import re
+import ssl
 import subprocess
 import sys
 import threading
@@ -34,16 +35,17 @@ class Replicas:
     They say what chat replicas say. `shared` is whether a message reaches the members elsewhere.
     """
 
-    def __init__(self, *names, shared=True, cookie=None):
+    def __init__(self, *names, shared=True, cookie=None, tls=None):
         self.shared = shared
         self._cookie = cookie
         self._names = itertools.cycle(names)
         self._members = []
         self._ids = itertools.count()
         self._lock = threading.Lock()
-        self._server = serve(self._talk, "127.0.0.1", 0, process_response=self._stick)
+        self._server = serve(self._talk, "127.0.0.1", 0, process_response=self._stick, ssl=tls)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.socket.getsockname()[1]}/"
+        scheme = "https" if tls else "http"
+        self.url = f"{scheme}://127.0.0.1:{self._server.socket.getsockname()[1]}/"
 
     def close(self):
         self._server.shutdown()
@@ -89,6 +91,25 @@ def replicas():
         each.close()
 
 
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate for 127.0.0.1 that ends in less than ten days, and its own authority."""
+    folder = tmp_path_factory.mktemp("tls")
+    key, certificate = folder / "tls.key", folder / "tls.crt"
+    options = (
+        "-x509 -nodes -days 10 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -subj /CN=chat"
+        " -addext subjectAltName=IP:127.0.0.1"
+    )
+    subprocess.run(
+        ["openssl", "req", *options.split(), "-keyout", key, "-out", certificate],
+        check=True,
+        capture_output=True,
+    )
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    return tls, str(certificate)
+
+
 def test_two_clients_of_the_real_service_see_the_same_messages(run_module, chat):
     answer = run_module("chat_probe", url=chat, replicas=1, messages=5)
     assert answer["replicas"] == ["alone", "alone"]
@@ -96,6 +117,7 @@ def test_two_clients_of_the_real_service_see_the_same_messages(run_module, chat)
     assert 0 < answer["milliseconds"]["median"] <= answer["milliseconds"]["longest"]
     assert answer["cookie"] is None
     assert answer["sticky"] is None
+    assert answer["certificate_days"] is None
 
 
 def test_one_replica_is_not_two(run_module, chat):
@@ -130,6 +152,24 @@ def test_a_proxy_in_the_environment_is_for_others(run_module, replicas, monkeypa
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
     answer = run_module("chat_probe", url=replicas("one", "two"), timeout=2)
     assert answer["replicas"] == ["one", "two"]
+
+
+def test_a_certificate_of_an_authority_that_is_named_is_trusted(run_module, replicas, certificate):
+    tls, ca = certificate
+    answer = run_module("chat_probe", url=replicas("one", "two", tls=tls), ca=ca, timeout=5)
+    assert answer["replicas"] == ["one", "two"]
+    assert answer["certificate_days"] == 9
+
+
+def test_a_certificate_of_an_unknown_authority_is_refused(run_module, replicas, certificate):
+    tls, _ = certificate
+    answer = run_module("chat_probe", url=replicas("one", "two", tls=tls), timeout=1)
+    assert "lets nobody in: [SSL: CERTIFICATE_VERIFY_FAILED]" in answer["msg"]
+
+
+def test_a_file_without_authorities_is_named(run_module):
+    answer = run_module("chat_probe", url="https://127.0.0.1:1/", ca="/no/ca.crt", timeout=1)
+    assert answer["msg"].startswith("ca='/no/ca.crt': give a file with certificates in PEM: ")
 
 
 def test_a_service_that_refuses_is_quoted(run_module):
