@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SANDBOX = os.environ["SANDBOX"]
 INVENTORY = os.environ.get("INVENTORY", "inventory/sandbox")
 STATE = ROOT / ".cache" / "sandboxes" / SANDBOX
+# Of the chat's own authority, as its role writes it for clients.
+CA_FILE = STATE / "chat-ca.crt"
 
 
 def group(name: str) -> list[str]:

@@ -40,7 +40,9 @@ def run(
     """
     cache = {"ANSIBLE_CACHE_PLUGIN": "jsonfile", "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(facts)}
     sources = [f"--inventory={ROOT / source}" for source in (*inventories, site)]
-    environment = elsewhere(collections) if collections else os.environ
+    environment = elsewhere(collections) if collections else dict(os.environ)
+    # What the tests' own clients trust, an operator's machine need not.
+    environment.pop("SSL_CERT_FILE", None)
     done = subprocess.run(
         [
             "ansible-playbook",

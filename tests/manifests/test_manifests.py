@@ -19,7 +19,7 @@ DEFINITIONS = Path(__file__).parents[2] / ".artifacts" / "traefik" / "crds.yml"
 
 # What the roles find out on the way.
 KNOWN_LATER = {
-    "chat_url": "http://192.0.2.1/",
+    "chat_url": "https://192.0.2.1/",
     "chat_kafka_bootstrap_servers": "192.0.2.11:9092,broker.example.org:9093",
     "__chat_image": "localhost:32000/chat",
     "__chat_digest": "sha256:0123",
@@ -56,6 +56,7 @@ DIGEST = "sha256:" + 64 * "0"
 SITES = {
     "chat": {},
     "chat again": {},
+    "chat without TLS": {"chat_tls": False, "chat_url": "https://chat.example.org/"},
     "chat with a certificate": {
         "chat_tls_certificate": "certificate",
         "chat_tls_key": "the key",
@@ -141,7 +142,8 @@ def closed(schema):
 
 
 @pytest.mark.parametrize(
-    ("site", "count"), [("chat", 2), ("chat with a certificate", 4), ("traefik", 1)]
+    ("site", "count"),
+    [("chat", 6), ("chat with a certificate", 6), ("chat without TLS", 2), ("traefik", 1)],
 )
 def test_traefik_knows_every_field(rendered, site, count):
     schemas = {
@@ -283,9 +285,26 @@ def test_other_static_settings_are_other_pods(rendered, traefik):
     assert annotations(rendered["traefik that says more"]) != annotations(traefik)
 
 
-def test_the_chats_route_is_sticky(chat):
+def middlewares(objects, route):
+    """What a route's requests pass, in this order."""
+    known = {
+        item["metadata"]["name"]: item["spec"]
+        for item in objects.all
+        if item["kind"] == "Middleware"
+    }
+    return [known[each["name"]] for each in route["middlewares"]]
+
+
+RETRY = {"retry": {"attempts": 3}}
+
+
+def test_without_tls_the_chats_route_is_on_port_80_and_sticky(rendered):
+    chat = rendered["chat without TLS"]
     (route,) = chat["IngressRoute"]["spec"]["routes"]
     (service,) = route["services"]
+    assert chat["IngressRoute"]["spec"]["entryPoints"] == ["web"]
+    # A client that is led to a dead replica is led on to another one.
+    assert middlewares(chat, route) == [RETRY]
     assert service["name"] == chat["Service"]["metadata"]["name"]
     assert service["sticky"]["cookie"] == {
         "name": "chat_affinity",
@@ -296,30 +315,40 @@ def test_the_chats_route_is_sticky(chat):
     }
 
 
-def test_a_client_that_is_led_to_a_dead_replica_is_led_on_to_another_one(chat):
-    (route,) = chat["IngressRoute"]["spec"]["routes"]
-    assert route["middlewares"] == [{"name": chat["Middleware"]["metadata"]["name"]}]
-    assert chat["Middleware"]["spec"] == {"retry": {"attempts": 3}}
-
-
-def test_with_a_certificate_plain_http_leads_to_https(rendered):
-    objects = rendered["chat with a certificate"]
+@pytest.mark.parametrize("site", ["chat", "chat with a certificate"])
+def test_plain_http_leads_to_https_for_good(rendered, site):
+    objects = rendered[site]
     plain, secure = [item for item in objects.all if item["kind"] == "IngressRoute"]
     (redirected,) = plain["spec"]["routes"]
     assert plain["spec"]["entryPoints"] == ["web"]
-    middlewares = {
-        item["metadata"]["name"]: item["spec"]
-        for item in objects.all
-        if item["kind"] == "Middleware"
-    }
-    assert redirected["middlewares"] == [{"name": "chat-https"}]
-    assert middlewares["chat-https"] == {"redirectScheme": {"scheme": "https", "port": "443"}}
+    assert middlewares(objects, redirected) == [
+        {"redirectScheme": {"scheme": "https", "port": "443", "permanent": True}}
+    ]
     (route,) = secure["spec"]["routes"]
     assert secure["spec"]["entryPoints"] == ["websecure"]
     assert secure["spec"]["tls"] == {"secretName": "chat-tls"}
-    assert route["middlewares"] == [{"name": "chat-retry"}]
+    assert middlewares(objects, route) == [
+        {"headers": {"customResponseHeaders": {"Strict-Transport-Security": "max-age=31536000"}}},
+        RETRY,
+    ]
     assert route["services"][0]["sticky"]["cookie"]["secure"] is True
     assert "the key" not in str(objects.all)
+
+
+def test_clients_that_name_no_host_get_the_chats_certificate(chat):
+    store = chat["TLSStore"]
+    # Traefik knows no other.
+    assert store["metadata"]["name"] == "default"
+    assert store["spec"] == {"defaultCertificate": {"secretName": "chat-tls"}}
+
+
+def test_only_the_roles_own_authority_has_a_namespace(rendered):
+    def namespaces(objects):
+        return [item["metadata"]["name"] for item in objects.all if item["kind"] == "Namespace"]
+
+    assert namespaces(rendered["chat"]) == ["chat", "chat-ca"]
+    assert namespaces(rendered["chat with a certificate"]) == ["chat"]
+    assert namespaces(rendered["chat without TLS"]) == ["chat"]
 
 
 def test_what_kafka_asks_for_comes_as_files_and_is_in_no_object(rendered):
@@ -373,6 +402,7 @@ def test_traefik_shows_its_insides_to_nobody(traefik):
 
 def test_traefik_may_read_in_the_namespaces_it_serves_and_nothing_else(rendered, traefik):
     for objects, served in (
+        # Not chat-ca, with the key of the chat's authority.
         (traefik, {"traefik", "chat"}),
         (rendered["traefik for several namespaces"], {"traefik", "chat", "forum"}),
     ):

@@ -1,4 +1,7 @@
-"""The part of the Kubernetes API that shows a node, this machine, on a loopback port with TLS."""
+"""The part of the Kubernetes API that shows a node, this machine, on a loopback port with TLS.
+
+It keeps Secrets and namespaces: what is applied replaces what was there, and is not checked.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,26 @@ from typing import Any, Self
 
 NODE = {
     "metadata": {"name": platform.node()},
-    "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+    "status": {
+        "conditions": [{"type": "Ready", "status": "True"}],
+        "addresses": [
+            {"type": "InternalIP", "address": "192.0.2.11"},
+            {"type": "Hostname", "address": platform.node()},
+        ],
+    },
 }
+
+
+def resource(kind: str, *, namespaced: bool = False) -> dict[str, Any]:
+    return {
+        "name": f"{kind.lower()}s",
+        "singularName": kind.lower(),
+        "kind": kind,
+        "namespaced": namespaced,
+        "verbs": ["get", "list", "patch"],
+    }
+
+
 ANSWERS: dict[str, dict[str, Any]] = {
     "/version": {"major": "1", "minor": "36", "gitVersion": "v1.36.3"},
     "/api": {"kind": "APIVersions", "versions": ["v1"]},
@@ -23,13 +44,9 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "kind": "APIResourceList",
         "groupVersion": "v1",
         "resources": [
-            {
-                "name": "nodes",
-                "singularName": "node",
-                "kind": "Node",
-                "namespaced": False,
-                "verbs": ["get", "list"],
-            }
+            resource("Node"),
+            resource("Namespace"),
+            resource("Secret", namespaced=True),
         ],
     },
     "/api/v1/nodes": {"kind": "NodeList", "apiVersion": "v1", "metadata": {}, "items": [NODE]},
@@ -37,8 +54,20 @@ ANSWERS: dict[str, dict[str, Any]] = {
 
 
 class Handler(BaseHTTPRequestHandler):
+    server: Server
+
     def do_GET(self) -> None:
-        answer = ANSWERS.get(self.path.partition("?")[0])
+        path = self.path.partition("?")[0]
+        self._answer(self.server.objects.get(path) or ANSWERS.get(path))
+
+    def do_PATCH(self) -> None:
+        path, _, query = self.path.partition("?")
+        applied = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if "dryRun" not in query:
+            self.server.objects[path] = applied
+        self._answer(applied)
+
+    def _answer(self, answer: dict[str, Any] | None) -> None:
         self.send_response(200 if answer else 404)
         self.send_header("Content-Type", "application/json")
         self.end_headers()
@@ -46,6 +75,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
+
+
+class Server(ThreadingHTTPServer):
+    """Keeps objects by their paths."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.objects: dict[str, dict[str, Any]] = {}
 
 
 class KubernetesApi:
@@ -63,7 +100,7 @@ class KubernetesApi:
         self._tls.load_cert_chain(certificate, key)
 
     def __enter__(self) -> Self:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = Server()
         self._server.socket = self._tls.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
@@ -71,6 +108,11 @@ class KubernetesApi:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+    @property
+    def objects(self) -> dict[str, dict[str, Any]]:
+        """What was applied, by its path in the API."""
+        return self._server.objects
 
     @property
     def port(self) -> int:

@@ -239,6 +239,27 @@ CHAT: Cases = {
         {"chat_image": "registry.example.org/chat:1.0"},
         ["chat_image='registry.example.org/chat:1.0'", "HOST/NAME@sha256:..."],
     ),
+    "a chat with HTTPS at an address without": (
+        {"chat_url": "http://chat.example.org/"},
+        ["chat_tls=True, chat_url='http://chat.example.org/'.", "set chat_tls to false"],
+    ),
+    "a certificate that nobody would see": (
+        {"chat_tls": False, "chat_tls_certificate": "-----BEGIN CERTIFICATE-----"}
+        | {"chat_tls_key": "-----BEGIN PRIVATE KEY-----"},
+        ["chat_tls=False", "with chat_tls_certificate", "leave chat_tls_certificate empty"],
+    ),
+    "a chat behind a balancer that ends TLS": (
+        {"chat_tls": False, "chat_url": "https://chat.example.org/", "chat_tls_ca_file": ""},
+        [NOTHING],
+    ),
+    "a certificate that is renewed at once": (
+        {"chat_tls_days": 30},
+        ["chat_tls_days=30, chat_tls_renew_days=90: a certificate is renewed before it ends"],
+    ),
+    "no file for the authority's certificate": (
+        {"chat_tls_ca_file": "chat-ca.crt"},
+        ["chat_tls_ca_file='chat-ca.crt': give the absolute path"],
+    ),
     "an image of a registry on this host": (
         {"chat_image": f"localhost:32000/chat@sha256:{'0' * 64}"},
         [NOTHING],

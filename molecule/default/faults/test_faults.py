@@ -22,7 +22,7 @@ from hosts import connect as host
 from chat.client import Back, Gap, Message, Room, connect
 from playbooks import inventory, run
 
-URL = f"http://{way_in()}/"
+URL = f"https://{way_in()}/"
 END = "the end"
 
 on_demand = pytest.mark.skipif(

@@ -1,4 +1,4 @@
-"""The chat as people meet it: through Traefik's port 80, on more than one replica."""
+"""The chat as people meet it: through Traefik's port 443, on more than one replica."""
 
 import asyncio
 import json
@@ -8,14 +8,14 @@ from http.cookies import SimpleCookie
 
 import pytest
 import requests
-from hosts import address, group
+from hosts import CA_FILE, address, group
 from replicas import connect_elsewhere
 from websockets.sync.client import connect as open_websocket
 
 from chat.client import Chat, Message, Room, connect
 
 EDGE = address(group("microk8s")[0])
-URL = f"http://{EDGE}/"
+URL = f"https://{EDGE}/"
 # Bob comes and goes, and stays the same person.
 KEY = uuid.uuid4().hex
 
@@ -46,7 +46,7 @@ async def messages(room: Room, count: int) -> list[Message]:
 
 
 def test_the_page_is_served() -> None:
-    page = requests.get(URL, timeout=10)
+    page = requests.get(URL, timeout=10, verify=str(CA_FILE))
     assert page.status_code == 200
     assert "text/html" in page.headers["Content-Type"]
     assert "default-src 'self'" in page.headers["Content-Security-Policy"]
@@ -54,7 +54,8 @@ def test_the_page_is_served() -> None:
 
 def test_the_internal_port_is_not_reachable_through_the_edge() -> None:
     for path in ("metrics", "readyz", "livez"):
-        assert requests.get(URL + path, timeout=10).status_code == 404
+        answer = requests.get(URL + path, timeout=10, verify=str(CA_FILE))
+        assert answer.status_code == 404
 
 
 async def test_people_on_different_replicas_hear_each_other_in_one_order(
@@ -71,7 +72,7 @@ def test_the_handshake_sets_a_cookie_that_leads_back_to_the_same_replica() -> No
     def shake_hands(cookie: str = "") -> tuple[str, str | None]:
         """Which replica answers, and the cookie it sets."""
         headers = {"Cookie": cookie} if cookie else {}
-        with open_websocket(f"ws://{EDGE}/ws", additional_headers=headers) as socket:
+        with open_websocket(f"wss://{EDGE}/ws", additional_headers=headers) as socket:
             socket.send(json.dumps({"type": "hello", "user": "ada"}))
             assert socket.response is not None
             return json.loads(socket.recv(10))["replica"], socket.response.headers.get("Set-Cookie")
@@ -79,6 +80,7 @@ def test_the_handshake_sets_a_cookie_that_leads_back_to_the_same_replica() -> No
     first, set_cookie = shake_hands()
     assert set_cookie is not None
     assert "httponly" in set_cookie.lower()
+    assert "secure" in set_cookie.lower()
     (morsel,) = SimpleCookie(set_cookie).values()
     for _ in range(6):
         again, _ = shake_hands(f"{morsel.key}={morsel.value}")

@@ -106,5 +106,10 @@ def test_validate_of_the_installed_collection_says_what_it_saw(
     validated = run("baremetal_chat.platform.validate", collections=tmp_path)
     print(validated.said)
     assert validated.succeeded
-    for seen in ("3 of 3 members serve", "'Hello, World' went into TutorialTopic", "in one order"):
+    for seen in (
+        "3 of 3 members serve",
+        "'Hello, World' went into TutorialTopic",
+        "in one order",
+        "Its certificate is valid for ",
+    ):
         assert seen in validated.said
