@@ -185,13 +185,16 @@ def chat_line(replicas: Mapping[str, Any]) -> Line:
 
 
 def certificate_line(seen: Mapping[str, Any]) -> Line:
-    """Those of secrets once, those of hosts by host; soonest first."""
+    """Those of secrets once, those of hosts by host.
+
+    First what ends soon, then what clients of the chat see, then the many of hosts.
+    """
     found: dict[str, int] = {}
     for host in told(seen):
         for path, days in seen[host]["certificates"].items():
             name = path if not path.startswith("/") else f"{host}:{path.rpartition('/')[2]}"
             found[name] = days
-    soonest = sorted(found.items(), key=lambda item: item[1])
+    soonest = sorted(found.items(), key=lambda item: (item[1] >= SOON, ":" in item[0], item[1]))
     text = some(
         f"{name} {days} days" if days >= 0 else f"{name} HAS ENDED" for name, days in soonest
     )

@@ -101,6 +101,19 @@ def test_a_system_that_is_well_fits_on_a_screen_and_nothing_is_marked(seen: Seen
     )
 
 
+def test_the_chats_certificate_comes_before_the_many_of_hosts(seen: Seen) -> None:
+    for name in ("chat1", "chat2", "chat3"):
+        for kind in ("server", "front-proxy-client"):
+            seen["hosts"][name]["certificates"][f"/certs/{kind}.crt"] = 364
+    seen["hosts"]["chat1"]["certificates"] |= {"chat/chat-tls": 396, "chat-ca/ca": 3650}
+    assert "   Certificates chat/chat-tls 396 days, chat-ca/ca 3650 days, chat1:server" in shown(
+        seen
+    )
+    # What ends soon comes first.
+    seen["hosts"]["chat3"]["certificates"]["/certs/server.crt"] = 7
+    assert "!! Certificates chat3:server.crt 7 days, chat/chat-tls 396 days" in shown(seen)
+
+
 def test_a_host_that_is_down_is_named_in_every_layer_that_misses_it(seen: Seen) -> None:
     seen["hosts"]["chat3"] = {"skipped": True}
     seen["unreached"]["chat3"] = "Failed to connect:\nssh: connect to host chat3: No route to host"
