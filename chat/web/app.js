@@ -2,18 +2,22 @@
 //
 //   app ─► connection            what is known of the WebSocket
 //       ─► outbox ─► store       what was written and is not in the log yet
-//       ─► rooms ─► messages     what was said, who is there
-//       ─► status, pending, compose ─► dom
+//       ─► reading ─► rooms      what was said, who is there
+//          rooms ─► messages ─► markup, times
+//       ─► status, pending, people, latest, compose ─► dom, texts
 
-import { setUpCompose, edit } from "./compose.js";
+import { setUpCompose, prepend } from "./compose.js";
 import { between, Connection } from "./connection.js";
 import { notice, page } from "./dom.js";
-import { toggleTime } from "./messages.js";
+import { scrollToEnd, setUpLatest } from "./latest.js";
+import { nameIn } from "./markup.js";
 import { Outbox, tooLong } from "./outbox.js";
 import { drawPending, erasePending } from "./pending.js";
-import { current, loseRooms, roomNamed, rooms, scrollToEnd, setUpRooms, show } from "./rooms.js";
+import { setUpReading } from "./reading.js";
+import { current, loseRooms, roomNamed, rooms, setUpRooms, show } from "./rooms.js";
 import { showState } from "./status.js";
 import { newId, store, stored } from "./store.js";
+import { explain, fillIn, t } from "./texts.js";
 
 /** @typedef {import("./connection.js").Frame} Frame */
 
@@ -28,10 +32,13 @@ const key = stored("key", null) ?? newId();
 store("key", key);
 // By which this page's messages are known, from `welcome`.
 let me = "";
+let myName = nameIn(user);
 // From `welcome`; until then as they were last, so that one hears offline, too, what is too long.
 let limits = stored("limits", null);
 let joinTimer = 0;
 let toldTyping = 0;
+
+fillIn();
 
 const connection = new Connection(
   new URL("ws", location.href.replace(/^http/, "ws").replace(/#.*/, "")),
@@ -58,7 +65,7 @@ const outbox = new Outbox({
     roomNamed(entry.room);
     drawPending(entry, current?.name === entry.room, {
       retry: () => outbox.retry(entry.cid),
-      edit: () => { outbox.remove(entry.cid); edit(entry.text); },
+      edit: () => { outbox.remove(entry.cid); prepend(entry.text); },
       discard: () => outbox.remove(entry.cid),
     });
   },
@@ -67,6 +74,7 @@ const outbox = new Outbox({
 setUpRooms({
   say: (frame) => { if (connection.live) connection.say(frame); },
   isMine: ({ author, user: name }) => (author ? author === me : name === user),
+  name: () => myName,
   entered: ({ name }) => outbox.pump(name),
   left({ name }) {
     for (const { cid } of outbox.of(name)) outbox.remove(cid);
@@ -82,12 +90,13 @@ const hearing = {
     limits = frame.limits;
     store("limits", limits);
     user = accepted = frame.user;
+    myName = nameIn(user);
     me = frame.author ?? "";
     store("name", user);
     page.welcome.close();
     page.rename.hidden = false;
     page.rename.textContent = user;
-    page.rename.title = "Change your name";
+    page.rename.title = t.rename;
     joinMissing();
   },
   joined(frame) { rooms.get(frame.room)?.enter(frame); },
@@ -101,7 +110,8 @@ const hearing = {
   presence(frame) { rooms.get(frame.room)?.see(frame); },
   typing({ room, user: name, seconds }) { rooms.get(room)?.startTyping(name, seconds); },
   history(frame) { rooms.get(frame.room)?.addEarlier(frame); },
-  error({ code, message, cid, room: name }) {
+  error({ code, message: words, cid, room: name }) {
+    const message = explain(code, words);
     const room = rooms.get(name);
     const forNow = code === "unavailable" || code === "rate_limited" || code === "not_joined";
     if (code === "not_joined" && room) room.joined = false;
@@ -203,9 +213,8 @@ page.people.addEventListener("keydown", (event) => {
   if (event.key === "Escape") page.people.open = false;
 });
 
-page.logs.addEventListener("click", ({ target }) => {
-  if (target instanceof HTMLTimeElement) toggleTime(target);
-});
+setUpLatest();
+setUpReading();
 
 page.now.addEventListener("click", () => { connection.wanted = true; connection.hurry(); });
 addEventListener("online", () => connection.hurry());

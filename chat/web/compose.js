@@ -31,10 +31,10 @@ export function dropDraft(name) {
 }
 
 /**
- * Give a text back to be changed, before what has been written meanwhile.
+ * Put a text to be changed, or a quote, before what has been written meanwhile.
  * @param {string} text
  */
-export function edit(text) {
+export function prepend(text) {
   page.text.value = page.text.value ? `${text}\n${page.text.value}` : text;
   keep();
   page.text.focus();

@@ -1,6 +1,8 @@
 // The WebSocket, which may break at any time, or go silent. Each wait has an end; what is shown
 // about the connection is what this knows. Nothing here knows the document.
 
+import { t } from "./texts.js";
+
 /** Milliseconds; docs/protocol.md, "Timers", has the rules. */
 export const TIMERS = {
   open: 10_000,
@@ -14,12 +16,6 @@ export const TIMERS = {
 
 // The service would close again for the same reason; so it would with 4000 to 4999.
 const FATAL = [1002, 1003, 1007];
-/** @type {Record<number, string>} */
-const WORDS = {
-  1009: "A message was too large",
-  1012: "The service restarts",
-  1013: "This page could not keep up",
-};
 
 /** @typedef {{type: string, [field: string]: any}} Frame */
 /**
@@ -180,7 +176,7 @@ export class Connection {
     const most = Math.min(TIMERS.retry[1], TIMERS.retry[0] * 2 ** this.attempts);
     const delay = asked ? Number(asked[1]) * 1000 : this.askedToWait ?? between(most / 2, most);
     this.attempts += 1;
-    const why = WORDS[code] ?? (code === 1008 && reason ? `Closed: ${reason}` : "Connection lost");
+    const why = t.closes[code] ?? (code === 1008 && reason ? t.closed(reason) : t.lost);
     this.listener.show({ name: "waiting", reason: why, until: performance.now() + delay });
     this.retryTimer = setTimeout(() => this.connect(), delay);
   }

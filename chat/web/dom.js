@@ -26,6 +26,7 @@ export const page = {
   count: find("count", HTMLElement),
   names: find("names", HTMLElement),
   scroll: find("scroll", HTMLElement),
+  latest: find("latest", HTMLButtonElement),
   earlier: find("earlier", HTMLButtonElement),
   logs: find("logs", HTMLElement),
   pending: find("pending", HTMLElement),

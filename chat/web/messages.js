@@ -1,6 +1,10 @@
-// How messages are drawn.
+// How messages are drawn: each is an item of a list, the first of a day says which one, and the
+// first of a group who wrote it, and when.
 
 import { element } from "./dom.js";
+import { drawText } from "./markup.js";
+import { t } from "./texts.js";
+import { dayName, drawTime, sameDay } from "./times.js";
 
 /**
  * @typedef {object} Message
@@ -13,52 +17,66 @@ import { element } from "./dom.js";
  * @property {string} [author]
  */
 
+// What one author says within this time is one group.
+const GROUP_MS = 5 * 60_000;
+
+/** @type {WeakMap<Element, Message>} */
+const messages = new WeakMap();
+/** @type {WeakMap<Element, number>} when its group began */
+const began = new WeakMap();
+
 /**
  * @param {Message} message
  * @param {boolean} mine
+ * @param {RegExp | null} name of the reader
  */
-export function drawMessage({ user, author = "", text, ts, id }, mine) {
-  const when = new Date(ts);
-  return element("li",
-    {
-      className: mine ? "message mine" : "message",
-      "data-id": id, "data-user": user, "data-author": author, "data-ts": String(ts),
-    },
-    element("bdi", { className: "user" }, user),
-    element("span", { className: "author", hidden: true }),
-    element("time", { dateTime: when.toISOString(), title: exactly(when) }, hour(when)),
-    element("p", { dir: "auto" }, text));
-}
-
-/** @param {Date} when */
-const hour = (when) => when.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-
-/** @param {Date} when */
-const exactly = (when) => when.toLocaleString([], { dateStyle: "full", timeStyle: "medium" });
-
-/**
- * Where there is no pointer that could rest on it, the exact time takes the short one's place.
- * @param {HTMLTimeElement} time
- */
-export function toggleTime(time) {
-  const when = new Date(time.dateTime);
-  time.textContent = time.textContent === exactly(when) ? hour(when) : exactly(when);
+export function drawMessage(message, mine, name) {
+  const text = element("div", { className: "text" }, ...drawText(message.text, mine ? null : name));
+  const item = element("li", { className: mine ? "message mine" : "message" },
+    element("div", { className: "head" },
+      element("bdi", { className: "user" }, message.user),
+      element("span", { className: "author", hidden: true }),
+      drawTime(message.ts)),
+    text);
+  item.classList.toggle("mentions", text.querySelector("mark") !== null);
+  messages.set(item, message);
+  return item;
 }
 
 /**
- * The first message of a day says which one.
+ * The message that an item of a list shows; none if it says something else.
+ * @param {Element | null | undefined} item
+ */
+export function messageOf(item) {
+  return item ? messages.get(item) : undefined;
+}
+
+/**
+ * Begin a day or a group with this item, or go on with those of the previous one.
  * @param {HTMLElement} item
  * @param {Element | null | undefined} previous
  */
-export function markDay(item, previous) {
-  const day = dayOf(item);
-  if (!day) return;
-  if (previous instanceof HTMLElement && dayOf(previous) === day) item.removeAttribute("data-day");
-  else item.dataset.day = day;
+export function place(item, previous) {
+  const message = messageOf(item);
+  if (!message) return;
+  const before = messageOf(previous);
+  const day = !before || !sameDay(before.ts, message.ts);
+  if (day) item.dataset.day = dayName(message.ts);
+  else item.removeAttribute("data-day");
+  const start = (previous && began.get(previous)) ?? 0;
+  const more = !day && before.user === message.user && before.author === message.author
+    && Math.abs(message.ts - start) < GROUP_MS && !item.querySelector(".new");
+  item.classList.toggle("more", more);
+  began.set(item, more ? start : message.ts);
 }
 
-/** @param {HTMLElement} item */
-function dayOf({ dataset: { ts } }) {
-  if (ts === undefined) return "";
-  return new Date(Number(ts)).toLocaleDateString([], { dateStyle: "full" });
+/**
+ * What comes from this item on is new.
+ * @param {HTMLElement} item
+ */
+export function drawNewLine(item) {
+  const line = element("strong", { className: "new" }, t.newSince);
+  item.prepend(line);
+  item.classList.remove("more");
+  return line;
 }

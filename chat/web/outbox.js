@@ -7,6 +7,7 @@
 
 import { between } from "./connection.js";
 import { newId, onStored, store, stored, storedNames } from "./store.js";
+import { t } from "./texts.js";
 
 // Without an `ack` for so long, the connection is taken for dead.
 const ANSWER_MS = 15_000;
@@ -55,15 +56,15 @@ export function tooLong(text, limits) {
   /** @param {string} what */
   const bytes = (what) => new TextEncoder().encode(what).length;
   if (bytes(text) > limits.text_bytes) {
-    return `That is ${bytes(text)} bytes; ${limits.text_bytes} can go.`;
+    return t.tooManyBytes(bytes(text), limits.text_bytes);
   }
   // Around it there are a type, a room of 64 letters and a cid.
   if (bytes(JSON.stringify(text)) + 200 > limits.frame_bytes) {
-    return `That is too long with all its control characters; ${limits.frame_bytes} bytes can go.`;
+    return t.tooManyEscapes(limits.frame_bytes);
   }
   const count = Intl.Segmenter ? [...new Intl.Segmenter().segment(text)].length : 0;
   if (count <= limits.text_graphemes || !limits.text_graphemes) return "";
-  return `That is ${count} characters; ${limits.text_graphemes} can go.`;
+  return t.tooManyCharacters(count, limits.text_graphemes);
 }
 
 export class Outbox {
@@ -132,7 +133,7 @@ export class Outbox {
       return;
     }
     if (next.sentAt && Date.now() - next.sentAt > KNOWN_MS) {
-      this.fail(next, "It may have been sent before the connection broke: look above first.");
+      this.fail(next, t.perhapsSent);
       return;
     }
     if (!next.sentAt) {
@@ -183,12 +184,12 @@ export class Outbox {
     }
     if (code === 1009) {
       const largest = sent.sort((one, other) => other.text.length - one.text.length)[0];
-      if (largest) this.fail(largest, "It is too long for the service.");
+      if (largest) this.fail(largest, t.tooLong);
     } else if ([1002, 1003, 1007, 1008].includes(code)) {
       for (const entry of sent) {
         entry.tries += 1;
         if (entry.tries === TRIES) {
-          this.fail(entry, "The service closed the connection each time this was sent.");
+          this.fail(entry, t.hungUp);
         }
       }
     }

@@ -1,6 +1,7 @@
 // How what is on its way is shown: below the log, until the log has it.
 
 import { button, element, page } from "./dom.js";
+import { t } from "./texts.js";
 
 /** @typedef {import("./outbox.js").Entry} Entry */
 
@@ -27,9 +28,9 @@ export function drawPending(entry, visible, actions) {
   item.classList.toggle("failed", entry.state === "failed");
   buttons.replaceChildren(...(entry.state === "failed"
     ? [
-      button("Try again", actions.retry),
-      button("Edit", actions.edit),
-      button("Discard", actions.discard),
+      button(t.retry, actions.retry),
+      button(t.edit, actions.edit),
+      button(t.discard, actions.discard),
     ]
     : []));
 }
@@ -37,10 +38,10 @@ export function drawPending(entry, visible, actions) {
 /** @param {Entry} entry */
 function describe({ state, why }) {
   switch (state) {
-    case "waiting": return "Waiting…";
-    case "sent": return "Sending…";
-    case "held": return `Not sent yet. ${why}`;
-    case "failed": return `Not sent. ${why}`;
+    case "waiting": return t.waiting;
+    case "sent": return t.sending;
+    case "held": return t.held(why);
+    case "failed": return t.failed(why);
   }
 }
 

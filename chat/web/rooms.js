@@ -5,9 +5,12 @@
 
 import { composeIn, dropDraft } from "./compose.js";
 import { button, element, page } from "./dom.js";
-import { drawMessage, markDay } from "./messages.js";
+import { atEnd, miss, scrollToEnd, scrollToNew } from "./latest.js";
+import { drawMessage, drawNewLine, messageOf, place } from "./messages.js";
+import { drawPeople, drawTyping } from "./people.js";
 import { showPending } from "./pending.js";
-import { onStored, store } from "./store.js";
+import { onStored, store, stored } from "./store.js";
+import { t } from "./texts.js";
 
 /** @typedef {import("./messages.js").Message} Message */
 /** @typedef {import("./connection.js").Frame} Frame */
@@ -16,6 +19,7 @@ import { onStored, store } from "./store.js";
  * @typedef {object} Ways
  * @property {(frame: Frame) => void} say
  * @property {(message: Message) => boolean} isMine
+ * @property {() => RegExp | null} name finds one's own
  * @property {(room: Room) => void} entered
  * @property {(room: Room) => void} left
  * @property {() => void} rename
@@ -23,7 +27,7 @@ import { onStored, store } from "./store.js";
 
 // Messages kept in the document per room; more while somebody reads further up.
 const SHOWN = 1000;
-const SHOWN_READING = 5 * SHOWN;
+const SHOWN_READING = 10 * SHOWN;
 // Pieces of the log that are looked through for earlier messages before one has to ask again.
 const IN_VAIN = 10;
 
@@ -44,14 +48,15 @@ export function setUpRooms(given) {
     if (isIntersecting && scrollHeight > clientHeight) current?.askEarlier();
   }, { root: page.scroll }).observe(page.earlier);
   document.addEventListener("visibilitychange", () => {
-    if (!document.hidden) current?.markRead();
+    if (document.hidden) current?.dropNewLine();
+    else current?.markRead();
   });
   // Read in one tab is read in all.
   onStored("read.", (name, position) => {
     const room = rooms.get(name);
     if (!room) return;
     room.read = position;
-    if (room.position === position) room.countUnread(0);
+    if (room.last === position) room.countUnread(0);
   });
 }
 
@@ -65,11 +70,17 @@ export class Room {
     this.entered = false;      // whether it ever was
     /** @type {string | null} how far this page has seen; handed back on joining again */
     this.position = null;
-    this.read = "";            // how far another tab has shown it
+    /** @type {string | null} the last message, or where there was none yet */
+    this.last = null;
+    /** @type {string | null} how far it was shown, in this tab or another one */
+    this.read = stored(`read.${name}`, null);
+    /** @type {HTMLElement | null} above what is new */
+    this.newLine = null;
     this.ids = new Set();
     /** @type {Map<string, Map<string, number>>} name -> who wrote under it, in the order seen */
     this.authors = new Map();
     this.unread = 0;
+    this.mentions = 0;         // of one's own name, in what is unread
     this.count = 0;            // people who are here; 0 while that is not known
     /** @type {Set<string>} their names, unless there are too many */
     this.people = new Set();
@@ -81,19 +92,20 @@ export class Room {
     this.asking = false;
     this.inVain = 0;           // answers without a message, one after another
     // What is fetched from before is no news: it has a list of its own, which nobody reads out.
-    this.older = element("ol", { "aria-label": `Earlier messages in ${name}`, hidden: true });
+    this.older = element("ol", { "aria-label": t.earlierIn(name), hidden: true });
     // Screen readers read what is added to a log, and only that.
     this.list = element("ol");
-    this.log = element("div", { role: "log", "aria-label": `Messages in ${name}`, hidden: true },
+    this.log = element("div", { role: "log", "aria-label": t.messagesIn(name), hidden: true },
       this.list);
     page.logs.append(this.older, this.log);
     this.badge = element("span", { className: "count", hidden: true });
     this.button = button(name, () => show(this));
     this.button.className = "enter";
-    this.button.append(" ", this.badge);
+    this.mentioned = element("span", { className: "count mentioned", hidden: true });
+    this.button.append(" ", this.badge, " ", this.mentioned);
     const leave = button("×", () => leaveRoom(this));
     leave.className = "quiet";
-    leave.setAttribute("aria-label", `Leave ${name}`);
+    leave.setAttribute("aria-label", t.leave(name));
     this.tab = element("li", {}, this.button, leave);
     page.rooms.append(this.tab);
   }
@@ -111,8 +123,8 @@ export class Room {
     this.joined = true;
     this.why = "";
     if (again && !frame.recovered) {
-      this.list.replaceChildren(element("li", { className: "gap" },
-        "You were away for longer than the history reaches; these are the last messages."));
+      this.list.replaceChildren(element("li", { className: "gap" }, t.gap));
+      this.newLine = null;
       this.ids.clear();
       this.older.replaceChildren();
     }
@@ -120,8 +132,17 @@ export class Room {
       this.oldest = frame.messages[0]?.id ?? frame.position;
       this.more = frame.more ?? true;
     }
-    for (const message of frame.messages) this.add(message, again);
+    // After a reload, what was shown before is no news.
+    const seen = frame.messages.findIndex((/** @type {Message} */ { id }) => id === this.read);
+    for (const [n, message] of frame.messages.entries()) {
+      this.add(message, again || (this.read !== null && n > seen), !again || this.away);
+    }
     this.position = frame.position;
+    this.last ??= frame.position;
+    if (!again && this === current) {
+      this.markRead();
+      if (this.newLine) scrollToNew(this.newLine);
+    }
     ways.entered(this);
     drawEarlier();
     drawWhy();
@@ -144,7 +165,7 @@ export class Room {
     this.why = why;
     drawWhy();
     drawEarlier();
-    drawPeople();
+    drawHere();
   }
 
   askEarlier() {
@@ -174,14 +195,15 @@ export class Room {
     /** @type {Message[]} */
     const unknown = messages.filter((/** @type {Message} */ { id }) => !this.ids.has(id));
     for (const message of unknown) this.ids.add(message.id);
-    const items = unknown.map((message) => drawMessage(message, ways.isMine(message)));
+    const items = unknown.map((message) => (
+      drawMessage(message, ways.isMine(message), ways.name())));
     const after = this.older.firstElementChild ?? this.list.firstElementChild;
     this.older.prepend(...items);
     for (const item of items) {
       this.tellApart(item);
-      markDay(item, item.previousElementSibling);
+      place(item, item.previousElementSibling);
     }
-    if (after instanceof HTMLElement) markDay(after, items.at(-1));
+    if (after instanceof HTMLElement) place(after, items.at(-1));
     drawEarlier();
     const grown = page.scroll.scrollHeight - scrollHeight;
     if (this === current) page.scroll.scrollTop = scrollTop + grown;
@@ -195,7 +217,7 @@ export class Room {
    * @param {HTMLElement} item
    */
   tellApart(item) {
-    const { user: name = "", author } = item.dataset;
+    const { user: name = "", author } = messageOf(item) ?? {};
     if (!author) return;
     const numbers = this.authors.get(name) ?? new Map();
     this.authors.set(name, numbers);
@@ -207,12 +229,12 @@ export class Room {
     }
     if (numbers.size < 2) return;
     for (const one of items) {
-      if (!(one instanceof HTMLElement)) continue;
-      if (one.dataset.user !== name || !one.dataset.author) continue;
+      const message = messageOf(one);
+      if (message?.user !== name || !message.author) continue;
       const mark = one.querySelector(".author");
       if (!(mark instanceof HTMLElement)) continue;
-      mark.textContent = `(${numbers.get(one.dataset.author)})`;
-      mark.title = `Several people write as ${name}; this number tells them apart.`;
+      mark.textContent = `(${numbers.get(message.author)})`;
+      mark.title = t.namesake(name);
       mark.hidden = false;
     }
   }
@@ -226,13 +248,13 @@ export class Room {
     const gone = [...this.older.children];
     gone.push(...[...this.list.children].slice(0, this.list.childElementCount - most));
     for (const item of gone) {
-      this.ids.delete(item.getAttribute("data-id"));
+      this.ids.delete(messageOf(item)?.id);
       item.remove();
     }
-    const first = this.list.querySelector("[data-id]");
+    const first = this.list.querySelector(".message");
     if (first instanceof HTMLElement) {
-      this.oldest = first.dataset.id ?? null;
-      markDay(first, null);
+      this.oldest = messageOf(first)?.id ?? null;
+      place(first, null);
     }
     this.more = true;
     drawEarlier();
@@ -250,7 +272,7 @@ export class Room {
       this.stopTyping(name);
     }
     for (const name of joined) this.people.add(name);
-    drawPeople();
+    drawHere();
   }
 
   /**
@@ -260,13 +282,13 @@ export class Room {
   startTyping(name, seconds) {
     clearTimeout(this.typing.get(name));
     this.typing.set(name, setTimeout(() => this.stopTyping(name), seconds * 1000));
-    drawTyping();
+    drawHere();
   }
 
   /** @param {string} name */
   stopTyping(name) {
     clearTimeout(this.typing.get(name));
-    if (this.typing.delete(name)) drawTyping();
+    if (this.typing.delete(name)) drawHere();
   }
 
   /** The connection is gone, and with it what was known of this moment. */
@@ -278,73 +300,74 @@ export class Room {
     for (const name of [...this.typing.keys()]) this.stopTyping(name);
   }
 
+  /** Whether nobody looks at it. */
+  get away() {
+    return this !== current || document.hidden;
+  }
+
   /** @param {Message} message */
-  add(message, isNew = true) {
-    this.position = message.id;
+  add(message, isNew = true, away = this.away) {
+    this.position = this.last = message.id;
     if (this.ids.has(message.id)) return;
     this.ids.add(message.id);
     const follow = this === current && atEnd();
     this.stopTyping(message.user);
-    const item = drawMessage(message, ways.isMine(message));
-    markDay(item, this.list.lastElementChild ?? this.older.lastElementChild);
+    const mine = ways.isMine(message);
+    const item = drawMessage(message, mine, ways.name());
+    const previous = this.list.lastElementChild ?? this.older.lastElementChild;
+    if (isNew && away && !mine) this.newLine ??= drawNewLine(item);
+    place(item, previous);
     this.list.append(item);
     this.tellApart(item);
     this.trim(this === current && !follow ? SHOWN_READING : SHOWN);
     if (follow) scrollToEnd();
+    else if (this === current) miss();
     if (!isNew) return;
-    if (this === current && !document.hidden) this.markRead();
+    if (!this.away) this.markRead();
     // Another tab may have been the first to show it.
     else if (message.id === this.read) this.countUnread(0);
-    else this.countUnread(this.unread + 1);
+    else if (!mine) {
+      this.countUnread(this.unread + 1, this.mentions + Number(item.matches(".mentions")));
+    }
   }
 
   markRead() {
     this.countUnread(0);
-    store(`read.${this.name}`, this.position);
+    if (this.last !== null) store(`read.${this.name}`, this.last);
   }
 
-  /** @param {number} unread */
-  countUnread(unread) {
+  dropNewLine() {
+    this.newLine?.remove();
+    this.newLine = null;
+  }
+
+  countUnread(unread = 0, mentions = 0) {
     this.unread = unread;
+    this.mentions = mentions;
     this.badge.hidden = unread === 0;
-    this.badge.textContent = unread ? `${unread} new` : "";
+    this.badge.textContent = unread ? t.unread(unread) : "";
+    this.mentioned.hidden = mentions === 0;
+    this.mentioned.textContent = mentions ? t.mentions(mentions) : "";
     const all = [...rooms.values()].reduce((sum, room) => sum + room.unread, 0);
-    document.title = all ? `(${all}) Chat` : "Chat";
+    document.title = all ? `(${all}) ${t.chat}` : t.chat;
   }
 }
 
 /** After the connection was lost. */
 export function loseRooms() {
   for (const room of rooms.values()) room.lose();
-  drawPeople();
+  drawHere();
   drawEarlier();
 }
 
-function drawPeople() {
-  const { count, people } = current ?? { count: 0, people: new Set() };
-  page.people.hidden = count === 0;
-  if (count === 0) return;
-  page.count.textContent = count === 1 ? "1 person" : `${count} people`;
-  const names = [...people].sort((one, other) => one.localeCompare(other));
-  page.names.replaceChildren(...(names.length
-    ? names.map((name) => element("li", {}, element("bdi", {}, name)))
-    : [element("li", {}, "Too many to be named.")]));
-}
-
-function drawTyping() {
-  const names = current ? [...current.typing.keys()] : [];
-  if (names.length > 3) {
-    page.typing.replaceChildren("Several people are typing…");
-    return;
-  }
-  const who = names.flatMap((name, n) => [n ? ", " : "", element("bdi", {}, name)]);
-  page.typing.replaceChildren(
-    ...who, ["", " is typing…"][names.length] ?? " are typing…");
+function drawHere() {
+  drawPeople(current?.count ?? 0, current?.people ?? new Set());
+  drawTyping(current ? [...current.typing.keys()] : []);
 }
 
 function drawEarlier() {
   page.earlier.hidden = !current?.joined || !current.more;
-  page.earlier.textContent = current?.asking ? "Looking…" : "Show earlier messages";
+  page.earlier.textContent = current?.asking ? t.looking : t.showEarlier;
 }
 
 function drawWhy() {
@@ -354,22 +377,14 @@ function drawWhy() {
     page.why.replaceChildren();
     return;
   }
-  page.why.replaceChildren(`You are not in this room. ${room.why} `, room.code === "name_taken"
-    ? button("Change your name", ways.rename)
-    : button("Join again", () => room.askIn()));
-}
-
-function atEnd() {
-  const { scrollHeight, scrollTop, clientHeight } = page.scroll;
-  return scrollHeight - scrollTop - clientHeight < 40;
-}
-
-export function scrollToEnd() {
-  page.scroll.scrollTop = page.scroll.scrollHeight;
+  page.why.replaceChildren(t.notIn(room.why), room.code === "name_taken"
+    ? button(t.rename, ways.rename)
+    : button(t.joinAgain, () => room.askIn()));
 }
 
 /** @param {Room | null} room */
 export function show(room) {
+  if (current !== room) current?.dropNewLine();
   current = room;
   for (const one of rooms.values()) {
     one.log.hidden = one.older.hidden = one !== room;
@@ -379,8 +394,7 @@ export function show(room) {
   page.title.textContent = room?.name ?? "";
   composeIn(room?.name ?? "");
   showPending(room?.name ?? "");
-  drawPeople();
-  drawTyping();
+  drawHere();
   drawEarlier();
   drawWhy();
   if (!room) return;
@@ -388,6 +402,7 @@ export function show(room) {
   history.replaceState(null, "", `#${room.name}`);
   room.tab.scrollIntoView({ block: "nearest", inline: "nearest" });
   scrollToEnd();
+  if (room.newLine) scrollToNew(room.newLine);
 }
 
 /**

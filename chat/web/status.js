@@ -1,6 +1,7 @@
 // The line that says how it stands with the connection.
 
 import { page } from "./dom.js";
+import { t } from "./texts.js";
 
 /** @typedef {import("./connection.js").State} State */
 
@@ -26,18 +27,18 @@ function draw() {
   clearTimeout(ticking);
   if (state.name !== "waiting") return;
   const seconds = Math.max(0, Math.ceil((state.until - performance.now()) / 1000));
-  countdown.textContent = seconds ? `again in ${seconds} s` : "";
+  countdown.textContent = seconds ? t.again(seconds) : "";
   if (seconds) ticking = setTimeout(draw, 1000);
 }
 
 function describe() {
   switch (state.name) {
-    case "idle": return "Not connected";
-    case "connecting": return "Connecting…";
-    case "connected": return `Connected to ${state.replica}`;
-    case "draining": return "The service restarts…";
-    case "waiting": return navigator.onLine ? state.reason : "You are offline";
-    case "refused": return `The service refuses this page: ${state.reason}`;
+    case "idle": return t.idle;
+    case "connecting": return t.connecting;
+    case "connected": return t.connected(state.replica);
+    case "draining": return t.draining;
+    case "waiting": return navigator.onLine ? state.reason : t.offline;
+    case "refused": return t.refused(state.reason);
   }
 }
 

@@ -175,7 +175,13 @@ class Process:
 
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    """Start replicas as processes; each listens when it is returned."""
+    with processes(tmp_path) as start:
+        yield start
+
+
+@contextlib.contextmanager
+def processes(folder: Path) -> Iterator[Callable[..., Process]]:
+    """Start replicas as processes; each listens when it is returned. Their logs are in `folder`."""
     running: list[subprocess.Popen[str]] = []
     # Several may be started at once, by threads: each has a log, and says its ports, of its own.
     numbers = itertools.count()
@@ -186,7 +192,7 @@ def process(tmp_path: Path) -> Iterator[Callable[..., Process]]:
         environment = {"PATH": os.environ["PATH"], **ENVIRONMENT}
         for one in (*environments, more):
             environment |= one
-        log = tmp_path / f"replica-{next(numbers)}.log"
+        log = folder / f"replica-{next(numbers)}.log"
         with log.open("wb") as output:
             popen = subprocess.Popen(
                 [
@@ -208,7 +214,9 @@ def process(tmp_path: Path) -> Iterator[Callable[..., Process]]:
             time.sleep(0.02)
         return Process(popen, int(ports[1]), int(ports[2]), log)
 
-    yield start
-    for popen in running:
-        popen.kill()
-        popen.wait()
+    try:
+        yield start
+    finally:
+        for popen in running:
+            popen.kill()
+            popen.wait()

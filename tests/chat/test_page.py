@@ -32,8 +32,14 @@ def open_page(browser: Browser) -> Iterator[Open]:
     pages: list[Page] = []
     trouble: list[str] = []
 
-    def open_page(replica: Process, name: str = "", **options: object) -> Page:
+    def open_page(
+        replica: Process,
+        name: str = "",
+        prepare: Callable[[Page], object] = lambda _page: None,
+        **options: object,
+    ) -> Page:
         page = browser.new_context(**options).new_page()  # type: ignore[arg-type]
+        prepare(page)
         page.set_default_timeout(PATIENCE_MS)
         origin = f"//127.0.0.1:{replica.port}/"
         page.on("pageerror", lambda error: trouble.append(str(error)))
