@@ -11,7 +11,8 @@ import { between, Connection } from "./connection.js";
 import { notice, page } from "./dom.js";
 import { scrollToEnd, setUpLatest } from "./latest.js";
 import { nameIn } from "./markup.js";
-import { Outbox, tooLong } from "./outbox.js";
+import { setUpKeys } from "./keys.js";
+import { Outbox, spaceLeft, tooLong } from "./outbox.js";
 import { drawPending, erasePending } from "./pending.js";
 import { setUpReading } from "./reading.js";
 import { current, loseRooms, roomNamed, rooms, setUpRooms, show } from "./rooms.js";
@@ -186,8 +187,8 @@ page.rename.addEventListener("click", () => ask());
 
 // What people do.
 
-setUpCompose(
-  (text) => {
+setUpCompose({
+  send(text) {
     const refused = tooLong(text, limits);
     if (refused || !current) return refused;
     outbox.add(current.name, text);
@@ -195,12 +196,13 @@ setUpCompose(
     scrollToEnd();
     return "";
   },
-  () => {
+  typing() {
     if (!current?.joined || Date.now() < toldTyping + TYPING_MS) return;
     toldTyping = Date.now();
     connection.say({ type: "typing", room: current.name });
   },
-);
+  left: (text) => spaceLeft(text, limits),
+});
 
 page.join.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -215,21 +217,22 @@ page.people.addEventListener("keydown", (event) => {
 
 setUpLatest();
 setUpReading();
+setUpKeys();
 
 page.now.addEventListener("click", () => { connection.wanted = true; connection.hurry(); });
 addEventListener("online", () => connection.hurry());
 addEventListener("offline", () => connection.hurry());
 document.addEventListener("visibilitychange", () => { if (!document.hidden) connection.hurry(); });
-addEventListener("hashchange", () => showNamed());
+addEventListener("hashchange", () => showNamed(location.hash.slice(1)));
 
-function showNamed() {
-  const name = location.hash.slice(1);
+/** @param {string} name */
+function showNamed(name) {
   if (/^[A-Za-z0-9._-]{1,64}$/.test(name)) show(roomNamed(name));
 }
 
-const named = location.hash;
-for (const name of stored("rooms", ["lobby"])) show(roomNamed(name));
-history.replaceState(null, "", named || location.hash || "#lobby");
-showNamed();
+const [named, last] = [location.hash.slice(1), stored("room", "")];
+for (const name of stored("rooms", ["lobby"])) roomNamed(name);
+show(rooms.get(last) ?? [...rooms.values()].at(-1) ?? null);
+showNamed(named);
 outbox.adopt();
 if (user) connection.start(); else ask();

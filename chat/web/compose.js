@@ -1,9 +1,18 @@
 // Where one writes. What is written belongs to its room, and survives a reload.
 
 import { notice, page } from "./dom.js";
+import { emojiLike, emojiNamed } from "./emoji.js";
 import { store, stored } from "./store.js";
+import { t } from "./texts.js";
+
+// Names of emoji that are offered at once.
+const OFFERED = 5;
 
 let room = "";
+// Where the keyboard is on the screen, Enter begins a line: it has no Shift+Enter.
+const touch = matchMedia("(pointer: coarse)");
+/** @type {(text: string) => string} how much more fits; empty as long as it is plenty */
+let spaceLeft = () => "";
 
 /**
  * @param {string} text as it was written
@@ -23,6 +32,7 @@ export function composeIn(name) {
   room = name;
   page.compose.hidden = !name;
   page.text.value = stored(`draft.${name}`, "");
+  drawHint();
 }
 
 /** @param {string} name */
@@ -37,6 +47,7 @@ export function dropDraft(name) {
 export function prepend(text) {
   page.text.value = page.text.value ? `${text}\n${page.text.value}` : text;
   keep();
+  drawHint();
   page.text.focus();
 }
 
@@ -44,11 +55,62 @@ function keep() {
   store(`draft.${room}`, page.text.value || null);
 }
 
+/** What one has to know now: how much is left, which emoji there are, or what Enter does. */
+function drawHint() {
+  const { value, selectionStart } = page.text;
+  const left = spaceLeft(value);
+  const start = /:([a-z0-9_+-]{2,})$/.exec(value.slice(0, selectionStart))?.[1];
+  const offered = start ? emojiLike(start, OFFERED) : [];
+  page.hint.dataset.says = left ? "left" : offered.length ? "emoji" : "";
+  page.hint.textContent = left
+    || offered.map(([name, emoji]) => `${emoji} :${name}:`).join(" ")
+    || (touch.matches ? t.touchHint : t.hint);
+}
+
+/** The name before the cursor becomes its emoji, in a way that can be undone. */
+function replaceName() {
+  const { value, selectionStart: end } = page.text;
+  const name = /:([a-z0-9_+-]+):$/.exec(value.slice(0, end))?.[1];
+  const emoji = name && emojiNamed(name);
+  if (!emoji) return;
+  page.text.setSelectionRange(end - name.length - 2, end);
+  document.execCommand("insertText", false, emoji);
+}
+
+/** @param {DataTransfer | null} data */
+function isFile(data) {
+  return data !== null && data.types.includes("Files") && !data.types.includes("text/plain");
+}
+
+function refuseFiles() {
+  page.text.addEventListener("paste", (event) => {
+    if (!isFile(event.clipboardData)) return;
+    event.preventDefault();
+    notice(t.noFiles);
+  });
+  // What is dropped beside the field would be opened by the browser, instead of this page.
+  addEventListener("dragover", (event) => {
+    if (isFile(event.dataTransfer)) event.preventDefault();
+  });
+  addEventListener("drop", (event) => {
+    if (!isFile(event.dataTransfer)) return;
+    event.preventDefault();
+    notice(t.noFiles);
+  });
+}
+
 /**
- * @param {(text: string) => string} send returns why it cannot be sent
- * @param {() => void} typing
+ * @param {object} ways
+ * @param {(text: string) => string} ways.send returns why it cannot be sent
+ * @param {() => void} ways.typing
+ * @param {(text: string) => string} ways.left
  */
-export function setUpCompose(send, typing) {
+export function setUpCompose({ send, typing, left }) {
+  spaceLeft = left;
+  refuseFiles();
+  page.text.enterKeyHint = touch.matches ? "enter" : "send";
+  touch.addEventListener("change", drawHint);
+  drawHint();
   page.compose.addEventListener("submit", (event) => {
     event.preventDefault();
     const text = tidy(page.text.value);
@@ -60,16 +122,20 @@ export function setUpCompose(send, typing) {
     }
     page.text.value = "";
     keep();
+    drawHint();
   });
   page.text.addEventListener("keydown", (event) => {
     // Safari says of an input method's Enter that it composes no more, but gives it this key code.
     if (event.isComposing || event.keyCode === 229) return;
     if (event.key !== "Enter" || event.shiftKey) return;
+    if (touch.matches && !event.ctrlKey && !event.metaKey) return;
     event.preventDefault();
     page.compose.requestSubmit();
   });
-  page.text.addEventListener("input", () => {
+  page.text.addEventListener("input", (event) => {
+    if (event instanceof InputEvent && event.data === ":") replaceName();
     keep();
+    drawHint();
     if (page.text.value) typing();
   });
 }

@@ -20,6 +20,8 @@ const RELEASED_MS = 2000;
 const GONE_MS = 1000;
 // The service closed the connection so many times when this message was sent.
 const TRIES = 3;
+// From this share of what fits on, one is told how much is left.
+const NEARLY = 0.9;
 
 /**
  * `used`: something else was sent under its cid.
@@ -53,19 +55,38 @@ const TRIES = 3;
  */
 export function tooLong(text, limits) {
   if (!limits) return "";
-  /** @param {string} what */
-  const bytes = (what) => new TextEncoder().encode(what).length;
-  if (bytes(text) > limits.text_bytes) {
-    return t.tooManyBytes(bytes(text), limits.text_bytes);
-  }
+  if (bytesOf(text) > limits.text_bytes) return t.tooManyBytes(bytesOf(text), limits.text_bytes);
   // Around it there are a type, a room of 64 letters and a cid.
-  if (bytes(JSON.stringify(text)) + 200 > limits.frame_bytes) {
+  if (bytesOf(JSON.stringify(text)) + 200 > limits.frame_bytes) {
     return t.tooManyEscapes(limits.frame_bytes);
   }
-  const count = Intl.Segmenter ? [...new Intl.Segmenter().segment(text)].length : 0;
+  const count = charactersOf(text);
   if (count <= limits.text_graphemes || !limits.text_graphemes) return "";
   return t.tooManyCharacters(count, limits.text_graphemes);
 }
+
+/**
+ * How much more can be written, once most of what fits is; empty before.
+ * @param {string} text
+ * @param {Limits | null} limits
+ */
+export function spaceLeft(text, limits) {
+  if (!limits) return "";
+  const { text_bytes: bytes, text_graphemes: characters } = limits;
+  // A letter has at most three bytes. Long before the end, nothing is counted.
+  if (text.length < NEARLY * Math.min(bytes / 3, characters || bytes)) return "";
+  const bytesLeft = bytes - bytesOf(text);
+  const left = characters ? characters - charactersOf(text) : bytes;
+  const full = [[left, characters], [bytesLeft, bytes]].map(([some, all]) => some / (all || 1));
+  if (Math.min(...full) > 1 - NEARLY) return "";
+  return full[0] <= full[1] ? t.charactersLeft(left) : t.bytesLeft(bytesLeft);
+}
+
+/** @param {string} text */
+const bytesOf = (text) => new TextEncoder().encode(text).length;
+
+/** @param {string} text */
+const charactersOf = (text) => (Intl.Segmenter ? [...new Intl.Segmenter().segment(text)].length : 0);
 
 export class Outbox {
   /** @param {Ways} ways */

@@ -71,7 +71,7 @@ function pressed(event) {
     focusOn(item ? neighbour(item, "previousElementSibling") : lastItem());
   } else if (event.key === "ArrowDown" && onItem) {
     focusOn(neighbour(item, "nextElementSibling"));
-  } else if ((event.key === "Enter" || event.key === "r") && onItem) {
+  } else if ((event.key === "Enter" || event.key.toLowerCase() === "r") && onItem) {
     quote(item);
   } else if (event.key === "Escape") {
     scrollToEnd();

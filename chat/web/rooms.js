@@ -399,6 +399,7 @@ export function show(room) {
   drawWhy();
   if (!room) return;
   room.markRead();
+  store("room", room.name);
   history.replaceState(null, "", `#${room.name}`);
   room.tab.scrollIntoView({ block: "nearest", inline: "nearest" });
   scrollToEnd();

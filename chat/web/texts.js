@@ -86,6 +86,29 @@ const en = {
   write: "Write a message",
   send: "Send",
   hint: "Enter sends, Shift+Enter starts a new line",
+  touchHint: "Enter starts a new line",
+  charactersLeft: (/** @type {number} */ count) => count < 0
+    ? plural(-count, { one: "# character too many", other: "# characters too many" })
+    : plural(count, { one: "# character left", other: "# characters left" }),
+  bytesLeft: (/** @type {number} */ count) => count < 0
+    ? plural(-count, { one: "# byte too many", other: "# bytes too many" })
+    : plural(count, { one: "# byte left", other: "# bytes left" }),
+  noFiles: "Pictures and files cannot be sent here: only text can.",
+
+  keyboard: "Keyboard shortcuts",
+  keys: [
+    ["Enter", "sends the message"],
+    ["Shift Enter", "starts a new line"],
+    [":name:", "becomes an emoji, like :smile:"],
+    ["↑", "in an empty message: goes to the messages"],
+    ["↑ ↓", "among the messages: the previous one, the next one"],
+    ["Enter R", "on a message: quotes it"],
+    ["Esc", "among the messages: back to the latest, and to writing"],
+    ["Alt ↑", "shows the previous room"],
+    ["Alt ↓", "shows the next room"],
+    ["Ctrl K", "goes to the name of a room to join"],
+    ["?", "outside of text: shows this list"],
+  ],
 
   errors: /** @type {Record<string, string>} */ ({}),
 };
@@ -166,6 +189,29 @@ const de = {
   write: "Nachricht schreiben",
   send: "Senden",
   hint: "Enter sendet, Umschalt+Enter beginnt eine neue Zeile",
+  touchHint: "Enter beginnt eine neue Zeile",
+  charactersLeft: (count) => count < 0
+    ? plural(-count, { one: "# Zeichen zu viel", other: "# Zeichen zu viel" })
+    : plural(count, { one: "noch # Zeichen", other: "noch # Zeichen" }),
+  bytesLeft: (count) => count < 0
+    ? plural(-count, { one: "# Byte zu viel", other: "# Bytes zu viel" })
+    : plural(count, { one: "noch # Byte", other: "noch # Bytes" }),
+  noFiles: "Bilder und Dateien lassen sich hier nicht senden, nur Text.",
+
+  keyboard: "Tastenkürzel",
+  keys: [
+    ["Enter", "sendet die Nachricht"],
+    ["Umschalt Enter", "beginnt eine neue Zeile"],
+    [":name:", "wird zu einem Emoji, etwa :smile:"],
+    ["↑", "in einer leeren Nachricht: zu den Nachrichten"],
+    ["↑ ↓", "in den Nachrichten: die vorige, die nächste"],
+    ["Enter R", "auf einer Nachricht: zitiert sie"],
+    ["Esc", "in den Nachrichten: zur neuesten und zurück zum Schreiben"],
+    ["Alt ↑", "zeigt den vorigen Raum"],
+    ["Alt ↓", "zeigt den nächsten Raum"],
+    ["Strg K", "zum Namen eines Raums, den man betreten will"],
+    ["?", "außerhalb von Text: zeigt diese Liste"],
+  ],
 
   errors: {
     bad_cid: "Der Dienst hat die Nachricht nicht verstanden.",

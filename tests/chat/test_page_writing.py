@@ -1,0 +1,191 @@
+"""How one writes on the page, by which keys, and in which language it speaks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+from test_page import browser, connected, open_page, shows, write
+from test_page_honesty import say
+from test_page_reading import MINUTE, NOON, Log, Visit, items, said, service, visit
+
+__all__ = ["browser", "open_page", "service", "visit"]
+
+
+def field(page: Page) -> Any:
+    return page.get_by_role("textbox", name="Message")
+
+
+def test_a_name_between_colons_becomes_an_emoji(visit: Visit) -> None:
+    page = visit(Log())
+    field(page).press_sequentially("hi :tad")
+    expect(page.locator("#hint")).to_have_text("🎉 :tada:")
+    field(page).press_sequentially("a: x:nope: 12:30:")
+    expect(field(page)).to_have_value("hi 🎉 x:nope: 12:30:")
+    # Whoever meant the name gets it back.
+    field(page).fill("")
+    field(page).press_sequentially(":+1:")
+    expect(field(page)).to_have_value("👍")
+    page.keyboard.press("Control+Z")
+    expect(field(page)).to_have_value(":+1:")
+
+
+@pytest.mark.parametrize("event", ["paste", "drop"])
+def test_a_picture_is_refused_with_a_sentence(visit: Visit, event: str) -> None:
+    page = visit(Log())
+    taken = page.evaluate(
+        """event => {
+            const data = new DataTransfer();
+            data.items.add(new File(["x"], "x.png", { type: "image/png" }));
+            const field = document.querySelector("#text");
+            const options = { bubbles: true, cancelable: true };
+            if (event === "paste") {
+                options.clipboardData = data;
+                return field.dispatchEvent(new ClipboardEvent(event, options));
+            }
+            options.dataTransfer = data;
+            return document.body.dispatchEvent(new DragEvent(event, options));
+        }""",
+        event,
+    )
+    assert not taken
+    expect(page.get_by_role("alert").filter(has_text="cannot be sent here")).to_be_visible()
+
+
+def test_what_is_left_is_said_near_the_end_of_what_fits(visit: Visit) -> None:
+    page = visit(Log())
+    hint = page.locator("#hint")
+    for text, words in [
+        ("x" * 1799, "Enter sends, Shift+Enter starts a new line"),
+        ("x" * 1801, "199 characters left"),
+        ("x" * 1999, "1 character left"),
+        ("x" * 2003, "3 characters too many"),
+        # One character, 25 bytes.
+        ("👩\u200d👩\u200d👧\u200d👦" * 300, "692 bytes left"),
+    ]:
+        field(page).fill(text)
+        expect(hint).to_have_text(words)
+
+
+def test_on_touch_enter_begins_a_line_and_the_button_sends(visit: Visit) -> None:
+    page = visit(Log(), has_touch=True, is_mobile=True, viewport={"width": 390, "height": 760})
+    field(page).press_sequentially("one")
+    page.keyboard.press("Enter")
+    field(page).press_sequentially("two")
+    expect(field(page)).to_have_value("one\ntwo")
+    page.get_by_role("button", name="Send").tap()
+    shows(page, "one\ntwo")
+
+
+def test_the_keys_are_listed_and_do_what_is_listed(visit: Visit) -> None:
+    page = visit(Log(lobby=[said("hello")], kafka=[]))
+    connected(page)
+    keys = page.get_by_role("dialog", name="Keyboard shortcuts")
+    page.keyboard.press("?")
+    expect(keys).to_contain_text("Shift Enter")
+    page.keyboard.press("Escape")
+    expect(keys).to_be_hidden()
+    page.get_by_role("button", name="Keyboard shortcuts").click()
+    expect(keys).to_be_visible()
+    keys.get_by_role("button", name="Close").press("Enter")
+    expect(keys).to_be_hidden()
+    # In a text it is a question mark.
+    field(page).press_sequentially("why?")
+    expect(field(page)).to_have_value("why?")
+    expect(keys).to_be_hidden()
+    page.keyboard.press("Control+K")
+    page.keyboard.type("kafka")
+    page.keyboard.press("Enter")
+    heading = page.get_by_role("heading", level=2).first
+    expect(heading).to_have_text("kafka")
+    page.keyboard.press("Alt+ArrowUp")
+    expect(heading).to_have_text("lobby")
+    page.keyboard.press("Alt+ArrowDown")
+    expect(heading).to_have_text("kafka")
+
+
+def test_everything_that_can_be_pressed_is_reached_by_keyboard(visit: Visit) -> None:
+    def refuse(_mock: Any, way: Any, frame: Any) -> None:
+        say(way, {"type": "error", "code": "bad_text", "message": "no", "cid": frame["cid"]})
+
+    log = Log(lobby=[said("https://a.example"), *(said(f"text {n}") for n in range(60))], kafka=[])
+    log.answer = refuse
+    page = visit(log)
+    page.get_by_label("Join a room").fill("kafka")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="lobby", exact=True).click()
+    write(page, "refused")
+    expect(page.locator("#pending .failed")).to_be_visible()
+    say(log.ways[-1], {"type": "presence", "room": "lobby", "count": 1, "users": ["Ada"]})
+    all_controls = """() => [...document.querySelectorAll("a, button, input, textarea, summary")]
+        // Escape leads to the latest, too; to get past the messages is to be there.
+        .filter(it => it.checkVisibility() && !it.closest(".tools, dialog, #below"))
+        .forEach((it, n) => { it.dataset.control = n; })"""
+    page.evaluate(all_controls)
+    controls = page.locator("[data-control]").count()
+    assert controls > 12
+    reached = set()
+    page.evaluate("document.activeElement.blur()")
+    for _ in range(3 * controls):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement?.dataset.control"))
+    assert len(reached - {None}) == controls
+
+
+def test_the_room_that_one_was_in_is_shown_again(visit: Visit) -> None:
+    page = visit(Log())
+    for room in ("x", "y"):
+        page.get_by_label("Join a room").fill(room)
+        page.keyboard.press("Enter")
+    page.get_by_role("button", name="x", exact=True).click()
+    page.goto(page.url.split("#")[0] + "?")
+    connected(page)
+    expect(page.get_by_role("heading", level=2).first).to_have_text("x")
+
+
+def test_it_speaks_german_with_those_whose_browser_does(visit: Visit) -> None:
+    log = Log(lobby=[said("hallo", ts=NOON - 3 * MINUTE)])
+    log.answer = lambda _mock, way, frame: say(
+        way, {"type": "error", "code": "bad_text", "message": "English", "cid": frame["cid"]}
+    )
+    page = visit(log, locale="de-DE")
+    expect(page.get_by_role("status").first).to_have_text("Verbunden mit mock")
+    expect(items(page).locator("time")).to_have_text("vor 3 Min.")
+    say(log.ways[-1], {"type": "presence", "room": "lobby", "count": 1234})
+    expect(page.locator("#count")).to_have_text("1.234 Personen")
+    page.get_by_role("textbox", name="Nachricht").fill("x")
+    page.get_by_role("button", name="Senden").click()
+    expect(page.locator("#pending .state")).to_have_text(
+        "Nicht gesendet. Darin ist nichts zu sehen, oder ein Zeichen hat zu viele Akzente."
+    )
+    assert page.evaluate("document.documentElement.lang") == "de-DE"
+    page.get_by_role("button", name="Tastenkürzel").click()
+    # Nothing that is English, in any of its texts, is left over.
+    english = page.evaluate(
+        "document.body.textContent.match(/\\b(the|you|your|message|room|to)\\b/gi)"
+    )
+    assert english is None
+
+
+def test_it_speaks_english_with_everybody_else(visit: Visit) -> None:
+    page = visit(Log(), locale="fr-FR")
+    expect(page.get_by_role("status").first).to_have_text("Connected to mock")
+    assert page.evaluate("document.documentElement.lang") == "en"
+
+
+def test_axe_finds_nothing_where_one_writes(visit: Visit) -> None:
+    page = visit(Log(lobby=[said("hello")]))
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        for width in (360, 1100):
+            page.set_viewport_size({"width": width, "height": 740})
+            for text in ("x" * 2001, ":smi", ""):
+                field(page).fill(text)
+                if not text:
+                    page.get_by_role("button", name="Keyboard shortcuts").click()
+                found = Axe().run(page)
+                what = f"{scheme}, {width}, {text[:5]}: {found.generate_report()}"
+                assert found.violations_count == 0, what
+            page.keyboard.press("Escape")
