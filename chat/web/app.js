@@ -15,6 +15,7 @@ import { setUpKeys } from "./keys.js";
 import { Outbox, spaceLeft, tooLong } from "./outbox.js";
 import { drawPending, erasePending } from "./pending.js";
 import { setUpReading } from "./reading.js";
+import { endSearch, setUpSearch } from "./search.js";
 import { current, loseRooms, roomNamed, rooms, setUpRooms, show } from "./rooms.js";
 import { showState } from "./status.js";
 import { newId, store, stored } from "./store.js";
@@ -83,6 +84,7 @@ setUpRooms({
     joinMissing();
   },
   rename: () => ask(),
+  shown: endSearch,
 });
 
 /** @type {Record<string, (frame: Frame) => void>} */
@@ -218,6 +220,7 @@ page.people.addEventListener("keydown", (event) => {
 setUpLatest();
 setUpReading();
 setUpKeys();
+setUpSearch();
 
 page.now.addEventListener("click", () => { connection.wanted = true; connection.hurry(); });
 addEventListener("online", () => connection.hurry());

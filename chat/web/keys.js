@@ -28,6 +28,7 @@ function pressed(event) {
   if (event.altKey && !command && event.key === "ArrowUp") showNeighbour(-1);
   else if (event.altKey && !command && event.key === "ArrowDown") showNeighbour(1);
   else if (command && !event.shiftKey && event.key.toLowerCase() === "k") page.room.focus();
+  else if (event.key === "/" && !writing) page.query.focus();
   else if (event.key === "?" && !writing) showKeys();
   else return;
   event.preventDefault();

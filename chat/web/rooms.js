@@ -23,6 +23,7 @@ import { t } from "./texts.js";
  * @property {(room: Room) => void} entered
  * @property {(room: Room) => void} left
  * @property {() => void} rename
+ * @property {() => void} shown another room, or none
  */
 
 // Messages kept in the document per room; more while somebody reads further up.
@@ -384,7 +385,10 @@ function drawWhy() {
 
 /** @param {Room | null} room */
 export function show(room) {
-  if (current !== room) current?.dropNewLine();
+  if (current !== room) {
+    current?.dropNewLine();
+    ways.shown();
+  }
   current = room;
   for (const one of rooms.values()) {
     one.log.hidden = one.older.hidden = one !== room;

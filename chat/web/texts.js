@@ -62,6 +62,11 @@ const en = {
     ? `Jump to the latest (${plural(count, { other: "# new" })})`
     : "Jump to the latest",
   quote: "Quote",
+  search: "Search in this room",
+  hit: (/** @type {number} */ at, /** @type {number} */ of) => `${at} of ${of}`,
+  noHit: (/** @type {number} */ count) => plural(count, {
+    one: "Not in the message that is loaded", other: "Not in the # messages that are loaded",
+  }),
   code: "Code",
 
   onTheirWay: "Your messages on their way",
@@ -107,6 +112,8 @@ const en = {
     ["Alt ↑", "shows the previous room"],
     ["Alt ↓", "shows the next room"],
     ["Ctrl K", "goes to the name of a room to join"],
+    ["/", "outside of text: goes to the search"],
+    ["Enter Shift Enter", "in the search: an older hit, a newer one"],
     ["?", "outside of text: shows this list"],
   ],
 
@@ -167,6 +174,11 @@ const de = {
     ? `Zu den neuesten (${plural(count, { other: "# neu" })})`
     : "Zu den neuesten",
   quote: "Zitieren",
+  search: "In diesem Raum suchen",
+  hit: (at, of) => `${at} von ${of}`,
+  noHit: (count) => plural(count, {
+    one: "Nicht in der geladenen Nachricht", other: "Nicht in den # geladenen Nachrichten",
+  }),
   code: "Code",
 
   onTheirWay: "Ihre Nachrichten auf dem Weg",
@@ -210,6 +222,8 @@ const de = {
     ["Alt ↑", "zeigt den vorigen Raum"],
     ["Alt ↓", "zeigt den nächsten Raum"],
     ["Strg K", "zum Namen eines Raums, den man betreten will"],
+    ["/", "außerhalb von Text: zur Suche"],
+    ["Enter Umschalt Enter", "in der Suche: ein älterer Treffer, ein neuerer"],
     ["?", "außerhalb von Text: zeigt diese Liste"],
   ],
 

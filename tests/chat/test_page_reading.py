@@ -379,3 +379,34 @@ def test_the_arrows_between_the_modules_of_the_page_point_one_way() -> None:
     assert not left, "these import each other"
     preloaded = re.findall(r'modulepreload" href="(.+)"', (web / "index.html").read_text())
     assert sorted([*preloaded, "app.js"]) == sorted(path.name for path in web.glob("*.js"))
+
+
+def test_words_are_found_in_what_is_loaded_from_the_newest_on(visit: Visit) -> None:
+    texts = ["Crème brûlée", *(f"text {number}" for number in range(100)), "creme"]
+    log = Log(lobby=[said(text) for text in texts], kafka=[])
+    page = visit(log)
+    connected(page)
+    expect(items(page)).to_have_count(102)
+    page.keyboard.press("/")
+    page.keyboard.type("CREME")
+    found = page.locator("#found")
+    expect(found).to_have_text("1 of 2")
+    expect(page.locator(".hit")).to_have_text(re.compile("creme"))
+    page.keyboard.press("Enter")
+    expect(found).to_have_text("2 of 2")
+    expect(page.locator(".hit")).to_have_text(re.compile("Crème brûlée"))
+    expect(page.locator(".hit")).to_be_in_viewport()
+    page.keyboard.press("Shift+Enter")
+    expect(found).to_have_text("1 of 2")
+    page.keyboard.type("x")
+    expect(found).to_have_text("Not in the 102 messages that are loaded")
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.set_viewport_size({"width": 360, "height": 740})
+        report = Axe().run(page)
+        assert report.violations_count == 0, report.generate_report()
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    page.keyboard.press("Escape")
+    expect(page.get_by_label("Message", exact=True)).to_be_focused()
+    expect(page.locator(".hit")).to_have_count(0)
+    expect(found).to_have_text("")
