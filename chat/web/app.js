@@ -40,6 +40,7 @@ let limits = stored("limits", null);
 let joinTimer = 0;
 let toldTyping = 0;
 
+sessionStorage.removeItem("chat.boots");
 fillIn();
 
 const connection = new Connection(

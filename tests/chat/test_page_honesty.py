@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import ROOT, Process
-from playwright.sync_api import Page, WebSocketRoute, expect
+from playwright.sync_api import Page, Route, WebSocketRoute, expect
 from test_page import Open, browser, connected, open_page, shows, write
 
 __all__ = ["browser", "open_page"]
@@ -88,6 +88,7 @@ def take(way: WebSocketRoute, frame: Frame, ts: int = 0) -> None:
 
 
 def begin(page: Page, name: str = "Ada") -> None:
+    expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.type(name)
     page.keyboard.press("Enter")
     connected(page)
@@ -176,6 +177,20 @@ def test_a_handshake_without_an_answer_is_tried_again_after_10_s(
     ada.clock.run_for(1_000)
     connected(ada)
     assert network.count == 2
+
+
+def test_a_page_that_came_in_part_is_loaded_again(process: Start, open_page: Open) -> None:
+    given_up = iter([True, True, False])
+
+    def pass_on(route: Route) -> None:
+        if next(given_up, False):
+            route.abort("internetdisconnected")
+        else:
+            route.continue_()
+
+    ada = open_page(process(), prepare=lambda page: page.route("**/rooms.js", pass_on))
+    begin(ada)
+    assert ada.evaluate("sessionStorage.getItem('chat.boots')") is None
 
 
 def test_close_codes_are_taken_for_what_they_say(process: Start, open_page: Open) -> None:
