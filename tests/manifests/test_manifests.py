@@ -77,6 +77,14 @@ SITES = {
     "chat on another network": {
         "microk8s_launch_config": {"extraCNIEnv": {"IPv4_CLUSTER_CIDR": "10.42.0.0/16"}}
     },
+    "chat that grows": {
+        "chat_replicas_max": 6,
+        "__chat_current": {"resources": [{"spec": {"replicas": 4}}]},
+    },
+    "chat that has grown too far": {
+        "chat_replicas_max": 3,
+        "__chat_current": {"resources": [{"spec": {"replicas": 4}}]},
+    },
     "chat of a ready image": {"chat_image": f"registry.example.org/chat@{DIGEST}"},
     "traefik": {},
     "traefik for several namespaces": {"traefik_namespaces": ["chat", "forum"]},
@@ -296,6 +304,18 @@ def middlewares(objects, route):
 
 
 RETRY = {"retry": {"attempts": 3}}
+
+
+def test_kubernetes_chooses_the_number_of_replicas_between_two_that_are_given(rendered, chat):
+    grows = rendered["chat that grows"]
+    scaler = grows["HorizontalPodAutoscaler"]["spec"]
+    assert scaler["scaleTargetRef"]["name"] == grows["Deployment"]["metadata"]["name"]
+    assert (scaler["minReplicas"], scaler["maxReplicas"]) == (2, 6)
+    # A run of the role does not undo what Kubernetes has chosen.
+    assert grows["Deployment"]["spec"]["replicas"] == 4
+    assert rendered["chat that has grown too far"]["Deployment"]["spec"]["replicas"] == 3
+    kubernetes_validate.validate(grows["HorizontalPodAutoscaler"], "1.36", strict=True)
+    assert "HorizontalPodAutoscaler" not in {item["kind"] for item in chat.all}
 
 
 def test_without_tls_the_chats_route_is_on_port_80_and_sticky(rendered):
