@@ -90,26 +90,31 @@ certificate_days:
   sample: 371
 """
 
+import asyncio
 import json
 import ssl
 import statistics
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from http.cookies import SimpleCookie
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
+# Not websockets.sync: it reads and writes one TLS connection in two threads, which OpenSSL does not
+# allow. In one of fifty handshakes or so, the request was never sent (Python 3.11).
 try:
+    from websockets.asyncio.client import ClientConnection, connect
     from websockets.exceptions import WebSocketException
-    from websockets.sync.client import ClientConnection, connect
 except ImportError:
     connect = None
 
 PAUSE_SECONDS = 0.3
+# What a handshake may take on a busy machine. None begins later than that before the end.
+HANDSHAKE_SECONDS = 1.0
 
 
 class Service(NamedTuple):
@@ -124,28 +129,32 @@ class ProbeError(Exception):
 
 
 class Client:
-    """One person's connection: said hello, and knows the replica that answered."""
+    """One person's connection, which knows the replica that answered its hello."""
 
-    def __init__(self, connection: ClientConnection, user: str, deadline: float) -> None:
+    def __init__(self, connection: ClientConnection, deadline: float) -> None:
         self._connection = connection
         self._deadline = deadline
         self.cookies: SimpleCookie = SimpleCookie()
         for value in connection.response.headers.get_all("Set-Cookie"):
             self.cookies.load(value)
-        self.certificate_days = certificate_days(connection.socket)
+        self.certificate_days = certificate_days(connection)
         self.replica = "a replica"
-        self.say(type="hello", user=user)
-        self.replica = self.hear("welcome")["replica"]
 
-    def say(self, **frame: str) -> None:
+    async def greet(self, user: str) -> None:
+        """Say hello."""
+        await self.say(type="hello", user=user)
+        self.replica = (await self.hear("welcome"))["replica"]
+
+    async def say(self, **frame: str) -> None:
         """Send one frame."""
-        self._connection.send(json.dumps(frame))
+        await self._connection.send(json.dumps(frame))
 
-    def hear(self, kind: str) -> dict[str, Any]:
+    async def hear(self, kind: str) -> dict[str, Any]:
         """The next frame of this type. What the service says besides is passed over."""
         while True:
             try:
-                frame = json.loads(self._connection.recv(timeout=left(self._deadline)))
+                async with asyncio.timeout(left(self._deadline)):
+                    frame = json.loads(await self._connection.recv())
             except TimeoutError:
                 raise ProbeError(f"{self.replica} sent no '{kind}' in time") from None
             if frame["type"] == "error":
@@ -154,30 +163,32 @@ class Client:
                 return frame
 
 
-def certificate_days(connection: object) -> int | None:
-    """Until the certificate ends that a connection was checked by."""
-    if not isinstance(connection, ssl.SSLSocket):
+def certificate_days(connection: ClientConnection) -> int | None:
+    """Until the certificate ends by which a connection was checked."""
+    certificate = connection.transport.get_extra_info("peercert")
+    if certificate is None:
         return None
-    certificate = connection.getpeercert() or {}
-    ends = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
+    ends = ssl.cert_time_to_seconds(certificate["notAfter"])
     return int((ends - time.time()) // 86400)
 
 
-@contextmanager
-def client(
+@asynccontextmanager
+async def client(
     service: Service, user: str, deadline: float, cookie: str | None = None
-) -> Iterator[Client]:
+) -> AsyncIterator[Client]:
     """Connect and say hello."""
     headers = {"Cookie": cookie} if cookie else None
     # The service is the site's own: a proxy in the environment is for downloads.
-    with connect(
+    async with connect(
         service.url,
         ssl=service.trust,
         additional_headers=headers,
         open_timeout=left(deadline),
         proxy=None,
     ) as connection:
-        yield Client(connection, user, deadline)
+        connected = Client(connection, deadline)
+        await connected.greet(user)
+        yield connected
 
 
 def left(deadline: float) -> float:
@@ -185,78 +196,79 @@ def left(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.001)
 
 
-def probe(service: Service, replicas: int, messages: int, timeout: int) -> dict[str, Any]:
+async def probe(service: Service, seconds: int, replicas: int, messages: int) -> dict[str, Any]:
     """What RETURN promises. Raises ProbeError with one sentence when it cannot be had."""
-    deadline = time.monotonic() + timeout
-    with ExitStack() as stack:
-        first = first_client(stack, service, deadline)
-        second = second_client(
+    deadline = time.monotonic() + seconds
+    async with AsyncExitStack() as stack:
+        first = await first_client(stack, service, deadline)
+        second = await second_client(
             stack, service, deadline, other_than=first.replica, replicas=replicas
         )
         cookie = next(iter(first.cookies.values()), None)
         return {
             "replicas": [first.replica, second.replica],
             "cookie": cookie and cookie.key,
-            "sticky": cookie and sticks(service, f"{cookie.key}={cookie.value}", first, deadline),
+            "sticky": cookie
+            and await sticks(service, f"{cookie.key}={cookie.value}", first, deadline),
             "certificate_days": first.certificate_days,
-            **converse(first, second, messages),
+            **await converse(first, second, messages),
         }
 
 
-def first_client(stack: ExitStack, service: Service, deadline: float) -> Client:
+async def first_client(stack: AsyncExitStack, service: Service, deadline: float) -> Client:
     """Connect, as soon as the service lets somebody in."""
     refusal: Exception | None = None
     while True:
         try:
-            return stack.enter_context(client(service, "probe-1", deadline))
+            return await stack.enter_async_context(client(service, "probe-1", deadline))
         except (OSError, WebSocketException) as error:
             # That our own time ran out says less than what the service answered before.
             if refusal is None or not isinstance(error, TimeoutError):
                 refusal = error
             if time.monotonic() + PAUSE_SECONDS >= deadline:
                 raise ProbeError(f"{service.url} lets nobody in: {reason(refusal)}") from None
-            time.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(PAUSE_SECONDS)
 
 
-def second_client(
-    stack: ExitStack, service: Service, deadline: float, *, other_than: str, replicas: int
+async def second_client(
+    stack: AsyncExitStack, service: Service, deadline: float, *, other_than: str, replicas: int
 ) -> Client:
     """Connect without a cookie until the balancer chooses another replica, if one is asked for."""
     tries = 0
     while True:
         tries += 1
-        second = stack.enter_context(client(service, "probe-2", deadline))
+        second = await stack.enter_async_context(client(service, "probe-2", deadline))
         if replicas == 1 or second.replica != other_than:
             return second
-        if time.monotonic() + PAUSE_SECONDS >= deadline:
+        if time.monotonic() + PAUSE_SECONDS + HANDSHAKE_SECONDS >= deadline:
             raise ProbeError(
                 f"{service.url} led {tries} clients without a cookie to {other_than} and none"
                 " elsewhere: is another replica ready?"
             )
-        time.sleep(PAUSE_SECONDS)
+        await asyncio.sleep(PAUSE_SECONDS)
 
 
-def sticks(service: Service, cookie: str, first: Client, deadline: float) -> bool:
+async def sticks(service: Service, cookie: str, first: Client, deadline: float) -> bool:
     """Whether a client with the first one's cookie comes to the same replica."""
-    with client(service, "probe-3", deadline, cookie) as again:
+    async with client(service, "probe-3", deadline, cookie) as again:
         return again.replica == first.replica
 
 
-def converse(first: Client, second: Client, messages: int) -> dict[str, Any]:
+async def converse(first: Client, second: Client, messages: int) -> dict[str, Any]:
     """Let the two take turns, and compare what each of them saw."""
     room = f"probe-{uuid.uuid4().hex}"
     for client in (first, second):
-        client.say(type="join", room=room)
-        client.hear("joined")
+        await client.say(type="join", room=room)
+        await client.hear("joined")
     seen: dict[Client, list[str]] = {first: [], second: []}
     milliseconds = []
     for speaker, listener in [(first, second), (second, first)] * messages:
         cid = str(uuid.uuid4())
         said = time.monotonic()
-        speaker.say(type="send", room=room, text=f"said by {speaker.replica}", cid=cid)
-        seen[listener].append(listener.hear("message")["id"])
+        await speaker.say(type="send", room=room, text=f"said by {speaker.replica}", cid=cid)
+        seen[listener].append((await listener.hear("message"))["id"])
         milliseconds.append((time.monotonic() - said) * 1000)
-        seen[speaker].append(speaker.hear("message")["id"])
+        seen[speaker].append((await speaker.hear("message"))["id"])
     if seen[first] != seen[second]:
         raise ProbeError(
             f"{first.replica} and {second.replica} show the same room differently:"
@@ -315,7 +327,8 @@ def main() -> None:
     url, ca = options.pop("url"), options.pop("ca")
     try:
         address = websocket_url(url)
-        seen = probe(Service(address, trust(address, ca)), **options)
+        service = Service(address, trust(address, ca))
+        seen = asyncio.run(probe(service, options.pop("timeout"), **options))
     except ProbeError as error:
         module.fail_json(msg=str(error))
     except (OSError, WebSocketException) as error:

@@ -1,5 +1,6 @@
 """chat_probe tells a chat that works from one that only looks like it."""
 
+import asyncio
 import http
 import itertools
 import json
@@ -11,7 +12,8 @@ import sys
 import threading
 
 import pytest
-from websockets.sync.server import serve
+from websockets.asyncio.server import serve
+from websockets.sync.server import serve as serve_in_threads
 
 
 @pytest.fixture
@@ -41,40 +43,51 @@ class Replicas:
         self._names = itertools.cycle(names)
         self._members = []
         self._ids = itertools.count()
-        self._lock = threading.Lock()
-        self._server = serve(self._talk, "127.0.0.1", 0, process_response=self._stick, ssl=tls)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._server = self._call(self._serve(tls))
+        (socket,) = self._server.sockets
         scheme = "https" if tls else "http"
-        self.url = f"{scheme}://127.0.0.1:{self._server.socket.getsockname()[1]}/"
+        self.url = f"{scheme}://127.0.0.1:{socket.getsockname()[1]}/"
 
     def close(self):
-        self._server.shutdown()
+        self._server.close()
+        self._call(self._server.wait_closed())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _call(self, coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+
+    async def _serve(self, tls):
+        return await serve(self._talk, "127.0.0.1", 0, process_response=self._stick, ssl=tls)
 
     def _stick(self, connection, request, response):
-        with self._lock:
-            connection.replica = request.headers.get("Cookie", "").partition("=")[2]
-            if not connection.replica:
-                connection.replica = next(self._names)
-                if self._cookie:
-                    response.headers["Set-Cookie"] = f"{self._cookie}={connection.replica}; Path=/"
+        connection.replica = request.headers.get("Cookie", "").partition("=")[2]
+        if not connection.replica:
+            connection.replica = next(self._names)
+            if self._cookie:
+                response.headers["Set-Cookie"] = f"{self._cookie}={connection.replica}; Path=/"
         return response
 
-    def _talk(self, connection):
-        for frame in map(json.loads, connection):
-            if frame["type"] == "hello":
-                self._say(connection, type="welcome", replica=connection.replica)
-            elif frame["type"] == "join":
-                self._members.append(connection)
-                self._say(connection, type="joined", room=frame["room"])
-            elif frame["type"] == "send":
-                with self._lock:
+    async def _talk(self, connection):
+        async for frame in connection:
+            match json.loads(frame):
+                case {"type": "hello"}:
+                    await self._say(connection, type="welcome", replica=connection.replica)
+                case {"type": "join", "room": room}:
+                    self._members.append(connection)
+                    await self._say(connection, type="joined", room=room)
+                case {"type": "send"}:
                     for member in self._members:
                         if self.shared or member.replica == connection.replica:
-                            self._say(member, type="message", id=str(next(self._ids) // 2))
+                            await self._say(member, type="message", id=str(next(self._ids) // 2))
 
     @staticmethod
-    def _say(connection, **frame):
-        connection.send(json.dumps(frame))
+    async def _say(connection, **frame):
+        await connection.send(json.dumps(frame))
 
 
 @pytest.fixture
@@ -144,7 +157,7 @@ def test_replicas_that_do_not_share_are_found_out(run_module, replicas):
 
 def test_a_service_that_is_not_there_is_named(run_module):
     answer = run_module("chat_probe", url="http://127.0.0.1:1/", timeout=1)
-    assert answer["msg"] == "ws://127.0.0.1:1/ws lets nobody in: [Errno 111] Connection refused"
+    assert "ws://127.0.0.1:1/ws lets nobody in: [Errno 111] Connect call failed" in answer["msg"]
 
 
 def test_a_proxy_in_the_environment_is_for_others(run_module, replicas, monkeypatch):
@@ -176,7 +189,7 @@ def test_a_service_that_refuses_is_quoted(run_module):
     def refuse(connection, _request):
         return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "")
 
-    with serve(lambda _: None, "127.0.0.1", 0, process_request=refuse) as server:
+    with serve_in_threads(lambda _: None, "127.0.0.1", 0, process_request=refuse) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         port = server.socket.getsockname()[1]
         answer = run_module("chat_probe", url=f"http://127.0.0.1:{port}/", timeout=3)
