@@ -10,7 +10,7 @@ import pytest
 import requests
 from hosts import CA_FILE, address, group
 from replicas import connect_elsewhere
-from websockets.sync.client import connect as open_websocket
+from websockets.asyncio.client import connect as open_websocket
 
 from chat.client import Chat, Message, Room, connect
 
@@ -68,22 +68,26 @@ async def test_people_on_different_replicas_hear_each_other_in_one_order(
     assert await messages(ada.room(room), 40) == await messages(bob.room(room), 40)
 
 
-def test_the_handshake_sets_a_cookie_that_leads_back_to_the_same_replica() -> None:
-    def shake_hands(cookie: str = "") -> tuple[str, str | None]:
+async def test_the_handshake_sets_a_cookie_that_leads_back_to_the_same_replica() -> None:
+    async def shake_hands(cookie: str = "") -> tuple[str, str | None]:
         """Which replica answers, and the cookie it sets."""
         headers = {"Cookie": cookie} if cookie else {}
-        with open_websocket(f"wss://{EDGE}/ws", additional_headers=headers) as socket:
-            socket.send(json.dumps({"type": "hello", "user": "ada"}))
+        async with (
+            asyncio.timeout(20),
+            open_websocket(f"wss://{EDGE}/ws", additional_headers=headers) as socket,
+        ):
+            await socket.send(json.dumps({"type": "hello", "user": "ada"}))
             assert socket.response is not None
-            return json.loads(socket.recv(10))["replica"], socket.response.headers.get("Set-Cookie")
+            welcome = json.loads(await socket.recv())
+            return welcome["replica"], socket.response.headers.get("Set-Cookie")
 
-    first, set_cookie = shake_hands()
+    first, set_cookie = await shake_hands()
     assert set_cookie is not None
     assert "httponly" in set_cookie.lower()
     assert "secure" in set_cookie.lower()
     (morsel,) = SimpleCookie(set_cookie).values()
     for _ in range(6):
-        again, _ = shake_hands(f"{morsel.key}={morsel.value}")
+        again, _ = await shake_hands(f"{morsel.key}={morsel.value}")
         assert again == first
 
 
