@@ -45,7 +45,7 @@ export function setUpLatest() {
     staying = atEnd();
     draw();
   });
-  // What is drawn for the first time, and a keyboard on the screen, change how much fits.
+  // A narrower window, larger letters and a keyboard on the screen change how much fits.
   const observer = new ResizeObserver(() => { if (staying) scrollToEnd(); });
   for (const box of [page.scroll, page.logs, page.pending]) observer.observe(box);
   page.latest.addEventListener("click", () => {

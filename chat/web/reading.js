@@ -40,26 +40,19 @@ function quote(item) {
 }
 
 /**
- * @param {HTMLElement} item
- * @param {"previousElementSibling" | "nextElementSibling"} way
+ * @param {HTMLElement | null} item none: below the last one
+ * @param {number} step
  */
-function neighbour(item, way) {
-  if (item[way]) return item[way];
-  const back = way === "previousElementSibling";
-  if (back && item.parentElement === current?.list) return current?.older.lastElementChild;
-  if (!back && item.parentElement === current?.older) return current?.list.firstElementChild;
-  return null;
+function neighbour(item, step) {
+  const items = current?.items ?? [];
+  return items[(item ? items.indexOf(item) : items.length) + step];
 }
 
 /** @param {Element | null | undefined} item */
-export function focusOn(item) {
+function focusOn(item) {
   if (!(item instanceof HTMLElement)) return;
   item.tabIndex = -1;
   item.focus();
-}
-
-function lastItem() {
-  return current?.list.lastElementChild ?? current?.older.lastElementChild;
 }
 
 /** @param {KeyboardEvent} event */
@@ -68,9 +61,9 @@ function pressed(event) {
   const item = event.target === page.scroll ? null : itemAt(event.target);
   const onItem = item !== null && item === event.target;
   if (event.key === "ArrowUp" && (onItem || event.target === page.scroll)) {
-    focusOn(item ? neighbour(item, "previousElementSibling") : lastItem());
+    focusOn(neighbour(item, -1));
   } else if (event.key === "ArrowDown" && onItem) {
-    focusOn(neighbour(item, "nextElementSibling"));
+    focusOn(neighbour(item, 1));
   } else if ((event.key === "Enter" || event.key.toLowerCase() === "r") && onItem) {
     quote(item);
   } else if (event.key === "Escape") {
@@ -91,8 +84,7 @@ function copied(event) {
   if (event.target instanceof HTMLTextAreaElement || event.target instanceof HTMLInputElement
     || !selection || selection.isCollapsed || !current) return;
   const range = selection.getRangeAt(0);
-  const items = [...current.older.children, ...current.list.children]
-    .filter((item) => messageOf(item) && range.intersectsNode(item));
+  const items = current.items.filter((item) => messageOf(item) && range.intersectsNode(item));
   const parts = items.map((item) => partOf(item, range)).filter((part) => part.words);
   if (parts.length === 0 || (parts.length === 1 && !parts[0].whole)) return;
   event.clipboardData?.setData("text/plain", parts.map(({ words }) => words).join("\n"));
@@ -141,7 +133,7 @@ export function setUpReading() {
   page.text.addEventListener("keydown", (event) => {
     if (event.key !== "ArrowUp" || page.text.value || event.isComposing) return;
     event.preventDefault();
-    focusOn(lastItem());
+    focusOn(neighbour(null, -1));
   });
   document.addEventListener("copy", copied);
 }

@@ -92,8 +92,9 @@ export class Room {
     this.more = false;         // whether there may be anything
     this.asking = false;
     this.inVain = 0;           // answers without a message, one after another
-    // What is fetched from before is no news: it has a list of its own, which nobody reads out.
-    this.older = element("ol", { "aria-label": t.earlierIn(name), hidden: true });
+    // What is fetched from before is no news: it has lists of its own, which nobody reads out; one
+    // for each answer, because browsers paint ten thousand items of one list slowly.
+    this.older = element("div", { hidden: true });
     // Screen readers read what is added to a log, and only that.
     this.list = element("ol");
     this.log = element("div", { role: "log", "aria-label": t.messagesIn(name), hidden: true },
@@ -198,13 +199,15 @@ export class Room {
     for (const message of unknown) this.ids.add(message.id);
     const items = unknown.map((message) => (
       drawMessage(message, ways.isMine(message), ways.name())));
-    const after = this.older.firstElementChild ?? this.list.firstElementChild;
-    this.older.prepend(...items);
+    const [after] = this.items;
+    if (items.length) {
+      this.older.prepend(element("ol", { "aria-label": t.earlierIn(this.name) }, ...items));
+    }
     for (const item of items) {
       this.tellApart(item);
       place(item, item.previousElementSibling);
     }
-    if (after instanceof HTMLElement) place(after, items.at(-1));
+    if (after) place(after, items.at(-1));
     drawEarlier();
     const grown = page.scroll.scrollHeight - scrollHeight;
     if (this === current) page.scroll.scrollTop = scrollTop + grown;
@@ -226,7 +229,7 @@ export class Room {
     const items = [item];
     if (!numbers.has(author)) {
       numbers.set(author, numbers.size + 1);
-      if (numbers.size === 2) items.push(...this.older.children, ...this.list.children);
+      if (numbers.size === 2) items.push(...this.items);
     }
     if (numbers.size < 2) return;
     for (const one of items) {
@@ -245,15 +248,16 @@ export class Room {
    * @param {number} most
    */
   trim(most) {
-    if (this.older.childElementCount + this.list.childElementCount <= most) return;
-    const gone = [...this.older.children];
-    gone.push(...[...this.list.children].slice(0, this.list.childElementCount - most));
-    for (const item of gone) {
+    if (this.ids.size <= most) return;
+    const { items } = this;
+    const older = items.length - this.list.childElementCount;
+    for (const item of items.slice(0, Math.max(older, items.length - most))) {
       this.ids.delete(messageOf(item)?.id);
       item.remove();
     }
-    const first = this.list.querySelector(".message");
-    if (first instanceof HTMLElement) {
+    this.older.replaceChildren();
+    const first = this.items.find(messageOf);
+    if (first) {
       this.oldest = messageOf(first)?.id ?? null;
       place(first, null);
     }
@@ -303,6 +307,13 @@ export class Room {
 
   /** Whether nobody looks at it. */
   get away() {
+  /** All that is shown of it, oldest first. */
+  get items() {
+    return /** @type {HTMLElement[]} */ ([
+      ...[...this.older.children].flatMap((list) => [...list.children]), ...this.list.children,
+    ]);
+  }
+
     return this !== current || document.hidden;
   }
 
@@ -315,7 +326,7 @@ export class Room {
     this.stopTyping(message.user);
     const mine = ways.isMine(message);
     const item = drawMessage(message, mine, ways.name());
-    const previous = this.list.lastElementChild ?? this.older.lastElementChild;
+    const previous = this.list.lastElementChild ?? this.older.lastElementChild?.lastElementChild;
     if (isNew && away && !mine) this.newLine ??= drawNewLine(item);
     place(item, previous);
     this.list.append(item);

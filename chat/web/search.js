@@ -5,7 +5,7 @@ import { messageOf } from "./messages.js";
 import { current } from "./rooms.js";
 import { t } from "./texts.js";
 
-/** @type {Element | null} the message that was found last */
+/** @type {HTMLElement | null} the message that was found last */
 let hit = null;
 
 /**
@@ -23,7 +23,7 @@ function find(step) {
     page.found.textContent = "";
     return;
   }
-  const items = [...current.older.children, ...current.list.children].filter(messageOf);
+  const items = current.items.filter(messageOf);
   const found = items.filter((item) => {
     const { user = "", text = "" } = messageOf(item) ?? {};
     return plain(`${user}\n${text}`).includes(query);
