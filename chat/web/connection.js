@@ -168,6 +168,8 @@ export class Connection {
       return;
     }
     if (FATAL.includes(code) || code >= 4000) {
+      // Not by itself: neither later, nor when the network comes back.
+      this.wanted = false;
       this.listener.show({ name: "refused", reason: reason || `code ${code}` });
       return;
     }

@@ -208,6 +208,8 @@ def test_close_codes_are_taken_for_what_they_say(process: Start, open_page: Open
     write(ada, "hello")
     state(ada, "refused")
     expect(ada.get_by_role("status").first).to_contain_text("this name was banned")
+    # Nor if the computer's network comes and goes.
+    ada.evaluate("window.dispatchEvent(new Event('online'))")
     ada.clock.run_for(120_000)
     assert mock.count == 1
     ada.get_by_role("button", name="Now").click()
