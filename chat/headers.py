@@ -16,7 +16,8 @@ class SecurityHeaders(RequestHandler):
         self.set_header("Server", "chat")
         self.set_header(
             "Content-Security-Policy",
-            "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+            "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+            "require-trusted-types-for 'script'; trusted-types chat",
         )
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Referrer-Policy", "no-referrer")

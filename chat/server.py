@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import gzip
+import hashlib
 import ipaddress
 import logging
 import mimetypes
@@ -63,25 +64,45 @@ API_BURST = 5
 ACCEPTS_GZIP = re.compile(r"\bgzip\s*(?:;\s*q=(?!0(?:\.0*)?\s*(?:,|$))|,|$)", re.IGNORECASE)
 
 
+# In index.html: the files of the page, but not its manifest, whose address stays the same.
+NAMED = re.compile(rb'(?<=(?:href|.src)=")(?=[\w.]+\.(?:js|css|svg)")')
+
+
 class PageFile:
     """A file of the page, compressed once."""
 
-    def __init__(self, path: Path) -> None:
-        self.type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-        self.plain = path.read_bytes()
+    def __init__(self, name: str, plain: bytes) -> None:
+        self.type = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        self.plain = plain
         # Without a time: all replicas have the same bytes, and so the same ETag.
         self.compressed = gzip.compress(self.plain, mtime=0)
 
 
-PAGE = {path.name: PageFile(path) for path in WEB.iterdir() if path.is_file()}
+class Page:
+    """The files of the page. Its document names them by their version, /VERSION/app.js, and as
+    modules import each other by relative addresses, all files of one page are of one version.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        plain = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+        content = b"".join(name.encode() + b"\0" + bytes_ for name, bytes_ in plain.items())
+        self.version = hashlib.sha256(content).hexdigest()[:12]
+        named = NAMED.sub(f"{self.version}/".encode(), plain["index.html"])
+        plain["index.html"] = named
+        self.files = {name: PageFile(name, bytes_) for name, bytes_ in plain.items()}
+
+
+PAGE = Page(WEB)
 
 
 class PageHandler(PublicHandler):
-    def get(self, name: str) -> None:
-        file = PAGE[name or "index.html"]
+    def get(self, version: str | None, name: str) -> None:
+        file = PAGE.files[name or "index.html"]
         self.set_header("Content-Type", file.type)
-        # Ask each time whether it has changed (ETag): a new version is there with the next reload.
-        self.set_header("Cache-Control", "no-cache")
+        # Otherwise ask each time whether it has changed (ETag). That includes another version, for
+        # a document of another replica during a rollout: its files are better new than missing.
+        always = version == PAGE.version
+        self.set_header("Cache-Control", "max-age=31536000, immutable" if always else "no-cache")
         self.set_header("Vary", "Accept-Encoding")
         if ACCEPTS_GZIP.search(self.request.headers.get("Accept-Encoding", "")):
             self.set_header("Content-Encoding", "gzip")
@@ -280,7 +301,10 @@ class Server:
                         "address": self._address_of,
                     },
                 ),
-                (rf"/(|{'|'.join(map(re.escape, PAGE))})", PageHandler),
+                (
+                    rf"/(?:([0-9a-f]{{12}})/)?(|{'|'.join(map(re.escape, PAGE.files))})",
+                    PageHandler,
+                ),
             ],
             default_handler_class=MissingHandler,
             log_function=_log_request,

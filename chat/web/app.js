@@ -11,6 +11,7 @@ import { between, Connection } from "./connection.js";
 import { notice, page } from "./dom.js";
 import { scrollToEnd, setUpLatest } from "./latest.js";
 import { nameIn } from "./markup.js";
+import { lookForUpdate, notify, setBadge, setUpInstall } from "./install.js";
 import { setUpKeys } from "./keys.js";
 import { Outbox, spaceLeft, tooLong } from "./outbox.js";
 import { drawPending, erasePending } from "./pending.js";
@@ -86,6 +87,8 @@ setUpRooms({
   },
   rename: () => ask(),
   shown: endSearch,
+  mentioned: notify,
+  counted: setBadge,
 });
 
 /** @type {Record<string, (frame: Frame) => void>} */
@@ -102,6 +105,7 @@ const hearing = {
     page.rename.textContent = user;
     page.rename.title = t.rename;
     joinMissing();
+    lookForUpdate(() => connection.live);
   },
   joined(frame) { rooms.get(frame.room)?.enter(frame); },
   message(frame) { rooms.get(frame.room)?.add(/** @type {any} */ (frame)); },
@@ -222,6 +226,7 @@ setUpLatest();
 setUpReading();
 setUpKeys();
 setUpSearch();
+setUpInstall(showNamed);
 
 page.now.addEventListener("click", () => { connection.wanted = true; connection.hurry(); });
 addEventListener("online", () => connection.hurry());

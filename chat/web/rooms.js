@@ -24,6 +24,8 @@ import { t } from "./texts.js";
  * @property {(room: Room) => void} left
  * @property {() => void} rename
  * @property {() => void} shown another room, or none
+ * @property {(message: Message) => void} mentioned while nobody looked
+ * @property {(unread: number) => void} counted in all rooms
  */
 
 // Messages kept in the document per room; more while somebody reads further up.
@@ -305,8 +307,6 @@ export class Room {
     for (const name of [...this.typing.keys()]) this.stopTyping(name);
   }
 
-  /** Whether nobody looks at it. */
-  get away() {
   /** All that is shown of it, oldest first. */
   get items() {
     return /** @type {HTMLElement[]} */ ([
@@ -314,6 +314,8 @@ export class Room {
     ]);
   }
 
+  /** Whether nobody looks at it. */
+  get away() {
     return this !== current || document.hidden;
   }
 
@@ -339,7 +341,9 @@ export class Room {
     // Another tab may have been the first to show it.
     else if (message.id === this.read) this.countUnread(0);
     else if (!mine) {
-      this.countUnread(this.unread + 1, this.mentions + Number(item.matches(".mentions")));
+      const mentioned = item.matches(".mentions");
+      this.countUnread(this.unread + 1, this.mentions + Number(mentioned));
+      if (mentioned) ways.mentioned(message);
     }
   }
 
@@ -359,8 +363,12 @@ export class Room {
     this.badge.hidden = unread === 0;
     this.badge.textContent = unread ? t.unread(unread) : "";
     this.mentioned.hidden = mentions === 0;
-    this.mentioned.textContent = mentions ? t.mentions(mentions) : "";
+    this.mentioned.replaceChildren(...(mentions ? [
+      element("span", { "aria-hidden": "true" }, `@${mentions}`),
+      element("span", { className: "hidden" }, t.mentions(mentions)),
+    ] : []));
     const all = [...rooms.values()].reduce((sum, room) => sum + room.unread, 0);
+    ways.counted(all);
     document.title = all ? `(${all}) ${t.chat}` : t.chat;
   }
 }

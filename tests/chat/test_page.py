@@ -16,7 +16,9 @@ Start = Callable[..., Process]
 Open = Callable[..., Page]
 
 PATIENCE_MS = 30_000
-EXCUSED = re.compile("WebSocket connection|ERR_(NETWORK_CHANGED|INTERNET_DISCONNECTED)")
+EXCUSED = re.compile(
+    "WebSocket connection|ERR_(NETWORK_CHANGED|INTERNET_DISCONNECTED|CONNECTION_REFUSED)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,7 @@ def open_page(browser: Browser) -> Iterator[Open]:
         prepare: Callable[[Page], object] = lambda _page: None,
         **options: object,
     ) -> Page:
+        options = {"service_workers": "block"} | options
         page = browser.new_context(**options).new_page()  # type: ignore[arg-type]
         prepare(page)
         page.set_default_timeout(PATIENCE_MS)

@@ -355,6 +355,22 @@ async def test_the_page_is_small_on_the_way_and_comes_again_only_when_it_changed
     assert total <= 45_000
 
 
+async def test_what_the_page_names_never_changes_and_is_kept(replica: Replica) -> None:
+    server = await replica()
+    page = (await get(server.port, "/")).body.decode()
+    named = re.findall(r'(?:href|src)="([^"]+)"', page)
+    assert len(named) > 10
+    for name in named:
+        response = await get(server.port, f"/{name}")
+        always = not name.startswith("manifest")
+        expected = "max-age=31536000, immutable" if always else "no-cache"
+        assert response.headers["Cache-Control"] == expected, name
+    # A document of another replica, during a rollout: this one's files, which are not kept.
+    other = await get(server.port, "/0123456789ab/app.js")
+    assert (other.code, other.headers["Cache-Control"]) == (200, "no-cache")
+    assert other.body == (await get(server.port, "/app.js")).body
+
+
 @pytest.mark.parametrize("path", ["/nope", "/app.py", "/../settings.py", "/metrics", "/readyz"])
 async def test_the_public_port_has_the_page_and_nothing_else(replica: Replica, path: str) -> None:
     server = await replica()
