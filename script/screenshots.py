@@ -1,0 +1,171 @@
+"""Take the pictures of the page for docs/page.md.
+
+The page is this checkout's, served by `python -m chat`. What is said is canned: a stand-in answers
+its WebSocket, and its clock stands still, so that the pictures change only if the page does.
+
+    .venv/bin/python script/screenshots.py
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, Page, WebSocketRoute, sync_playwright
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tests.chromium import launch
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "docs" / "page"
+
+# 2026-11-28, 12:00 UTC
+NOON = 1_795_867_200_000
+MINUTE = 60_000
+
+# Minutes from noon, who, and what.
+Talk = list[tuple[int, str, str]]
+TALK = [
+    (-1500, "Grace", "The new brokers are in. I shall move the partitions tonight."),
+    (-95, "Bob", "Did the rollout finish?"),
+    (-94, "Bob", "It was at `chat-2` when I left. See https://ci.example/builds/1234"),
+    (-12, "Eve", "It did:\n```\n$ kubectl get pods\nchat-0   Running\nchat-1   Running\n```"),
+    (-3, "Bob", "> Eve: It did:\nThank you. @Ada, can you check the alerts?"),
+]
+RIGHT_TO_LEFT = [
+    (-9, "دانا", "صباح الخير! هل انتهى التحديث؟"),
+    (-8, "Bob", "Yes, at 11:50."),
+    (-3, "דוד", "מצוין, תודה! `chat-2` עדיין מתחיל."),
+    (-2, "دانا", "سأتحقق من التنبيهات."),
+]
+LIMITS = {"frame_bytes": 32768, "text_bytes": 8192, "text_graphemes": 2000, "rooms": 50}
+
+
+class Service:
+    """Says what is canned, and refuses what it is told to refuse."""
+
+    def __init__(self, talk: Talk) -> None:
+        self.talk = talk
+        self.gone = False
+
+    def route(self, way: WebSocketRoute) -> None:
+        if self.gone:
+            way.close(code=1012, reason="restart; retry_after=9")
+            return
+        self.way = way
+        way.on_message(lambda text: self.hear(json.loads(text)))
+
+    def say(self, **frame: Any) -> None:
+        self.way.send(json.dumps(frame))
+
+    def hear(self, frame: dict[str, Any]) -> None:
+        if frame["type"] == "hello":
+            welcome = {"protocol": 1, "replica": "chat-1", "limits": LIMITS, "author": "Ada"}
+            self.say(type="welcome", user=frame["user"], **welcome)
+        elif frame["type"] == "join":
+            room = frame["room"]
+            talk = self.talk if room == "lobby" else []
+            known = {"recovered": True, "more": False}
+            messages = [self.message(room, n, *said) for n, said in enumerate(talk)]
+            self.say(type="joined", room=room, position="0", messages=messages, **known)
+            self.say(type="presence", room=room, count=4, users=["Ada", "Bob", "Eve", "Grace"])
+        elif frame["type"] == "send":
+            refused = {"code": "bad_text", "message": "A text needs something to see."}
+            self.say(type="error", cid=frame["cid"], room=frame["room"], **refused)
+
+    def message(self, room: str, n: int, minutes: int, user: str, text: str) -> dict[str, Any]:
+        ts = NOON + minutes * MINUTE
+        kind = {"type": "message", "room": room, "id": f"{room}-{n}", "cid": f"c{n}"}
+        return kind | {"user": user, "author": user, "text": text, "ts": ts}
+
+
+@contextmanager
+def served() -> Iterator[str]:
+    """The page's address."""
+    environment = {"CHAT_ADDRESS": "127.0.0.1", "CHAT_PORT": "0", "CHAT_INTERNAL_PORT": "0"}
+    with tempfile.NamedTemporaryFile("r") as log:
+        chat = subprocess.Popen(
+            [sys.executable, "-m", "chat"],
+            cwd=ROOT,
+            env=os.environ | environment,
+            stderr=Path(log.name).open("w"),  # noqa: SIM115
+        )
+        deadline = time.monotonic() + 30
+        while not (found := re.search(r"page on port (\d+)", log.read())):
+            log.seek(0)
+            if time.monotonic() > deadline:
+                sys.exit("script/screenshots.py: the chat does not listen")
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{found[1]}/"
+        chat.terminate()
+        chat.wait()
+
+
+def enter(browser: Browser, origin: str, service: Service, **options: Any) -> Page:
+    options = {"viewport": {"width": 900, "height": 600}, "timezone_id": "UTC"} | options
+    page = browser.new_context(service_workers="block", **options).new_page()
+    page.clock.install(time=NOON / 1000)
+    page.clock.pause_at(NOON / 1000 + 1)
+    page.route_web_socket("**/ws", service.route)
+    page.goto(origin)
+    page.locator("#name").fill("Ada")
+    page.keyboard.press("Enter")
+    page.locator("#status[data-state=connected]").wait_for()
+    page.locator("#room").fill("kafka")
+    page.keyboard.press("Enter")
+    page.locator("#rooms button").first.click()
+    for n, text in enumerate(("Broker 3 is back.", "Ada: its log is clean.")):
+        service.say(**service.message("kafka", n, 0, "Grace", text))
+    page.locator("#rooms .mentioned:visible").wait_for()
+    return page
+
+
+def main() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    phone = {"viewport": {"width": 390, "height": 700}}
+    # Text of 200 %: half as many CSS pixels, each of twice the size.
+    large = {"viewport": {"width": 450, "height": 350}, "device_scale_factor": 2}
+    with sync_playwright() as playwright, served() as origin:
+        browser = launch(playwright)
+
+        def take(page: Page, name: str) -> None:
+            page.evaluate("document.fonts.ready")
+            page.screenshot(path=FOLDER / f"{name}.png", animations="disabled", caret="hide")
+
+        def entered(talk: Talk = TALK, **options: Any) -> tuple[Page, Service]:
+            service = Service(talk)
+            return enter(browser, origin, service, **options), service
+
+        page, service = entered()
+        take(page, "light")
+        page.locator("#text").fill("\u3164")
+        page.keyboard.press("Enter")
+        page.locator("#pending .failed").wait_for()
+        take(page, "failed")
+        page.get_by_role("button", name="Discard").click()
+        page.locator("#help").click()
+        take(page, "dialog")
+        page.keyboard.press("Escape")
+        service.gone = True
+        service.way.close(code=1012, reason="restart; retry_after=9")
+        page.locator("#status[data-state=waiting]").wait_for()
+        page.locator("#text").fill("Yes, at once.")
+        page.keyboard.press("Enter")
+        take(page, "reconnecting")
+        take(entered(color_scheme="dark")[0], "dark")
+        take(entered(color_scheme="dark", locale="de-DE", **phone)[0], "phone")
+        take(entered(RIGHT_TO_LEFT, **phone)[0], "rtl")
+        take(entered(**large)[0], "large")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
