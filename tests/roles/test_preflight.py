@@ -256,9 +256,13 @@ CHAT: Cases = {
         {"chat_tls_days": 30},
         ["chat_tls_days=30, chat_tls_renew_days=90: a certificate is renewed before it ends"],
     ),
-    "no file for the authority's certificate": (
+    "a file for the authority's certificate that is anywhere": (
         {"chat_tls_ca_file": "chat-ca.crt"},
-        ["chat_tls_ca_file='chat-ca.crt': give the absolute path"],
+        ["chat_tls_ca_file='chat-ca.crt'", "Give the absolute path"],
+    ),
+    "a file for the authority's certificate in no directory": (
+        {"chat_tls_ca_file": "/no/such/chat-ca.crt"},
+        ["chat_tls_ca_file='/no/such/chat-ca.crt'", "in a directory where you may write"],
     ),
     "an image of a registry on this host": (
         {"chat_image": f"localhost:32000/chat@sha256:{'0' * 64}"},
