@@ -14,7 +14,7 @@ import pytest
 from conftest import make_topic, signals_of, until
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.errors import TopicAlreadyExistsError
+from kafka.errors import KafkaError, TopicAlreadyExistsError
 from kafka.protocol.consumer import FetchRequest
 from kafka_broker import KafkaBroker, KafkaCluster
 from test_relay import AUTHOR, Recorder, record
@@ -22,7 +22,7 @@ from test_relay import AUTHOR, Recorder, record
 from chat.relay.base import Record, TooLargeError, UnavailableError, partition_of
 from chat.relay.kafka import KafkaRelay
 from chat.relay.kafka.batches import read
-from chat.relay.kafka.client import GATHER_BYTES, GATHER_MS, Topic, gather, new_consumer
+from chat.relay.kafka.client import GATHER_BYTES, GATHER_MS, Topic, bounds, gather, new_consumer
 from chat.relay.kafka.watcher import WATCH_SECONDS
 
 Start = Callable[..., Awaitable[tuple[KafkaRelay, Recorder]]]
@@ -161,6 +161,21 @@ async def test_what_comes_while_fetching_is_prepared_does_not_hold_up_what_follo
             return [value for batch in heard for _, value in read(batch, 0).values]
 
     assert await asyncio.to_thread(hear) == [b"before", b"in between", b"afterwards"]
+
+
+async def test_offsets_that_kafka_python_leaves_out_are_kafkas_trouble_and_not_ours(
+    kafka_broker: KafkaBroker, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that ends takes the process with it; trouble of Kafka is tried again."""
+
+    async def nothing(*_: Any) -> dict[TopicPartition, Any]:
+        return {}
+
+    connect = {"bootstrap_servers": kafka_broker.bootstrap_servers}
+    with contextlib.closing(new_consumer(connect)) as consumer:
+        monkeypatch.setattr(consumer._fetcher, "_fetch_offsets_by_times_async", nothing)
+        with pytest.raises(KafkaError, match=topic):
+            bounds(consumer, [TopicPartition(topic, 0)])
 
 
 async def test_every_fetch_says_whether_the_broker_may_wait_for_more(

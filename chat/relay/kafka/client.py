@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import CorruptRecordError, KafkaError
+from kafka.errors import CorruptRecordError, KafkaError, LeaderNotAvailableError
 
 from chat.relay.kafka.batches import RecordBatch, split
 
@@ -118,6 +118,20 @@ def new_consumer(connect: Mapping[str, Any], **more: Any) -> KafkaConsumer:
     fetcher.PartitionRecords = Fetched
     _drain_before_fetching(fetcher)
     return consumer
+
+
+def bounds(
+    consumer: KafkaConsumer, partitions: Sequence[TopicPartition], timeout_ms: int | None = None
+) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
+    """The first offset of each partition, and the next one. Raises `KafkaError`."""
+    try:
+        return (
+            consumer.beginning_offsets(partitions, timeout_ms),
+            consumer.end_offsets(partitions, timeout_ms),
+        )
+    except KeyError as partition:
+        # kafka-python looks for it in an answer that leaves it out, as during an election.
+        raise LeaderNotAvailableError(f"no offsets of {partition}") from None
 
 
 def gather(consumer: KafkaConsumer, busy: bool) -> None:

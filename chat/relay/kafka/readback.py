@@ -14,7 +14,15 @@ from kafka.errors import KafkaError
 
 from chat.relay.base import Entry, UnavailableError
 from chat.relay.kafka.batches import RecordBatch
-from chat.relay.kafka.client import ANSWER_MS, POLL_BATCHES, POLL_MS, Topic, named, new_consumer
+from chat.relay.kafka.client import (
+    ANSWER_MS,
+    POLL_BATCHES,
+    POLL_MS,
+    Topic,
+    bounds,
+    named,
+    new_consumer,
+)
 from chat.relay.kafka.record import entries
 from chat.relay.kafka.watcher import Watcher
 
@@ -111,8 +119,8 @@ class ReadersBack:
         self, consumer: KafkaConsumer, span: Span, deadline: float
     ) -> Iterator[RecordBatch]:
         tp = TopicPartition(self._topic, span.partition)
-        start = max(span.start, consumer.beginning_offsets([tp], ANSWER_MS)[tp])
-        end = min(span.end, consumer.end_offsets([tp], ANSWER_MS)[tp])
+        first, following = bounds(consumer, [tp], ANSWER_MS)
+        start, end = max(span.start, first[tp]), min(span.end, following[tp])
         consumer.assign([tp])
         consumer.seek(tp, start)
         while consumer.position(tp) < end:

@@ -25,6 +25,7 @@ from chat.relay.kafka.client import (
     POLL_BATCHES,
     POLL_MS,
     Topic,
+    bounds,
     gather,
     named,
     new_consumer,
@@ -145,8 +146,10 @@ class Reader:
             consumer.assign(partitions + signalling)
             if signalling:
                 consumer.seek_to_end(*signalling)
-            first = {tp.partition: at for tp, at in consumer.beginning_offsets(partitions).items()}
-            end = {tp.partition: at for tp, at in consumer.end_offsets(partitions).items()}
+            first, end = (
+                {tp.partition: at for tp, at in offsets.items()}
+                for offsets in bounds(consumer, partitions)
+            )
             if not self._can_go_on(topic, first, end):
                 self._start_over(topic, first, end)
             self._go_on(consumer, partitions, first)
