@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 _PORTS = {"http": 80, "https": 443}
+# RFC 1035, 2.3.4; a name in other scripts has no more characters than it has bytes.
+_LONGEST_NAME = 253
 _NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 # IDNA 2008 keeps them, Python's codec of IDNA 2003 does not: another host.
 _DEVIATIONS = re.compile("[\u00df\u1e9e\u03c2\u200c\u200d]")
@@ -38,6 +40,9 @@ def parse_host(text: str) -> str:
     if text.startswith("[") and text.endswith("]"):
         return f"[{ipaddress.IPv6Address(text[1:-1])}]"
     name = text.removesuffix(".")
+    # Python's IDNA takes the square of a name's length in time.
+    if len(name) > _LONGEST_NAME:
+        raise ValueError(f"{text[:_LONGEST_NAME]!r}… is no host: it is too long")
     if _DEVIATIONS.search(name):
         raise ValueError(f"{text!r} differs between versions of IDNA: write it as xn--…")
     try:

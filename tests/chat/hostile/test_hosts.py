@@ -110,6 +110,13 @@ def test_what_is_no_host_is_refused(text: str) -> None:
         parse_host(text)
 
 
+def test_a_name_that_is_longer_than_names_are_is_not_looked_at() -> None:
+    """What IDNA costs grows with the square of it."""
+    assert parse_host(".".join(["\u00e9"] * 100))
+    with pytest.raises(ValueError, match="too long"):
+        parse_host(".".join(["\u00e9"] * 8000))
+
+
 @pytest.mark.parametrize("text", ["ftp://a", "https://", "https://a:99999", "https://a/b", "a"])
 def test_what_is_no_origin_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"'"):
