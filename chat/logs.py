@@ -47,6 +47,9 @@ def configure(level: str, form: str, replica: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter(replica) if form == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    # It writes a line, with all of the request, for each request that it cannot read: anybody could
+    # fill the disk, and the log has nothing of what people write.
+    logging.getLogger("tornado.general").setLevel(logging.ERROR)
 
 
 def _about(record: logging.LogRecord) -> dict[str, object]:

@@ -7,12 +7,12 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 import pytest
 from chat_client import ChatClient
-from conftest import Replica, until
+from conftest import Process, Replica, until
 from test_api import said
 from test_server import get
 
@@ -122,3 +122,16 @@ async def test_a_websocket_and_a_page_that_is_read_leave_nothing_counted(replica
     async with ChatClient(server.port, "ada") as ada:
         await ada.join("lobby")
         assert server._endpoint.waiting == 0
+
+
+def test_requests_that_cannot_be_read_leave_nothing_in_the_log(
+    process: Callable[..., Process],
+) -> None:
+    """Anybody could fill the disk with them, and they say what people wrote."""
+    replica = process()
+    for line in ("GET /api/rooms/%ff/messages?aaaa HTTP/1.1", "GET /aaaa\x01 HTTP/1.1"):
+        with socket.create_connection(("127.0.0.1", replica.port), timeout=10) as connection:
+            connection.sendall(f"{line}\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+            while connection.recv(65536):
+                pass
+    assert "aaaa" not in replica.log.read_text()
