@@ -485,11 +485,12 @@ def _directed_within(line: str) -> str:
 def _normalised(text: str, code: ErrorCode) -> str:
     if text.isascii():
         return text
-    if _STACK.search(text):
+    # Before, because they bound what to normalise costs; after, because one accent may become two.
+    if _STACK.search(text) or _STACK.search(text := unicodedata.normalize("NFC", text)):
         raise RefusedError(
             code, f"A character has more than {ACCENTS} accents: leave some of them out."
         )
-    return unicodedata.normalize("NFC", text)
+    return text
 
 
 def graphemes(text: str) -> int:

@@ -6,16 +6,15 @@ Only a person with a key has a name to come back to, for nobody else can prove t
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import heapq
 from itertools import islice
 
 from chat.presence.names import looks_of
 from chat.presence.occupants import Place
 from chat.presence.signals import Reservation, Tenure, precedes
 
-# Reservations of a room, and of all. Beyond, a room drops that of who stayed for the shortest time:
-# names that somebody tries one after the other do not push out those of people. Of all rooms, the
-# one that nobody has left for longest is dropped.
+# Reservations of a room, and of all. Beyond, that of who stayed for the shortest time is dropped:
+# names that somebody tries one after the other do not push out those of people.
 MOST_OF_ROOM = 200
 MOST = 20_000
 # How many are dropped at once when their time is over.
@@ -27,7 +26,11 @@ class Reservations:
 
     def __init__(self, hold: int) -> None:
         self._hold = hold
-        self._rooms: OrderedDict[str, dict[str, Reservation]] = OrderedDict()
+        self._rooms: dict[str, dict[str, Reservation]] = {}
+        # How long who left had stayed, when this was learned, and their place: the shortest first,
+        # then the oldest. What is not held any more, or for another time, stays until its turn.
+        self._stays: list[tuple[int, int, str, str]] = []
+        self._learned = 0
         # What the names look like: to find it out costs more than all else here.
         self._looks: dict[tuple[str, str], tuple[int, ...]] = {}
         self._count = 0
@@ -45,7 +48,6 @@ class Reservations:
         if until <= now:
             return
         names = self._rooms.setdefault(room, {})
-        self._rooms.move_to_end(room)
         known = names.get(user)
         if known is None:
             self._count += 1
@@ -53,10 +55,15 @@ class Reservations:
         elif known.key != reservation.key and known.until > now:
             return
         names[user] = reservation._replace(until=until)
+        self._learned += 1
+        heapq.heappush(self._stays, (_stay(names[user]), self._learned, room, user))
         if len(names) > MOST_OF_ROOM:
-            self._drop(room, min(names, key=lambda name: names[name].until - names[name].since))
-        while self._count > MOST:
-            self._drop_room(next(iter(self._rooms)))
+            self._drop(room, min(names, key=lambda name: _stay(names[name])))
+        if self._count > MOST:
+            self._drop_shortest()
+        if len(self._stays) > 3 * MOST:
+            self._stays = [one for one in self._stays if self._is_held(*one)]
+            heapq.heapify(self._stays)
 
     def since(self, room: str, user: str, key: str, now: int) -> int:
         """Since when the name is the key's: from now on, unless it is held for it."""
@@ -111,9 +118,14 @@ class Reservations:
         looks = set(looks_of(user))
         return [name for name in names if not looks.isdisjoint(self._looks[room, name])]
 
-    def _drop_room(self, room: str) -> None:
-        for user in tuple(self._rooms[room]):
-            self._drop(room, user)
+    def _drop_shortest(self) -> None:
+        while not self._is_held(*(shortest := heapq.heappop(self._stays))):
+            pass
+        self._drop(*shortest[2:])
+
+    def _is_held(self, stay: int, _: int, room: str, user: str) -> bool:
+        held = self._rooms.get(room, {}).get(user)
+        return held is not None and _stay(held) == stay
 
     def _drop(self, room: str, user: str) -> None:
         names = self._rooms[room]
@@ -121,3 +133,8 @@ class Reservations:
         self._count -= 1
         if not names:
             del self._rooms[room]
+
+
+def _stay(held: Reservation) -> int:
+    """How long they had stayed, and a constant."""
+    return held.until - held.since

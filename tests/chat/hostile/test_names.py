@@ -382,6 +382,29 @@ def test_reservations_of_all_rooms_are_bounded(monkeypatch: pytest.MonkeyPatch) 
     assert code_of(here, person("ada", "mallory"), "room-199") is ErrorCode.NAME_TAKEN
 
 
+def test_who_comes_and_goes_in_many_rooms_does_not_take_a_name_from_who_stayed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reservations, "MOST", 50)
+    world = World(1, hold=HOLD)
+    (here,) = world.alive
+    here.enter("lobby", person("ada"))
+    world.pass_heartbeats()
+    here.exit("lobby", person("ada"))
+    for number in range(1000):
+        here.enter(f"room-{number}", person("mallory"))
+        here.exit(f"room-{number}", person("mallory"))
+    assert len(here._reservations) <= 50
+    assert len(here._reservations._stays) <= 3 * 50
+    assert code_of(here, person("ada", "mallory")) is ErrorCode.NAME_TAKEN
+
+
+@pytest.mark.parametrize("accents", ["\u0344" * 30, "\u0301" * 31])
+def test_no_name_has_more_accents_than_other_replicas_take(accents: str) -> None:
+    with pytest.raises(RefusedError):
+        protocol.check_user("ada" + accents)
+
+
 def test_no_replica_can_make_another_hold_a_name_for_longer_than_it_would() -> None:
     world = World(1, hold=HOLD)
     (here,) = world.alive
