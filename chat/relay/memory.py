@@ -7,12 +7,16 @@ that use the same topic.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 import uuid
 from collections import deque
 from collections.abc import Sequence
 
 from chat.relay.base import Batch, Entry, Listener, Record, Relay, UnavailableError, partition_of
+
+# What the texts of a partition may take: more, and its oldest records go.
+PARTITION_BYTES = 16 << 20
 
 
 class MemoryLog:
@@ -31,9 +35,8 @@ class MemoryLog:
         # How often the log lost its end.
         self.cuts = 0
         self._taken = 0
-        self._partitions: list[deque[Entry]] = [
-            deque(maxlen=self._retention) for _ in range(partitions)
-        ]
+        self._partitions: list[deque[Entry]] = [deque() for _ in range(partitions)]
+        self._bytes = [0] * partitions
         self.ends = [0] * partitions
 
     def recreate(self, partitions: int) -> None:
@@ -45,8 +48,12 @@ class MemoryLog:
         partition = partition_of(record.room, len(self.ends))
         ts = max(time.time_ns() // 1_000_000, self._taken + 1)
         entry = Entry(self.ends[partition], ts, record)
-        self._partitions[partition].append(entry)
+        entries = self._partitions[partition]
+        entries.append(entry)
         self.ends[partition] += 1
+        self._bytes[partition] += sys.getsizeof(record.text)
+        while len(entries) > self._retention or self._bytes[partition] > PARTITION_BYTES:
+            self._bytes[partition] -= sys.getsizeof(entries.popleft().record.text)
         self._wake()
 
     def first(self, partition: int) -> int:
@@ -58,6 +65,7 @@ class MemoryLog:
         entries = self._partitions[partition]
         while entries and entries[-1].offset >= end:
             lost = entries.pop()
+            self._bytes[partition] -= sys.getsizeof(lost.record.text)
             # Whatever comes in its place comes later.
             self._taken = max(self._taken, lost.ts)
         self.ends[partition] = end

@@ -4,11 +4,14 @@ alike on all replicas.
 
 from __future__ import annotations
 
+import sys
+
 from hypothesis import given
 from hypothesis import strategies as st
 from test_hub import OTHER, PARTITION, PARTITIONS, ROOM, at, feed, hub, joined, taken_at, texts
 
 from chat.relay.base import Entry, Record
+from chat.relay.memory import PARTITION_BYTES, MemoryLog
 from chat.window import Window
 
 LONG = "x" * 8192
@@ -64,3 +67,14 @@ async def test_who_comes_back_to_what_left_the_memory_is_not_told_that_it_is_all
     assert [text[0] for text in texts(await joined(made, ROOM, since=at(3)))] == ["4", "5"]
     # The log of this test has nothing to be read back from.
     assert not (await joined(made, ROOM, since=at(2)))["recovered"]
+
+
+def test_without_kafka_long_texts_take_no_more_than_the_log_may() -> None:
+    log = MemoryLog(partitions=1)
+    text = "\U0001f600" + "x" * 7900
+    for number in range(2000):
+        log.append(Record("lobby", "ada", text, str(number), "a" * 32))
+    kept = log.read(0, 0, 2000)
+    assert sum(sys.getsizeof(entry.record.text) for entry in kept) <= PARTITION_BYTES
+    assert log.first(0) > 0
+    assert [entry.record.cid for entry in kept] == [str(n) for n in range(log.first(0), 2000)]
