@@ -15,6 +15,9 @@ from typing import Protocol
 TICK_SECONDS = 0.1
 # A power of two; deadlines further away than one turn (51 s) wait in their slot for the next one.
 SLOTS = 512
+# How many ticks are made up for at once. While the process stood still for longer, nobody could
+# have been heard: who answers now is not late.
+MOST_MADE_UP = 5
 
 
 class Timed(Protocol):
@@ -61,10 +64,9 @@ class Wheel:
     def _tick(self, when: float) -> None:
         late = max(0.0, asyncio.get_running_loop().time() - when)
         self._on_lag(late)
-        # Ticks that are over are made up for at once, however long the loop was away.
         passed = 1 + int(late / TICK_SECONDS)
         self._arm(when + passed * TICK_SECONDS)
-        self.turn(passed)
+        self.turn(min(passed, 1 + MOST_MADE_UP))
 
     def turn(self, ticks: int) -> None:
         """Go on by so many ticks."""

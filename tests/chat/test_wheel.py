@@ -47,6 +47,17 @@ def test_a_new_deadline_replaces_the_old_one_and_a_cancelled_one_never_comes() -
     assert (len(moved.called), len(cancelled.called)) == (1, 0)
 
 
+async def test_who_answers_after_this_process_stood_still_is_not_late() -> None:
+    """A ping and the deadline of its pong do not both come before anything is read."""
+    wheel = Wheel(on_lag=lambda _: None)
+    pinged, answered = Deadline(), Deadline()
+    wheel.schedule(pinged, 0.2)
+    wheel.schedule(answered, 5)
+    wheel._tick(asyncio.get_running_loop().time() - 60)
+    assert (len(pinged.called), len(answered.called)) == (1, 0)
+    wheel.stop()
+
+
 async def test_it_keeps_time_and_tells_how_late_it_is() -> None:
     lags: list[float] = []
     wheel = Wheel(on_lag=lags.append)
