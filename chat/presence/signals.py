@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import islice
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
@@ -12,6 +12,9 @@ import msgspec
 
 from chat.presence.occupants import Holder, Place
 
+# What a signal of others may have: more takes too long to hear at once. Theirs have 200 names.
+MOST_BYTES = 256 << 10
+MOST_NAMES = 1000
 # What a signal may hold, so that it stays far below what Kafka takes as one record, and that to
 # write it, or to hear it, takes a few milliseconds at most.
 MOST_IN_SIGNAL = 200
@@ -108,11 +111,22 @@ class ForeignSignalError(Exception):
 def decode(payload: bytes, own: str) -> Snapshot | Changes | Gone | None:
     """Read a signal; None if it is of the replica `own`. Raises `ForeignSignalError`."""
     try:
+        if len(payload) > MOST_BYTES:
+            raise ForeignSignalError
         if _header.decode(payload).replica == own:
             return None
-        return _decoder.decode(payload)
+        signal = _decoder.decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise ForeignSignalError from None
+    if isinstance(signal, Snapshot):
+        parts: tuple[Mapping[str, Sized], ...] = (signal.people, signal.reserved)
+    elif isinstance(signal, Changes):
+        parts = (signal.joined, signal.left, signal.typing)
+    else:
+        parts = ()
+    if sum(len(names) for rooms in parts for names in rooms.values()) > MOST_NAMES:
+        raise ForeignSignalError
+    return signal
 
 
 class Writer:

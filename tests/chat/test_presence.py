@@ -488,3 +488,22 @@ class Convergence(RuleBasedStateMachine):
 
 TestConvergence = Convergence.TestCase
 TestConvergence.settings = hypothesis_settings(max_examples=60, stateful_step_count=25)
+
+
+@pytest.mark.parametrize("field", ["people", "reserved"])
+def test_a_signal_with_more_than_a_replica_writes_is_foreign(field: str) -> None:
+    """To hear it would take longer than a turn of the event loop may."""
+    here = World(1).alive[0]
+    claim = ["0123456789abcdef", 1] + ([1 << 50] if field == "reserved" else [])
+
+    def signal(count: int, pad: int = 0) -> bytes:
+        names = {f"p{number}": claim for number in range(count)}
+        snapshot = {"type": "snapshot", "v": 1, "replica": "f" * 32, "seq": count, "holds": True}
+        return json.dumps(snapshot | {field: {"lobby": names}, "pad": "x" * pad}).encode()
+
+    here.heard(signal(MOST_IN_SIGNAL), 0)
+    assert here.foreign == 0
+    for bad in (signal(1001), signal(200, pad=300_000)):
+        before = here.foreign
+        here.heard(bad, 0)
+        assert here.foreign == before + 1

@@ -166,12 +166,11 @@ class Reader:
                     interrupted.clear()
                     self._go_on(consumer, partitions, first)
                     continue
-                payloads = [
-                    value
-                    for tp in signalling
-                    for batch in polled.pop(tp, ())
-                    for _, value in read(batch, batch.first).values
-                ]
+                for batch in [batch for tp in signalling for batch in polled.pop(tp, ())]:
+                    # Each by itself: together they may unpack to a thousand times their size.
+                    payloads = [value for _, value in read(batch, batch.first).values]
+                    if payloads:
+                        self._hand_over(self._listener.signalled, payloads)
                 before = sum(self._next.values())
                 for tp, batches in polled.items():
                     self._take(tp.partition, batches, topic.partitions)
@@ -184,8 +183,6 @@ class Reader:
                 if records or not any(self.lag.values()):
                     self._got_on, self._interruption = time.monotonic(), ""
                 self._hand_over_taken()
-                if payloads:
-                    self._hand_over(self._listener.signalled, payloads)
                 if behind:
                     behind = {number for number in behind if self._next[number] < end[number]}
                     if not behind:
