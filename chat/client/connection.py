@@ -58,6 +58,8 @@ log = logging.getLogger("chat.client")
 # The first pause after a lost connection and the longest; each time twice as long, and a random
 # part of that.
 RETRY_SECONDS = (0.5, 15.0)
+# What a server may ask for instead.
+ASKED_SECONDS = (0.1, 300.0)
 # A frame with a temporary refusal is sent again after a time between these.
 AGAIN_SECONDS = (0.5, 2.5)
 # See docs/protocol.md, "Timers". From the beginning of an attempt to `welcome`.
@@ -180,6 +182,8 @@ class Chat:
         self._heard_at = -math.inf
         # Seconds, from `bye`.
         self._asked_to_wait: float | None = None
+        # Rooms of frames that were refused for now, and will be sent again; None: of no room.
+        self._refused_for_now: set[str | None] = set()
         self._trouble = "no answer"
         self._failure: Exception | None = None
         self._ended = False
@@ -254,7 +258,9 @@ class Chat:
                     self._attempts = 0
                 self._attempts += 1
                 most = min(RETRY_SECONDS[1], RETRY_SECONDS[0] * 2 ** min(self._attempts - 1, 10))
-                delay = random.uniform(most / 2, most) if retry_after is None else retry_after
+                delay = random.uniform(most / 2, most)
+                if retry_after is not None:
+                    delay = min(max(retry_after, ASKED_SECONDS[0]), ASKED_SECONDS[1])
                 log.info("%s: %s; again in %.1f s", self._url, self._trouble, delay)
                 for room in self._rooms.values():
                     room.tell(Away(self._trouble, delay))
@@ -331,6 +337,8 @@ class Chat:
         try:
             while True:
                 self._hear(await self._receive(connection))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise DisconnectedError(f"The server does not keep to the protocol: {error}") from None
         finally:
             self.connected = False
             for room in self._rooms.values():
@@ -440,7 +448,7 @@ class Chat:
             raise refused
         if error.code in _FOR_NOW:
             if error.cid is None:
-                _later(self._ask_again)
+                self._ask_again_later(error.room)
             else:
                 _later(functools.partial(self._send_again, error.cid))
         elif error.cid is not None:
@@ -458,11 +466,18 @@ class Chat:
             # A server of an earlier release does not know `ping`, and answers with that.
             log.warning("the server refused a frame: %s", error.message)
 
-    def _ask_again(self) -> None:
+    def _ask_again_later(self, name: str | None) -> None:
+        """Once, however often it is refused meanwhile."""
+        if name not in self._refused_for_now:
+            self._refused_for_now.add(name)
+            _later(functools.partial(self._ask_again, name))
+
+    def _ask_again(self, name: str | None) -> None:
+        """`name`: of the room whose frame was refused; None: it was `hello`, or of no room."""
+        self._refused_for_now.discard(name)
         if not self.connected:
             self._outgoing.put_nowait(self._hello)
-            return
-        for room in self._rooms.values():
+        elif room := self._rooms.get(name or ""):
             room.ask_again()
 
     def _send_again(self, cid: str) -> None:
@@ -481,12 +496,10 @@ def _decode(data: bytes) -> ServerFrame | None:
     """A frame of the server; None if it is of a type that this client does not know yet."""
     try:
         return _decoder.decode(data)
-    except msgspec.ValidationError as error:
+    except msgspec.ValidationError:
         if _type_decoder.decode(data).type not in _TYPES:
             return None
-        raise DisconnectedError(f"The server does not keep to the protocol: {error}") from None
-    except msgspec.DecodeError as error:
-        raise DisconnectedError(f"The server does not keep to the protocol: {error}") from None
+        raise
 
 
 def _keep_alive(connection: ClientConnection) -> None:

@@ -538,6 +538,60 @@ async def test_silence_is_a_lost_connection_and_an_answer_to_a_ping_is_none(
     assert pings[0] == 4
 
 
+async def test_what_is_refused_for_now_is_asked_for_once_more_and_nothing_else_is(
+    speak: Speak,
+) -> None:
+    """Five rooms that were refused asked for all five each: 5, 25, 125 frames, and so on."""
+    rooms = [f"room-{number}" for number in range(5)]
+    asked: list[str] = []
+    done = asyncio.Event()
+
+    async def busy(socket: ServerConnection) -> None:
+        await welcome(socket)
+        # Each is refused once; the last one also again, when all have asked twice.
+        while len(asked) <= 10:
+            room = json.loads(await socket.recv())["room"]
+            asked.append(room)
+            if len(asked) <= 5 or len(asked) == 10:
+                name = rooms[-1] if len(asked) == 10 else room
+                refusal = {"code": "unavailable", "message": "later", "room": name}
+                await socket.send(json.dumps({"type": "error"} | refusal))
+        done.set()
+        await socket.wait_closed()
+
+    async with connect(url(await speak(busy)), "ada") as ada:
+        for room in rooms:
+            ada.room(room)
+        await asyncio.wait_for(done.wait(), PATIENCE)
+    assert sorted(asked[5:10]) == rooms
+    assert asked[10:] == rooms[-1:]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b'{"type":"message","room":"\xff"}',
+        b"[" * 5000,
+        b"{}",
+        b'{"type":"joined","room":"lobby","position":"1","recovered":true,"messages":[{}],'
+        b'"more":false}',
+    ],
+)
+async def test_a_server_that_breaks_the_protocol_ends_the_connection_with_words(
+    speak: Speak, frame: bytes
+) -> None:
+    async def babble(socket: ServerConnection) -> None:
+        await welcome(socket)
+        assert json.loads(await socket.recv())["type"] == "join"
+        await socket.send(frame, text=True)
+        await socket.wait_closed()
+
+    async with connect(url(await speak(babble)), "ada") as ada:
+        room = ada.room("lobby", recent=True)
+        with pytest.raises(DisconnectedError, match="does not keep to the protocol"):
+            await asyncio.wait_for(anext(room), PATIENCE)
+
+
 async def test_who_has_had_no_news_asks_rarely(
     speak: Speak, monkeypatch: pytest.MonkeyPatch
 ) -> None:
