@@ -45,10 +45,10 @@ class Log(threading.Event):
     def seek(self, _: object, offset: int) -> None:
         self._read = offset
 
-    def beginning_offsets(self, _: object) -> dict[TopicPartition, int]:
+    def beginning_offsets(self, _: object, _timeout_ms: int | None) -> dict[TopicPartition, int]:
         return {TP: 0}
 
-    def end_offsets(self, _: object) -> dict[TopicPartition, int]:
+    def end_offsets(self, _: object, _timeout_ms: int | None) -> dict[TopicPartition, int]:
         return {TP: 0}
 
     def highwater(self, _: object) -> int:
