@@ -267,14 +267,20 @@ def test_what_is_too_long_is_said_offline_too(process: Start, open_page: Open) -
     expect(ada.locator("#pending li")).to_have_count(0)
 
 
-def test_what_was_written_offline_outlives_a_reload_under_its_cid(
-    process: Start, open_page: Open
-) -> None:
-    """An answer that got lost: the service has it, and the page cannot know."""
+def unacknowledged(process: Start, open_page: Open) -> tuple[Mock, Page]:
+    """A service that takes messages from the page's second connection on, and the page."""
     mock = Mock(lambda mock, way, frame: take(way, frame) if mock.count > 1 else None)
     ada = open_page(process())
     reload_through(mock, ada)
     begin(ada)
+    return mock, ada
+
+
+def test_what_was_written_offline_outlives_a_reload_under_its_cid(
+    process: Start, open_page: Open
+) -> None:
+    """An answer that got lost: the service has it, and the page cannot know."""
+    mock, ada = unacknowledged(process, open_page)
     write(ada, "first")
     write(ada, "second")
     expect(ada.locator("#pending li")).to_have_count(2)
@@ -289,10 +295,7 @@ def test_what_may_have_been_sent_long_ago_is_sent_again_only_by_its_author(
     process: Start, open_page: Open
 ) -> None:
     """The next day, the service does not know any more that it has this message."""
-    mock = Mock(lambda mock, way, frame: take(way, frame) if mock.count > 1 else None)
-    ada = open_page(process())
-    reload_through(mock, ada)
-    begin(ada)
+    mock, ada = unacknowledged(process, open_page)
     write(ada, "perhaps")
     expect(ada.locator("#pending")).to_contain_text("Sending…")
     ada.goto("about:blank")
