@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from typing import Any
 
 from collection import elsewhere
 from hosts import INVENTORY, ROOT
+
+# Characters of a playbook's output that a failed test shows.
+SHOWN = 2_000
 
 
 @dataclass(frozen=True)
@@ -43,24 +47,31 @@ def run(
     environment = elsewhere(collections) if collections else dict(os.environ)
     # What the tests' own clients trust, an operator's machine need not.
     environment.pop("SSL_CERT_FILE", None)
-    done = subprocess.run(
-        [
-            "ansible-playbook",
-            *sources,
-            f"--tags={tags}",
-            *options,
-            f"--extra-vars={json.dumps(variables or {})}",
-            playbook,
-        ],
-        cwd=collections or ROOT,
-        env={**environment, "ANSIBLE_FORCE_COLOR": "false", **(cache if facts else {})},
-        capture_output=True,
-        text=True,
-    )
-    recap = re.findall(r"^(\S+) +: .* changed=(\d+)", done.stdout, re.MULTILINE)
+    with tempfile.TemporaryFile("w+") as output:
+        try:
+            done = subprocess.run(
+                [
+                    "ansible-playbook",
+                    *sources,
+                    f"--tags={tags}",
+                    *options,
+                    f"--extra-vars={json.dumps(variables or {})}",
+                    playbook,
+                ],
+                cwd=collections or ROOT,
+                env={**environment, "ANSIBLE_FORCE_COLOR": "false", **(cache if facts else {})},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        finally:
+            output.seek(0)
+            said = output.read()
+            # Where it was, if the time of the test ended first.
+            print(said[-SHOWN:])
+    recap = re.findall(r"^(\S+) +: .* changed=(\d+)", said, re.MULTILINE)
     return Run(
         succeeded=done.returncode == 0,
-        said=" ".join((done.stdout + done.stderr).split()),
+        said=" ".join(said.split()),
         changed={name: int(count) for name, count in recap},
     )
 
