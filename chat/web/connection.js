@@ -52,6 +52,7 @@ export class Connection {
     this.socket = null;
     this.live = false;
     this.wanted = false;
+    this.again = false;        // not the first attempt
     this.attempts = 0;
     this.since = 0;
     this.heard = 0;            // when anything but a pong came last
@@ -92,7 +93,11 @@ export class Connection {
     clearTimeout(this.retryTimer);
     if (this.socket) return;
     this.listener.show({ name: "connecting" });
-    const socket = new WebSocket(this.url);
+    const url = new URL(this.url);
+    // The cookie may lead to a replica whose host is dead: the edge ignores it then.
+    if (this.again) url.searchParams.set("again", "1");
+    this.again = true;
+    const socket = new WebSocket(url);
     this.socket = socket;
     this.askedToWait = null;
     this.expect(TIMERS.open);

@@ -28,10 +28,14 @@ class Network:
     def __init__(self) -> None:
         self.silent = False
         # Of the ways that were opened so far.
-        self.count = 0
+        self.urls: list[str] = []
+
+    @property
+    def count(self) -> int:
+        return len(self.urls)
 
     def route(self, way: WebSocketRoute) -> None:
-        self.count += 1
+        self.urls.append(way.url)
         if self.silent:
             # A handshake that is answered, and then nothing.
             return
@@ -106,7 +110,7 @@ def paused(page: Page) -> None:
 
 def reload_through(way: Network | Mock, page: Page, *, stop_time: bool = False) -> None:
     """Load the page again, whose connections now go this way."""
-    page.route_web_socket("**/ws", way.route)
+    page.route_web_socket("**/ws*", way.route)
     if stop_time:
         paused(page)
     page.reload()
@@ -142,6 +146,8 @@ def test_a_silent_network_is_noticed_within_10_s_and_what_was_missed_comes(
     ada.get_by_role("button", name="Now").click()
     connected(ada)
     shows(ada, "before", "missed")
+    # The edge is to choose another replica than the one that went silent.
+    assert [url.rpartition("/")[2] for url in network.urls] == ["ws", "ws?again=1"]
 
 
 @pytest.mark.parametrize("event", ["online", "visibilitychange"])
@@ -315,7 +321,7 @@ def test_two_tabs_send_it_once_and_one_takes_what_the_other_left(
 ) -> None:
     mock = Mock(lambda mock, way, frame: take(way, frame) if mock.count > 2 else None)
     one = open_page(process())
-    one.context.route_web_socket("**/ws", mock.route)
+    one.context.route_web_socket("**/ws*", mock.route)
     one.reload()
     begin(one)
     write(one, "once")

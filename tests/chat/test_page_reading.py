@@ -74,7 +74,7 @@ def visit(service: Process, open_page: Open) -> Visit:
     def visit(log: Log, at: int = NOON, **options: object) -> Page:
         def prepare(page: Page) -> None:
             page.clock.install(time=at / 1000)
-            page.route_web_socket("**/ws", log.route)
+            page.route_web_socket("**/ws*", log.route)
 
         options = {"locale": "en-GB", "timezone_id": "UTC"} | options
         return open_page(service, "Ada", prepare, **options)

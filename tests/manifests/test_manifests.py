@@ -320,11 +320,11 @@ def test_kubernetes_chooses_the_number_of_replicas_between_two_that_are_given(re
 
 def test_without_tls_the_chats_route_is_on_port_80_and_sticky(rendered):
     chat = rendered["chat without TLS"]
-    (route,) = chat["IngressRoute"]["spec"]["routes"]
+    route, again = chat["IngressRoute"]["spec"]["routes"]
     (service,) = route["services"]
     assert chat["IngressRoute"]["spec"]["entryPoints"] == ["web"]
     # A client that is led to a dead replica is led on to another one.
-    assert middlewares(chat, route) == [RETRY]
+    assert middlewares(chat, route) == middlewares(chat, again) == [RETRY]
     assert service["name"] == chat["Service"]["metadata"]["name"]
     assert service["sticky"]["cookie"] == {
         "name": "chat_affinity",
@@ -333,6 +333,9 @@ def test_without_tls_the_chats_route_is_on_port_80_and_sticky(rendered):
         "sameSite": "lax",
         "path": "/",
     }
+    # One whose cookie leads to it connects again without the cookie.
+    assert again["match"] == "Path(`/ws`) && Query(`again`, `1`)"
+    assert again["services"] == [{"name": service["name"], "port": "web"}]
 
 
 @pytest.mark.parametrize("site", ["chat", "chat with a certificate"])
@@ -344,7 +347,7 @@ def test_plain_http_leads_to_https_for_good(rendered, site):
     assert middlewares(objects, redirected) == [
         {"redirectScheme": {"scheme": "https", "port": "443", "permanent": True}}
     ]
-    (route,) = secure["spec"]["routes"]
+    route, again = secure["spec"]["routes"]
     assert secure["spec"]["entryPoints"] == ["websecure"]
     assert secure["spec"]["tls"] == {"secretName": "chat-tls"}
     assert middlewares(objects, route) == [
@@ -352,6 +355,8 @@ def test_plain_http_leads_to_https_for_good(rendered, site):
         RETRY,
     ]
     assert route["services"][0]["sticky"]["cookie"]["secure"] is True
+    assert middlewares(objects, again) == middlewares(objects, route)
+    assert "sticky" not in again["services"][0]
     assert "the key" not in str(objects.all)
 
 

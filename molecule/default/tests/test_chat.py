@@ -69,12 +69,12 @@ async def test_people_on_different_replicas_hear_each_other_in_one_order(
 
 
 async def test_the_handshake_sets_a_cookie_that_leads_back_to_the_same_replica() -> None:
-    async def shake_hands(cookie: str = "") -> tuple[str, str | None]:
+    async def shake_hands(cookie: str = "", query: str = "") -> tuple[str, str | None]:
         """Which replica answers, and the cookie it sets."""
         headers = {"Cookie": cookie} if cookie else {}
         async with (
             asyncio.timeout(20),
-            open_websocket(f"wss://{EDGE}/ws", additional_headers=headers) as socket,
+            open_websocket(f"wss://{EDGE}/ws{query}", additional_headers=headers) as socket,
         ):
             await socket.send(json.dumps({"type": "hello", "user": "ada"}))
             assert socket.response is not None
@@ -89,6 +89,10 @@ async def test_the_handshake_sets_a_cookie_that_leads_back_to_the_same_replica()
     for _ in range(6):
         again, _ = await shake_hands(f"{morsel.key}={morsel.value}")
         assert again == first
+
+    # A page that comes back is led to any, as the one that it knows may be dead.
+    met = [await shake_hands(f"{morsel.key}={morsel.value}", "?again=1") for _ in range(6)]
+    assert len({replica for replica, _ in met}) > 1
 
 
 async def test_another_replica_knows_what_a_client_missed(room: str) -> None:
