@@ -47,30 +47,37 @@ def run(
     environment = elsewhere(collections) if collections else dict(os.environ)
     # What the tests' own clients trust, an operator's machine need not.
     environment.pop("SSL_CERT_FILE", None)
-    with tempfile.TemporaryFile("w+") as output:
+    with (
+        tempfile.TemporaryFile("w+") as output,
+        subprocess.Popen(
+            [
+                "ansible-playbook",
+                *sources,
+                f"--tags={tags}",
+                *options,
+                f"--extra-vars={json.dumps(variables or {})}",
+                playbook,
+            ],
+            cwd=collections or ROOT,
+            env={**environment, "ANSIBLE_FORCE_COLOR": "false", **(cache if facts else {})},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
         try:
-            done = subprocess.run(
-                [
-                    "ansible-playbook",
-                    *sources,
-                    f"--tags={tags}",
-                    *options,
-                    f"--extra-vars={json.dumps(variables or {})}",
-                    playbook,
-                ],
-                cwd=collections or ROOT,
-                env={**environment, "ANSIBLE_FORCE_COLOR": "false", **(cache if facts else {})},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+            process.wait()
+        except BaseException:
+            # The time of the test has ended: on what does it wait?
+            subprocess.run(["ps", "-e", "--forest", "-o", "pid,etimes,stat,wchan:20,args"])
+            process.kill()
+            raise
         finally:
             output.seek(0)
             said = output.read()
-            # Where it was, if the time of the test ended first.
             print(said[-SHOWN:])
     recap = re.findall(r"^(\S+) +: .* changed=(\d+)", said, re.MULTILINE)
     return Run(
-        succeeded=done.returncode == 0,
+        succeeded=process.returncode == 0,
         said=" ".join(said.split()),
         changed={name: int(count) for name, count in recap},
     )
