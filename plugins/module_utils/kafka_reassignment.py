@@ -27,10 +27,29 @@ RATES = ["leader.replication.throttled.rate", "follower.replication.throttled.ra
 REPLICAS = ["leader.replication.throttled.replicas", "follower.replication.throttled.replicas"]
 # Seconds; Kafka takes milliseconds, and a machine may pause.
 FOLLOWED_WITHIN = 30
+AGREED_FOR = 0.5
 
 
 def assignment(admin: KafkaAdminClient) -> Assignment:
-    """What each broker holds; of a partition that is being moved, where it goes."""
+    """What each broker holds; of a partition that is being moved, where it goes.
+
+    The controller lists a move that has ended no more, and the broker that is asked for the rest
+    hears of it a moment later: until two readings agree, what it says may be what was before.
+    """
+    current = _read_assignment(admin)
+    deadline = time.monotonic() + FOLLOWED_WITHIN
+    while time.monotonic() < deadline:
+        time.sleep(AGREED_FOR)
+        last, current = current, _read_assignment(admin)
+        if current == last:
+            return current
+    raise KafkaError(
+        f"partitions have been moved, made or removed for {FOLLOWED_WITHIN} s: run this again when"
+        " nobody else does that"
+    )
+
+
+def _read_assignment(admin: KafkaAdminClient) -> Assignment:
     moving = admin.list_partition_reassignments()
     current = {
         (topic["name"], partition["partition_index"]): list(partition["replica_nodes"])

@@ -1,6 +1,7 @@
 """Plans are balanced, move no more than they must, and keep replicas apart."""
 
 from collections import Counter
+from unittest.mock import Mock
 
 import pytest
 from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_assignment import (
@@ -8,6 +9,9 @@ from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_assi
     changes,
     resize,
     spread,
+)
+from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_reassignment import (
+    assignment,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,3 +95,14 @@ def test_a_plan_is_sound_balanced_and_final(cluster):
         load = [held(after)[broker] for broker in brokers]
         assert max(load) - min(load) <= 1
     assert changes(after, spread(after, brokers)) == {}
+
+
+def test_a_broker_that_has_not_heard_of_the_end_of_a_move_is_not_believed():
+    def told(*replicas):
+        partitions = [{"partition_index": 0, "replica_nodes": list(replicas)}]
+        return [{"name": "topic", "partitions": partitions}]
+
+    admin = Mock()
+    admin.list_partition_reassignments.return_value = {}
+    admin.describe_topics.side_effect = [told(0, 1, 2), told(0, 1), told(0, 1)]
+    assert assignment(admin) == {("topic", 0): [0, 1]}
