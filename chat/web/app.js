@@ -188,7 +188,8 @@ page.welcome.addEventListener("close", () => {
   }
   if (user !== accepted) connection.stop();
   user = accepted;
-  connection.start();
+  // Whoever waits for the next attempt goes on waiting.
+  if (!connection.wanted) connection.start();
 });
 page.rename.addEventListener("click", () => ask());
 

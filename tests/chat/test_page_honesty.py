@@ -222,6 +222,13 @@ def test_close_codes_are_taken_for_what_they_say(process: Start, open_page: Open
     state(ada, "waiting")
     expect(ada.locator("#countdown")).to_have_text("again in 7 s")
     expect(ada.get_by_role("status").first).to_contain_text("The service restarts")
+    # A dialog that is cancelled changes nothing about that.
+    ada.locator("#rename").click()
+    ada.keyboard.press("Escape")
+    expect(ada.get_by_role("dialog")).to_be_hidden()
+    ada.clock.run_for(6_000)
+    state(ada, "waiting")
+    assert mock.count == 2
 
 
 def test_its_times_are_the_documented_ones(process: Start, open_page: Open) -> None:
