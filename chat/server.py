@@ -64,7 +64,8 @@ API_BURST = 5
 ACCEPTS_GZIP = re.compile(r"\bgzip\s*(?:;\s*q=(?!0(?:\.0*)?\s*(?:,|$))|,|$)", re.IGNORECASE)
 
 
-# In index.html: the files of the page, but not its manifest, whose address stays the same.
+# In index.html: the files of the page, but not its manifest and that one's icon.png, whose addresses
+# stay the same.
 NAMED = re.compile(rb'(?<=(?:href|.src)=")(?=[\w.]+\.(?:js|css|svg)")')
 
 

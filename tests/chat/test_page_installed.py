@@ -48,7 +48,7 @@ def test_it_is_shown_without_a_network_and_never_old_with_one(
     # What was kept of the old one goes as soon as the new one is kept.
     old = "(await caches.open('chat')).match('/000000000000/app.js')"
     ada.wait_for_function(f"async () => !(await {old})")
-    files = PAGE.files.keys() - {"index.html", "sw.js", "manifest.webmanifest"}
+    files = PAGE.files.keys() - {"index.html", "sw.js", "manifest.webmanifest", "icon.png"}
     assert set(ada.evaluate(KEPT)) == {"", *(f"{PAGE.version}/{name}" for name in files)}
     replica.popen.kill()
     replica.popen.wait()
@@ -130,7 +130,7 @@ def test_scripts_are_named_by_one_policy_only(browser: Browser, service: Process
     page.close()
 
 
-def test_the_manifest_names_what_is_there(visit: Visit) -> None:
+def test_an_icon_is_there_as_the_manifest_and_apple_want_it(visit: Visit) -> None:
     page = visit(Log())
     errors = page.context.new_cdp_session(page).send("Page.getAppManifest")["errors"]
     assert errors == []
@@ -138,10 +138,25 @@ def test_the_manifest_names_what_is_there(visit: Visit) -> None:
         """async () => {
             const manifest = document.querySelector("link[rel=manifest]").href;
             const { icons } = await (await fetch(manifest)).json();
-            return Promise.all(icons.map(async ({ src, type }) => {
+            return Promise.all(icons.map(async ({ src, type, sizes }) => {
                 const icon = await fetch(new URL(src, manifest));
-                return icon.ok && icon.headers.get("content-type") === type;
+                const image = await createImageBitmap(await icon.blob()).catch(() => null);
+                return [icon.headers.get("content-type") === type,
+                        image ? `${image.width}x${image.height}` : "any", sizes];
             }));
         }"""
     )
-    assert icons == [True]
+    assert icons == [[True, "any", "any"], [True, "512x512", "512x512"]]
+    apple = page.locator("link[rel=apple-touch-icon]").get_attribute("href")
+    # Apple paints black what is transparent.
+    opaque = page.evaluate(
+        """async (name) => {
+            const image = await createImageBitmap(await (await fetch(name)).blob());
+            const context = new OffscreenCanvas(image.width, image.height).getContext("2d");
+            context.drawImage(image, 0, 0);
+            const { data } = context.getImageData(0, 0, image.width, image.height);
+            return data.filter((_, n) => n % 4 === 3).every(opaque => opaque === 255);
+        }""",
+        apple,
+    )
+    assert opaque
