@@ -32,9 +32,10 @@ def topic(run_module, three_brokers):
     """Six partitions with two replicas each, and something in them."""
     name = f"topic-{uuid.uuid4().hex[:8]}"
     servers = three_brokers.bootstrap_servers.split(",")
-    run_module(
+    made = run_module(
         "kafka_topic", bootstrap_servers=servers, name=name, partitions=6, replication_factor=2
     )
+    assert made["changed"], made
     producer = KafkaProducer(bootstrap_servers=servers, acks="all")
     for number in range(SIZE // 10_000):
         producer.send(name, partition=number % 6, value=number.to_bytes(10_000, "big"))
