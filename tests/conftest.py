@@ -85,9 +85,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A failed test that used the broker shows the end of the broker's log."""
+    """A failed test that used brokers shows the end of their logs."""
     report = yield
-    broker = getattr(item, "funcargs", {}).get("kafka_broker")
-    if report.failed and broker is not None:
-        report.sections.append(("Kafka broker log, the end", broker.log[-5000:]))
+    if report.failed:
+        for used in getattr(item, "funcargs", {}).values():
+            brokers = used.brokers if isinstance(used, KafkaCluster) else [used]
+            for broker in (one for one in brokers if isinstance(one, KafkaBroker)):
+                title = f"end of the log of Kafka broker {broker.bootstrap_servers}"
+                report.sections.append((title, broker.log[-5000:]))
     return report

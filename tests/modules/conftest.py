@@ -13,15 +13,6 @@ from kafka_broker import KafkaCluster
 PLUGINS = Path(__file__).parents[2] / "plugins"
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item):
-    report = yield
-    if report.failed and (cluster := item.funcargs.get("three_brokers")):
-        for number, broker in enumerate(cluster.brokers):
-            report.sections.append((f"end of the log of broker {number}", broker.log[-5000:]))
-    return report
-
-
 @pytest.fixture
 def run_module(capsys):
     """Run a module with the given options and return its answer, failed or not."""
