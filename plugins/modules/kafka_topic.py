@@ -207,15 +207,29 @@ class TopicChange:
         )
         if answer["topics"][0]["error_code"] == TopicAlreadyExistsError.errno:
             # The controller knows; the broker that was asked had not heard of it yet.
-            self._admin.wait_for_topics([self._name], self._module.params["timeout"] * 1000)
-            self.before = describe(self._admin, self._name)
+            self.before = self._known()
             self.after = self._after()
             self.apply()
             return
         self._check(answer["topics"])
         if not self._module.check_mode:
-            self._admin.wait_for_topics([self._name], self._module.params["timeout"] * 1000)
-            self.after = describe(self._admin, self._name)  # with what the cluster chose
+            self.after = self._known()  # with what the cluster chose
+
+    def _known(self) -> Topic:
+        """The topic, once the brokers that are asked know it: each hears of a new one by itself."""
+        timeout = self._module.params["timeout"]
+        deadline = time.monotonic() + timeout
+        self._admin.wait_for_topics([self._name], timeout * 1000)
+        while True:
+            with contextlib.suppress(UnknownTopicOrPartitionError):
+                if topic := describe(self._admin, self._name):
+                    return topic
+            if time.monotonic() > deadline:
+                self._refuse(
+                    f"was created, and not all brokers know it after {timeout} s: see whether"
+                    " ZooKeeper serves the brokers, and run this again"
+                )
+            time.sleep(0.1)
 
     def _grow(self) -> None:
         answer = self._admin.create_partitions(

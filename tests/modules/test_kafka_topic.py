@@ -38,6 +38,25 @@ def topics_of(kafka_broker):
     return topics
 
 
+def test_a_topic_is_reported_once_the_brokers_have_heard_of_it(declare, name, monkeypatch):
+    wait, ask = KafkaAdminClient.wait_for_topics, KafkaAdminClient.describe_topics
+    unknown = []
+
+    def wait_for_topics(admin, topics, timeout_ms):
+        wait(admin, topics, timeout_ms)
+        # The next one that is asked is a broker that has not heard of it.
+        unknown.append({"error_code": UnknownTopicOrPartitionError.errno})
+
+    def describe_topics(admin, topics=None):
+        return [unknown.pop()] if unknown else ask(admin, topics)
+
+    monkeypatch.setattr(KafkaAdminClient, "wait_for_topics", wait_for_topics)
+    monkeypatch.setattr(KafkaAdminClient, "describe_topics", describe_topics)
+    made = declare(name, partitions=2)
+    assert made["changed"]
+    assert made["topic"]["partitions"] == 2
+
+
 def test_a_missing_topic_is_made_as_declared(declare, name, topics_of):
     answer = declare(
         name, partitions=3, replication_factor=1, config={"retention.ms": 1000, "preallocate": True}
