@@ -210,6 +210,7 @@ setUpCompose({
     connection.say({ type: "typing", room: current.name });
   },
   left: (text) => spaceLeft(text, limits),
+  people: () => [...current?.people ?? []].filter((name) => name !== user),
 });
 
 page.join.addEventListener("submit", (event) => {

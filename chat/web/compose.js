@@ -1,12 +1,10 @@
 // Where one writes. What is written belongs to its room, and survives a reload.
 
 import { notice, page } from "./dom.js";
-import { emojiLike, emojiNamed } from "./emoji.js";
+import { emojiNamed } from "./emoji.js";
 import { store, stored } from "./store.js";
+import { drawOffers, pressedOffers, replaceBefore, setUpOffers } from "./suggest.js";
 import { t } from "./texts.js";
-
-// Names of emoji that are offered at once.
-const OFFERED = 5;
 
 let room = "";
 // Where the keyboard is on the screen, Enter begins a line: it has no Shift+Enter.
@@ -55,16 +53,12 @@ function keep() {
   store(`draft.${room}`, page.text.value || null);
 }
 
-/** What one has to know now: how much is left, which emoji there are, or what Enter does. */
+/** What one has to know now: what the last word may become, how much is left, what Enter does. */
 function drawHint() {
-  const { value, selectionStart } = page.text;
-  const left = spaceLeft(value);
-  const start = /:([a-z0-9_+-]{2,})$/.exec(value.slice(0, selectionStart))?.[1];
-  const offered = start ? emojiLike(start, OFFERED) : [];
-  page.hint.dataset.says = left ? "left" : offered.length ? "emoji" : "";
-  page.hint.textContent = left
-    || offered.map(([name, emoji]) => `${emoji} :${name}:`).join(" ")
-    || (touch.matches ? t.touchHint : t.hint);
+  const left = spaceLeft(page.text.value);
+  page.hint.dataset.says = left ? "left" : "";
+  page.hint.textContent = left || (touch.matches ? t.touchHint : t.hint);
+  drawOffers();
 }
 
 /** The name before the cursor becomes its emoji, in a way that can be undone. */
@@ -73,8 +67,7 @@ function replaceName() {
   const name = /:([a-z0-9_+-]+):$/.exec(value.slice(0, end))?.[1];
   const emoji = name && emojiNamed(name);
   if (!emoji) return;
-  page.text.setSelectionRange(end - name.length - 2, end);
-  document.execCommand("insertText", false, emoji);
+  replaceBefore(name.length + 2, emoji);
 }
 
 /** @param {DataTransfer | null} data */
@@ -104,9 +97,11 @@ function refuseFiles() {
  * @param {(text: string) => string} ways.send returns why it cannot be sent
  * @param {() => void} ways.typing
  * @param {(text: string) => string} ways.left
+ * @param {() => Iterable<string>} ways.people who may be spoken to
  */
-export function setUpCompose({ send, typing, left }) {
+export function setUpCompose({ send, typing, left, people }) {
   spaceLeft = left;
+  setUpOffers(people);
   refuseFiles();
   page.text.enterKeyHint = touch.matches ? "enter" : "send";
   touch.addEventListener("change", drawHint);
@@ -127,6 +122,10 @@ export function setUpCompose({ send, typing, left }) {
   page.text.addEventListener("keydown", (event) => {
     // Safari says of an input method's Enter that it composes no more, but gives it this key code.
     if (event.isComposing || event.keyCode === 229) return;
+    if (pressedOffers(event)) {
+      event.preventDefault();
+      return;
+    }
     if (event.key !== "Enter" || event.shiftKey) return;
     if (touch.matches && !event.ctrlKey && !event.metaKey) return;
     event.preventDefault();

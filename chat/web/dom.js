@@ -45,6 +45,8 @@ export const page = {
   compose: find("compose", HTMLFormElement),
   text: find("text", HTMLTextAreaElement),
   hint: find("hint", HTMLElement),
+  offers: find("offers", HTMLElement),
+  offered: find("offered", HTMLElement),
   welcome: find("welcome", HTMLDialogElement),
   hello: find("hello", HTMLFormElement),
   name: find("name", HTMLInputElement),

@@ -181,3 +181,9 @@ export function nameIn(name) {
   const escaped = name.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");
   return new RegExp(`(?<![\\p{L}\\p{N}_@])${at}${escaped}(?![\\p{L}\\p{N}_])`, "giu");
 }
+
+/**
+ * Without case and accents: whoever looks for something leaves them out.
+ * @param {string} text
+ */
+export const plain = (text) => text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();

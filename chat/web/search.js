@@ -1,18 +1,13 @@
 // Finding words in the messages of this room that are loaded, from the newest to the oldest.
 
 import { page } from "./dom.js";
+import { plain } from "./markup.js";
 import { messageOf } from "./messages.js";
 import { current } from "./rooms.js";
 import { t } from "./texts.js";
 
 /** @type {HTMLElement | null} the message that was found last */
 let hit = null;
-
-/**
- * Without case and accents: whoever searches leaves them out.
- * @param {string} text
- */
-const plain = (text) => text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
 
 /** @param {number} step to an older message (-1), a newer one (1), or the newest (0) */
 function find(step) {

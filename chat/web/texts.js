@@ -102,13 +102,19 @@ const en = {
   bytesLeft: (/** @type {number} */ count) => count < 0
     ? plural(-count, { one: "# byte too many", other: "# bytes too many" })
     : plural(count, { one: "# byte left", other: "# bytes left" }),
+  offered: "Suggestions",
+  offers: (/** @type {number} */ count) => plural(count, {
+    one: "# suggestion: Tab takes it", other: "# suggestions: arrows choose, Tab takes one",
+  }),
   noFiles: "Pictures and files cannot be sent here: only text can.",
 
   keyboard: "Keyboard shortcuts",
   keys: [
     ["Enter", "sends the message"],
     ["Shift Enter", "starts a new line"],
+    ["@name", "offers people who are here"],
     [":name:", "becomes an emoji, like :smile:"],
+    ["↓ ↑ Tab", "among what is offered: the next, the previous, takes it"],
     ["↑", "in an empty message: to the messages"],
     ["↑ ↓", "among the messages: the previous, the next"],
     ["Enter R", "on a message: quotes it"],
@@ -216,13 +222,19 @@ const de = {
   bytesLeft: (count) => count < 0
     ? plural(-count, { one: "# Byte zu viel", other: "# Bytes zu viel" })
     : plural(count, { one: "noch # Byte", other: "noch # Bytes" }),
+  offered: "Vorschläge",
+  offers: (count) => plural(count, {
+    one: "# Vorschlag: Tab nimmt ihn", other: "# Vorschläge: Pfeile wählen, Tab nimmt einen",
+  }),
   noFiles: "Bilder und Dateien lassen sich hier nicht senden, nur Text.",
 
   keyboard: "Tastenkürzel",
   keys: [
     ["Enter", "sendet die Nachricht"],
     ["Umschalt Enter", "beginnt eine neue Zeile"],
+    ["@Name", "schlägt Anwesende vor"],
     [":name:", "wird zu einem Emoji, etwa :smile:"],
+    ["↓ ↑ Tab", "unter Vorschlägen: der nächste, der vorige, nimmt ihn"],
     ["↑", "in einer leeren Nachricht: zu den Nachrichten"],
     ["↑ ↓", "in den Nachrichten: die vorige, die nächste"],
     ["Enter R", "auf einer Nachricht: zitiert sie"],

@@ -21,7 +21,8 @@ def field(page: Page) -> Any:
 def test_a_name_between_colons_becomes_an_emoji(visit: Visit) -> None:
     page = visit(Log())
     field(page).press_sequentially("hi :tad")
-    expect(page.locator("#hint")).to_have_text("🎉 :tada:")
+    offers = page.get_by_role("option")
+    expect(offers).to_have_text("🎉 :tada:")
     field(page).press_sequentially("a: x:nope: 12:30:")
     expect(field(page)).to_have_value("hi 🎉 x:nope: 12:30:")
     # Whoever meant the name gets it back.
@@ -30,6 +31,10 @@ def test_a_name_between_colons_becomes_an_emoji(visit: Visit) -> None:
     expect(field(page)).to_have_value("👍")
     page.keyboard.press("Control+Z")
     expect(field(page)).to_have_value(":+1:")
+    field(page).fill("")
+    field(page).press_sequentially("so :tad")
+    page.keyboard.press("Tab")
+    expect(field(page)).to_have_value("so 🎉")
 
 
 @pytest.mark.parametrize("event", ["paste", "drop"])
@@ -183,9 +188,55 @@ def test_axe_finds_nothing_where_one_writes(visit: Visit) -> None:
             page.set_viewport_size({"width": width, "height": 740})
             for text in ("x" * 2001, ":smi", ""):
                 field(page).fill(text)
+                field(page).press("ArrowDown")
                 if not text:
                     page.get_by_role("button", name="Keyboard shortcuts").click()
                 found = Axe().run(page)
                 what = f"{scheme}, {width}, {text[:5]}: {found.generate_report()}"
                 assert found.violations_count == 0, what
             page.keyboard.press("Escape")
+
+
+def test_people_who_are_here_are_offered_after_an_at_sign(visit: Visit) -> None:
+    log = Log(lobby=[])
+    page = visit(log)
+    connected(page)
+    names = ["Ada", "Zoë", "Zöe Müller", "Bob", *(f"Zo {n}" for n in range(9))]
+    say(log.ways[-1], {"type": "presence", "room": "lobby", "count": 13, "users": names})
+    offers = page.get_by_role("listbox", name="Suggestions").get_by_role("option")
+    field(page).press_sequentially("mail a@zo, hi @ZO")
+    expect(offers).to_have_count(5)
+    expect(page.locator("#offered")).to_have_text("5 suggestions: arrows choose, Tab takes one")
+    field(page).press_sequentially("e")
+    expect(offers).to_have_text(["@Zoë", "@Zöe Müller"])
+    # Where one goes by the arrows is told to screen readers.
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    expect(page.get_by_role("option", selected=True)).to_have_text("@Zöe Müller")
+    chosen = page.get_by_role("option", selected=True).get_attribute("id")
+    expect(field(page)).to_have_attribute("aria-activedescendant", chosen or "none")
+    page.keyboard.press("Enter")
+    expect(field(page)).to_have_value("mail a@zo, hi @Zöe Müller ")
+    expect(offers).to_have_count(0)
+    # Tab takes the first, a pointer any, and Escape none; what one undoes is as it was.
+    field(page).press_sequentially("@z")
+    page.keyboard.press("Tab")
+    expect(field(page)).to_have_value("mail a@zo, hi @Zöe Müller @Zo 0 ")
+    page.keyboard.press("Control+Z")
+    expect(field(page)).to_have_value("mail a@zo, hi @Zöe Müller @z")
+    page.keyboard.press("End")
+    field(page).press_sequentially("o")
+    offers.last.click()
+    expect(field(page)).to_have_value("mail a@zo, hi @Zöe Müller @Zo 4 ")
+    field(page).press_sequentially("@b")
+    expect(offers).to_have_text("@Bob")
+    page.keyboard.press("Escape")
+    expect(offers).to_have_count(0)
+    # Whoever chose nothing sends; oneself is not offered.
+    field(page).fill("")
+    field(page).press_sequentially("@ad")
+    expect(offers).to_have_count(0)
+    field(page).press_sequentially(" @bo")
+    expect(offers).to_have_count(1)
+    page.keyboard.press("Enter")
+    shows(page, "@ad @bo")
