@@ -302,6 +302,10 @@ def question(site: Site, number: int) -> bytes:
     return say(type="history", room=room, before=f"{site.epoch}:{partition}:{before}")
 
 
+def requests(path: str, count: int) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() * count
+
+
 def first_question(site: Site, number: int) -> bytes:
     return say(type="join", room=f"room-{number}") + question(site, number)
 
@@ -351,6 +355,14 @@ KINDS = {
         f"60 connections ask for old history of {LOG_RECORDS} records, each one thing at a time",
         Flood(connections=60, once=first_question, again=question, paced=True),
         long_log=True,
+    ),
+    "requests": Kind(
+        "100 connections ask for pages that there are not, without waiting for the answers",
+        Flood(connections=100, shake=False, again=lambda *_: requests("/nothing", 1000)),
+    ),
+    "handshakes": Kind(
+        "50 connections ask for a WebSocket of a version that there is not, without waiting",
+        Flood(connections=50, shake=False, again=lambda *_: requests("/ws", 1000)),
     ),
     "api": Kind("asks the HTTP API for a position far ahead, eight at a time", ask_far_ahead),
 }

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Callable
 from typing import Any
 
+from tornado.http1connection import HTTP1Connection
+from tornado.httputil import HTTPServerRequest
 from tornado.web import RequestHandler
 
+from chat.limits import TokenBucket
 from chat.origins import Sites
 
 
@@ -29,10 +33,18 @@ class SecurityHeaders(RequestHandler):
 
 class PublicHandler(SecurityHeaders):
     """Answers for hosts that are ours, and for pages of sites that may use the chat; `sites` of the
-    application says which. Handlers that have a `prepare` begin with this one's.
+    application says which. Each request is charged to its address, whatever becomes of it: to the
+    bucket that `budget` of the application gives. Handlers that have a `prepare` begin with this
+    one's.
     """
 
     def prepare(self) -> None:
+        if self._budget.empty:
+            self.set_status(429)
+            self.set_header("Retry-After", "1")
+            self.set_header("Content-Type", "text/plain; charset=utf-8")
+            self.finish("429: too many requests come from your address: ask more rarely\n")
+            return
         headers = self.request.headers
         # Programs may connect to whatever they like; a page's WebSocket has an origin.
         program = "Upgrade" in headers and "Origin" not in headers
@@ -41,6 +53,18 @@ class PublicHandler(SecurityHeaders):
             self.set_status(421)
             self.set_header("Content-Type", "text/plain; charset=utf-8")
             self.finish("421: this chat does not know that host; CHAT_HOSTS has those it knows\n")
+
+    def on_finish(self) -> None:
+        if not self._budget.take():
+            # What else its client asked for is not read.
+            connection = self.request.connection
+            assert isinstance(connection, HTTP1Connection), "this is HTTP/1"
+            connection.close()
+
+    @functools.cached_property
+    def _budget(self) -> TokenBucket:
+        budget: Callable[[HTTPServerRequest], TokenBucket] = self.settings["budget"]
+        return budget(self.request)
 
     def _is_local(self) -> bool:
         """Whether it comes from this machine, and not through a proxy that is known."""

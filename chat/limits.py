@@ -1,4 +1,4 @@
-"""Rate limits of frames: per client, and per address.
+"""Rate limits per client, and per address.
 
 Behind a proxy every connection comes from the proxy, and the client's address is in
 X-Forwarded-For. Anybody may write that header, so it is believed only as far as trusted proxies
@@ -41,6 +41,10 @@ class TokenBucket:
             return False
         self._tokens -= 1
         return True
+
+    @property
+    def empty(self) -> bool:
+        return self._tokens + (self._clock() - self._then) * self._rate < 1
 
     @property
     def full(self) -> bool:

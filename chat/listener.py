@@ -6,6 +6,10 @@ address that has enough, its oldest is closed. When there are enough in total, t
 if it had its second; otherwise newcomers wait in the kernel's queue. So strangers who hold
 connections open shut nobody out.
 
+A request is read when no other one was in the same turn of the event loop, so that who asks for
+much without waiting for answers does not make others wait. Each connection is charged to its
+address, and one of an address that has used up its budget is closed.
+
 When the process has no descriptor left (others use them, too), the one that is spare serves the
 next, and accepting rests for a while.
 """
@@ -19,11 +23,12 @@ import os
 import socket
 import time
 from asyncio import Future
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from tornado.httpserver import HTTPServer
-from tornado.iostream import IOStream
+from tornado.iostream import IOStream, StreamClosedError
 from tornado.netutil import bind_sockets
 
 log = logging.getLogger("chat.listener")
@@ -73,6 +78,17 @@ class PendingStream(IOStream):
     def give_up(self) -> None:
         self._listener.give_up(self)
 
+    def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> Future[bytes]:
+        """Read the head of a request, when it is its turn."""
+        return asyncio.ensure_future(self._read_in_turn(super().read_until_regex(regex, max_bytes)))
+
+    async def _read_in_turn(self, reading: Awaitable[bytes]) -> bytes:
+        head = await reading
+        await self._listener.turn()
+        if self.closed():
+            raise StreamClosedError
+        return head
+
     def write(self, data: bytes | memoryview) -> Future[None]:
         written = super().write(data)
         self._account()
@@ -102,8 +118,9 @@ class Listener:
     """Accepts what comes to one port, for `server`.
 
     `most` connections may be pending, and `each` of one address. `charged` tells to which address a
-    peer's are charged; None: to none, for a proxy's are its clients'. `on_refused` is told why a
-    connection was closed. `account` is told what waits for clients to read.
+    peer's are charged; None: to none, for a proxy's are its clients'. `admits` tells whether one
+    more of an address is accepted now. `on_refused` is told why a connection was closed. `account`
+    is told what waits for clients to read.
     """
 
     def __init__(
@@ -113,6 +130,7 @@ class Listener:
         most: int,
         each: int,
         charged: Callable[[str], str | None],
+        admits: Callable[[str], bool],
         on_refused: Callable[[str], None],
         account: Account,
     ) -> None:
@@ -121,6 +139,7 @@ class Listener:
         self._most = most
         self._each = each
         self._charged = charged
+        self._admits = admits
         self._on_refused = on_refused
         self.account = account
         self._sockets: list[socket.socket] = []
@@ -128,6 +147,9 @@ class Listener:
         # The oldest first.
         self._pending: dict[PendingStream, None] = {}
         self._of_address: dict[str, dict[PendingStream, None]] = {}
+        # Requests that wait for their turn, and whether one was read in this one.
+        self._requests: deque[Future[None]] = deque()
+        self._has_read = False
         self._spare: int | None = None
         self._logged = -LOG_EVERY_SECONDS
 
@@ -172,6 +194,25 @@ class Listener:
         self._on_refused("unread")
         stream.close()
 
+    async def turn(self) -> None:
+        """Wait until no other request was read in this turn of the event loop."""
+        loop = asyncio.get_running_loop()
+        if self._has_read:
+            self._requests.append(loop.create_future())
+            await self._requests[-1]
+            return
+        self._has_read = True
+        loop.call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        while self._requests:
+            request = self._requests.popleft()
+            if not request.done():
+                request.set_result(None)
+                asyncio.get_running_loop().call_soon(self._next_turn)
+                return
+        self._has_read = False
+
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(TURN):
             if len(self._pending) >= self._most:
@@ -197,6 +238,10 @@ class Listener:
 
     def _take(self, connection: socket.socket, peer: Any) -> None:
         address = self._charged(peer[0])
+        if address is not None and not self._admits(address):
+            self._on_refused("address_requests")
+            connection.close()
+            return
         if address is not None and len(self._of_address.get(address, ())) >= self._each:
             self._close_oldest(self._of_address[address], "address_pending")
         connection.setblocking(False)

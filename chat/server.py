@@ -60,6 +60,12 @@ INTERNAL_PENDING = 32
 API_BURST = 5
 
 
+# HTTP requests of one address: per second for long, and at once. A page asks for some 25 files when
+# it is loaded first. New connections may be as many, and those of all clients of an address that
+# come back at once.
+REQUEST_RATE = 250
+REQUEST_BURST = 2500
+
 # In Accept-Encoding; a quality of 0 refuses it (RFC 9110, 12.5.3).
 ACCEPTS_GZIP = re.compile(r"\bgzip\s*(?:;\s*q=(?!0(?:\.0*)?\s*(?:,|$))|,|$)", re.IGNORECASE)
 
@@ -119,6 +125,13 @@ class MissingHandler(SecurityHeaders):
         self.send_error(404)
 
 
+class MissingPageHandler(PublicHandler):
+    def prepare(self) -> None:
+        super().prepare()
+        if not self._finished:
+            self.send_error(404)
+
+
 class ChatHandler(PublicHandler, WebSocketHandler):
     """The handshake of a client."""
 
@@ -135,13 +148,18 @@ class ChatHandler(PublicHandler, WebSocketHandler):
             self._refuse("Restarting", retry_after=1)
         elif self.server.full:
             self._refuse("Full", retry_after=5)
-        elif self.server.has_enough(self.request):
+        elif self.server.has_enough(self.request) or not self.server.admits(self.request):
             self._refuse("Too many connections of your address", retry_after=5, status=429)
 
     def _refuse(self, reason: str, retry_after: int, status: int = 503) -> None:
         self.set_status(status, reason)
         self.set_header("Retry-After", retry_after)
         self.finish(f"{status}: {reason}\n")
+
+    def on_finish(self) -> None:
+        # A client that comes in is charged as a connection.
+        if self.get_status() != 101:
+            super().on_finish()
 
     def open(self, *_: str) -> None:
         stream = self.ws_connection.stream if self.ws_connection else None
@@ -255,6 +273,8 @@ class Server:
         self._empty = asyncio.Event()
         self._empty.set()
         self._budgets = Budgets(settings.address_rate, settings.address_burst)
+        self._requests = Budgets(REQUEST_RATE, REQUEST_BURST)
+        self._connections = Budgets(REQUEST_RATE, REQUEST_BURST + settings.address_clients)
         self._proxies = [ipaddress.ip_network(network) for network in settings.trusted_proxies]
         self._turns = Shares(settings.api_requests)
         # Nothing here takes request bodies; a request that is not complete in time is not one.
@@ -272,6 +292,9 @@ class Server:
             most=self._places.pending,
             each=min(settings.address_pending, max(1, self._places.pending // 2)),
             charged=self._charged,
+            admits=lambda address: (
+                self._connections.of(address).take() and not self._requests.of(address).empty
+            ),
             on_refused=self._on_refused,
             account=self._endpoint.account,
         )
@@ -280,6 +303,7 @@ class Server:
             most=INTERNAL_PENDING,
             each=INTERNAL_PENDING,
             charged=lambda _: None,
+            admits=lambda _: True,
             on_refused=self._on_refused,
             account=self._endpoint.account,
         )
@@ -307,8 +331,9 @@ class Server:
                     PageHandler,
                 ),
             ],
-            default_handler_class=MissingHandler,
+            default_handler_class=MissingPageHandler,
             log_function=_log_request,
+            budget=lambda request: self._requests.of(self._address_of(request)),
             sites=Sites(
                 self._settings.hosts, self._settings.allowed_origins, own=[socket.gethostname()]
             ),
@@ -400,6 +425,15 @@ class Server:
             return False
         self._on_refused("address_clients")
         return True
+
+    def admits(self, request: HTTPServerRequest) -> bool:
+        """Whether its address may connect once more now. Who connected directly was asked then."""
+        if not self._is_proxy(request.remote_ip or ""):
+            return True
+        if self._connections.of(self._address_of(request)).take():
+            return True
+        self._on_refused("address_requests")
+        return False
 
     def _on_refused(self, reason: str) -> None:
         self._metrics.refused_connections.labels(reason).inc()

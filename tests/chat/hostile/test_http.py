@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
@@ -14,12 +15,14 @@ import pytest
 from chat_client import ChatClient
 from conftest import Process, Replica, until
 from test_api import said
+from test_floods import UPGRADE
 from test_server import get
 
 from chat.api import MessagesHandler
 from chat.archive import Page
 from chat.protocol import Position
 from chat.relay.base import Entry
+from chat.server import PAGE, Server
 
 PATH = "/api/rooms/lobby/messages"
 
@@ -63,6 +66,117 @@ async def test_who_asks_too_often_is_told_so_and_others_are_answered(replica: Re
     assert codes[:5] == [200] * 5
     assert codes[6] == 429
     assert (await get(server.port, PATH, **other)).code == 200
+
+
+async def ask(
+    port: int, requests: Sequence[bytes], address: str = "127.0.0.2", headers: str = ""
+) -> list[int]:
+    """Send requests without waiting for answers; return the status of each. If the server hangs up,
+    answers may be lost.
+    """
+    more = f"HTTP/1.1\r\nHost: localhost\r\n{headers}"
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+    for request in requests:
+        writer.write(request + f" {more}\r\n".encode())
+    writer.write(f"GET /end {more}Connection: close\r\n\r\n".encode())
+    try:
+        async with asyncio.timeout(30):
+            answers = await reader.read()
+    except OSError:
+        answers = b""
+    writer.close()
+    return [int(status) for status in re.findall(rb"HTTP/1.1 (\d+) ", answers)]
+
+
+def answers_of(server: Server, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The status of each answer on the public port from now on."""
+    answers: list[int] = []
+    monkeypatch.setitem(
+        server._public.request_callback.settings,  # type: ignore[union-attr]
+        "log_function",
+        lambda handler: answers.append(handler.get_status()),
+    )
+    return answers
+
+
+REQUESTS = {
+    "a page that is missing": b"GET /nothing",
+    "a page": b"GET /app.js",
+    "another method": b"BREW /",
+    "a path that cannot be read": b"GET /api/rooms/%ff/messages",
+    "messages": b"GET /api/rooms/lobby/messages",
+    "a WebSocket that is none": b"GET /ws",
+}
+
+
+@pytest.mark.parametrize("request_line", REQUESTS.values(), ids=REQUESTS)
+async def test_each_request_is_charged_to_its_address_whatever_becomes_of_it(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch, request_line: bytes
+) -> None:
+    monkeypatch.setattr("chat.server.REQUEST_BURST", 20)
+    monkeypatch.setattr("chat.server.REQUEST_RATE", 0.001)
+    server = await replica()
+    answered = answers_of(server, monkeypatch)
+    await ask(server.port, [request_line] * 100)
+    assert len(answered) == 21
+    # It is not even listened to, and others are.
+    assert await ask(server.port, [request_line]) == []
+    assert len(answered) == 21
+    assert b'reason="address_requests"} 1.0' in server.metrics_text()
+    assert await ask(server.port, [], "127.0.0.3") == [404]
+    # Probes of the kubelet are not requests of the public.
+    for _ in range(30):
+        assert (await get(server.internal_port, "/livez")).code == 200
+
+
+async def test_behind_a_proxy_requests_are_charged_to_its_clients(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chat.server.REQUEST_BURST", 20)
+    monkeypatch.setattr("chat.server.REQUEST_RATE", 0.001)
+    server = await replica(CHAT_TRUSTED_PROXIES="127.0.0.0/8", CHAT_ADDRESS_CLIENTS="5")
+    answered = answers_of(server, monkeypatch)
+    one, other = (f"X-Forwarded-For: 192.0.2.{number}\r\n" for number in (1, 2))
+    await ask(server.port, [b"GET /"] * 100, headers=one)
+    assert answered == [200] * 20 + [429]
+    assert await ask(server.port, [], headers=one) == [429]
+    assert await ask(server.port, [b"GET /"] * 10, headers=other) == [200] * 10 + [404]
+    # Clients that come and go are, too: so many at once as may be here.
+    codes = []
+    for _ in range(30):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(UPGRADE.replace(b"\r\n", b"\r\nX-Forwarded-For: 192.0.2.3\r\n", 1))
+        codes.append(int((await reader.readuntil(b"\r\n\r\n")).split()[1]))
+        writer.close()
+        await until(lambda: not server._clients)
+    assert codes == [101] * 25 + [429] * 5
+
+
+async def test_many_people_of_one_address_load_the_page_at_once(replica: Replica) -> None:
+    server = await replica()
+    files = [f"GET /{name}".encode() for name in PAGE.files]
+    loads = await asyncio.gather(*(ask(server.port, files) for _ in range(60)))
+    assert all(load == [200] * len(files) + [404] for load in loads)
+
+
+async def test_one_request_is_answered_in_a_turn_of_the_event_loop(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await replica()
+    answered = answers_of(server, monkeypatch)
+    each: list[int] = []
+
+    async def turn() -> None:
+        while True:
+            before = len(answered)
+            await asyncio.sleep(0)
+            each.append(len(answered) - before)
+
+    turns = asyncio.create_task(turn())
+    await asyncio.gather(*(ask(server.port, [b"GET /nothing"] * 10) for _ in range(50)))
+    turns.cancel()
+    assert len(answered) == 50 * 11
+    assert max(each) == 1
 
 
 # More than the kernel takes.
