@@ -4,9 +4,11 @@ Writing: what is pushed within one turn of the event loop is written at once. Wh
 slowly (the kernel takes no more for it), frames wait here; those that were only offered are
 dropped, and when more than `outbox_bytes` wait, the receiver is told to give up.
 
-Reading: frame by frame, without tasks or futures. It stops for a message whose receiver has to
-wait, for a client that asks faster than it reads, for one that has used up its budget, and after so
-many frames that others should have their turn. While it has stopped, the socket is not read either.
+Reading: frame by frame, without tasks or futures. It stops for a client that asks faster than it
+reads, for one that has used up its budget, and after so many frames that others should have their
+turn. While it has stopped, the socket is not read either. While the receiver works on a message,
+those that come after it are held, and pings and pongs are not: reading stops when as much is held
+as the largest message may have.
 
 There may be ten thousand of these, nearly all of them idle: no timers, no buffers, no closures per
 connection, and slots instead of dictionaries.
@@ -17,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+import sys
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from operator import itemgetter
@@ -27,6 +30,7 @@ from chat.websocket.budget import Allowance, Budget
 from chat.websocket.frames import (
     PING,
     Close,
+    Event,
     Fragment,
     Parser,
     Ping,
@@ -200,6 +204,8 @@ class Connection(asyncio.Protocol):
         "_endpoint",
         "_frames",
         "_heard",
+        "_held",
+        "_held_bytes",
         "_parser",
         "_paused",
         "_pinged",
@@ -233,9 +239,12 @@ class Connection(asyncio.Protocol):
         self._slow = False
         # How much of the endpoint's `waiting` is this connection's.
         self._counted = 0
-        # Whether it has stopped to read, and the message that it waits for, if it is that.
+        # Whether it has stopped to read.
         self._paused = False
+        # The message that the receiver works on, what came after it, and how much that takes.
         self._task: asyncio.Future[None] | None = None
+        self._held: list[str | Close | Violation] = []
+        self._held_bytes = 0
 
     # What the receiver asks for.
 
@@ -336,9 +345,9 @@ class Connection(asyncio.Protocol):
     def go_on(self) -> None:
         """Read what was left, if nothing speaks against it any more."""
         if (
-            self._paused
+            (self._paused or self._held)
             and self._transport is not None
-            and self._task is None
+            and not self._holds_enough()
             and not self._outbox_is_half_full()
             and not self._is_over_budget()
         ):
@@ -359,7 +368,7 @@ class Connection(asyncio.Protocol):
         elif self._heard:
             self._pinged = False
             wheel.schedule(self, limits.ping_seconds - limits.pong_seconds)
-        elif self._task is not None or (self._paused and not self._slow):
+        elif self._paused and not self._slow:
             # It was not listened to: its answer may have been here for long.
             wheel.schedule(self, limits.pong_seconds)
         elif self._slow:
@@ -403,6 +412,7 @@ class Connection(asyncio.Protocol):
         self._socket = None
         self._frames.clear()
         self._bytes = 0
+        self._held.clear()
         self._slow = False
         self._account()
         self._endpoint.wheel.cancel(self)
@@ -417,35 +427,55 @@ class Connection(asyncio.Protocol):
 
     def _read(self) -> None:
         """Act on the frames that came: for a turn, and as far as it may go on now."""
-        frames = 0
+        frames = read = 0
         more = True
         while frames < TURN:
-            event = self._parser.next()
-            if event is None:
-                more = False
-                break
             frames += 1
-            if isinstance(event, str):
+            event: Event | None
+            if self._held and self._task is None:
+                event = self._held.pop(0)
+                self._held_bytes -= sys.getsizeof(event)
+            else:
+                event = self._parser.next()
+                if event is None:
+                    more = False
+                    break
+                read += 1
+            if self._task is not None and self._has_to_wait(event):
+                if self._holds_enough():
+                    break
+            elif isinstance(event, str):
                 if self._closing or self._receiver is None:
                     continue
                 pending = self._receiver.receive(event)
                 if pending is not None:
                     self._task = asyncio.ensure_future(pending)
                     self._task.add_done_callback(self._done)
-                    break
             else:
                 self._control(event)
             if self._outbox_is_half_full():
                 break
-        self._budget.charge_frames(frames)
+        self._budget.charge_frames(read)
         if not more and (self._budget.left >= 0 or not self._is_over_budget()):
             if self._paused:
                 self._resume()
             return
         self._pause()
         # Otherwise what it waits for makes it go on.
-        if more and self._task is None and not self._outbox_is_half_full():
+        if more and not self._holds_enough() and not self._outbox_is_half_full():
             asyncio.get_running_loop().call_soon(self.go_on)
+
+    def _has_to_wait(self, event: Event) -> bool:
+        """Hold what comes while the receiver works on a message, unless it need not wait."""
+        if self._closing or isinstance(event, Ping | Pong | Fragment):
+            return False
+        self._held.append(event)
+        self._held_bytes += sys.getsizeof(event)
+        return True
+
+    def _holds_enough(self) -> bool:
+        """Whether nothing more may be held for a receiver that works on a message."""
+        return self._task is not None and self._held_bytes > self._endpoint.limits.message_bytes
 
     def _control(self, event: Ping | Pong | Close | Violation | Fragment) -> None:
         if isinstance(event, Ping):

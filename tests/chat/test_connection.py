@@ -224,11 +224,33 @@ async def test_the_next_message_waits_for_the_one_before(client: Client) -> None
     client.receiver.answer = lambda text: done if text == "slow" else None
     client.says("fast", "slow", "later")
     await asyncio.sleep(0)
+    client.says("last")
+    client.connection.data_received(masked(b"\x03\xe8", 0x88))
     assert client.receiver.heard == ["fast", "slow"]
-    assert not client.transport.reading
+    assert not client.transport.ended
     done.set_result(None)
     await asyncio.sleep(0)
-    assert client.receiver.heard == ["fast", "slow", "later"]
+    assert client.receiver.heard == ["fast", "slow", "later", "last"]
+    assert client.transport.ended == "closed"
+
+
+async def test_what_waits_for_the_message_before_is_no_more_than_a_message_may_have(
+    client: Client,
+) -> None:
+    done = asyncio.get_running_loop().create_future()
+    client.receiver.answer = lambda text: done if text == "slow" else None
+    client.connection.accept()
+    later = [f"{number:0100}" for number in range(20)]
+    client.says("slow", *later)
+    assert not client.transport.reading
+    assert client.connection._held_bytes < LIMITS.message_bytes + 200
+    # Its answers cannot be heard now.
+    client.wait(60)
+    assert not client.transport.ended
+    done.set_result(None)
+    await asyncio.sleep(0)
+    assert client.receiver.heard == ["slow", *later]
+    assert client.connection._held_bytes == 0
     assert client.transport.reading
 
 

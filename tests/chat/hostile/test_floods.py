@@ -170,20 +170,31 @@ async def test_who_keeps_to_the_rate_is_read_for_ever() -> None:
     assert len(client.receiver.heard) == 1800
 
 
-async def test_a_pong_that_waits_because_we_do_not_read_is_no_proof_of_absence() -> None:
+@pytest.mark.parametrize("answers", [True, False])
+async def test_who_answers_no_ping_is_cut_also_while_a_message_takes_long(answers: bool) -> None:
     client = Client()
     client.connection.accept()
     done = asyncio.get_running_loop().create_future()
     client.receiver.answer = lambda _: done
-    client.says("takes long")
-    client.wait(60)
-    assert not client.transport.ended
-    done.set_result(None)
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert client.transport.reading
-    client.wait(60)
-    assert client.transport.ended == "aborted"
+    client.says("takes long", "waits")
+    pings = 0
+    for _ in range(600):
+        client.wheel.turn(TICK)
+        await asyncio.sleep(0)
+        if b"\x89\x00" in client.transport.written:
+            client.transport.written.clear()
+            pings += 1
+            if answers:
+                client.connection.data_received(masked(b"", PONG))
+    assert client.receiver.heard[:1] == ["takes long"]
+    if answers:
+        assert pings >= 2
+        assert not client.transport.ended
+    else:
+        assert pings == 1
+        assert client.transport.ended == "aborted"
+        client.connection.connection_lost(None)
+        assert done.cancelled()
 
 
 @contextlib.contextmanager
