@@ -7,6 +7,7 @@ in the same way.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 
 import msgspec
@@ -16,10 +17,11 @@ from chat.protocol import Error, ErrorCode, RefusedError, cid_used
 from chat.relay.base import Record, Relay, TooLargeError, UnavailableError
 from chat.room import Member, frame_of
 
-# Maximum number of pending messages, and of senders that wait for one of them. A log that accepts
-# records but delivers none must not fill the memory.
-MOST_PENDING = 100_000
+# Maximum number of senders that wait for one message.
 MOST_SENDERS = 100
+# What a pending message takes in addition to its strings, and each further sender, in bytes.
+PENDING_BYTES = 360
+SENDER_BYTES = 16
 
 # The log delivers records within milliseconds. Senders wait this long; overdue messages are checked
 # periodically.
@@ -33,20 +35,27 @@ Key = tuple[str, str, str]
 class Pending(msgspec.Struct):
     """A message on its way through the log since `since` (monotonic seconds), and who waits.
 
-    `held` is when the log said that it has it.
+    `held` is when the log said that it has it, and `size` what all this takes, in bytes.
     """
 
     record: Record
     since: float
     senders: list[Member]
+    size: int
     held: float | None = None
 
 
 class Acks:
-    def __init__(self, relay: Relay, metrics: Metrics) -> None:
+    """Pending messages take at most `most_bytes`: a log that accepts records but delivers none must
+    not fill the memory.
+    """
+
+    def __init__(self, relay: Relay, metrics: Metrics, *, most_bytes: int) -> None:
         self._relay = relay
         self._metrics = metrics
+        self._most_bytes = most_bytes
         self._pending: dict[Key, Pending] = {}
+        self.bytes = 0
 
     def append(self, sender: Member, record: Record) -> None:
         """Append a record, unless it is on its way already. `sender` waits for it.
@@ -57,12 +66,14 @@ class Acks:
         pending = self._pending.get(key)
         if pending is not None and pending.record.text != record.text:
             raise cid_used(record.cid)
-        if len(self._pending) >= MOST_PENDING or (
+        if self.bytes >= self._most_bytes or (
             pending is not None and len(pending.senders) >= MOST_SENDERS
         ):
             raise RefusedError(ErrorCode.UNAVAILABLE, "Too many messages wait for the log.")
         if pending is not None:
             pending.senders.append(sender)
+            pending.size += SENDER_BYTES
+            self.bytes += SENDER_BYTES
             return
         try:
             held = self._relay.append(record)
@@ -70,7 +81,10 @@ class Acks:
             raise RefusedError(ErrorCode.UNAVAILABLE, str(error)) from None
         except TooLargeError as error:
             raise RefusedError(ErrorCode.TOO_LONG, str(error)) from None
-        self._pending[key] = Pending(record, time.monotonic(), [sender])
+        # Not before: who encodes a string, leaves its UTF-8 in it.
+        size = PENDING_BYTES + sum(map(sys.getsizeof, (record.text, record.room, record.cid)))
+        self._pending[key] = Pending(record, time.monotonic(), [sender], size)
+        self.bytes += size
         if held.done():
             self._appended(key, held)
         else:
@@ -82,7 +96,7 @@ class Acks:
         """
         if not self._pending:
             return None
-        pending = self._pending.pop((record.room, record.author, record.cid), None)
+        pending = self._pop((record.room, record.author, record.cid))
         if pending is not None:
             self._metrics.round_trip.observe(now - pending.since)
         return pending
@@ -108,8 +122,14 @@ class Acks:
                 if pending.held is not None and pending.held < before:
                     self._refuse(key, "The log does not give the message back: try again.")
 
-    def _refuse(self, key: Key, why: str) -> None:
+    def _pop(self, key: Key) -> Pending | None:
         pending = self._pending.pop(key, None)
+        if pending is not None:
+            self.bytes -= pending.size
+        return pending
+
+    def _refuse(self, key: Key, why: str) -> None:
+        pending = self._pop(key)
         for sender in pending.senders if pending else ():
             self._metrics.refusals.labels(ErrorCode.UNAVAILABLE).inc()
             sender.connection.push(frame_of(Error(ErrorCode.UNAVAILABLE, why, key[2])))

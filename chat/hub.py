@@ -30,7 +30,8 @@ from chat.window import Window
 class Hub:
     """`history`, `recent` and `page` count messages of a room, `page_bytes` their bytes; `window`
     and `scan` count offsets of a partition; `places` how many clients may be here, in two rooms,
-    one counts twice, and `places_elsewhere` how many on other replicas are known.
+    one counts twice, and `places_elsewhere` how many on other replicas are known; `pending_bytes`
+    is what messages may take that wait for the log.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Hub:
         name_hold: float,
         places: int = 100_000,
         places_elsewhere: int = 100_000,
+        pending_bytes: int = 16 << 20,
     ) -> None:
         self._relay = relay
         self._outlets = outlets
@@ -67,7 +69,7 @@ class Hub:
         self.places = Shares(places)
         self._open("", [])
         self._positions = Positions(lambda: self._window, position_seconds)
-        self._acks = Acks(relay, metrics)
+        self._acks = Acks(relay, metrics, most_bytes=pending_bytes)
         # The rooms of the batches at hand, and the acks for those whose messages are kept.
         self._posted: dict[Room, list[tuple[Member, bytes]]] = {}
         self.presence = Presence(

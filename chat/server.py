@@ -257,6 +257,7 @@ class Server:
             name_hold=settings.name_hold,
             places=settings.places,
             places_elsewhere=settings.places_elsewhere,
+            pending_bytes=settings.kafka_in_flight_bytes,
         )
         self._limits = Limits(
             frame_bytes=settings.frame_bytes,

@@ -159,7 +159,8 @@ class Settings:
         "KAFKA_IN_FLIGHT_BYTES",
         16_777_216,
         _integer(65_536, 1_073_741_824),
-        "maximum size of those messages together, in bytes",
+        "maximum size of those messages together, in bytes; all that are not read back from the log"
+        " yet may take as much memory again",
     )
     kafka_delivery: float = _setting(
         "KAFKA_DELIVERY_SECONDS",

@@ -4,13 +4,35 @@ alike on all replicas.
 
 from __future__ import annotations
 
+import asyncio
+import json
 import sys
+import tracemalloc
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_hub import OTHER, PARTITION, PARTITIONS, ROOM, at, feed, hub, joined, taken_at, texts
+from test_hub import (
+    OTHER,
+    PARTITION,
+    PARTITIONS,
+    ROOM,
+    Listening,
+    PlayedRelay,
+    at,
+    feed,
+    hub,
+    joined,
+    taken_at,
+    texts,
+)
 
+from chat import protocol
+from chat.acks import Acks
+from chat.metrics import Metrics
+from chat.protocol import RefusedError
 from chat.relay.base import Entry, Record
+from chat.relay.kafka.record import encode
 from chat.relay.memory import PARTITION_BYTES, MemoryLog
 from chat.window import Window
 
@@ -67,6 +89,50 @@ async def test_who_comes_back_to_what_left_the_memory_is_not_told_that_it_is_all
     assert [text[0] for text in texts(await joined(made, ROOM, since=at(3)))] == ["4", "5"]
     # The log of this test has nothing to be read back from.
     assert not (await joined(made, ROOM, since=at(2)))["recovered"]
+
+
+class TakesAll(PlayedRelay):
+    """A log that takes everything, and delivers nothing."""
+
+    def append(self, record: Record) -> asyncio.Future[None]:
+        # As one for Kafka does.
+        encode(record)
+        held: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        held.set_result(None)
+        return held
+
+
+@pytest.mark.parametrize("text", ["hi", "x" * 8000, "\u20ac" * 2600, "\U0001f600" + "x" * 7900])
+@pytest.mark.parametrize(("room", "cid"), [("lobby", 8), ("r" * 64, 64)])
+async def test_messages_that_the_log_does_not_give_back_take_no_more_than_they_may(
+    text: str, room: str, cid: int
+) -> None:
+    most = 1 << 20
+    acks = Acks(TakesAll(), Metrics(), most_bytes=most)
+    sender = Listening()
+    records: list[Record] = []
+
+    def send_all() -> None:
+        while True:
+            frame = {"room": room, "cid": f"{len(records):0{cid}}", "text": text}
+            sent = protocol.decode(json.dumps({"type": "send", **frame}))
+            assert isinstance(sent, protocol.Send)
+            record = Record(sent.room, "ada", sent.text, sent.cid, "a" * 32)
+            acks.append(sender, record)
+            records.append(record)
+            acks.append(sender, record)
+
+    tracemalloc.start()
+    try:
+        with pytest.raises(RefusedError, match="wait for the log"):
+            send_all()
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert 0.8 * taken < most
+    for record in records:
+        acks.delivered(record, 0)
+    assert acks.bytes == 0
 
 
 def test_without_kafka_long_texts_take_no_more_than_the_log_may() -> None:
