@@ -111,8 +111,14 @@ def frame_of(frame: ServerFrame) -> bytes:
 # What a message is known by in its room: its author, and the author's id for it.
 Key = tuple[str, str]
 
-# About what a message takes beside its text, in bytes.
-_BESIDE_TEXT = 400
+# What is kept takes so much in addition to its strings, in bytes: a message (`StoredMessage`), what
+# the window knows of a record (`First`), and a room of which it knows any. (A message also has the
+# name of its room, which is counted as if it were long.)
+_MESSAGE_BYTES = 340
+_KNOWN_BYTES = 432
+ROOM_BYTES = 1400
+# An encoded message that is larger than it was counted, by this factor, is not kept.
+_MISCOUNTED = 1.15
 
 
 def key_of(record: Record) -> Key:
@@ -131,8 +137,16 @@ class First(msgspec.Struct, frozen=True, gc=False):
 
 
 def size_of(record: Record) -> int:
-    """About what it takes to keep a record, in bytes."""
-    return sys.getsizeof(record.text) + _BESIDE_TEXT
+    """What it takes to keep a record, in bytes, also when it is encoded."""
+    text = record.text
+    # Where not all is ASCII, its UTF-8 may be larger.
+    size = sys.getsizeof(text) if text.isascii() else max(sys.getsizeof(text), 3 * len(text))
+    return _MESSAGE_BYTES + size + sys.getsizeof(record.user)
+
+
+def size_known(key: Key) -> int:
+    """What it takes to know that a record was there, in bytes."""
+    return _KNOWN_BYTES + sys.getsizeof(key[1])
 
 
 class StoredMessage(msgspec.Struct, gc=False):
@@ -151,11 +165,11 @@ class StoredMessage(msgspec.Struct, gc=False):
 
     @property
     def size(self) -> int:
-        """About what it takes in memory, in bytes."""
+        """What it takes in memory, in bytes."""
         content = self._content
-        return (
-            len(content) + _BESIDE_TEXT if isinstance(content, bytes) else size_of(content.record)
-        )
+        if isinstance(content, bytes):
+            return _MESSAGE_BYTES + sys.getsizeof(content)
+        return size_of(content.record) + size_known(key_of(content.record))
 
     @property
     def payload(self) -> bytes:
@@ -163,16 +177,21 @@ class StoredMessage(msgspec.Struct, gc=False):
         if isinstance(content, bytes):
             return content
         record = content.record
+        # Of a copy: who encodes a text leaves its UTF-8 in it.
+        text = record.text if record.text.isascii() else record.text[:-1] + record.text[-1:]
         message = Message(
             record.room,
             str(self.position),
             record.user,
-            record.text,
+            text,
             self.time,
             record.cid,
             record.author,
         )
-        self._content = payload = encode(message)
+        # A copy, because the encoder leaves up to a third of what it gives unused.
+        payload = bytes(memoryview(encode(message)))
+        if len(payload) <= _MISCOUNTED * size_of(record):
+            self._content = payload
         return payload
 
 
@@ -291,7 +310,7 @@ class Room:
         the window before it, and on nothing older that some replicas read and others did not.
         """
         if self._history and self._history[0].offset <= offset:
-            self._history.popleft()
+            self._drop(offset)
         last = self._last.get(key)
         if last is not None:
             if last != offset:
@@ -299,12 +318,18 @@ class Room:
             del self._last[key]
         return self._first.pop(key)
 
+    def _drop(self, offset: int) -> None:
+        history = self._history
+        while history and history[0].offset <= offset:
+            history.popleft()
+        if not history:
+            self._history = _NOTHING
+
     def shed(self, offset: int) -> None:
         """Drop the message at `offset` and those before it from memory; the log has them. Repeats
         are still recognised.
         """
-        while self._history and self._history[0].offset <= offset:
-            self._history.popleft()
+        self._drop(offset)
         self._floor = max(self._floor, offset)
 
     def recent(self, count: int, size: int) -> list[StoredMessage]:

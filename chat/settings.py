@@ -319,8 +319,7 @@ class Settings:
         "CHAT_WINDOW_BYTES",
         67_108_864,
         _integer(1_048_576, 68_719_476_736),
-        "memory for the messages of the window; beyond it, older ones are read from the log on"
-        " request",
+        "memory for the window; beyond it, older messages are read from the log on request",
     )
     page: int = _setting(
         "CHAT_PAGE",

@@ -17,7 +17,7 @@ import msgspec
 from chat.protocol import Ack, ErrorCode, Position, RefusedError, cid_used
 from chat.relay.base import Entry, Record, author_by_name, partition_of
 from chat.repeats import ENOUGH, Repeats
-from chat.room import First, Key, Room, StoredMessage, key_of, size_of
+from chat.room import ROOM_BYTES, First, Key, Room, StoredMessage, key_of, size_known, size_of
 from chat.times import Times
 
 # A client that moved here may have seen more than this replica has read yet: mostly milliseconds'
@@ -32,6 +32,8 @@ class WindowEntry(msgspec.Struct, frozen=True, gc=False):
     offset: int
     room: Room
     key: Key
+    # What it takes to know of it, in bytes.
+    size: int
 
 
 class Partition:
@@ -44,9 +46,11 @@ class Partition:
         self.floor = position
         self.times = Times(position)
         self.entries: deque[WindowEntry] = deque()
-        # The messages that rooms keep, as (room, offset, bytes), and their bytes together.
+        # The messages that rooms keep, as (room, offset, bytes).
         self.kept: deque[tuple[Room, int, int]] = deque()
+        # What these take, and what the entries and their rooms do.
         self.kept_bytes = 0
+        self.known_bytes = 0
         self._start = position
         self.occupied: set[Room] = set()
         # All members here know at least this position; when they were last told a newer one.
@@ -80,8 +84,9 @@ class RoomWindow(NamedTuple):
 
 
 class Window:
-    """`size` counts offsets of a partition, `history` messages of a room. The messages of all rooms
-    take about `memory` bytes: each partition has its share.
+    """`size` counts offsets of a partition, `history` messages of a room. All that is kept
+    takes `memory` bytes: each partition has its share, and drops messages if it has more. What is
+    known of repeats is not dropped; if it takes nearly all, messages still have a quarter.
     """
 
     def __init__(
@@ -178,13 +183,16 @@ class Window:
         room = self.rooms.get(record.room)
         if room is None:
             room = self._make_room(record.room, partition)
-        partition.entries.append(WindowEntry(entry.offset, room, key))
+        size = size_known(key)
+        partition.entries.append(WindowEntry(entry.offset, room, key, size))
+        partition.known_bytes += size if room.known else size + ROOM_BYTES
         new = room.post(entry, key)
         if new:
             size = size_of(record)
             partition.kept.append((room, entry.offset, size))
             partition.kept_bytes += size
-            while partition.kept_bytes > self._bytes and len(partition.kept) > 1:
+            most = max(self._bytes - partition.known_bytes, self._bytes // 4)
+            while partition.kept_bytes > most and len(partition.kept) > 1:
                 oldest, offset, size = partition.kept.popleft()
                 partition.kept_bytes -= size
                 oldest.shed(offset)
@@ -197,6 +205,9 @@ class Window:
         while partition.entries and partition.entries[0].offset <= floor:
             entry = partition.entries.popleft()
             first = entry.room.forget(entry.offset, entry.key)
+            partition.known_bytes -= entry.size
+            if not entry.room.known:
+                partition.known_bytes -= ROOM_BYTES
             if first is not None and entry.room.known < ENOUGH:
                 self._repeats.add(entry.room.name, entry.key, first)
             self.drop_if_idle(entry.room)

@@ -32,7 +32,7 @@ from chat.acks import Acks
 from chat.metrics import Metrics
 from chat.protocol import RefusedError
 from chat.relay.base import Entry, Record
-from chat.relay.kafka.record import encode
+from chat.relay.kafka.record import decode, encode
 from chat.relay.memory import PARTITION_BYTES, MemoryLog
 from chat.window import Window
 
@@ -56,7 +56,7 @@ def kept(made: Window) -> int:
 
 
 def test_long_texts_take_no_more_than_the_window_may() -> None:
-    memory = PARTITIONS * 100_000
+    memory = PARTITIONS * 1_000_000
     made = window(memory)
     for offset in range(5000):
         assert take(made, offset, (ROOM, OTHER)[offset % 2], str(offset))
@@ -65,6 +65,82 @@ def test_long_texts_take_no_more_than_the_window_may() -> None:
     # What left the memory is known all the same.
     assert not take(made, 5000, ROOM, "4002")
     assert len(made.partitions[PARTITION].entries) == SIZE
+
+
+@pytest.mark.parametrize("rooms", [1, 50, 5000])
+@pytest.mark.parametrize(
+    ("text", "user", "cid"),
+    [
+        ("hi", 1, 1),
+        ("x" * 60, 32, 64),
+        ("\u00e9" * 60, 8, 36),
+        ("\u20ac" * 1000, 8, 36),
+        ('"' * 1000, 8, 36),
+        ("\n\x01\u20ac" * 300, 8, 36),
+        ("\U0001f600" * 500, 8, 36),
+    ],
+    ids=["short", "long names", "accents", "euros", "quotes", "escapes", "emoji"],
+)
+def test_the_window_counts_what_it_takes(rooms: int, text: str, user: int, cid: int) -> None:
+    made = Window("log", [-1], size=5000, history=SIZE, memory=1 << 30)
+    partition = made.partitions[0]
+    records = [
+        encode(
+            Record(
+                f"{number % rooms:064}",
+                f"{number % 10:0{user}}",
+                text,
+                f"{number:0{cid}}",
+                f"{number % 10:032x}",
+            )
+        )
+        for number in range(1000 if rooms < 1000 else 5000)
+    ]
+    tracemalloc.start()
+    try:
+        for offset, value in enumerate(records):
+            record = decode(value)
+            assert isinstance(record, Record)
+            made.take(partition, Entry(offset, taken_at(offset), record))
+        silent = tracemalloc.get_traced_memory()[0]
+        for room in made.rooms.values():
+            for message in room.after(-1):
+                assert message.payload
+        shown = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    counted = partition.known_bytes + partition.kept_bytes
+    assert max(silent, shown) <= 1.2 * counted
+    assert counted <= 2 * max(silent, shown)
+    made.advance(partition, 10_000)
+    assert partition.known_bytes == partition.kept_bytes == 0
+
+
+def test_many_rooms_take_no_more_than_the_window_may() -> None:
+    memory = 4 << 20
+    made = Window("log", [-1], size=5000, history=SIZE, memory=memory)
+    partition = made.partitions[0]
+    values = [
+        encode(Record(f"{n % 2500}", "ada", "x" * 200, str(n), "a" * 32)) for n in range(5000)
+    ]
+    tracemalloc.start()
+    try:
+        for offset, value in enumerate(values):
+            record = decode(value)
+            assert isinstance(record, Record)
+            made.take(partition, Entry(offset, taken_at(offset), record))
+            known, kept = partition.known_bytes, partition.kept_bytes
+            assert kept <= max(memory - known, memory / 4)
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert taken <= 1.2 * (known + kept)
+    # What is known of repeats takes nearly all.
+    assert known > 0.75 * memory
+    assert sum(room.known for room in made.rooms.values()) == 5000
+    for position in range(5000, 10_001, 5):
+        made.advance(partition, position)
+    assert partition.known_bytes == partition.kept_bytes == 0
 
 
 @given(
@@ -83,7 +159,7 @@ def test_what_is_a_repeat_does_not_depend_on_memory(
 
 
 async def test_who_comes_back_to_what_left_the_memory_is_not_told_that_it_is_all() -> None:
-    made = hub(window_bytes=PARTITIONS * 20_000)
+    made = hub(window_bytes=PARTITIONS * 24_000)
     log = [(offset, Record(ROOM, "ada", f"{offset} {LONG}", str(offset))) for offset in range(6)]
     feed(made, log, PARTITION)
     assert [text[0] for text in texts(await joined(made, ROOM, since=at(3)))] == ["4", "5"]
