@@ -21,20 +21,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from chat.protocol import Position
-from chat.relay.base import Entry
-from chat.room import Key, StoredMessage, key_of, size_of
+from chat.relay.base import Entry, Portion
+from chat.room import Key, StoredMessage, key_of
 from chat.turns import Turns
 from chat.window import RoomWindow
 
-# Records held at once while a block is read: at most so many, and not many more bytes.
+# Records held at once while a block is read, if they are no more than a portion of the log.
 STEP = 2000
-FIRST_STEP = 100
-STEP_BYTES = 2 << 20
 # Before each step, reads that are not urgent let others go first, but only this long: there may
 # always be others.
 STAND_BACK_SECONDS = 0.1
-# Offsets of a chunk.
+# Offsets of a chunk. One that takes more bytes is not read as a whole, but message by message. With
+# the longest texts that clients may send by default, none does.
 CHUNK = 250
+CHUNK_BYTES = 10 << 20
 # Records looked at to see whether the log has any at some offset.
 PROBE = 100
 # Cache sizes of blocks and of chunks, in bytes.
@@ -80,6 +80,8 @@ class Block(NamedTuple):
 
 # All records of a chunk, by offset.
 Chunk = dict[int, StoredMessage]
+# In place of a chunk that takes too much.
+_HEAVY = Chunk()
 
 
 class Kept(Generic[T]):
@@ -149,7 +151,7 @@ class Archive:
 
     def __init__(
         self,
-        read: Callable[[int, int, int], Awaitable[Sequence[Entry]]],
+        read: Callable[[int, int, int], Awaitable[Portion]],
         epoch: str,
         *,
         window: int,
@@ -230,7 +232,7 @@ class Archive:
             upto = min(middle + PROBE, known.end)
             async with self._turn(asker):
                 there = await self._read(known.partition, middle - 1, upto)
-            if there:
+            if there.entries:
                 high = middle
             else:
                 low = middle
@@ -286,19 +288,27 @@ class Archive:
                 index = wanted
                 key = self._chunk_key(known.partition, number, index, block.end)
                 chunk = await self._chunk(key, asker)
-            if (message := chunk.get(offset)) is not None:
+            if chunk is _HEAVY:
+                chunk_of_one = await self._chunk((known.partition, offset, offset + 1), asker)
+                message = chunk_of_one.get(offset)
+            else:
+                message = chunk.get(offset)
+            if message is not None:
                 yield message
 
     async def _chunk(self, key: tuple[int, int, int], asker: Asker) -> Chunk:
         partition, first, end = key
 
         async def read() -> Chunk:
-            chunk = {
-                entry.offset: StoredMessage(entry.offset, self._epoch, partition, entry.ts, entry)
-                for entry in await self._read(partition, first - 1, end - 1)
-            }
-            self._keep_chunk(key, chunk)
-            return chunk
+            chunk = Chunk()
+            size, after = 0, first - 1
+            while after < end - 1 and (size <= CHUNK_BYTES or end - first == 1):
+                portion = await self._read(partition, after, end - 1)
+                for entry in portion.entries:
+                    chunk[entry.offset] = message = self._stored(partition, entry)
+                    size += message.size
+                after = portion.reached
+            return self._keep_chunk(key, chunk, size)
 
         if (chunk := self._chunks.get(key)) is not None:
             return chunk
@@ -358,18 +368,16 @@ class Archive:
         first = None
         # Where each message was last.
         last: dict[tuple[str, Key], int] = {}
-        index, chunk = 0, Chunk()
-        after, step = max(start - self._window, 0) - 1, FIRST_STEP
+        index, chunk, size = 0, Chunk(), 0
+        after = max(start - self._window, 0) - 1
         while after < end - 1:
             if not asker.urgent:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(STAND_BACK_SECONDS):
                         await self._urgent_turns.idle()
-            upto = min(after + step, end - 1)
-            size = 1
-            for entry in await self._read(partition, after, upto):
+            portion = await self._read(partition, after, min(after + STEP, end - 1))
+            for entry in portion.entries:
                 offset, record = entry.offset, entry.record
-                size += size_of(record)
                 if first is None:
                     first = offset
                 key = (record.room, key_of(record))
@@ -378,17 +386,18 @@ class Archive:
                 if offset < start:
                     continue
                 if (offset - start) // self._chunk_size != index:
-                    self._keep_chunk(self._chunk_key(partition, number, index, end), chunk)
-                    index, chunk = (offset - start) // self._chunk_size, Chunk()
-                chunk[offset] = StoredMessage(offset, self._epoch, partition, entry.ts, entry)
+                    self._keep_chunk(self._chunk_key(partition, number, index, end), chunk, size)
+                    index, chunk, size = (offset - start) // self._chunk_size, Chunk(), 0
+                if size <= CHUNK_BYTES:
+                    chunk[offset] = message = self._stored(partition, entry)
+                    size += message.size
                 if before is None or offset - before >= self._window:
                     found = offsets.get(record.room)
                     if found is None:
                         found = offsets[record.room] = array("q")
                     found.append(offset)
-            step = max(FIRST_STEP, min(STEP, STEP_BYTES * (upto - after) // size))
-            after = upto
-        self._keep_chunk(self._chunk_key(partition, number, index, end), chunk)
+            after = portion.reached
+        self._keep_chunk(self._chunk_key(partition, number, index, end), chunk, size)
         block = Block(offsets, end, first)
         size = sum(ROOM_BYTES + 8 * len(found) for found in offsets.values())
         self._blocks.put((partition, number), block, size)
@@ -401,5 +410,13 @@ class Archive:
         first = number * self._window + index * self._chunk_size
         return partition, first, min(first + self._chunk_size, (number + 1) * self._window, end)
 
-    def _keep_chunk(self, key: tuple[int, int, int], chunk: Chunk) -> None:
-        self._chunks.put(key, chunk, sum(message.size for message in chunk.values()))
+    def _stored(self, partition: int, entry: Entry) -> StoredMessage:
+        return StoredMessage(entry.offset, self._epoch, partition, entry.ts, entry)
+
+    def _keep_chunk(self, key: tuple[int, int, int], chunk: Chunk, size: int) -> Chunk:
+        """What is kept of a chunk with so many bytes, or more."""
+        _, first, end = key
+        if size > CHUNK_BYTES and end - first > 1:
+            chunk, size = _HEAVY, 0
+        self._chunks.put(key, chunk, size)
+        return chunk

@@ -16,10 +16,11 @@ from __future__ import annotations
 import abc
 import asyncio
 import hashlib
+import sys
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol, Self
 
 import msgspec
 
@@ -44,6 +45,30 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     offset: int
     ts: int
     record: Record
+
+
+# What is read from the log at once: bytes, in which each record counts so much beside its text.
+PORTION_BYTES = 2 << 20
+_BESIDE_TEXT = 600
+
+
+class Portion(NamedTuple):
+    """All records that the log has up to offset `reached`, from where the read began."""
+
+    entries: Sequence[Entry]
+    reached: int
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry], upto: int) -> Self:
+        """As many of these as may be held at once, and one at least; offset `upto` ends them."""
+        taken = []
+        left = PORTION_BYTES
+        for entry in entries:
+            taken.append(entry)
+            left -= sys.getsizeof(entry.record.text) + _BESIDE_TEXT
+            if left <= 0:
+                return cls(taken, entry.offset)
+        return cls(taken, upto)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +158,12 @@ class Relay(abc.ABC):
         """
 
     @abc.abstractmethod
-    async def read(self, partition: int, after: int, upto: int) -> Sequence[Entry]:
-        """The records with `after` < offset <= `upto` that the log still has, in order.
+    async def read(self, partition: int, after: int, upto: int) -> Portion:
+        """The records with `after` < offset <= `upto` that the log still has, in order: all of
+        them, or those that make up `PORTION_BYTES`.
 
         They come from the log itself, however long ago they were delivered, and beside the
-        delivery, which goes on. They are all held at once: ask for as much as memory allows.
+        delivery, which goes on.
 
         Raises `UnavailableError`.
         """
@@ -147,7 +173,7 @@ class Relay(abc.ABC):
 
         None if it does not have it. Raises `UnavailableError`.
         """
-        for entry in await self.read(partition, offset - 1, offset):
+        for entry in (await self.read(partition, offset - 1, offset)).entries:
             return entry.ts
         return None
 

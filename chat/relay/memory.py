@@ -13,7 +13,16 @@ import uuid
 from collections import deque
 from collections.abc import Sequence
 
-from chat.relay.base import Batch, Entry, Listener, Record, Relay, UnavailableError, partition_of
+from chat.relay.base import (
+    Batch,
+    Entry,
+    Listener,
+    Portion,
+    Record,
+    Relay,
+    UnavailableError,
+    partition_of,
+)
 
 # What the texts of a partition may take: more, and its oldest records go.
 PARTITION_BYTES = 16 << 20
@@ -120,10 +129,10 @@ class MemoryRelay(Relay):
         self._log.append(record)
         return self._held
 
-    async def read(self, partition: int, after: int, upto: int) -> Sequence[Entry]:
+    async def read(self, partition: int, after: int, upto: int) -> Portion:
         if self._listener is None:
             raise UnavailableError("The service is not running.")
-        return self._log.read(partition, after + 1, upto + 1)
+        return Portion.of(self._log.read(partition, after + 1, upto + 1), upto)
 
     def signal(self, payload: bytes) -> None:
         for relay in self._log.relays:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from typing import Any
 from urllib.parse import urlencode
 
@@ -14,7 +14,7 @@ from conftest import Replica, until
 from test_server import get
 from tornado.httpclient import HTTPResponse
 
-from chat.relay.base import Entry, UnavailableError
+from chat.relay.base import Portion, UnavailableError
 from chat.server import Server
 
 
@@ -95,7 +95,7 @@ async def test_when_the_log_does_not_answer_there_is_a_time_to_come_again(
     server = await replica(CHAT_WINDOW="5")
     await said(server, 30)
 
-    async def away(partition: int, after: int, upto: int) -> Sequence[Entry]:
+    async def away(partition: int, after: int, upto: int) -> Portion:
         raise UnavailableError(f"{partition}, {after} to {upto}: it is away.")
 
     monkeypatch.setattr(server._hub._history._archive, "_read", away)
@@ -113,7 +113,7 @@ async def test_more_than_may_read_at_once_are_told_to_come_again(
     await said(server, 30)
     read, asked, go_on = server._hub._history._archive._read, asyncio.Event(), asyncio.Event()
 
-    async def slow(partition: int, after: int, upto: int) -> Sequence[Entry]:
+    async def slow(partition: int, after: int, upto: int) -> Portion:
         asked.set()
         await go_on.wait()
         return await read(partition, after, upto)

@@ -26,7 +26,7 @@ from test_hub import (
 
 from chat.hub import Hub
 from chat.protocol import ErrorCode, Position, RefusedError
-from chat.relay.base import Batch, Entry, Record, UnavailableError
+from chat.relay.base import Batch, Entry, Portion, Record, UnavailableError
 from chat.room import StoredMessage
 
 WINDOW = 20
@@ -46,13 +46,14 @@ class KeptLog(PlayedRelay):
     def write(self, offset: int, cid: str, room: str = ROOM) -> None:
         self.entries.append(Entry(offset, taken_at(offset), Record(room, "ada", cid, cid, AUTHOR)))
 
-    async def read(self, partition: int, after: int, upto: int) -> Sequence[Entry]:
+    async def read(self, partition: int, after: int, upto: int) -> Portion:
         assert partition == PARTITION
         if self.away:
             raise UnavailableError("It is away.")
         self.reads.append((after, upto))
         await self.answers.wait()
-        return [entry for entry in self.entries if after < entry.offset <= upto]
+        found = (entry for entry in self.entries if after < entry.offset <= upto)
+        return Portion.of(found, upto)
 
     def deliver_to(self, made: Hub, count: int | None = None) -> None:
         entries = self.entries[:count]

@@ -19,6 +19,7 @@ from chat.relay.base import (
     Batch,
     Entry,
     Listener,
+    Portion,
     Record,
     Relay,
     UnavailableError,
@@ -57,7 +58,7 @@ class PlayedRelay(Relay):
         self.appended.append((record, held))
         return held
 
-    async def read(self, partition: int, after: int, upto: int) -> Sequence[Entry]:  # noqa: ARG002
+    async def read(self, partition: int, after: int, upto: int) -> Portion:  # noqa: ARG002
         raise UnavailableError("There is nothing to read back.")
 
     def signal(self, payload: bytes) -> None:

@@ -40,6 +40,7 @@ from chat.relay.base import (
     Batch,
     Entry,
     Listener,
+    Portion,
     Record,
     Relay,
     UnavailableError,
@@ -182,7 +183,7 @@ class PacedRelay(Relay):
         self.appended.append(held)
         return held
 
-    async def read(self, partition: int, after: int, upto: int) -> Sequence[Entry]:
+    async def read(self, partition: int, after: int, upto: int) -> Portion:
         if self._got[0] != self.epoch:
             raise UnavailableError("This is another log than what was delivered.")
         return await self._relay.read(partition, after, upto)

@@ -173,7 +173,7 @@ async def test_the_log_can_be_read_back_beside_the_delivery(relay: Callable[...,
     await until(lambda: len(listener.heard) == 100)
 
     async def texts(after: int, upto: int) -> list[str]:
-        return [entry.record.text for entry in await made.read(partition, after, upto)]
+        return [entry.record.text for entry in (await made.read(partition, after, upto)).entries]
 
     def between(first: int, last: int) -> list[str]:
         return [f"text {number}" for number in range(first, last)]
@@ -187,5 +187,5 @@ async def test_the_log_can_be_read_back_beside_the_delivery(relay: Callable[...,
     many = await asyncio.gather(*(texts(at, at + 10) for at in range(50)), made.append(record(100)))
     assert many[:-1] == [between(at + 1, at + 11) for at in range(50)]
     await until(lambda: len(listener.heard) == 101)
-    (entry,) = await made.read(partition, 41, 42)
+    (entry,) = (await made.read(partition, 41, 42)).entries
     assert (entry.offset, entry.record) == listener.heard[42][1:]

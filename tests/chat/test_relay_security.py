@@ -96,7 +96,7 @@ async def test_messages_go_through_tls_with_a_password(guarded: Guarded) -> None
         await until(lambda: relay.up and relay.caught_up)
         await relay.append(record(0))
         await until(lambda: listener.records == [record(0)])
-        (entry,) = [entry for p in range(3) for entry in await relay.read(p, -1, 9)]
+        (entry,) = [entry for p in range(3) for entry in (await relay.read(p, -1, 9)).entries]
         assert entry.record == record(0)
     finally:
         await relay.stop(2)

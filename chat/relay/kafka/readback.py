@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
-from chat.relay.base import Entry, UnavailableError
+from chat.relay.base import Portion, UnavailableError
 from chat.relay.kafka.batches import RecordBatch
 from chat.relay.kafka.client import (
     ANSWER_MS,
@@ -55,18 +55,19 @@ class ReadersBack:
         # The event loop's.
         self._reads = 0
 
-    async def read(self, topic: Topic, partition: int, after: int, upto: int) -> Sequence[Entry]:
+    async def read(self, topic: Topic, partition: int, after: int, upto: int) -> Portion:
         """See `Relay.read`."""
 
-        def entries_of(batches: Iterator[RecordBatch]) -> Sequence[Entry]:
-            return [
+        def portion_of(batches: Iterator[RecordBatch]) -> Portion:
+            found = (
                 entry
                 for batch in batches
                 for entry in entries(batch, after + 1, partition, topic.partitions)[0]
                 if entry.offset <= upto
-            ]
+            )
+            return Portion.of(found, upto)
 
-        return await self._in_a_thread(Span(topic, partition, after + 1, upto + 1), entries_of)
+        return await self._in_a_thread(Span(topic, partition, after + 1, upto + 1), portion_of)
 
     async def time_at(self, topic: Topic, partition: int, offset: int) -> int | None:
         """See `Relay.time_at`."""

@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from chat.relay.base import Entry, Listener, Record, Relay, UnavailableError
+from chat.relay.base import Listener, Portion, Record, Relay, UnavailableError
 from chat.relay.kafka.client import POLL_MS, SOCKET_OPTIONS, Topic
 from chat.relay.kafka.producer import Appender, Signaller
 from chat.relay.kafka.readback import ReadersBack
@@ -111,7 +111,7 @@ class KafkaRelay(Relay):
     def append(self, record: Record) -> asyncio.Future[None]:
         return self._appender.append(record, self._usable().partitions)
 
-    async def read(self, partition: int, after: int, upto: int) -> Sequence[Entry]:
+    async def read(self, partition: int, after: int, upto: int) -> Portion:
         return await self._readers_back.read(self._usable(), partition, after, upto)
 
     async def time_at(self, partition: int, offset: int) -> int | None:

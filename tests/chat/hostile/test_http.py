@@ -21,7 +21,7 @@ from test_server import get
 from chat.api import MessagesHandler
 from chat.archive import Page
 from chat.protocol import Position
-from chat.relay.base import Entry
+from chat.relay.base import Portion
 from chat.server import PAGE, Server
 
 PATH = "/api/rooms/lobby/messages"
@@ -46,7 +46,7 @@ async def test_the_work_for_a_client_ends_when_it_hangs_up(
     server = await replica(CHAT_WINDOW="5", CHAT_API_REQUESTS="2")
     await said(server, 30)
 
-    async def never(partition: int, after: int, upto: int) -> Sequence[Entry]:
+    async def never(partition: int, after: int, upto: int) -> Portion:
         await asyncio.Event().wait()
         raise AssertionError(partition, after, upto)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import ItemsView, Sequence
+import sys
+from collections.abc import ItemsView
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from test_history import WINDOW, KeptLog, all_after, all_before, written
 from test_history import replica as replica_of
 from test_hub import OTHER, PARTITION, ROOM, Listening, at, feed, hub, said
 
+from chat.archive import Chunk
 from chat.protocol import ErrorCode, RefusedError
-from chat.relay.base import Batch, Entry, Record
+from chat.relay.base import Batch, Entry, Portion, Record
 from chat.repeats import ENOUGH, KEPT_SECONDS, LEAST, Repeats
 
 LONG = "x" * 1000
@@ -33,7 +35,7 @@ class GatedLog(KeptLog):
         self._gate = gate
         self.opened = asyncio.Event()
 
-    async def read(self, partition: int, after: int, upto: int) -> Sequence[Entry]:
+    async def read(self, partition: int, after: int, upto: int) -> Portion:
         if upto < self._gate:
             await self.opened.wait()
         return await super().read(partition, after, upto)
@@ -160,6 +162,45 @@ async def test_paging_through_long_texts_reads_each_record_a_few_times(
     assert read <= 3.5 * 2000
     archive = made._history._archive
     assert archive._chunks.bytes <= 20_000 + 10 * 1500
+
+
+async def test_a_read_holds_no_more_than_a_portion_whatever_the_one_before_brought(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Short texts, and long ones behind them: nobody knows how long the next are."""
+    monkeypatch.setattr("chat.relay.base.PORTION_BYTES", 100_000)
+    monkeypatch.setattr("chat.archive.CHUNK_BYTES", 200_000)
+    log = written(2000)
+    for offset in range(2000, 3000):
+        log.write(offset, f"c{offset} " + "\U0001f600" * 2000)
+    for offset in range(3000, 5000):
+        log.write(offset, f"c{offset}", OTHER)
+    made = hub(log, history=5, window=500, page=10, scan=1000)
+    log.deliver_to(made)
+    most = held = 0
+    read = log.read
+
+    async def weigh(partition: int, after: int, upto: int) -> Portion:
+        nonlocal most, held
+        portion = await read(partition, after, upto)
+        most = max(most, sum(sys.getsizeof(entry.record.text) for entry in portion.entries))
+        return portion
+
+    archive = made._history._archive
+    put = archive._chunks.put
+
+    def keep(key: tuple[int, ...], chunk: Chunk, size: int) -> None:
+        nonlocal held
+        held = max(held, sum(message.size for message in chunk.values()))
+        put(key, chunk, size)
+
+    monkeypatch.setattr(archive, "_read", weigh)
+    monkeypatch.setattr(archive._chunks, "put", keep)
+    assert len(await all_before(made, 10)) == 3000
+    assert most <= 100_000 + 10_000
+    assert held <= 200_000
+    # Forwards, the log has them just as well.
+    assert len(await all_after(made, None, 10)) == 3000
 
 
 async def test_each_address_has_its_turn_however_much_another_asks() -> None:

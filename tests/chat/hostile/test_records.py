@@ -359,7 +359,7 @@ async def test_the_longest_of_everything_comes_through_the_log(
         )
         # And it is read back from the log.
         partition = partition_of(room, 3)
-        (entry,) = await other.relay.read(partition, -1, 0)
+        (entry,) = (await other.relay.read(partition, -1, 0)).entries
         assert (entry.record.user, entry.record.text, entry.record.cid) == (user, text, cid)
     assert one.relay.foreign_records == other.relay.foreign_records == 0
 
