@@ -70,8 +70,8 @@ REQUEST_BURST = 2500
 ACCEPTS_GZIP = re.compile(r"\bgzip\s*(?:;\s*q=(?!0(?:\.0*)?\s*(?:,|$))|,|$)", re.IGNORECASE)
 
 
-# In index.html: the files of the page, but not its manifest and that one's icon.png, whose addresses
-# stay the same.
+# In index.html: the files of the page, but not its manifest, nor icon.png, which that names: their
+# addresses stay the same.
 NAMED = re.compile(rb'(?<=(?:href|.src)=")(?=[\w.]+\.(?:js|css|svg)")')
 
 

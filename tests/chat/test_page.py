@@ -180,7 +180,9 @@ def test_what_comes_twice_is_shown_once_and_what_is_unknown_is_ignored(
         route.send(json.dumps(frame))
 
     page = open_page(process())
-    page.route_web_socket("**/ws*", lambda route: route.on_message(lambda text: answer(route, text)))
+    page.route_web_socket(
+        "**/ws*", lambda route: route.on_message(lambda text: answer(route, text))
+    )
     page.reload()
     page.keyboard.type("Ada")
     page.keyboard.press("Enter")
@@ -354,7 +356,9 @@ def test_it_comes_back_when_it_was_asked_to(process: Start, open_page: Open) -> 
             route.send(json.dumps(welcome | {"user": hello["user"]}))
 
     page = open_page(process())
-    page.route_web_socket("**/ws*", lambda route: route.on_message(lambda text: answer(route, text)))
+    page.route_web_socket(
+        "**/ws*", lambda route: route.on_message(lambda text: answer(route, text))
+    )
     page.reload()
     page.keyboard.type("Ada")
     page.keyboard.press("Enter")

@@ -121,7 +121,7 @@ FACTS = [
             "docs/operations/scale.md": r"--bootstrap-server HOST:(\d+)",
             "docs/operations/tls.md": r"--bootstrap-server HOST:(\d+)",
             "docs/operations/topics.md": r"--bootstrap-server HOST:(\d+)",
-            "molecule/kafka_clients.py": r"\{address\(name\)\}:(\d+)",
+            "molecule/support/kafka_clients.py": r"\{address\(name\)\}:(\d+)",
         },
     ),
     Fact(

@@ -8,7 +8,7 @@ import re
 import pytest
 from hosts import connect, group, variable
 from kafka_clients import consume, copies_in_sync, produce, zookeeper_mode
-from nodes import exposure
+from units import exposure
 
 (HOST,) = group("kafka")
 

@@ -10,7 +10,7 @@ from kafka.errors import NotEnoughReplicasError
 from kafka_clients import BROKERS, bootstrap, controller, controller_last, leader, zookeeper_mode
 from matrix import Fault
 from metrics import tell
-from nodes import kill, property_of, restarts, stopped
+from units import kill, property_of, restarts, stopped
 
 DATA = "/var/lib/kafka/data"
 

@@ -9,7 +9,7 @@ from kafka.errors import KafkaTimeoutError, RequestTimedOutError
 from kafka_clients import BROKERS, bootstrap, new_topic, zookeeper_mode
 from matrix import Fault
 from metrics import scrape
-from nodes import give_up_restart, stopped
+from units import give_up_restart, stopped
 
 from playbooks import run
 

@@ -8,7 +8,7 @@ import pytest
 from hosts import address, connect, eventually
 from kafka_clients import BROKERS, leader
 from matrix import Fault
-from nodes import firewalled, stopped
+from units import firewalled, stopped
 
 SLOW_LINK = Path(__file__).with_name("slow_link.py").read_text()
 

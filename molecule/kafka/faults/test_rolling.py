@@ -7,8 +7,8 @@ import pytest
 from hosts import group
 from kafka_clients import BROKERS, controller_last, zookeeper_mode
 from matrix import Fault
-from nodes import handed_over, property_of, started
 from releases import OLD
+from units import handed_over, property_of, started
 
 from playbooks import Run, run
 

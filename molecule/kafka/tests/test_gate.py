@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from kafka_clients import BROKERS, new_topic
-from nodes import firewalled, give_up_restart, property_of
+from units import firewalled, give_up_restart, property_of
 
 from playbooks import run
 

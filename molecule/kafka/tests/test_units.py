@@ -6,8 +6,8 @@ import pytest
 from hosts import connect
 from kafka import KafkaAdminClient
 from kafka_clients import BROKERS, bootstrap
-from nodes import exposure, property_of
 from testinfra.host import Host
+from units import exposure, property_of
 
 from playbooks import run
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hosts import connect, eventually, group
 from kafka_clients import BROKERS, controller_last, whole, zookeeper_mode
-from nodes import give_up_restart, started, stopped
+from units import give_up_restart, started, stopped
 
 from playbooks import refusals, run
 

@@ -7,8 +7,8 @@ import pytest
 from hosts import connect, eventually
 from kafka import KafkaAdminClient
 from kafka_clients import bootstrap, new_topic, whole
-from nodes import kill
 from traffic import Traffic
+from units import kill
 
 from playbooks import Run, inventory, run
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from hosts import connect, group
 from kafka_clients import BROKERS, bootstrap, four_letters, settings_of
-from nodes import property_of
 from releases import NEW, OLD
 from traffic import Traffic
+from units import property_of
 
 from playbooks import assert_refused, inventory, refusals, run
 

@@ -20,7 +20,7 @@ from testinfra.utils.ansible_runner import AnsibleRunner
 
 T = TypeVar("T")
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SANDBOX = os.environ["SANDBOX"]
 INVENTORY = os.environ.get("INVENTORY", "inventory/sandbox")
 STATE = ROOT / ".cache" / "sandboxes" / SANDBOX
