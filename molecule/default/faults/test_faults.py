@@ -280,7 +280,8 @@ def test_all_machines_may_stop_and_the_history_is_there_when_they_are_back() -> 
 def test_hosts_are_drained_and_changed_one_at_a_time_and_it_costs_nobody_a_message() -> None:
     usual = variable(group("microk8s")[0], "microk8s_launch_config")["extraKubeletArgs"]
     with Conversation() as conversation:
-        for arguments in (usual | {"--max-pods": "100"}, usual):
+        for most in ("100", None):
+            arguments = usual | {"--max-pods": most}
             changed = run(
                 "playbooks/microk8s.yml",
                 {"microk8s_launch_config": {"extraKubeletArgs": arguments}},
@@ -288,10 +289,12 @@ def test_hosts_are_drained_and_changed_one_at_a_time_and_it_costs_nobody_a_messa
             assert changed.succeeded, changed.said
             for name in group("microk8s"):
                 used = host(name).file("/var/snap/microk8s/current/args/kubelet").content_string
-                assert ("--max-pods=100" in used) == ("--max-pods" in arguments)
+                assert ("--max-pods=100" in used) == (most is not None)
             assert "SchedulingDisabled" not in kubectl("get nodes")
             conversation.goes_on(within=60, what="the conversation goes on")
     print(f"silence: {conversation.silence:.1f} s")
+    # Once it is removed, it need not be named any more.
+    assert run("playbooks/microk8s.yml").succeeded
     again = run("playbooks/microk8s.yml")
     assert set(again.changed.values()) == {0}, again.said
 
