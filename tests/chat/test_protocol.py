@@ -90,6 +90,12 @@ def test_what_is_no_position_is_none(text: str) -> None:
     assert position is None or str(position) == text or "0" in text
 
 
+@pytest.mark.parametrize("digits", [str(1 << 63), "1" + "0" * 18, "9" * 5000])
+@pytest.mark.parametrize("text", ["log:{}:1", "log:1:{}", "log:1:1:{}"])
+def test_numbers_that_no_log_has_are_in_no_position(text: str, digits: str) -> None:
+    assert Position.parse(text.format(digits)) is None
+
+
 @given(
     st.binary(max_size=300) | st.sampled_from([b"x" * 125, b"x" * 126, b"x" * 65535, b"x" * 65536])
 )

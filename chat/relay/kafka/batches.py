@@ -28,6 +28,8 @@ _CODEC = 0b111
 _CONTROL = 0b100000
 # What a batch may hold when it is unpacked, which takes 10 ms. A chat's own have 64 KiB.
 MOST_BYTES = 4 << 20
+# The last moment that dates can have everywhere.
+_LATEST = 253_402_300_799_999
 _XERIAL = b"\x82SNAPPY\x00"
 _XERIAL_HEADER = 16
 
@@ -36,7 +38,8 @@ class RecordBatch(NamedTuple):
     """A batch, its records not read yet.
 
     `time` is when the log took it, in milliseconds since the epoch (in a topic that keeps the
-    producers' time, the latest of its records'). `epoch` is that of the leader that took it.
+    producers' time, the latest of its records'); 0 if that is no time until the year 9999. `epoch`
+    is that of the leader that took it.
     """
 
     first: int
@@ -77,7 +80,8 @@ def split(buffer: bytes | memoryview) -> Iterator[RecordBatch]:
                 return
             raise CorruptRecordError(f"offset {base}: the checksum of the batch is wrong")
         header = _HEADER.unpack_from(raw)
-        yield RecordBatch(base, base + header[6], header[8], header[2], raw)
+        time = header[8] if 0 < header[8] <= _LATEST else 0
+        yield RecordBatch(base, base + header[6], time, header[2], raw)
 
 
 def _is_intact(raw: memoryview) -> bool:

@@ -32,6 +32,8 @@ WATCH_SECONDS = 1.0
 SETTINGS_SECONDS = 10.0
 # `max.message.bytes` where nobody has said otherwise.
 KAFKAS_MESSAGE_BYTES = 1_048_588
+# `message.timestamp.type` with which the time of a record is when the log took it.
+BROKERS_TIME = "LogAppendTime"
 
 
 class Watcher:
@@ -60,6 +62,7 @@ class Watcher:
         self.trouble = ""
         self._record_bytes = KAFKAS_MESSAGE_BYTES
         self._settings_due = 0.0
+        self._timestamp_type = BROKERS_TIME
         self._noted = (False, "")
         # The client reports a refused certificate or password as a failed connection.
         protocol = self._connect.get("security_protocol", "PLAINTEXT")
@@ -132,7 +135,7 @@ class Watcher:
     def _read_settings(self, admin: KafkaAdminClient) -> None:
         """Read the topic's settings, as far as this client may know them."""
         self._settings_due = time.monotonic() + SETTINGS_SECONDS
-        names = ["max.message.bytes", "cleanup.policy"]
+        names = ["max.message.bytes", "cleanup.policy", "message.timestamp.type"]
         topic = ConfigResource(ConfigResourceType.TOPIC, self._topic, names)
         try:
             described = admin.describe_configs([topic], config_filter="all")
@@ -155,6 +158,16 @@ class Watcher:
                 trouble or f"topic {self._topic} has settings that can work",
             )
         self.trouble = trouble
+        self._note_timestamp_type(settings["message.timestamp.type"]["value"])
+
+    def _note_timestamp_type(self, found: str) -> None:
+        if found != self._timestamp_type:
+            has = f"topic {self._topic} has message.timestamp.type={found}"
+            if found == BROKERS_TIME:
+                log.info("%s", has)
+            else:
+                log.warning("%s: set it to %s, or producers set the time", has, BROKERS_TIME)
+        self._timestamp_type = found
 
     def _note_signals(self, there: bool) -> None:
         if there != self._noted_signals:

@@ -63,6 +63,25 @@ async def test_a_topic_that_forgets_messages_is_named(
     caplog.clear()
 
 
+async def test_a_topic_whose_producers_set_the_time_is_named(
+    replica: Replica,
+    kafka: dict[str, str],
+    kafka_admin: KafkaAdminClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(watcher, "SETTINGS_SECONDS", 0.0)
+    caplog.set_level("INFO", "chat.kafka")
+    server = await replica(kafka)
+    set_topic(kafka_admin, kafka["KAFKA_TOPIC"], message_timestamp_type="CreateTime")
+    await until(lambda: "message.timestamp.type=CreateTime: set it to LogApp" in caplog.text)
+    # It works all the same.
+    assert server.look_ready() == ""
+    set_topic(kafka_admin, kafka["KAFKA_TOPIC"], message_timestamp_type="LogAppendTime")
+    await until(lambda: "message.timestamp.type=LogAppendTime" in caplog.text)
+    assert caplog.text.count("CreateTime") == 1
+
+
 async def test_a_reader_that_does_not_get_on_makes_the_replica_unready(
     replica: Replica,
     kafka: dict[str, str],

@@ -6,6 +6,7 @@ import contextlib
 import resource
 import struct
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,13 +25,15 @@ from kafka_broker import KafkaBroker
 
 from chat import bounds
 from chat.presence import Presence
+from chat.protocol import Position
 from chat.relay.base import Batch, Record, author_by_name, partition_of
 from chat.relay.kafka import batches
 from chat.relay.kafka.client import Fetched, named
 from chat.relay.kafka.producer import Appender, Signaller
 from chat.relay.kafka.reader import HANDED_OVER_BYTES, Reader
-from chat.relay.kafka.record import Skipped, decode, encode
+from chat.relay.kafka.record import Skipped, decode, encode, entries
 from chat.relay.kafka.watcher import Watcher
+from chat.room import StoredMessage
 from chat.server import Server
 
 Replica = Callable[..., Awaitable[Server]]
@@ -39,6 +42,8 @@ BROKEN_UTF8 = b'{"v":1,"room":"lobby","user":"\xff\xfe","text":"x","cid":"1"}'
 AUTHOR = "0123456789abcdef" * 2
 V2 = {"v": 2, "kind": "text", "room": "lobby", "author": AUTHOR, "user": "ada", "text": "hi"}
 V2 |= {"cid": "1"}
+# The end of the year 9999.
+LATEST = 253_402_300_799_999
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=50)
 records = st.builds(
@@ -118,6 +123,24 @@ def test_any_bytes_are_a_signal_or_are_skipped(payload: bytes) -> None:
     presence = Presence(heartbeat=5, shown=10, typing=6, hold=300, elsewhere=10)
     presence.heard(payload, 0)
     assert presence.foreign == 1
+
+
+@pytest.mark.parametrize("time", [-(1 << 63), -1, 0, LATEST, LATEST + 1, (1 << 63) - 1])
+def test_a_time_that_is_none_makes_no_id_that_cannot_be_used(time: int) -> None:
+    """Producers set it in a topic with message.timestamp.type=CreateTime."""
+    record = Record("lobby", "ada", "hi", "1", AUTHOR)
+    builder = MemoryRecordsBuilder(2, 0, 1 << 20)
+    builder.append(timestamp=1_700_000_000_000, key=None, value=encode(record), headers=[])
+    builder.close()
+    data = bytearray(builder.buffer())
+    data[35:43] = time.to_bytes(8, "big", signed=True)
+    data[17:21] = crc32c.crc32c(bytes(data[21:])).to_bytes(4, "big")
+    (batch,) = batches.split(bytes(data))
+    (entry,), _ = entries(batch, 0, partition_of("lobby", 3), 3)
+    position = StoredMessage(0, "log", 0, entry.ts, entry).position
+    assert Position.parse(str(position)) == position
+    datetime.fromtimestamp(entry.ts / 1000, UTC)
+    assert entry.ts == (time if 0 < time <= LATEST else 0)
 
 
 @st.composite
