@@ -424,13 +424,7 @@ def check_text(text: str, limits: Limits) -> str:
 
     Raises `RefusedError` (bad_text, too_long).
     """
-    if not text.isascii() or not text.isprintable():
-        # Most lines have nothing of it.
-        text = _LINE_BREAK.sub("\n", text)
-        text = _CONTROL_IN_TEXT.sub("", text)
-        if _DIRECTED.search(text):
-            text = "\n".join(map(_directed_within, text.split("\n")))
-        text = _normalised(text, ErrorCode.BAD_TEXT)
+    text = _normalised(harmless_text(text), ErrorCode.BAD_TEXT)
     # Bytes first: they bound what counting graphemes can cost.
     size = len(text.encode())
     if size > limits.text_bytes:
@@ -445,6 +439,25 @@ def check_text(text: str, limits: Limits) -> str:
     if not _VISIBLE_IN_TEXT.search(text):
         raise RefusedError(ErrorCode.BAD_TEXT, "There is nothing to see: write something.")
     return text
+
+
+def harmless_text(text: str) -> str:
+    """Without control characters but line breaks (as `\\n`) and tabs, and directed within each line
+    alone.
+    """
+    if text.isascii() and text.isprintable():
+        # Most lines have nothing of it.
+        return text
+    text = _CONTROL_IN_TEXT.sub("", _LINE_BREAK.sub("\n", text))
+    if _DIRECTED.search(text):
+        text = "\n".join(map(_directed_within, text.split("\n")))
+    return text
+
+
+def harmless_user(user: str) -> str:
+    """A name without what no name has: control characters, and those that steer direction."""
+    shown: str = _CONTROL_IN_USER.sub("", user)
+    return shown
 
 
 def _directed_within(line: str) -> str:

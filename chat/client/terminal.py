@@ -17,7 +17,7 @@ from prompt_toolkit.patch_stdout import patch_stdout
 
 from chat.client.connection import Chat
 from chat.client.room import Away, Back, DisconnectedError, Event, Gap, Room
-from chat.protocol import IsTyping, Message, RefusedError
+from chat.protocol import IsTyping, Message, RefusedError, harmless_text, harmless_user
 
 # Readable on dark and on light.
 COLOURS = ["ansicyan", "ansigreen", "ansimagenta", "ansiblue", "ansiyellow"]
@@ -139,7 +139,7 @@ class Terminal:
     def _who(self) -> str:
         if self._room is None:
             return "You are in no room."
-        names = "  ".join(sorted(self._room.users))
+        names = "  ".join(map(harmless_user, sorted(self._room.users)))
         return names or f"{self._room.count} people, too many to be named."
 
     def _look_back(self) -> None:
@@ -184,9 +184,9 @@ class Terminal:
                 margin = " " * len(f"{when} {name} ")
                 self._print(
                     ("ansibrightblack", f"{when} {name} "),
-                    (f"{colour} bold", user),
+                    (f"{colour} bold", harmless_user(user)),
                     ("ansibrightblack", number and f" ({number})"),
-                    ("", ": " + text.replace("\n", "\n" + margin)),
+                    ("", ": " + harmless_text(text).replace("\n", "\n" + margin)),
                 )
             case Gap(name):
                 self._note(f"{name}: messages may be missing here; you were away for too long.")
@@ -203,24 +203,27 @@ class Terminal:
         if author and author not in authors:
             authors[author] = len(authors) + 1
             if len(authors) == 2:
-                self._note(f"{room}: two people write as {user}: (1), who was seen first, and (2).")
+                shown = harmless_user(user)
+                self._note(
+                    f"{room}: two people write as {shown}: (1), who was seen first, and (2)."
+                )
         return str(authors.get(author, "")) if len(authors) > 1 else ""
 
     def _note(self, words: str) -> None:
-        self._print(("ansibrightblack", words))
+        self._print(("ansibrightblack", harmless_text(words)))
 
     def _print(self, *fragments: tuple[str, str]) -> None:
         print_formatted_text(FormattedText(fragments))
 
     def _status(self) -> str:
         if self._away is not None:
-            parts = [f"{self._away.reason}; trying again"]
+            parts = [f"{harmless_user(self._away.reason)}; trying again"]
         else:
             parts = [f"{self._chat.user} on {self._chat.replica}"]
         if self._room is not None and self._away is None:
             parts.append(f"{self._room.count} here")
             until = self._typing.get(self._room.name, {})
-            names = [name for name, end in until.items() if end > time.monotonic()]
+            names = [harmless_user(name) for name, end in until.items() if end > time.monotonic()]
             if names:
                 parts.append(f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} typing")
         if self._on_the_way:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 from chat_client import ChatClient
@@ -14,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chat import protocol
-from chat.protocol import ErrorCode, Limits, RefusedError, Send, Subject
+from chat.client import terminal
+from chat.client.room import Away
+from chat.protocol import ErrorCode, IsTyping, Limits, Message, RefusedError, Send, Subject
 
 LIMITS = Limits(
     frame_bytes=32768, text_bytes=8192, text_graphemes=2000, rooms=3, rate=1, burst=1, history=1
@@ -203,3 +206,41 @@ def test_the_longest_frame_of_marks_costs_a_bounded_amount_of_work(
     with pytest.raises(RefusedError):
         kept("\u2066" + marks + "x" + "\u2069" * 5000)
     assert compared < 10 * len(marks)
+
+
+# A log may hold what no release of today takes from a client, and a terminal shows it.
+
+STEERING = "a\x1b[31m\x9b2J\x85\x08\r\u202eb\u2066c\x07\u2028d\u200f"
+
+
+async def test_a_terminal_is_not_steered_by_what_others_wrote(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(
+        terminal,
+        "print_formatted_text",
+        lambda fragments: shown.append("".join(text for _, text in fragments)),
+    )
+    room = SimpleNamespace(name="lobby", users={STEERING}, count=2)
+    chat = SimpleNamespace(user="ada", replica="r")
+    window = terminal.Terminal(chat)  # type: ignore[arg-type]
+    window._room = room  # type: ignore[assignment]
+    for number in range(2):
+        window._draw(room, Message("lobby", "1", STEERING, STEERING, 0, "1", f"{number}"))  # type: ignore[arg-type]
+    window._draw(room, IsTyping("lobby", STEERING, 6))  # type: ignore[arg-type]
+    window._note(window._who())
+    shown.append(window._status())
+    window._draw(room, Away(STEERING, 1))  # type: ignore[arg-type]
+    shown.append(window._status())
+    assert len(shown) == 6
+    for text in shown:
+        assert "b" in text
+        for line in text.split("\n"):
+            assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202d\u202e]", line)
+            opened = len(re.findall(f"[{EMBEDDINGS}{ISOLATES}]", line))
+            assert opened == len(re.findall("[\u202c\u2069]", line))
+    # What people write with is left alone.
+    family = "\U0001f468\u200d\U0001f469 \u0645\u06cc\u200c\u062e"
+    assert protocol.harmless_text(f"{family}\tx\ny") == f"{family}\tx\ny"
+    assert protocol.harmless_user(family) == family
