@@ -39,6 +39,9 @@ BACKLOG = 4096
 # Connections to accept per turn. A handshake takes several turns, so several times as many are
 # pending when all arrive at once.
 TURN = 16
+# Bytes to read at once of requests, which are mostly smaller. What came too early is kept.
+READ_BYTES = 4096
+WEBSOCKET_READ_BYTES = 65_536
 # A handshake that takes longer is one that others need not wait for.
 GRACE_SECONDS = 1.0
 FULL_REST_SECONDS = 0.05
@@ -58,7 +61,9 @@ class PendingStream(IOStream):
     """
 
     def __init__(self, connection: socket.socket, listener: Listener, address: str | None) -> None:
-        super().__init__(connection, max_buffer_size=listener.buffer_bytes)
+        super().__init__(
+            connection, max_buffer_size=listener.buffer_bytes, read_chunk_size=READ_BYTES
+        )
         self.address = address
         self.since = time.monotonic()
         self._listener = listener
@@ -68,6 +73,7 @@ class PendingStream(IOStream):
 
     def settled(self) -> None:
         """It is one now."""
+        self.read_chunk_size = WEBSOCKET_READ_BYTES
         self._leave()
 
     @property

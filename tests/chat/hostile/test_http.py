@@ -59,6 +59,24 @@ async def test_the_work_for_a_client_ends_when_it_hangs_up(
     await until(lambda: not server._turns.taken)
 
 
+async def test_requests_that_come_too_early_wait_in_the_kernel(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await replica(CHAT_API_REQUESTS="2")
+
+    async def never(*_: object) -> Page:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(MessagesHandler, "_find", never)
+    _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(f"GET {PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() * 10_000)
+    await until(lambda: server._turns.taken == 1)
+    (stream,) = server._public_listener._pending
+    assert stream._read_buffer_size <= 8192
+    writer.close()
+
+
 async def test_who_asks_too_often_is_told_so_and_others_are_answered(replica: Replica) -> None:
     server = await replica(CHAT_API_RATE="1", CHAT_TRUSTED_PROXIES="127.0.0.1/32")
     one, other = ({"X-Forwarded-For": f"192.0.2.{number}"} for number in (1, 2))
