@@ -12,6 +12,7 @@ from tornado.httputil import HTTPServerRequest
 from tornado.web import RequestHandler
 
 from chat.limits import TokenBucket
+from chat.listener import PendingStream
 from chat.origins import Sites
 
 
@@ -33,9 +34,9 @@ class SecurityHeaders(RequestHandler):
 
 class PublicHandler(SecurityHeaders):
     """Answers for hosts that are ours, and for pages of sites that may use the chat; `sites` of the
-    application says which. Each request is charged to its address, whatever becomes of it: to the
-    bucket that `budget` of the application gives. Handlers that have a `prepare` begin with this
-    one's.
+    application says which. Each request, and each further kilobyte of its head, is charged to its
+    address, whatever becomes of it: to the bucket that `budget` of the application gives. Handlers
+    that have a `prepare` begin with this one's.
     """
 
     def prepare(self) -> None:
@@ -55,10 +56,12 @@ class PublicHandler(SecurityHeaders):
             self.finish("421: this chat does not know that host; CHAT_HOSTS has those it knows\n")
 
     def on_finish(self) -> None:
-        if not self._budget.take():
+        connection = self.request.connection
+        assert isinstance(connection, HTTP1Connection), "this is HTTP/1"
+        stream = connection.stream
+        size = stream.head_size if isinstance(stream, PendingStream) else 0
+        if not self._budget.take(1 + size // 1024):
             # What else its client asked for is not read.
-            connection = self.request.connection
-            assert isinstance(connection, HTTP1Connection), "this is HTTP/1"
             connection.close()
 
     @functools.cached_property

@@ -33,13 +33,14 @@ class TokenBucket:
         self._tokens = float(burst)
         self._then = clock()
 
-    def take(self) -> bool:
+    def take(self, count: int = 1) -> bool:
+        """Whether there was one; then `count` are taken, if need be from those of later."""
         now = self._clock()
         self._tokens = min(self._burst, self._tokens + (now - self._then) * self._rate)
         self._then = now
         if self._tokens < 1:
             return False
-        self._tokens -= 1
+        self._tokens -= count
         return True
 
     @property

@@ -39,6 +39,9 @@ BACKLOG = 4096
 # Connections to accept per turn. A handshake takes several turns, so several times as many are
 # pending when all arrive at once.
 TURN = 16
+# Lines of a request's head. Each takes as long to read as a kilobyte of one line would; browsers
+# send some twenty.
+HEAD_LINES = 100
 # Bytes to read at once of requests, which are mostly smaller. What came too early is kept.
 READ_BYTES = 4096
 WEBSOCKET_READ_BYTES = 65_536
@@ -66,6 +69,8 @@ class PendingStream(IOStream):
         )
         self.address = address
         self.since = time.monotonic()
+        # Of the request that is answered, in bytes.
+        self.head_size = 0
         self._listener = listener
         # Whether it is closed, or a WebSocket, which counts what waits itself.
         self._over = False
@@ -82,7 +87,7 @@ class PendingStream(IOStream):
         return 0 if self._over else len(self._write_buffer)
 
     def give_up(self) -> None:
-        self._listener.give_up(self)
+        self._listener.give_up(self, "unread")
 
     def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> Future[bytes]:
         """Read the head of a request, when it is its turn."""
@@ -91,8 +96,11 @@ class PendingStream(IOStream):
     async def _read_in_turn(self, reading: Awaitable[bytes]) -> bytes:
         head = await reading
         await self._listener.turn()
+        if head.count(b"\n") > HEAD_LINES and not self.closed():
+            self._listener.give_up(self, "headers")
         if self.closed():
             raise StreamClosedError
+        self.head_size = len(head)
         return head
 
     def write(self, data: bytes | memoryview) -> Future[None]:
@@ -195,9 +203,8 @@ class Listener:
         if self._sockets:
             self._keep_spare()
 
-    def give_up(self, stream: PendingStream) -> None:
-        """Its client does not read what it asked for."""
-        self._on_refused("unread")
+    def give_up(self, stream: PendingStream, reason: str) -> None:
+        self._on_refused(reason)
         stream.close()
 
     async def turn(self) -> None:

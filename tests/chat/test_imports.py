@@ -97,7 +97,7 @@ ALLOWED: dict[str, set[str]] = {
         "metrics",
     },
     "origins": set(),
-    "headers": {"limits", "origins"},
+    "headers": {"limits", "listener", "origins"},
     "api": {"hub", "archive", "headers", "limits", "protocol"},
     "session": {
         "hub",

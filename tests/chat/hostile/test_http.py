@@ -147,6 +147,28 @@ async def test_each_request_is_charged_to_its_address_whatever_becomes_of_it(
         assert (await get(server.internal_port, "/livez")).code == 200
 
 
+async def test_a_request_is_charged_by_its_size(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chat.server.REQUEST_BURST", 20)
+    monkeypatch.setattr("chat.server.REQUEST_RATE", 0.001)
+    server = await replica()
+    answered = answers_of(server, monkeypatch)
+    await ask(server.port, [b"GET /nothing"] * 10, headers=f"X: {'x' * 9 * 1024}\r\n")
+    assert answered == [404, 404, 429]
+
+
+async def test_a_request_of_many_lines_is_not_read(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await replica()
+    answered = answers_of(server, monkeypatch)
+    assert await ask(server.port, [b"GET /nothing"] * 5, headers="X: y\r\n" * 200) == []
+    assert not answered
+    assert b'reason="headers"} 1.0' in server.metrics_text()
+    assert await ask(server.port, [b"GET /app.js"], headers="X: y\r\n" * 50) == [200, 404]
+
+
 async def test_behind_a_proxy_requests_are_charged_to_its_clients(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
