@@ -6,8 +6,9 @@ address that has enough, its oldest is closed. When there are enough in total, t
 if it had its second; otherwise newcomers wait in the kernel's queue. So strangers who hold
 connections open shut nobody out.
 
-A request is read when no other one was in the same turn of the event loop, so that who asks for
-much without waiting for answers does not make others wait. Each connection is charged to its
+The second request of a connection, and each later one, waits for a turn of the event loop in which
+no other such request is read. So a client that sends many without waiting for answers does not make
+others wait. Each connection is charged to its
 address, and one of an address that has used up its budget is closed.
 
 When the process has no descriptor left (others use them, too), the one that is spare serves the
@@ -95,7 +96,10 @@ class PendingStream(IOStream):
 
     async def _read_in_turn(self, reading: Awaitable[bytes]) -> bytes:
         head = await reading
-        await self._listener.turn()
+        # The first request does not wait: few connections are accepted in a turn, and handshakes
+        # that wait would soon be as many as may be pending.
+        if self.head_size:
+            await self._listener.turn()
         if head.count(b"\n") > HEAD_LINES and not self.closed():
             self._listener.give_up(self, "headers")
         if self.closed():
@@ -208,7 +212,7 @@ class Listener:
         stream.close()
 
     async def turn(self) -> None:
-        """Wait until no other request was read in this turn of the event loop."""
+        """Wait until no other further request was read in this turn of the event loop."""
         loop = asyncio.get_running_loop()
         if self._has_read:
             self._requests.append(loop.create_future())

@@ -199,10 +199,17 @@ async def test_many_people_of_one_address_load_the_page_at_once(replica: Replica
     assert all(load == [200] * len(files) + [404] for load in loads)
 
 
-async def test_one_request_is_answered_in_a_turn_of_the_event_loop(
+async def test_one_further_request_is_answered_in_a_turn_of_the_event_loop(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = await replica()
+    clients = []
+    request = b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for _ in range(50):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(request)
+        await reader.readuntil(b"404: Not Found\n")
+        clients.append((reader, writer))
     answered = answers_of(server, monkeypatch)
     each: list[int] = []
 
@@ -213,10 +220,26 @@ async def test_one_request_is_answered_in_a_turn_of_the_event_loop(
             each.append(len(answered) - before)
 
     turns = asyncio.create_task(turn())
-    await asyncio.gather(*(ask(server.port, [b"GET /nothing"] * 10) for _ in range(50)))
+    for _, writer in clients:
+        writer.write(request * 10)
+    for reader, writer in clients:
+        for _ in range(10):
+            await reader.readuntil(b"404: Not Found\n")
+        writer.close()
     turns.cancel()
-    assert len(answered) == 50 * 11
+    assert len(answered) == 500
     assert max(each) == 1
+
+
+async def test_who_connects_does_not_wait_for_the_requests_of_others(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If handshakes waited, those of many who come back at once would push each other out."""
+    server = await replica()
+    monkeypatch.setattr(server._public_listener, "turn", asyncio.Event().wait)
+    async with ChatClient(server.port, "ada") as ada:
+        await ada.join("lobby")
+    assert (await get(server.port, "/app.js", Connection="close")).code == 200
 
 
 # More than the kernel takes.
