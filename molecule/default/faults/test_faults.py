@@ -18,6 +18,7 @@ import pytest
 from cluster import kubectl
 from hosts import address, eventually, frozen, group, podman, powered_off, variable, way_in
 from hosts import connect as host
+from units import firewalled
 
 from chat.client import Back, Gap, Message, Room, connect
 from playbooks import inventory, run
@@ -262,6 +263,49 @@ def test_each_machine_may_die(down: str) -> None:
         conversation.goes_on(within=60, what="the conversation goes on")
         all_is_as_before()
     print(f"silence: {conversation.silence:.1f} s")
+
+
+@on_demand
+def test_the_edge_on_the_host_with_the_address_may_be_killed() -> None:
+    (holder,) = holders_of_the_way_in()
+    path = "jsonpath={.items[0].metadata.name}"
+    there = f"--namespace traefik --field-selector spec.nodeName={holder}"
+    pod = kubectl(f"get pods {there} --output {path}")
+    with Conversation() as conversation:
+        kubectl(f"delete pod {pod} --namespace traefik --grace-period=0 --force --wait=false")
+        conversation.goes_on(within=60, what="the conversation goes on")
+    print(f"silence: {conversation.silence:.1f} s")
+    all_is_as_before()
+
+
+@on_demand
+@pytest.mark.timeout(600)
+def test_a_host_that_is_cut_off_from_the_others_fools_nobody_who_reaches_it() -> None:
+    (cut,) = holders_of_the_way_in()
+    left, *_ = others = [name for name in group("all") if name != cut]
+    ways = [
+        f"{chain} {side} {address(other)} -j DROP"
+        for other in others
+        for chain, side in (
+            ("INPUT", "--source"),
+            ("OUTPUT", "--destination"),
+            ("FORWARD", "--source"),
+            ("FORWARD", "--destination"),
+        )
+    ]
+    # Pods reach those of other hosts by their own addresses.
+    pods = ["FORWARD -o eth0 -d 10.1.0.0/16 -j DROP", "FORWARD -i eth0 -s 10.1.0.0/16 -j DROP"]
+    ready = """jsonpath='{.status.conditions[?(@.type=="Ready")].status}'"""
+    with Conversation() as conversation:
+        with firewalled(cut, *ways, *pods):
+            eventually(
+                lambda: kubectl(f"get node {cut} --output {ready}", via=left) == "Unknown",
+                within=90,
+                what="the others miss it",
+            )
+        conversation.goes_on(within=120, what="the conversation goes on")
+    print(f"silence: {conversation.silence:.1f} s")
+    all_is_as_before()
 
 
 @on_demand
