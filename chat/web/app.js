@@ -16,7 +16,7 @@ import { setUpKeys } from "./keys.js";
 import { Outbox, spaceLeft, tooLong } from "./outbox.js";
 import { drawPending, erasePending } from "./pending.js";
 import { setUpReading } from "./reading.js";
-import { endSearch, setUpSearch } from "./search.js";
+import { endSearch, searchFurther, setUpSearch } from "./search.js";
 import { current, loseRooms, roomNamed, rooms, setUpRooms, show } from "./rooms.js";
 import { showState } from "./status.js";
 import { newId, store, stored } from "./store.js";
@@ -87,6 +87,7 @@ setUpRooms({
   },
   rename: () => ask(),
   shown: endSearch,
+  grown: searchFurther,
   mentioned: notify,
   counted: setBadge,
 });

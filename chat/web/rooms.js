@@ -24,6 +24,7 @@ import { t } from "./texts.js";
  * @property {(room: Room) => void} left
  * @property {() => void} rename
  * @property {() => void} shown another room, or none
+ * @property {() => void} grown by earlier messages, the room that is shown
  * @property {(message: Message) => void} mentioned while nobody looked
  * @property {(unread: number) => void} counted in all rooms
  */
@@ -212,7 +213,10 @@ export class Room {
     if (after) place(after, items.at(-1));
     drawEarlier();
     const grown = page.scroll.scrollHeight - scrollHeight;
-    if (this === current) page.scroll.scrollTop = scrollTop + grown;
+    if (this === current) {
+      page.scroll.scrollTop = scrollTop + grown;
+      ways.grown();
+    }
     // One answer may hold nothing of this room, though there is more. But the log is long.
     this.inVain = unknown.length ? 0 : this.inVain + 1;
     if (this.inVain % IN_VAIN) this.askEarlier();

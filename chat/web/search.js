@@ -29,7 +29,14 @@ function find(step) {
   hit = found[at] ?? null;
   hit?.classList.add("hit");
   hit?.scrollIntoView({ block: "center" });
-  page.found.textContent = hit ? t.hit(found.length - at, found.length) : t.noHit(items.length);
+  if (!hit && step < 0) current.askEarlier();
+  page.found.textContent = hit ? t.hit(found.length - at, found.length)
+    : t.noHit(items.length) + (current.more ? t.further : "");
+}
+
+/** There are earlier messages now, or there are none. */
+export function searchFurther() {
+  if (!hit) find(0);
 }
 
 /** Another room, or enough of it. */

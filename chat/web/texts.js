@@ -71,6 +71,7 @@ const en = {
   noHit: (/** @type {number} */ count) => plural(count, {
     one: "Not in the message that is loaded", other: "Not in the # messages that are loaded",
   }),
+  further: ": Enter looks further back",
   code: "Code",
 
   onTheirWay: "Your messages on their way",
@@ -193,6 +194,7 @@ const de = {
   noHit: (count) => plural(count, {
     one: "Nicht in der geladenen Nachricht", other: "Nicht in den # geladenen Nachrichten",
   }),
+  further: ": Enter sucht weiter zurück",
   code: "Code",
 
   onTheirWay: "Ihre Nachrichten auf dem Weg",

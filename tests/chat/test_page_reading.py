@@ -33,17 +33,25 @@ class Log(Mock):
     def __init__(self, **rooms: list[Frame]) -> None:
         super().__init__(lambda _mock, way, frame: take(way, frame, NOON))
         self.rooms = rooms
+        # What was said before, in the answers to `history`.
+        self.earlier: list[list[Frame]] = []
         self.ways: list[WebSocketRoute] = []
 
     def hear(self, way: WebSocketRoute, frame: Frame) -> None:
         if frame["type"] == "hello":
             self.ways.append(way)
+        if frame["type"] == "history":
+            messages = self.earlier.pop()
+            answer = frame | {"position": messages[0]["id"], "more": bool(self.earlier)}
+            say(way, answer | {"messages": messages})
+            return
         if frame["type"] != "join":
             super().hear(way, frame)
             return
         messages = self.rooms.setdefault(frame["room"], [])
         position = messages[-1]["id"] if messages else "empty"
-        joined = {"type": "joined", "room": frame["room"], "recovered": True, "more": False}
+        joined = {"type": "joined", "room": frame["room"], "recovered": True}
+        joined |= {"more": bool(self.earlier)}
         say(way, joined | {"position": position, "messages": messages})
 
     def tell(self, text: str, room: str = "lobby", **fields: Any) -> None:
@@ -413,3 +421,21 @@ def test_words_are_found_in_what_is_loaded_from_the_newest_on(visit: Visit) -> N
     expect(page.get_by_label("Message", exact=True)).to_be_focused()
     expect(page.locator(".hit")).to_have_count(0)
     expect(found).to_have_text("")
+
+
+def test_what_is_not_loaded_is_looked_for_further_back(visit: Visit) -> None:
+    log = Log(lobby=[said(f"text {number}") for number in range(30)])
+    log.earlier = [[said("what was planned")], [said(f"older {n}") for n in range(30)]]
+    page = visit(log)
+    expect(items(page)).to_have_count(30)
+    page.get_by_role("searchbox").fill("planned")
+    found = page.locator("#found")
+    further = "messages that are loaded: Enter looks further back"
+    expect(found).to_have_text(f"Not in the 30 {further}")
+    page.keyboard.press("Enter")
+    expect(found).to_have_text(f"Not in the 60 {further}")
+    page.keyboard.press("Enter")
+    expect(found).to_have_text("1 of 1")
+    expect(page.locator(".hit")).to_be_in_viewport()
+    page.get_by_role("searchbox").fill("not planned")
+    expect(found).to_have_text("Not in the 61 messages that are loaded")
