@@ -22,7 +22,8 @@ TOO_WIDE = """() => [document.documentElement, ...document.body.querySelectorAll
         && getComputedStyle(it).clipPath === "none")
     .map(it => it.outerHTML.slice(0, 80))"""
 
-# What can be pressed, but is not in sight once one has come to it, or is covered.
+# What can be pressed, but is not in sight once one has come to it, or is covered, or too small
+# (WCAG 2.2, 2.5.8; links in a text may be).
 OUT_OF_REACH = """() => {
     const dialog = document.querySelector("dialog[open]") ?? document;
     const controls = dialog.querySelectorAll("a, button, input, textarea, summary");
@@ -33,7 +34,8 @@ OUT_OF_REACH = """() => {
             const boxes = it.getClientRects();
             const { left, right, top, bottom } = boxes[boxes.length >> 1];
             const hit = document.elementFromPoint((left + right) / 2, (top + bottom) / 2);
-            return left < 0 || right > innerWidth || !it.contains(hit);
+            return left < 0 || right > innerWidth || !it.contains(hit)
+                || !it.matches("a") && Math.min(right - left, bottom - top) < 24;
         })
         .map(it => it.outerHTML.slice(0, 80));
 }"""
