@@ -99,14 +99,16 @@ def served() -> Iterator[str]:
             stderr=Path(log.name).open("w"),  # noqa: SIM115
         )
         deadline = time.monotonic() + 30
-        while not (found := re.search(r"page on port (\d+)", log.read())):
-            log.seek(0)
-            if time.monotonic() > deadline:
-                sys.exit("script/screenshots.py: the chat does not listen")
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{found[1]}/"
-        chat.terminate()
-        chat.wait()
+        try:
+            while not (found := re.search(r"page on port (\d+)", log.read())):
+                log.seek(0)
+                if time.monotonic() > deadline:
+                    sys.exit("script/screenshots.py: the chat does not listen")
+                time.sleep(0.05)
+            yield f"http://127.0.0.1:{found[1]}/"
+        finally:
+            chat.terminate()
+            chat.wait()
 
 
 def enter(browser: Browser, origin: str, service: Service, **options: Any) -> Page:
