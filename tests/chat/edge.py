@@ -55,7 +55,7 @@ class Edge:
             if not first or not reached:
                 return
             name, service = reached
-            way = Way(name, time.time()) if first.startswith(b"GET /ws ") else None
+            way = Way(name, time.time()) if first.startswith((b"GET /ws ", b"GET /ws?")) else None
             if way:
                 self.ways.append(way)
             with service:
