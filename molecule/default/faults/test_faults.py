@@ -72,6 +72,7 @@ class Conversation:
     def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
         self._finished.set()
         self._thread.join(timeout=60)
+        print(f"the longest silence: {self.silence:.1f} s of {len(self.acknowledged)} messages")
         if failure is None:
             self._check()
 
@@ -234,7 +235,6 @@ def test_any_one_machine_may_die_and_the_chat_can_be_deployed_without_it(tmp_pat
     with Conversation() as conversation:
         with powered_off(down):
             conversation.goes_on(within=90, what="the conversation goes on elsewhere")
-            print(f"silence: {conversation.silence:.1f} s")
 
             deployed = run("playbooks/chat.yml", {"chat_config": {"CHAT_RATE": 7}}, addresses)
             assert deployed.succeeded, deployed.said
@@ -262,7 +262,6 @@ def test_each_machine_may_die(down: str) -> None:
             conversation.goes_on(within=90, what="the conversation goes on elsewhere")
         conversation.goes_on(within=60, what="the conversation goes on")
         all_is_as_before()
-    print(f"silence: {conversation.silence:.1f} s")
 
 
 @on_demand
@@ -274,7 +273,6 @@ def test_the_edge_on_the_host_with_the_address_may_be_killed() -> None:
     with Conversation() as conversation:
         kubectl(f"delete pod {pod} --namespace traefik --grace-period=0 --force --wait=false")
         conversation.goes_on(within=60, what="the conversation goes on")
-    print(f"silence: {conversation.silence:.1f} s")
     all_is_as_before()
 
 
@@ -304,7 +302,6 @@ def test_a_host_that_is_cut_off_from_the_others_fools_nobody_who_reaches_it() ->
                 what="the others miss it",
             )
         conversation.goes_on(within=120, what="the conversation goes on")
-    print(f"silence: {conversation.silence:.1f} s")
     all_is_as_before()
 
 
@@ -336,7 +333,6 @@ def test_hosts_are_drained_and_changed_one_at_a_time_and_it_costs_nobody_a_messa
                 assert ("--max-pods=100" in used) == (most is not None)
             assert "SchedulingDisabled" not in kubectl("get nodes")
             conversation.goes_on(within=60, what="the conversation goes on")
-    print(f"silence: {conversation.silence:.1f} s")
     # Once it is removed, it need not be named any more.
     assert run("playbooks/microk8s.yml").succeeded
     again = run("playbooks/microk8s.yml")
