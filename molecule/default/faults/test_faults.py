@@ -272,6 +272,9 @@ def test_the_edge_on_the_host_with_the_address_may_be_killed() -> None:
     pod = kubectl(f"get pods {there} --output {path}")
     with Conversation() as conversation:
         kubectl(f"delete pod {pod} --namespace traefik --grace-period=0 --force --wait=false")
+        eventually(
+            lambda: len(conversation.reader_replicas) > 1, within=60, what="the reader came back"
+        )
         conversation.goes_on(within=60, what="the conversation goes on")
     all_is_as_before()
 
