@@ -428,7 +428,9 @@ export function show(room) {
   room.markRead();
   store("room", room.name);
   history.replaceState(null, "", `#${room.name}`);
-  room.tab.scrollIntoView({ block: "nearest", inline: "nearest" });
+  room.tab.scrollIntoView({ block: "nearest" });
+  // On low screens, that may have moved the room itself out of sight.
+  page.compose.scrollIntoView({ block: "nearest" });
   scrollToEnd();
   if (room.newLine) scrollToNew(room.newLine);
 }

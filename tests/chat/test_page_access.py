@@ -95,6 +95,10 @@ def all_is_in_reach(page: Page, log: Log) -> None:
 def test_nothing_scrolls_sideways_and_all_is_in_reach_at_400_percent(visit: Visit) -> None:
     """A screen of 1280 by 1024 at 400 % has 320 by 256 (WCAG 2.2, 1.4.10)."""
     page, log = full(visit, viewport={"width": 320, "height": 256})
+    expect(page.get_by_label("Message", exact=True)).to_be_in_viewport(ratio=1)
+    page.keyboard.press("Alt+ArrowUp")
+    expect(page.get_by_label("Message", exact=True)).to_be_in_viewport(ratio=1)
+    page.keyboard.press("Alt+ArrowDown")
     all_is_in_reach(page, log)
 
 
