@@ -340,8 +340,8 @@ async def test_the_page_is_small_on_the_way_and_comes_again_only_when_it_changed
 
     total = 0
     files = {file.name for file in (ROOT / "chat" / "web").iterdir()}
-    # Only systems on which the page is installed ask for this icon.
-    for path in ("/", *(f"/{name}" for name in files - {"icon.png"})):
+    # The document is at /. Only systems on which the page is installed ask for the icon.
+    for path in ("/", *(f"/{name}" for name in files - {"index.html", "icon.png"})):
         plain, compressed = await get(path, "identity"), await get(path, "br, gzip")
         assert "Content-Encoding" not in plain.headers
         assert compressed.headers["Content-Encoding"] == "gzip"
