@@ -8,8 +8,8 @@ connections open shut nobody out.
 
 The second request of a connection, and each later one, waits for a turn of the event loop in which
 no other such request is read. So a client that sends many without waiting for answers does not make
-others wait. Each connection is charged to its
-address, and one of an address that has used up its budget is closed.
+others wait. Each connection is charged to its address; while an address has used up its budget, its
+new connections are closed.
 
 When the process has no descriptor left (others use them, too), the one that is spare serves the
 next, and accepting rests for a while.
@@ -40,8 +40,8 @@ BACKLOG = 4096
 # Connections to accept per turn. A handshake takes several turns, so several times as many are
 # pending when all arrive at once.
 TURN = 16
-# Lines of a request's head. Each takes as long to read as a kilobyte of one line would; browsers
-# send some twenty.
+# Maximum number of lines in a request's head. Reading a line takes about 1 µs; browsers send some
+# twenty.
 HEAD_LINES = 100
 # Bytes to read at once of requests, which are mostly smaller. What came too early is kept.
 READ_BYTES = 4096
