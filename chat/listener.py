@@ -6,10 +6,10 @@ address that has enough, its oldest is closed. When there are enough in total, t
 if it had its second; otherwise newcomers wait in the kernel's queue. So strangers who hold
 connections open shut nobody out.
 
-The second request of a connection, and each later one, waits for a turn of the event loop in which
-no other such request is read. So a client that sends many without waiting for answers does not make
-others wait. Each connection is charged to its address; while an address has used up its budget, its
-new connections are closed.
+In a turn of the event loop, only some first requests of connections are read, and one of the
+others. So clients that send many at once do not make others wait. Each connection is charged to its
+address, and so is each small piece of a head; while an address has used up its budget, its new
+connections are closed.
 
 When the process has no descriptor left (others use them, too), the one that is spare serves the
 next, and accepting rests for a while.
@@ -40,9 +40,14 @@ BACKLOG = 4096
 # Connections to accept per turn. A handshake takes several turns, so several times as many are
 # pending when all arrive at once.
 TURN = 16
+# First requests of connections to read per turn. With as few as are accepted, handshakes that
+# arrive late would wait, and push each other out.
+FIRST_REQUESTS = 4 * TURN
 # Maximum number of lines in a request's head. Reading a line takes about 1 µs; browsers send some
 # twenty.
 HEAD_LINES = 100
+# A head may come in so many reads before each further one is charged like a request.
+HEAD_READS = 8
 # Bytes to read at once of requests, which are mostly smaller. What came too early is kept.
 READ_BYTES = 4096
 WEBSOCKET_READ_BYTES = 65_536
@@ -72,6 +77,8 @@ class PendingStream(IOStream):
         self.since = time.monotonic()
         # Of the request that is answered, in bytes.
         self.head_size = 0
+        # Of the next one, so far.
+        self._reads = 0
         self._listener = listener
         # Whether it is closed, or a WebSocket, which counts what waits itself.
         self._over = False
@@ -96,16 +103,22 @@ class PendingStream(IOStream):
 
     async def _read_in_turn(self, reading: Awaitable[bytes]) -> bytes:
         head = await reading
-        # The first request does not wait: few connections are accepted in a turn, and handshakes
-        # that wait would soon be as many as may be pending.
-        if self.head_size:
-            await self._listener.turn()
+        self._reads = 0
+        await (self._listener.further if self.head_size else self._listener.first).enter()
         if head.count(b"\n") > HEAD_LINES and not self.closed():
             self._listener.give_up(self, "headers")
         if self.closed():
             raise StreamClosedError
         self.head_size = len(head)
         return head
+
+    def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
+        size = super().read_from_fd(buf)
+        if size and not self._over:
+            self._reads += 1
+            if self._reads > HEAD_READS and not self._listener.charge(self.address):
+                return 0  # As if it had ended.
+        return size
 
     def write(self, data: bytes | memoryview) -> Future[None]:
         written = super().write(data)
@@ -132,12 +145,42 @@ class PendingStream(IOStream):
             self._listener.account(self, more, slow=waiting > 0)
 
 
+class Turnstile:
+    """Lets `each` through in a turn of the event loop, in their order."""
+
+    def __init__(self, each: int) -> None:
+        self._each = each
+        self._entered = 0
+        self._waiting: deque[Future[None]] = deque()
+
+    async def enter(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._entered == self._each:
+            self._waiting.append(loop.create_future())
+            await self._waiting[-1]
+            return
+        if not self._entered:
+            loop.call_soon(self._next_turn)
+        self._entered += 1
+
+    def _next_turn(self) -> None:
+        self._entered = 0
+        while self._waiting and self._entered < self._each:
+            waiting = self._waiting.popleft()
+            if not waiting.done():
+                waiting.set_result(None)
+                self._entered += 1
+        if self._entered:
+            asyncio.get_running_loop().call_soon(self._next_turn)
+
+
 class Listener:
     """Accepts what comes to one port, for `server`.
 
     `most` connections may be pending, and `each` of one address. `charged` tells to which address a
     peer's are charged; None: to none, for a proxy's are its clients'. `admits` tells whether one
-    more of an address is accepted now. `on_refused` is told why a connection was closed. `account`
+    more of an address is accepted now, and `charges` whether its budget of requests has one more,
+    which is taken. `on_refused` is told why a connection was closed. `account`
     is told what waits for clients to read.
     """
 
@@ -149,6 +192,7 @@ class Listener:
         each: int,
         charged: Callable[[str], str | None],
         admits: Callable[[str], bool],
+        charges: Callable[[str], bool],
         on_refused: Callable[[str], None],
         account: Account,
     ) -> None:
@@ -158,6 +202,7 @@ class Listener:
         self._each = each
         self._charged = charged
         self._admits = admits
+        self._charges = charges
         self._on_refused = on_refused
         self.account = account
         self._sockets: list[socket.socket] = []
@@ -165,9 +210,9 @@ class Listener:
         # The oldest first.
         self._pending: dict[PendingStream, None] = {}
         self._of_address: dict[str, dict[PendingStream, None]] = {}
-        # Requests that wait for their turn, and whether one was read in this one.
-        self._requests: deque[Future[None]] = deque()
-        self._has_read = False
+        # Requests wait here for their turn: the first of their connections, and others.
+        self.first = Turnstile(FIRST_REQUESTS)
+        self.further = Turnstile(1)
         self._spare: int | None = None
         self._logged = -LOG_EVERY_SECONDS
 
@@ -211,24 +256,12 @@ class Listener:
         self._on_refused(reason)
         stream.close()
 
-    async def turn(self) -> None:
-        """Wait until no other further request was read in this turn of the event loop."""
-        loop = asyncio.get_running_loop()
-        if self._has_read:
-            self._requests.append(loop.create_future())
-            await self._requests[-1]
-            return
-        self._has_read = True
-        loop.call_soon(self._next_turn)
-
-    def _next_turn(self) -> None:
-        while self._requests:
-            request = self._requests.popleft()
-            if not request.done():
-                request.set_result(None)
-                asyncio.get_running_loop().call_soon(self._next_turn)
-                return
-        self._has_read = False
+    def charge(self, address: str | None) -> bool:
+        """Charge a piece of a head to the address; whether its budget allows it."""
+        if address is None or self._charges(address):
+            return True
+        self._on_refused("address_requests")
+        return False
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(TURN):

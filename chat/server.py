@@ -296,6 +296,7 @@ class Server:
             admits=lambda address: (
                 self._connections.of(address).take() and not self._requests.of(address).empty
             ),
+            charges=lambda address: self._requests.of(address).take(),
             on_refused=self._on_refused,
             account=self._endpoint.account,
         )
@@ -305,6 +306,7 @@ class Server:
             each=INTERNAL_PENDING,
             charged=lambda _: None,
             admits=lambda _: True,
+            charges=lambda _: True,
             on_refused=self._on_refused,
             account=self._endpoint.account,
         )

@@ -20,6 +20,7 @@ from test_server import get
 
 from chat.api import MessagesHandler
 from chat.archive import Page
+from chat.listener import FIRST_REQUESTS, HEAD_READS, PendingStream
 from chat.protocol import Position
 from chat.relay.base import Portion
 from chat.server import PAGE, Server
@@ -236,10 +237,58 @@ async def test_who_connects_does_not_wait_for_the_requests_of_others(
 ) -> None:
     """If handshakes waited, those of many who come back at once would push each other out."""
     server = await replica()
-    monkeypatch.setattr(server._public_listener, "turn", asyncio.Event().wait)
+    monkeypatch.setattr(server._public_listener.further, "enter", asyncio.Event().wait)
     async with ChatClient(server.port, "ada") as ada:
         await ada.join("lobby")
     assert (await get(server.port, "/app.js", Connection="close")).code == 200
+
+
+async def test_many_who_connected_before_and_ask_at_once_are_answered_a_few_in_a_turn(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await replica()
+    writers = []
+    for _ in range(200):
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writers.append(writer)
+    await until(lambda: server._public_listener.pending == 200)
+    answered = answers_of(server, monkeypatch)
+    for writer in writers:
+        writer.write(b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    each = []
+    async with asyncio.timeout(30):
+        while len(answered) < 200:
+            before = len(answered)
+            await asyncio.sleep(0)
+            each.append(len(answered) - before)
+    assert max(each) <= FIRST_REQUESTS
+    for writer in writers:
+        writer.close()
+
+
+async def until_more(stream: PendingStream, read: int) -> None:
+    """Wait until the stream has read more than so many bytes, or is closed."""
+    await until(lambda: stream._read_buffer_size > read or stream.closed())
+
+
+async def test_a_head_that_comes_in_many_pieces_is_charged_for_each(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chat.server.REQUEST_BURST", 20)
+    monkeypatch.setattr("chat.server.REQUEST_RATE", 0.001)
+    server = await replica()
+    _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    await until(lambda: server._public_listener.pending)
+    (stream,) = server._public_listener._pending
+    read = 0
+    async with asyncio.timeout(30):
+        while server._public_listener.pending:
+            writer.write(b"x")
+            await until_more(stream, read)
+            read = stream._read_buffer_size
+    assert HEAD_READS + 18 <= read <= HEAD_READS + 20
+    writer.close()
+    assert await ask(server.port, [], "127.0.0.3") == [404]
 
 
 # More than the kernel takes.
