@@ -358,7 +358,9 @@ def encode(frame: ServerFrame) -> bytes:
 # Validation of names and texts.
 
 _ROOM = re.compile(ROOM)
-_GRAPHEME = regex.compile(r"\X")
+# Pairs of regional indicators (flags) by themselves: for each, \X counts back to the first of the
+# run, so that a text of them took the square of its length.
+_GRAPHEME = regex.compile(r"\p{RI}{2}(?=\p{RI})|\X")
 # Drawn as an empty place: the empty braille pattern, the empty note head and a filler of Khitan.
 EMPTY = "\u2800\U0001d159\U00016fe4"
 # Letters, digits, signs: without those that are drawn as nothing (Unicode's ignorable ones, such as
