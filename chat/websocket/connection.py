@@ -537,7 +537,7 @@ class Connection(asyncio.Protocol):
 
     def _write(self) -> None:
         frames = b"".join(self._frames)
-        held_up = self._paused and self._outbox_is_half_full()
+        held_up = (self._paused or self._held) and self._outbox_is_half_full()
         self._frames.clear()
         self._bytes = 0
         if self._transport is not None:

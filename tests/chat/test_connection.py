@@ -234,6 +234,21 @@ async def test_the_next_message_waits_for_the_one_before(client: Client) -> None
     assert client.transport.ended == "closed"
 
 
+async def test_what_waited_for_a_slow_client_goes_on_once_that_has_read(client: Client) -> None:
+    done = asyncio.get_running_loop().create_future()
+    client.receiver.answer = lambda text: done if text == "join" else None
+    client.says("join", "send")
+    client.connection.pause_writing()
+    while not client.connection._outbox_is_half_full():
+        client.connection.push(b"x" * 100)
+    done.set_result(None)
+    await asyncio.sleep(0)
+    assert client.receiver.heard == ["join"]
+    client.connection.resume_writing()
+    await asyncio.sleep(0)
+    assert client.receiver.heard == ["join", "send"]
+
+
 async def test_what_waits_for_the_message_before_is_no_more_than_a_message_may_have(
     client: Client,
 ) -> None:
