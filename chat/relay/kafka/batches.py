@@ -28,8 +28,8 @@ _CODEC = 0b111
 _CONTROL = 0b100000
 # What a batch may hold when it is unpacked, which takes 10 ms. A chat's own have 64 KiB.
 MOST_BYTES = 4 << 20
-# The last moment that dates can have everywhere.
-_LATEST = 253_402_300_799_999
+# The last moment that dates can have everywhere, whatever the time zone.
+_LATEST = 253_402_214_400_000
 _XERIAL = b"\x82SNAPPY\x00"
 _XERIAL_HEADER = 16
 

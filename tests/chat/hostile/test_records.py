@@ -43,7 +43,7 @@ AUTHOR = "0123456789abcdef" * 2
 V2 = {"v": 2, "kind": "text", "room": "lobby", "author": AUTHOR, "user": "ada", "text": "hi"}
 V2 |= {"cid": "1"}
 # The end of the year 9999.
-LATEST = 253_402_300_799_999
+LATEST = 253_402_214_400_000
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=50)
 records = st.builds(
