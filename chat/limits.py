@@ -17,6 +17,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # The network that a provider gives to one customer (RFC 6177), who may use any address in it.
 _IPV6_PREFIX = 64
+# Proxies in a row that are believed.
+_MOST_HOPS = 20
 
 
 class TokenBucket:
@@ -129,7 +131,7 @@ def client_address(peer: str, forwarded: Iterable[str], proxies: Sequence[Networ
     """
     hops = [hop.strip() for value in forwarded for hop in value.split(",")]
     address = None
-    for hop in itertools.chain([peer], reversed(hops)):
+    for hop in itertools.chain([peer], reversed(hops[-_MOST_HOPS:])):
         try:
             found = ipaddress.ip_address(hop)
         except ValueError:

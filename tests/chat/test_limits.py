@@ -41,6 +41,8 @@ def test_a_bucket_allows_a_burst_and_then_its_rate() -> None:
         ("fd00::1", ["2001:db8:1:2:3::4"], "2001:db8:1:2::/64"),
         ("2001:db8:1:2:ffff::", [], "2001:db8:1:2::/64"),
         ("", [], ""),
+        # Nobody has so many proxies: whoever wrote that is one of ours, and is charged.
+        ("10.1.2.3", ["198.51.100.7", *["10.1.9.9"] * 30], "10.1.9.9"),
     ],
 )
 def test_a_client_s_address_is_what_trusted_proxies_say(
