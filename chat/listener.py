@@ -77,8 +77,8 @@ class PendingStream(IOStream):
         self.since = time.monotonic()
         # Of the request that is answered, in bytes.
         self.head_size = 0
-        # Of the next one, so far.
-        self._reads = 0
+        # Of the next one so far: how often some was read, and how much was searched for its end.
+        self._reads = self._searched = 0
         self._listener = listener
         # Whether it is closed, or a WebSocket, which counts what waits itself.
         self._over = False
@@ -119,6 +119,16 @@ class PendingStream(IOStream):
             if self._reads > HEAD_READS and not self._listener.charge(self.address):
                 return 0  # As if it had ended.
         return size
+
+    def _find_read_pos(self) -> int | None:
+        """Where the head ends. Tornado searches from its beginning whenever more of it has come."""
+        if self._read_regex is None:
+            return super()._find_read_pos()
+        # Its end, of four bytes, may have begun in what was searched.
+        found = self._read_regex.search(self._read_buffer, max(0, self._searched - 3))
+        self._searched = 0 if found else len(self._read_buffer)
+        self._check_max_bytes(self._read_regex, found.end() if found else self._searched)
+        return found.end() if found else None
 
     def write(self, data: bytes | memoryview) -> Future[None]:
         written = super().write(data)

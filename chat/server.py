@@ -59,12 +59,11 @@ INTERNAL_PENDING = 32
 # Burst of API requests, in seconds of CHAT_API_RATE.
 API_BURST = 5
 
-
 # HTTP requests of one address: per second for long, and at once. A page asks for some 25 files when
-# it is loaded first. New connections may be as many, and those of all clients of an address that
-# come back at once.
+# it is loaded first, and a lecture hall may load it in the same minute. New connections may be as
+# many, and those of all clients of an address that come back at once.
 REQUEST_RATE = 250
-REQUEST_BURST = 2500
+REQUEST_BURST = 10_000
 
 # In Accept-Encoding; a quality of 0 refuses it (RFC 9110, 12.5.3).
 ACCEPTS_GZIP = re.compile(r"\bgzip\s*(?:;\s*q=(?!0(?:\.0*)?\s*(?:,|$))|,|$)", re.IGNORECASE)
@@ -283,7 +282,7 @@ class Server:
             "idle_connection_timeout": settings.handshake,
             "body_timeout": settings.handshake,
             "max_header_size": settings.header_bytes,
-            "max_body_size": 1024,
+            "max_body_size": 1,
             "max_buffer_size": 2 << 20,
         }
         self._public = HTTPServer(self._application(), **request_limits)

@@ -291,6 +291,52 @@ async def test_a_head_that_comes_in_many_pieces_is_charged_for_each(
     assert await ask(server.port, [], "127.0.0.3") == [404]
 
 
+async def test_each_byte_of_a_head_is_searched_for_its_end_once(replica: Replica) -> None:
+    server = await replica()
+    _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    await until(lambda: server._public_listener.pending)
+    (stream,) = server._public_listener._pending
+
+    class Counted:
+        searched = 0
+
+        def search(self, buffer: bytearray, begin: int) -> None:
+            self.searched += len(buffer) - begin
+
+    stream._read_regex = Counted()
+    read = 0
+    for _ in range(HEAD_READS):
+        writer.write(b"x" * 1000)
+        await until_more(stream, read)
+        read = stream._read_buffer_size
+    assert stream._read_regex.searched < 2 * read
+    writer.close()
+
+
+@pytest.mark.parametrize("cut", range(1, 5))
+async def test_the_end_of_a_head_may_come_in_two_pieces(replica: Replica, cut: int) -> None:
+    server = await replica()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    await until(lambda: server._public_listener.pending)
+    (stream,) = server._public_listener._pending
+    request = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    writer.write(request[:-cut])
+    await until_more(stream, 0)
+    writer.write(request[-cut:])
+    async with asyncio.timeout(30):
+        assert (await reader.read()).startswith(b"HTTP/1.1 200")
+    writer.close()
+
+
+async def test_a_body_is_not_read(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = await replica()
+    answered = answers_of(server, monkeypatch)
+    body = "Transfer-Encoding: chunked\r\n\r\n" + "1\r\nx\r\n" * 1000 + "0\r\n"
+    assert await ask(server.port, [b"POST /"], headers=body) in ([], [400])
+    assert not answered
+    assert await ask(server.port, [b"GET /"], headers="Content-Length: 0\r\n") == [200, 404]
+
+
 # More than the kernel takes.
 ANSWER = 12 << 20
 
