@@ -35,6 +35,7 @@ def topic(run_module, three_brokers):
     made = run_module(
         "kafka_topic", bootstrap_servers=servers, name=name, partitions=6, replication_factor=2
     )
+    assert not made["failed"], made
     assert made["changed"], made
     producer = KafkaProducer(bootstrap_servers=servers, acks="all")
     for number in range(SIZE // 10_000):
