@@ -78,7 +78,7 @@ def test_a_broker_that_hangs_takes_no_longer_than_the_timeout(run_module, three_
         )
         took = time.monotonic() - began
     finally:
-        # If its session ended meanwhile, it would notice when it next asks ZooKeeper: in another test.
+        # If its session ended, it would notice when it next asks ZooKeeper: in another test.
         hung.kill()
         three_brokers.start()
     assert answer["silent"].keys() == {"2"}

@@ -351,9 +351,11 @@ def ensemble() -> Iterator[str]:
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=respond, args=[listener], daemon=True).start()
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
-        # A thread that waits for a connection is not woken by close.
-        listener.shutdown(socket.SHUT_RDWR)
+        try:
+            yield f"127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            # A thread that waits for a connection is not woken by close.
+            listener.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager
@@ -361,8 +363,10 @@ def broker() -> Iterator[None]:
     """A process that looks like a broker's."""
     name = "java -cp /opt/kafka_2.13-3.9.2/libs/* kafka.Kafka /etc/kafka/server.properties"
     with subprocess.Popen([name, "600"], executable="/bin/sleep") as process:
-        yield
-        process.kill()
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 @pytest.fixture(scope="module")

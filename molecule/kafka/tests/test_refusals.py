@@ -129,7 +129,7 @@ REFUSED_ON_ONE: Refusals = {
     ),
     "a setting that is another variable's": (
         {"kafka_config": {"advertised.listeners": "PLAINTEXT://192.0.2.1:9092"}},
-        ["kafka_config sets advertised.listeners, which the role makes from kafka_listeners"],
+        ["kafka_config sets advertised.listeners, which has its own variable. Set kafka_listeners"],
     ),
     "another id than the one the data belongs to": (
         {"kafka_broker_id": "{{ groups['kafka'].index(inventory_hostname) + 7 }}"},
@@ -165,7 +165,7 @@ REFUSED_ON_ONE: Refusals = {
     ),
     "a setting of ZooKeeper that is another variable's": (
         {"zookeeper_config": {"clientPort": 2182}},
-        ["zookeeper_config sets clientPort, which the role makes from zookeeper_client_port"],
+        ["zookeeper_config sets clientPort, which has its own variable. Set zookeeper_client_port"],
     ),
     "a log of transactions that would be left behind": (
         {"zookeeper_config": {"dataLogDir": "/var/lib/zookeeper-log"}},
