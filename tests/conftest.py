@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import random
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from kafka_broker import KafkaBroker, KafkaCluster, unpack
+
+# The environment's commands, also if pytest was started by its path.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 @pytest.fixture(scope="session")

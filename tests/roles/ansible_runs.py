@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -15,7 +14,7 @@ def ansible_playbook(
 ) -> subprocess.CompletedProcess[str]:
     """Return how it ended, and what it printed."""
     return subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), *arguments],
+        ["ansible-playbook", *arguments],
         cwd=ROOT,
         env={**os.environ, **environment},
         capture_output=True,
