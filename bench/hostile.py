@@ -284,6 +284,12 @@ def fragments(count: int) -> bytes:
     return begun + more * (count // 2 - 1)
 
 
+def flags(_site: Site, number: int) -> bytes:
+    text = "\U0001f1e6" * 2000
+    sent = (say(type="send", room="lobby", text=text, cid=f"{number}-{n}") for n in range(98))
+    return say(type="join", room="lobby") + b"".join(sent)
+
+
 def texts(_site: Site, _number: int) -> bytes:
     return b"".join(
         say(type="send", room="lobby", text="buy now", cid=f"c-{number}") for number in range(1000)
@@ -337,6 +343,10 @@ KINDS = {
     "texts": Kind(
         "sends far more texts than it may, and reads the errors",
         Flood(once=lambda *_: say(type="join", room="lobby"), again=texts),
+    ),
+    "flags": Kind(
+        "eight clients send as many texts as they may at once, of halves of flags",
+        Flood(connections=8, once=flags),
     ),
     "unread-joins": Kind(
         "100 connections join a full room twice and never read",
