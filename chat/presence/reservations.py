@@ -52,8 +52,10 @@ class Reservations:
         if known is None:
             self._count += 1
             self._looks[room, user] = looks_of(user)
-        elif known.key != reservation.key and known.until > now:
-            return
+        elif known.until > now:
+            if known.key != reservation.key:
+                return
+            reservation = reservation._replace(since=min(known.since, reservation.since))
         names[user] = reservation._replace(until=until)
         self._learned += 1
         heapq.heappush(self._stays, (_stay(names[user]), self._learned, room, user))
@@ -72,10 +74,12 @@ class Reservations:
 
     def release(self, room: str, user: str, claim: Tenure) -> None:
         """Somebody has the name, or one that looks like it: it is held for nobody but those who had
-        it first.
+        it first. That may be the same person, let in by a replica that did not know since when the
+        name is theirs; somebody else may have been, too.
         """
         for name in self._alike(room, user):
-            if not precedes(self._rooms[room][name], claim):
+            held = self._rooms[room][name]
+            if (held.since, held.key) >= (claim.since, claim.key):
                 self._drop(room, name)
 
     def owner(self, room: str, user: str, key: str, now: int) -> str | None:

@@ -213,6 +213,29 @@ def test_of_two_who_took_a_name_in_the_same_moment_the_later_one_loses_it() -> N
     assert names(here) == names(there) == ["ada"]
 
 
+@pytest.mark.parametrize("first", ["the owner", "the thief"])
+def test_a_name_stays_its_owners_though_new_replicas_let_two_take_it(first: str) -> None:
+    """They know nothing of what is held, and the one that does hears of one of the two first."""
+    world = World(1, hold=600)
+    (knows,) = world.alive
+    knows.enter("lobby", person("ada"))
+    world.pass_heartbeats()
+    knows.exit("lobby", person("ada"))
+    world.pass_heartbeats()
+    one, other = world.start(), world.start()
+    assert code_of(one, person("ada", "a thief's")) is None
+    world.now += TICK
+    assert code_of(other, person("ada")) is None
+    heard_later = 1 if first == "the owner" else 2
+    for presence, room, user in world.tick(lost={(heard_later, 0)}):
+        leave_all(presence, room, user)
+    world.pass_heartbeats()
+    for presence in world.alive:
+        assert code_of(presence, person("ada", "a thief's")) is ErrorCode.NAME_TAKEN
+        assert code_of(presence, person("ada")) is None
+        presence.exit("lobby", person("ada"))
+
+
 def test_above_the_limit_people_are_counted_and_below_it_named_again() -> None:
     (presence,) = World(1).alive
     people = [person(f"p{number}") for number in range(SHOWN + 1)]
