@@ -5,6 +5,8 @@ import { t } from "./texts.js";
 
 let staying = true;
 let missed = 0;
+// Where the top of what is in sight was when that was last known.
+let top = 0;
 
 export function atEnd() {
   const { scrollHeight, scrollTop, clientHeight } = page.scroll;
@@ -14,11 +16,14 @@ export function atEnd() {
 export function scrollToEnd() {
   staying = true;
   page.scroll.scrollTop = page.scroll.scrollHeight;
+  top = page.scroll.scrollTop;
   draw();
 }
 
 /** Something came below of what is in sight. */
 export function miss() {
+  // Of scrolling up, the event may still come. (What changes its size keeps the place of the top.)
+  if (page.scroll.scrollTop < top) staying = false;
   missed += 1;
   draw();
 }
@@ -43,6 +48,7 @@ function draw() {
 export function setUpLatest() {
   page.scroll.addEventListener("scroll", () => {
     staying = atEnd();
+    top = page.scroll.scrollTop;
     draw();
   });
   // A narrower window, larger letters and a keyboard on the screen change how much fits.
