@@ -81,7 +81,7 @@ class Acks:
             raise RefusedError(ErrorCode.UNAVAILABLE, str(error)) from None
         except TooLargeError as error:
             raise RefusedError(ErrorCode.TOO_LONG, str(error)) from None
-        # Not before: who encodes a string, leaves its UTF-8 in it.
+        # Counted after `append`, because encoding a string leaves its UTF-8 in it.
         size = PENDING_BYTES + sum(map(sys.getsizeof, (record.text, record.room, record.cid)))
         self._pending[key] = Pending(record, time.monotonic(), [sender], size)
         self.bytes += size

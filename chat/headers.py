@@ -41,19 +41,20 @@ class PublicHandler(SecurityHeaders):
 
     def prepare(self) -> None:
         if self._budget.empty:
-            self.set_status(429)
             self.set_header("Retry-After", "1")
-            self.set_header("Content-Type", "text/plain; charset=utf-8")
-            self.finish("429: too many requests come from your address: ask more rarely\n")
+            self._turn_away(429, "too many requests come from your address: ask more rarely")
             return
         headers = self.request.headers
         # Programs may connect to whatever they like; a page's WebSocket has an origin.
         program = "Upgrade" in headers and "Origin" not in headers
         sites: Sites = self.settings["sites"]
         if not sites.knows(self.request.host, local=self._is_local() and not program):
-            self.set_status(421)
-            self.set_header("Content-Type", "text/plain; charset=utf-8")
-            self.finish("421: this chat does not know that host; CHAT_HOSTS has those it knows\n")
+            self._turn_away(421, "this chat does not know that host; CHAT_HOSTS has those it knows")
+
+    def _turn_away(self, status: int, why: str) -> None:
+        self.set_status(status)
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.finish(f"{status}: {why}\n")
 
     def on_finish(self) -> None:
         connection = self.request.connection

@@ -36,9 +36,9 @@ class TokenBucket:
         self._then = clock()
 
     def take(self, count: int = 1) -> bool:
-        """Whether there was one; then `count` are taken, if need be from those of later."""
+        """Whether there is a token. If so, take `count`, which may leave a debt."""
         now = self._clock()
-        self._tokens = min(self._burst, self._tokens + (now - self._then) * self._rate)
+        self._tokens = min(self._burst, self._tokens_at(now))
         self._then = now
         if self._tokens < 1:
             return False
@@ -47,11 +47,14 @@ class TokenBucket:
 
     @property
     def empty(self) -> bool:
-        return self._tokens + (self._clock() - self._then) * self._rate < 1
+        return self._tokens_at(self._clock()) < 1
 
     @property
     def full(self) -> bool:
-        return self._tokens + (self._clock() - self._then) * self._rate >= self._burst
+        return self._tokens_at(self._clock()) >= self._burst
+
+    def _tokens_at(self, now: float) -> float:
+        return self._tokens + (now - self._then) * self._rate
 
 
 class Budgets:

@@ -190,8 +190,8 @@ class Listener:
     `most` connections may be pending, and `each` of one address. `charged` tells to which address a
     peer's are charged; None: to none, for a proxy's are its clients'. `admits` tells whether one
     more of an address is accepted now, and `charges` whether its budget of requests has one more,
-    which is taken. `on_refused` is told why a connection was closed. `account`
-    is told what waits for clients to read.
+    which is taken. `on_refused` is told why a connection was closed. `account` is told what waits
+    for clients to read.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from itertools import islice
 
 from chat.presence.names import looks_of
 from chat.presence.occupants import Place
-from chat.presence.signals import Reservation, Tenure, precedes
+from chat.presence.signals import Reservation, Tenure, is_earlier, precedes
 
 # Reservations of a room, and of all. Beyond, that of who stayed for the shortest time is dropped:
 # names that somebody tries one after the other do not push out those of people.
@@ -78,8 +78,7 @@ class Reservations:
         name is theirs; somebody else may have been, too.
         """
         for name in self._alike(room, user):
-            held = self._rooms[room][name]
-            if (held.since, held.key) >= (claim.since, claim.key):
+            if not is_earlier(self._rooms[room][name], claim):
                 self._drop(room, name)
 
     def owner(self, room: str, user: str, key: str, now: int) -> str | None:

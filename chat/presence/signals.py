@@ -30,9 +30,14 @@ class Tenure(Protocol):
     def since(self) -> int: ...
 
 
+def is_earlier(one: Tenure, other: Tenure) -> bool:
+    """Whether `one` had the name before `other`; between two people, always one of them had."""
+    return (one.since, one.key) < (other.since, other.key)
+
+
 def precedes(one: Tenure, other: Tenure) -> bool:
     """Whether they are two people, and `one` has the better right to the name: who had it first."""
-    return one.key != other.key and (one.since, one.key) < (other.since, other.key)
+    return one.key != other.key and is_earlier(one, other)
 
 
 class Claim(NamedTuple):

@@ -27,14 +27,16 @@ RATES = ["leader.replication.throttled.rate", "follower.replication.throttled.ra
 REPLICAS = ["leader.replication.throttled.replicas", "follower.replication.throttled.replicas"]
 # Seconds; Kafka takes milliseconds, and a machine may pause.
 FOLLOWED_WITHIN = 30
+# Seconds between two readings.
 AGREED_FOR = 0.5
 
 
 def assignment(admin: KafkaAdminClient) -> Assignment:
     """What each broker holds; of a partition that is being moved, where it goes.
 
-    The controller lists a move that has ended no more, and the broker that is asked for the rest
-    hears of it a moment later: until two readings agree, what it says may be what was before.
+    A broker hears of the end of a move a moment after the controller. In between, the controller
+    does not list the move any more, and the broker still tells where the partition was. So this is
+    read until two readings agree.
     """
     current = _read_assignment(admin)
     deadline = time.monotonic() + FOLLOWED_WITHIN

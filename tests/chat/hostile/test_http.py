@@ -128,12 +128,18 @@ REQUESTS = {
 }
 
 
+@pytest.fixture
+def twenty_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address may ask twenty times, and nearly never again."""
+    monkeypatch.setattr("chat.server.REQUEST_BURST", 20)
+    monkeypatch.setattr("chat.server.REQUEST_RATE", 0.001)
+
+
+@pytest.mark.usefixtures("twenty_requests")
 @pytest.mark.parametrize("request_line", REQUESTS.values(), ids=REQUESTS)
 async def test_each_request_is_charged_to_its_address_whatever_becomes_of_it(
     replica: Replica, monkeypatch: pytest.MonkeyPatch, request_line: bytes
 ) -> None:
-    monkeypatch.setattr("chat.server.REQUEST_BURST", 20)
-    monkeypatch.setattr("chat.server.REQUEST_RATE", 0.001)
     server = await replica()
     answered = answers_of(server, monkeypatch)
     await ask(server.port, [request_line] * 100)
@@ -148,11 +154,10 @@ async def test_each_request_is_charged_to_its_address_whatever_becomes_of_it(
         assert (await get(server.internal_port, "/livez")).code == 200
 
 
+@pytest.mark.usefixtures("twenty_requests")
 async def test_a_request_is_charged_by_its_size(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chat.server.REQUEST_BURST", 20)
-    monkeypatch.setattr("chat.server.REQUEST_RATE", 0.001)
     server = await replica()
     answered = answers_of(server, monkeypatch)
     await ask(server.port, [b"GET /nothing"] * 10, headers=f"X: {'x' * 9 * 1024}\r\n")
@@ -170,11 +175,10 @@ async def test_a_request_of_many_lines_is_not_read(
     assert await ask(server.port, [b"GET /app.js"], headers="X: y\r\n" * 50) == [200, 404]
 
 
+@pytest.mark.usefixtures("twenty_requests")
 async def test_behind_a_proxy_requests_are_charged_to_its_clients(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chat.server.REQUEST_BURST", 20)
-    monkeypatch.setattr("chat.server.REQUEST_RATE", 0.001)
     server = await replica(CHAT_TRUSTED_PROXIES="127.0.0.0/8", CHAT_ADDRESS_CLIENTS="5")
     answered = answers_of(server, monkeypatch)
     one, other = (f"X-Forwarded-For: 192.0.2.{number}\r\n" for number in (1, 2))
@@ -271,11 +275,8 @@ async def until_more(stream: PendingStream, read: int) -> None:
     await until(lambda: stream._read_buffer_size > read or stream.closed())
 
 
-async def test_a_head_that_comes_in_many_pieces_is_charged_for_each(
-    replica: Replica, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("chat.server.REQUEST_BURST", 20)
-    monkeypatch.setattr("chat.server.REQUEST_RATE", 0.001)
+@pytest.mark.usefixtures("twenty_requests")
+async def test_a_head_that_comes_in_many_pieces_is_charged_for_each(replica: Replica) -> None:
     server = await replica()
     _, writer = await asyncio.open_connection("127.0.0.1", server.port)
     await until(lambda: server._public_listener.pending)
