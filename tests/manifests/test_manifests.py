@@ -5,13 +5,22 @@ may not do is seen by trying alone.
 """
 
 import json
+import ssl
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from websockets.sync.server import serve
+
+from tests.kafka_broker import free_port
+from tests.traefik import traefik as traefik_program
 
 RENDER = Path(__file__).with_name("render.yml")
 # Made by `sandbox/build traefik`.
@@ -88,6 +97,7 @@ SITES = {
     "chat of a ready image": {"chat_image": f"registry.example.org/chat@{DIGEST}"},
     "traefik": {},
     "traefik for several namespaces": {"traefik_namespaces": ["chat", "forum"]},
+    "traefik for two at once": {"traefik_sockets": 2},
     "traefik that says more": {
         "traefik_config": {"log": {"level": "DEBUG"}, "metrics": None},
     },
@@ -151,7 +161,7 @@ def closed(schema):
 
 @pytest.mark.parametrize(
     ("site", "count"),
-    [("chat", 6), ("chat with a certificate", 6), ("chat without TLS", 2), ("traefik", 1)],
+    [("chat", 6), ("chat with a certificate", 6), ("chat without TLS", 2), ("traefik", 2)],
 )
 def test_traefik_knows_every_field(rendered, site, count):
     schemas = {
@@ -468,6 +478,81 @@ def test_traefik_refuses_old_tls_and_weak_suites(traefik):
 
 def test_a_host_that_is_down_delays_nobody_for_long(traefik):
     assert settings(traefik)["serversTransport"]["forwardingTimeouts"]["dialTimeout"] == "1s"
+
+
+@pytest.fixture
+def echo():
+    """The port of a server that says everything back over WebSocket."""
+
+    def say_back(connection):
+        for text in connection:
+            connection.send(text)
+
+    with serve(say_back, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.socket.getsockname()[1]
+        server.shutdown()
+    thread.join()
+
+
+def test_one_socket_too_many_is_refused_until_one_is_closed(rendered, echo, tmp_path):
+    """Whatever address its client has, or says that it has."""
+    port = free_port()
+    static = settings(rendered["traefik for two at once"])
+    entry = static["entryPoints"]["websecure"]
+    (middleware,) = entry["http"].pop("middlewares")
+    assert middleware == "traefik-sockets@kubernetescrd"
+    entry |= {"address": f"127.0.0.1:{port}"}
+    static = {"entryPoints": {"websecure": entry}}
+    routing = {
+        "middlewares": {"sockets": rendered["traefik for two at once"]["Middleware"]["spec"]},
+        "routers": {
+            "echo": {
+                "rule": "PathPrefix(`/`)",
+                "service": "echo",
+                "middlewares": ["sockets"],
+                "tls": {},
+            }
+        },
+        "services": {"echo": {"loadBalancer": {"servers": [{"url": f"http://127.0.0.1:{echo}"}]}}},
+    }
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+
+    def client(number):
+        return connect(
+            f"wss://127.0.0.1:{port}/",
+            ssl=context,
+            source_address=(f"127.0.0.{number + 2}", 0),
+            additional_headers={"X-Forwarded-For": f"192.0.2.{number}"},
+        )
+
+    def is_refused(number):
+        try:
+            with client(number) as connection:
+                connection.send("hello")
+                assert connection.recv(timeout=10) == "hello"
+        except InvalidStatus as refusal:
+            return refusal.response.status_code == 429
+        return False
+
+    with traefik_program(tmp_path, port, static, {"http": routing}), client(1):
+        with client(2):
+            assert is_refused(3)
+        deadline = time.monotonic() + 10
+        while is_refused(3):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_traefik_has_memory_for_all_sockets_that_it_takes(traefik):
+    (container,) = traefik.pod["containers"]
+    limit = int(container["resources"]["limits"]["memory"].removesuffix("Mi"))
+    # 98 KiB each; bench/edge.py measures it.
+    assert limit >= 256 + traefik["Middleware"]["spec"]["inFlightReq"]["amount"] * 98 / 1024
+    (collected,) = [it["value"] for it in container["env"] if it["name"] == "GOMEMLIMIT"]
+    assert limit / 2 < int(collected.removesuffix("MiB")) < limit
 
 
 def test_a_sites_settings_win_and_null_takes_one_away(rendered, traefik):

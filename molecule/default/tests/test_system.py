@@ -1,5 +1,7 @@
 """The hosts as an operator finds them after `site.yml`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -72,24 +74,56 @@ asyncio.run(scan())
     return set(map(int, found.split()))
 
 
+@contextmanager
+def stranger(name: str, other: str) -> Iterator[str]:
+    """An address that no rule of the host knows. The other host has it."""
+    network, _, number = address(other).rpartition(".")
+    unknown = f"{network}.{200 + int(number)}"
+    connect(other).check_output(f"ip address add {unknown}/24 dev eth0")
+    try:
+        # A restarted host has another MAC address than its neighbours remember for this address.
+        connect(name).check_output(f"ip neighbour flush to {unknown}")
+        yield unknown
+    finally:
+        connect(other).check_output(f"ip address delete {unknown}/24 dev eth0")
+
+
+def test_a_stranger_opens_so_many_connections_at_once_and_others_are_not_held_up() -> None:
+    name, other = group("microk8s")[:2]
+    program = """
+import socket, sys, time
+
+def connect(source):
+    socket.create_connection((target, 443), 0.5, (source, 0)).close()
+
+target, stranger, host = sys.argv[1:]
+began, count = time.monotonic(), 0
+try:
+    while count < 10_000:
+        connect(stranger)
+        count += 1
+except TimeoutError:
+    connect(host)
+print(count, time.monotonic() - began)
+"""
+    with stranger(name, other) as unknown:
+        words = f"{address(name)} {unknown} {address(other)}"
+        output = connect(other).check_output(f"python3 -c '{program}' {words}")
+    count, seconds = map(float, output.split())
+    assert 2000 <= count <= 2000 + 200 * (seconds + 1)
+
+
 @pytest.mark.parametrize("name", group("all"))
 def test_a_stranger_reaches_ssh_and_the_chat_and_nothing_else(name: str) -> None:
     other = next(each for each in group("all") if each != name)
-    network, _, number = address(other).rpartition(".")
-    stranger = f"{network}.{200 + int(number)}"
     listening = connect(name).check_output(
         "ss --no-header --listening --tcp --numeric | awk '{print $4}'"
     )
     # The registry's port is translated before any program of the host could listen to it.
     ports = {int(line.rsplit(":", 1)[1]) for line in listening.split()} | {32000, 80, 443}
-    connect(other).check_output(f"ip address add {stranger}/24 dev eth0")
-    try:
-        # A restarted host has another MAC address than its neighbours remember for this address.
-        connect(name).check_output(f"ip neighbour flush to {stranger}")
+    with stranger(name, other) as unknown:
         for_hosts = scan(address(other), address(name), ports, via=other)
-        for_strangers = scan(stranger, address(name), ports, via=other)
-    finally:
-        connect(other).check_output(f"ip address delete {stranger}/24 dev eth0")
+        for_strangers = scan(unknown, address(name), ports, via=other)
     serves_the_chat = name in group("microk8s")
     assert for_strangers == ({22, 80, 443} if serves_the_chat else {22})
     # What is closed is closed to strangers alone.
