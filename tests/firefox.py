@@ -75,7 +75,9 @@ class Firefox:
         self._numbers = itertools.count(1)
         # What pages logged as an error.
         self.errors: list[str] = []
-        self.ask("session.new", capabilities={})
+        # Nobody told this browser of authorities that a site makes.
+        capabilities = {"alwaysMatch": {"acceptInsecureCerts": True}}
+        self.ask("session.new", capabilities=capabilities)
         self.ask("session.subscribe", events=["log.entryAdded"])
 
     def ask(self, method: str, **params: Any) -> dict[str, Any]:

@@ -1,17 +1,23 @@
-"""The page through Traefik, in a real browser, for two people on different replicas."""
+"""The page through Traefik, in Chromium and Firefox, for two people on different replicas."""
 
 import uuid
+from pathlib import Path
 
 from hosts import address, group
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from replicas import MOST_TRIES
 
 from tests.chromium import launch
+from tests.firefox import Firefox, Tab, firefox
 
 EDGE = address(group("microk8s")[0])
 
 
-def open_page(browser: Browser, room: str, name: str) -> tuple[Page, str]:
+STATUS = "document.querySelector('#status')"
+LAST = "[...document.querySelectorAll('[role=log]:not([hidden]) li p')].at(-1)?.innerText"
+
+
+def in_chromium(browser: Browser, room: str, name: str) -> tuple[Page, str]:
     """A connected page without anybody's cookie, and what it says of its replica."""
     # test_https.py checks the certificate; this browser knows the system's authorities alone.
     page = browser.new_context(ignore_https_errors=True).new_page()
@@ -23,17 +29,32 @@ def open_page(browser: Browser, room: str, name: str) -> tuple[Page, str]:
     return page, status.inner_text()
 
 
-def test_what_one_writes_the_other_reads_on_another_replica() -> None:
-    with sync_playwright() as playwright:
+def in_firefox(browser: Firefox, room: str, name: str) -> tuple[Tab, str]:
+    """The same."""
+    tab = browser.open()
+    tab.goto(f"https://{EDGE}/#{room}")
+    tab.sees("document.querySelector('#welcome').open", True)
+    tab.press(name, "Enter")
+    tab.sees(f"{STATUS}.dataset.state", "connected")
+    return tab, tab.evaluate(f"{STATUS}.innerText")
+
+
+def test_what_one_writes_the_other_reads_on_another_replica(tmp_path: Path) -> None:
+    with sync_playwright() as playwright, firefox(tmp_path) as fox:
         browser = launch(playwright)
         # In a room, a name belongs to the first page that came with it, also after that has gone.
         room = f"room-{uuid.uuid4()}"
-        ada, here = open_page(browser, room, "Ada")
-        people = (open_page(browser, room, f"Bob {n}") for n in range(MOST_TRIES))
-        bob = next(page for page, there in people if there != here)
-        for page, text in ((ada, "Hello from here"), (bob, "And from there")):
-            page.get_by_label("Message", exact=True).fill(text)
-            page.keyboard.press("Enter")
-            for each in (ada, bob):
-                expect(each.locator("[role=log]:visible li p").last).to_have_text(text)
+        ada, here = in_chromium(browser, room, "Ada")
+        people = (in_firefox(fox, room, f"Bob {n}") for n in range(MOST_TRIES))
+        bob = next(tab for tab, there in people if there != here)
+        last = ada.locator("[role=log]:visible li p").last
+        ada.get_by_label("Message", exact=True).fill("Hello from here")
+        ada.keyboard.press("Enter")
+        expect(last).to_have_text("Hello from here")
+        bob.sees(LAST, "Hello from here")
+        bob.evaluate("document.querySelector('#text').focus()")
+        bob.press("And from there", "Enter")
+        expect(last).to_have_text("And from there")
+        bob.sees(LAST, "And from there")
+        assert fox.errors == []
         browser.close()
