@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 from dataclasses import fields
+from pathlib import Path
 
 import uvloop
 
@@ -23,7 +24,7 @@ from chat import settings as chat_settings
 from chat.relay.base import Relay
 from chat.relay.kafka import KafkaRelay
 from chat.relay.memory import MemoryRelay
-from chat.relay.security import security
+from chat.relay.security import Security, SecurityError
 from chat.server import Server
 from chat.settings import Settings, SettingsError
 
@@ -98,18 +99,51 @@ async def serve(settings: Settings, relay: Relay) -> int:
 def relay_for(settings: Settings) -> Relay:
     if not settings.kafka_enabled:
         return MemoryRelay()
-    return KafkaRelay(
-        settings.kafka_bootstrap_servers,
-        settings.kafka_topic,
-        settings.kafka_signal_topic,
-        client_id=f"chat-{settings.replica}",
-        # Twice the window: earlier records decide which of its messages are repeats.
-        rewind=2 * settings.window,
-        in_flight=settings.kafka_in_flight,
-        in_flight_bytes=settings.kafka_in_flight_bytes,
-        delivery_seconds=settings.kafka_delivery,
-        security=security(settings),
+    try:
+        return KafkaRelay(
+            settings.kafka_bootstrap_servers,
+            settings.kafka_topic,
+            settings.kafka_signal_topic,
+            client_id=f"chat-{settings.replica}",
+            # Twice the window: earlier records decide which of its messages are repeats.
+            rewind=2 * settings.window,
+            in_flight=settings.kafka_in_flight,
+            in_flight_bytes=settings.kafka_in_flight_bytes,
+            delivery_seconds=settings.kafka_delivery,
+            security=_security(settings),
+        )
+    except SecurityError as error:
+        raise SettingsError(str(error)) from None
+
+
+def _security(settings: Settings) -> Security:
+    names = {
+        item.name.removeprefix("kafka_"): item.metadata["variable"] for item in fields(Settings)
+    }
+    return Security(
+        security_protocol=settings.kafka_security_protocol,
+        ca_file=settings.kafka_ca_file,
+        certificate_file=settings.kafka_certificate_file,
+        key_file=settings.kafka_key_file,
+        sasl_mechanism=settings.kafka_sasl_mechanism,
+        sasl_username=settings.kafka_sasl_username,
+        sasl_password=_password(settings.kafka_sasl_password_file),
+        names=names | {"sasl_password": names["sasl_password_file"]},
     )
+
+
+def _password(file: str) -> str:
+    if not file:
+        return ""
+    try:
+        password = Path(file).read_text().rstrip("\r\n")
+    except UnicodeDecodeError:
+        password = ""
+    if not password:
+        raise SettingsError(
+            f"KAFKA_SASL_PASSWORD_FILE='{file}': give a file that holds the password as text"
+        )
+    return password
 
 
 def _describe_variables() -> list[str]:

@@ -479,7 +479,8 @@ class Server:
         elif self.relay.trouble:
             why_not = self.relay.trouble
         elif not self.relay.caught_up:
-            why_not = "the log is not read yet"
+            away = self.relay.away
+            why_not = "the log is not read yet" + (f": {away}" if away else "")
         elif len(self._clients) >= NEARLY_FULL * self._places.clients:
             why_not = "nearly full"
         elif self._hub.places.taken >= NEARLY_FULL * self._settings.places:

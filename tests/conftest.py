@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from kafka_broker import KafkaBroker, KafkaCluster, unpack
+from secured_broker import SecuredBroker
 
 # The environment's commands, also if pytest was started by its path.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -35,6 +36,19 @@ def kafka_broker(
         yield broker
     finally:
         broker.close()
+
+
+@pytest.fixture(scope="session")
+def secured_broker(
+    kafka_home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SecuredBroker]:
+    """A running broker with TLS, passwords and ACLs, and without users."""
+    secured = SecuredBroker(kafka_home, tmp_path_factory.mktemp("secured"))
+    try:
+        secured.broker.start()
+        yield secured
+    finally:
+        secured.broker.close()
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +93,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Name the tests that share a worker under `--dist loadgroup`: those of a file, which share
     fixtures, and those that share a cluster. The latter take longest and so run first.
     """
-    clusters = {"any_kafka_cluster", "three_brokers"}
+    clusters = {"any_kafka_cluster", "three_brokers", "secured_broker"}
     for item in items:
         shared = clusters.intersection(getattr(item, "fixturenames", ()))
         item.add_marker(pytest.mark.xdist_group(min(shared, default=item.nodeid.split("::")[0])))

@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -107,7 +108,7 @@ class KafkaBroker:
     """A broker, running once `start` has returned, with a ZooKeeper of its own or a shared one.
 
     `home` is an unpacked archive; configuration, data and output are kept in `directory`.
-    `settings` are the broker's, by Kafka's names; `listener` is one it has besides, as a URL.
+    `settings` are the broker's, by Kafka's names; `listeners` are those it has besides, as URLs.
     """
 
     def __init__(
@@ -117,14 +118,14 @@ class KafkaBroker:
         *,
         zookeeper: ZooKeeper | None = None,
         settings: dict[str, str] | None = None,
-        listener: str = "",
+        listeners: Sequence[str] = (),
     ) -> None:
         self._home = home
         self._directory = directory
         self._port = free_port()
         self._listeners = [
             f"PLAINTEXT://{self.bootstrap_servers}",
-            *([listener] if listener else []),
+            *listeners,
         ]
         self._zookeeper = zookeeper or ZooKeeper(home, directory)
         self._settings = SETTINGS | (ALONE if settings is None else settings)

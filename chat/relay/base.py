@@ -131,6 +131,11 @@ class Relay(abc.ABC):
         return ""
 
     @property
+    def away(self) -> str:
+        """Why the log cannot be reached now, as far as is known; empty if it can."""
+        return ""
+
+    @property
     def lag(self) -> Mapping[int, int]:
         """Per partition, the records that the log is known to hold and that are not read yet."""
         return {}

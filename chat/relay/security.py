@@ -1,60 +1,95 @@
-"""TLS and SASL settings of the Kafka client. Secrets come from files, and go nowhere else."""
+"""How a client connects to Kafka: TLS and SASL. Secrets go into the client and nowhere else.
+
+The Ansible modules use this file, too: `plugins/module_utils/kafka_security.py` is a link to it. It
+therefore imports nothing of the chat, and names options as its user does.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import ssl
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from chat.settings import Settings, SettingsError
+
+class SecurityError(ValueError):
+    """A file does not hold what it should; the text names the option, the value and the remedy."""
 
 
-def security(settings: Settings) -> dict[str, Any]:
-    """kafka-python's settings. Raises `SettingsError` for a file that does not hold what it should.
+@dataclass(frozen=True, kw_only=True)
+class Security:
+    """Files are in PEM. `names`: what the user calls these options, where that differs."""
 
-    Brokers must have a certificate for the name or address by which they are reached.
-    """
-    protocol = settings.kafka_security_protocol
-    told: dict[str, Any] = {"security_protocol": protocol}
-    if protocol.endswith("SSL"):
-        told["ssl_context"] = _tls(settings)
-    if protocol.startswith("SASL_"):
-        told["sasl_mechanism"] = settings.kafka_sasl_mechanism
-        told["sasl_plain_username"] = settings.kafka_sasl_username
-        told["sasl_plain_password"] = _password(settings)
-    return told
+    security_protocol: str = "PLAINTEXT"
+    # Empty: the system's CAs.
+    ca_file: str = ""
+    certificate_file: str = ""
+    # Without a passphrase.
+    key_file: str = ""
+    sasl_mechanism: str = "SCRAM-SHA-512"
+    sasl_username: str = ""
+    sasl_password: str = dataclasses.field(default="", repr=False)
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
+    @property
+    def tls(self) -> bool:
+        return self.security_protocol.endswith("SSL")
 
-def _tls(settings: Settings) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=settings.kafka_ca_file or None)
-    except ssl.SSLError:
-        raise SettingsError(
-            f"KAFKA_CA_FILE='{settings.kafka_ca_file}': give a file with certificates in PEM"
-        ) from None
-    if settings.kafka_certificate_file:
+    @property
+    def sasl(self) -> bool:
+        return self.security_protocol.startswith("SASL_")
+
+    def name(self, option: str) -> str:
+        """What the user calls an option."""
+        return self.names.get(option, option)
+
+    def shown(self, option: str) -> str:
+        """An option that is no secret, with its value."""
+        return f"{self.name(option)}='{getattr(self, option)}'"
+
+    @property
+    def who(self) -> str:
+        """Whom ACLs are about."""
+        return self.shown("sasl_username") if self.sasl else "this client"
+
+    def client_options(self) -> dict[str, Any]:
+        """The options of kafka-python's clients. Raises `SecurityError`.
+
+        Brokers must have a certificate for the name or address by which they are reached.
+        """
+        options: dict[str, Any] = {"security_protocol": self.security_protocol}
+        if self.tls:
+            options["ssl_context"] = self.tls_context()
+        if self.sasl:
+            options["sasl_mechanism"] = self.sasl_mechanism
+            options["sasl_plain_username"] = self.sasl_username
+            options["sasl_plain_password"] = self.sasl_password
+        return options
+
+    def tls_context(self) -> ssl.SSLContext:
+        """What is trusted and shown in a TLS handshake. Raises `SecurityError`."""
         try:
-            # An empty passphrase, so that nobody is asked for one on the terminal.
-            context.load_cert_chain(
-                settings.kafka_certificate_file, settings.kafka_key_file, password=""
-            )
-        except ssl.SSLError:
-            raise SettingsError(
-                f"KAFKA_CERTIFICATE_FILE='{settings.kafka_certificate_file}': give a certificate in"
-                f" PEM, and in KAFKA_KEY_FILE='{settings.kafka_key_file}' its key without a"
-                " passphrase"
+            context = ssl.create_default_context(cafile=self.ca_file or None)
+        except OSError as error:
+            raise SecurityError(
+                f"{self.shown('ca_file')}: give a file with certificates in PEM{_why(error)}"
             ) from None
-    return context
+        if self.certificate_file:
+            try:
+                # An empty passphrase, so that nobody is asked for one on the terminal.
+                context.load_cert_chain(self.certificate_file, self.key_file, password="")
+            except OSError as error:
+                raise SecurityError(
+                    f"{self.shown('certificate_file')}: give a certificate in PEM, and in"
+                    f" {self.shown('key_file')} its key without a passphrase{_why(error)}"
+                ) from None
+        return context
 
 
-def _password(settings: Settings) -> str:
-    file = settings.kafka_sasl_password_file
-    try:
-        password = Path(file).read_text().rstrip("\r\n")
-    except UnicodeDecodeError:
-        password = ""
-    if not password:
-        raise SettingsError(
-            f"KAFKA_SASL_PASSWORD_FILE='{file}': give a file that holds the password as text"
-        )
-    return password
+def _why(error: OSError) -> str:
+    """What the system says; OpenSSL's words for a bad file help nobody."""
+    return "" if isinstance(error, ssl.SSLError) else f" ({error.strerror})"
+
+
+PLAINTEXT = Security()

@@ -23,7 +23,12 @@ ALLOWED: dict[str, set[str]] = {
     "relay.kafka.record": {"bounds", "relay.base", "relay.kafka.batches"},
     "relay.kafka.client": {"relay.kafka.batches"},
     "relay.kafka.producer": {"relay.base", "relay.kafka.client", "relay.kafka.record"},
-    "relay.kafka.watcher": {"relay.kafka.client", "relay.kafka.producer"},
+    "relay.kafka.watcher": {
+        "relay.kafka.client",
+        "relay.kafka.producer",
+        "relay.refusal",
+        "relay.security",
+    },
     "relay.kafka.reader": {
         "relay.base",
         "relay.kafka.batches",
@@ -40,6 +45,7 @@ ALLOWED: dict[str, set[str]] = {
         "relay.kafka.watcher",
     },
     "relay.kafka.relay": {
+        "relay.security",
         "relay.base",
         "relay.kafka.client",
         "relay.kafka.producer",
@@ -140,7 +146,8 @@ ALLOWED: dict[str, set[str]] = {
         "client.terminal",
         "protocol",
     },
-    "relay.security": {"settings"},
+    "relay.security": set(),
+    "relay.refusal": {"relay.security"},
     "__main__": {
         "descriptors",
         "server",

@@ -26,14 +26,16 @@ from chat.relay.kafka.readback import ReadersBack
 from chat.relay.kafka.reader import Reader
 from chat.relay.kafka.record import Skipped
 from chat.relay.kafka.watcher import Watcher
+from chat.relay.security import PLAINTEXT, Security
 
 LAST_SIGNAL_SECONDS = 0.5
 
 
 class KafkaRelay(Relay):
     """`rewind`: where to begin, in records before a partition's end. `in_flight` and
-    `in_flight_bytes`: how many appends may be open, and how much they may hold. `security`: what
-    kafka-python is told of TLS and SASL.
+    `in_flight_bytes`: how many appends may be open, and how much they may hold.
+
+    Raises `SecurityError` if a file of `security` does not hold what it should.
     """
 
     def __init__(
@@ -47,14 +49,14 @@ class KafkaRelay(Relay):
         in_flight: int,
         in_flight_bytes: int,
         delivery_seconds: float,
-        security: Mapping[str, Any] | None = None,
+        security: Security = PLAINTEXT,
     ) -> None:
         connect: dict[str, Any] = {
             "bootstrap_servers": list(bootstrap_servers),
             "client_id": client_id,
             "reconnect_backoff_max_ms": 1000,
             "socket_options": SOCKET_OPTIONS,
-            **(security or {}),
+            **security.client_options(),
         }
         self._appender = Appender(
             connect,
@@ -64,7 +66,9 @@ class KafkaRelay(Relay):
             delivery_seconds=delivery_seconds,
         )
         self._signaller = Signaller(connect, signal_topic)
-        self._watcher = Watcher(connect, topic, signal_topic, self._appender, self._signaller)
+        self._watcher = Watcher(
+            connect, topic, signal_topic, self._appender, self._signaller, security
+        )
         self._reader = Reader(connect, topic, signal_topic, self._watcher, rewind=rewind)
         self._readers_back = ReadersBack(connect, topic, self._watcher)
         self._threads: list[threading.Thread] = []
@@ -81,6 +85,10 @@ class KafkaRelay(Relay):
     @property
     def trouble(self) -> str:
         return self._watcher.trouble or self._reader.trouble
+
+    @property
+    def away(self) -> str:
+        return self._watcher.away
 
     @property
     def lag(self) -> Mapping[int, int]:

@@ -1,5 +1,6 @@
 """The thread that checks every second whether the topics exist and which ones they are, because
-Kafka may be down at the start or later. It also replaces producers that do not work.
+Kafka may be down at the start or later. It also replaces producers that do not work, and finds out
+why Kafka refuses this client.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kafka import KafkaAdminClient
@@ -24,21 +25,47 @@ from kafka.errors import (
 
 from chat.relay.kafka.client import ANSWER_MS, Topic, named
 from chat.relay.kafka.producer import Appender, Signaller
+from chat.relay.refusal import explain, missing_rights
+from chat.relay.security import PLAINTEXT, Security
 
 log = logging.getLogger("chat.kafka")
 
 WATCH_SECONDS = 1.0
 # Interval of reading the topic's settings, in seconds.
 SETTINGS_SECONDS = 10.0
+# Interval of asking why brokers refuse this client, in seconds.
+EXPLAIN_SECONDS = 10.0
+# Operations without which a topic is of no use.
+RIGHTS = ("READ", "WRITE")
+SETTINGS_RIGHT = "DESCRIBE_CONFIGS"
 # `max.message.bytes` where nobody has said otherwise.
 KAFKAS_MESSAGE_BYTES = 1_048_588
 # `message.timestamp.type` with which the time of a record is when the log took it.
 BROKERS_TIME = "LogAppendTime"
 
 
+class _RightsError(Exception):
+    """This client may not use the topic; the text says what is missing."""
+
+
+class Inquiry(threading.Thread):
+    """Asks brokers why they refuse this client. Nothing waits for it: a broker may hang."""
+
+    def __init__(self, servers: Sequence[str], security: Security) -> None:
+        super().__init__(name="kafka-inquiry", daemon=True)
+        self._servers = servers
+        self._security = security
+        self.began = time.monotonic()
+        self.answer = ""
+
+    def run(self) -> None:
+        self.answer = explain(self._servers, self._security, ANSWER_MS / 1000)
+
+
 class Watcher:
     """`messages` and `signals`: the topics that were there a moment ago; None if there was none
-    that can be used. `reachable`: whether Kafka answered then. Others read them from their threads.
+    that can be used. `reachable`: whether Kafka answered then. `away`: why it did not. Others read
+    them from their threads.
     """
 
     def __init__(
@@ -48,27 +75,29 @@ class Watcher:
         signal_topic: str,
         appender: Appender,
         signaller: Signaller,
+        security: Security = PLAINTEXT,
     ) -> None:
         self._connect = connect
         self._topic = topic
         self._signal_topic = signal_topic
         self._appender = appender
         self._signaller = signaller
+        self._security = security
         self._loop: asyncio.AbstractEventLoop
         self.messages: Topic | None = None
         self.signals: Topic | None = None
         self.reachable = False
+        self.away = ""
+        # The last one since Kafka went away, and what was learnt since then.
+        self._inquiry: Inquiry | None = None
+        self._refusal = ""
         # Of the topic's settings: which cannot work, and the largest batch it takes.
         self.trouble = ""
         self._record_bytes = KAFKAS_MESSAGE_BYTES
         self._settings_due = 0.0
         self._timestamp_type = BROKERS_TIME
+        self._may_read_settings = True
         self._noted = (False, "")
-        # The client reports a refused certificate or password as a failed connection.
-        protocol = self._connect.get("security_protocol", "PLAINTEXT")
-        self._hint = f"; it is asked by {protocol}: see to certificates and password"
-        if protocol == "PLAINTEXT":
-            self._hint = ""
         self._noted_signals = True
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -105,8 +134,11 @@ class Watcher:
                 self._note(True, f"topic {self._topic} has {topic.partitions} partitions")
             except UnknownTopicOrPartitionError:
                 self._note(False, f"there is no topic {self._topic}: create it")
+            except _RightsError as missing:
+                self._note(False, str(missing))
             except KafkaError as error:
-                self._note(False, named(error) + self._hint)
+                refusal = self._inquire()
+                self._note(False, named(error) + (f": {refusal}" if refusal else ""))
             stopping.wait(WATCH_SECONDS)
         if admin is not None:
             admin.close()
@@ -124,24 +156,47 @@ class Watcher:
             described = admin.describe_topics(names)
         topics = {topic["name"]: topic for topic in described}
         messages, signals = (topics[name] for name in names)
+        if messages["error_code"] == TopicAuthorizationFailedError.errno:
+            raise _RightsError(self._grant("DESCRIBE"))
         if messages["error_code"]:
             raise for_code(messages["error_code"])()
+        if missing := missing_rights(messages, RIGHTS):
+            raise _RightsError(self._grant(*missing))
+        self._note_settings_right(not missing_rights(messages, [SETTINGS_RIGHT]))
         # Signals must not hold up the messages: a partition that nobody leads would.
-        usable = not signals["error_code"] and all(
-            partition["leader_id"] >= 0 for partition in signals["partitions"]
+        usable = (
+            not signals["error_code"]
+            and not missing_rights(signals, RIGHTS)
+            and all(partition["leader_id"] >= 0 for partition in signals["partitions"])
         )
         return Topic.of(messages), Topic.of(signals) if usable else None
+
+    def _inquire(self) -> str:
+        """Why brokers refuse this client, as far as is known; begin to ask them when it is time."""
+        inquiry = self._inquiry
+        if inquiry is not None:
+            if inquiry.is_alive():
+                return self._refusal
+            self._refusal = inquiry.answer
+        if inquiry is None or time.monotonic() >= inquiry.began + EXPLAIN_SECONDS:
+            self._inquiry = Inquiry(self._connect["bootstrap_servers"], self._security)
+            self._inquiry.start()
+        return self._refusal
+
+    def _grant(self, *rights: str) -> str:
+        return (
+            f"{self._security.who} may not {', '.join(rights)} topic {self._topic}: grant it READ,"
+            " WRITE and DESCRIBE_CONFIGS there"
+        )
 
     def _read_settings(self, admin: KafkaAdminClient) -> None:
         """Read the topic's settings, as far as this client may know them."""
         self._settings_due = time.monotonic() + SETTINGS_SECONDS
+        if not self._may_read_settings:
+            return
         names = ["max.message.bytes", "cleanup.policy", "message.timestamp.type"]
         topic = ConfigResource(ConfigResourceType.TOPIC, self._topic, names)
-        try:
-            described = admin.describe_configs([topic], config_filter="all")
-        except TopicAuthorizationFailedError:
-            return
-        settings = described["topic"][self._topic]
+        settings = admin.describe_configs([topic], config_filter="all")["topic"][self._topic]
         if not settings.keys() >= set(names):
             # The topic has gone since: who asks for it next will say so.
             raise UnknownTopicOrPartitionError
@@ -169,13 +224,19 @@ class Watcher:
                 log.warning("%s: set it to %s, or producers set the time", has, BROKERS_TIME)
         self._timestamp_type = found
 
+    def _note_settings_right(self, given: bool) -> None:
+        if not given and self._may_read_settings:
+            log.warning("%s; until then its settings are not checked", self._grant(SETTINGS_RIGHT))
+        self._may_read_settings = given
+
     def _note_signals(self, there: bool) -> None:
         if there != self._noted_signals:
             if there:
                 log.info("topic %s is there: presence is on", self._signal_topic)
             else:
                 log.warning(
-                    "there is no usable topic %s: create it; until then nobody sees who is here",
+                    "there is no topic %s that can be used: create it, with the rights to READ and"
+                    " WRITE it; until then nobody sees who is here",
                     self._signal_topic,
                 )
         self._noted_signals = there
@@ -186,5 +247,8 @@ class Watcher:
             log.log(level, "Kafka is %s: %s", "there" if reachable else "away", what)
         self._noted = (reachable, what)
         self.reachable = reachable
+        self.away = "" if reachable else what
+        if reachable:
+            self._inquiry, self._refusal = None, ""
         if not reachable:
             self._loop.call_soon_threadsafe(self._appender.give_all_up)
