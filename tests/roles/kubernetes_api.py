@@ -1,6 +1,6 @@
 """The part of the Kubernetes API that shows a node, this machine, on a loopback port with TLS.
 
-It keeps Secrets and namespaces: what is applied replaces what was there, and is not checked.
+It keeps what is applied: that replaces what was there, is not checked, and is ready at once.
 """
 
 from __future__ import annotations
@@ -32,25 +32,74 @@ def resource(kind: str, *, namespaced: bool = False) -> dict[str, Any]:
         "singularName": kind.lower(),
         "kind": kind,
         "namespaced": namespaced,
-        "verbs": ["get", "list", "patch"],
+        "verbs": ["create", "get", "list", "patch"],
     }
+
+
+NAMESPACED = {
+    "apps/v1": ["DaemonSet", "Deployment", "ReplicaSet"],
+    "autoscaling/v2": ["HorizontalPodAutoscaler"],
+    "networking.k8s.io/v1": ["NetworkPolicy"],
+    "policy/v1": ["PodDisruptionBudget"],
+    "rbac.authorization.k8s.io/v1": ["Role", "RoleBinding"],
+    "traefik.io/v1alpha1": ["IngressRoute", "Middleware", "TLSOption", "TLSStore"],
+}
+CLUSTER_WIDE = {
+    "apiextensions.k8s.io/v1": ["CustomResourceDefinition"],
+    "rbac.authorization.k8s.io/v1": ["ClusterRole", "ClusterRoleBinding"],
+}
+
+
+def group(version: str) -> dict[str, Any]:
+    known = {"groupVersion": version, "version": version.partition("/")[2]}
+    return {"name": version.partition("/")[0], "versions": [known], "preferredVersion": known}
 
 
 ANSWERS: dict[str, dict[str, Any]] = {
     "/version": {"major": "1", "minor": "36", "gitVersion": "v1.36.3"},
     "/api": {"kind": "APIVersions", "versions": ["v1"]},
-    "/apis": {"kind": "APIGroupList", "groups": []},
+    "/apis": {
+        "kind": "APIGroupList",
+        "groups": [group(version) for version in sorted(NAMESPACED | CLUSTER_WIDE)],
+    },
+    **{
+        f"/apis/{version}": {
+            "kind": "APIResourceList",
+            "groupVersion": version,
+            "resources": [
+                *(resource(kind, namespaced=True) for kind in NAMESPACED.get(version, [])),
+                *(resource(kind) for kind in CLUSTER_WIDE.get(version, [])),
+            ],
+        }
+        for version in NAMESPACED | CLUSTER_WIDE
+    },
     "/api/v1": {
         "kind": "APIResourceList",
         "groupVersion": "v1",
         "resources": [
             resource("Node"),
             resource("Namespace"),
-            resource("Secret", namespaced=True),
+            *(
+                resource(kind, namespaced=True)
+                for kind in ("ConfigMap", "Pod", "Secret", "Service", "ServiceAccount")
+            ),
         ],
     },
     "/api/v1/nodes": {"kind": "NodeList", "apiVersion": "v1", "metadata": {}, "items": [NODE]},
 }
+
+
+def ready(item: dict[str, Any]) -> dict[str, Any]:
+    """The status of a workload whose pods are all ready, and of a definition that is known."""
+    replicas = item.get("spec", {}).get("replicas")
+    return {
+        "conditions": [{"type": "Established", "status": "True"}],
+        **dict.fromkeys(("replicas", "availableReplicas"), replicas),
+        **dict.fromkeys(
+            ("desiredNumberScheduled", "updatedNumberScheduled", "numberReady"),
+            1,
+        ),
+    }
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -58,7 +107,17 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
-        self._answer(self.server.objects.get(path) or ANSWERS.get(path))
+        kept = self.server.objects.get(path)
+        self._answer({**kept, "status": ready(kept)} if kept else ANSWERS.get(path))
+
+    def do_POST(self) -> None:
+        path = self.path.partition("?")[0]
+        made = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        meta = made["metadata"]
+        if prefix := meta.pop("generateName", None):
+            meta["name"] = f"{prefix}x7k2p"
+        self.server.objects[f"{path}/{meta['name']}"] = made
+        self._answer(made)
 
     def do_PATCH(self) -> None:
         path, _, query = self.path.partition("?")

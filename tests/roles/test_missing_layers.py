@@ -120,7 +120,7 @@ def test_what_is_for_other_layers_has_nothing_to_do(tmp_path: Path) -> None:
 
 def test_without_a_cluster_there_is_nothing_to_check_or_deploy_on_it(tmp_path: Path) -> None:
     inventory = site(tmp_path, kafka={"broker": {"kafka_broker_id": 0}}, microk8s={})
-    code, said = run(inventory, "preflight", "microk8s", "traefik", "chat", "rollback")
+    code, said = run(inventory, "preflight", "microk8s", "traefik", "chat", "render", "rollback")
     assert code == 0, said
 
 

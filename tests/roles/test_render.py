@@ -1,0 +1,176 @@
+"""What playbooks/render.yml writes for GitOps is what the roles apply.
+
+The roles run against a stand-in for the Kubernetes API, which keeps what they apply.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from ansible_runs import ROOT, ansible_playbook
+from kubernetes_api import KubernetesApi
+
+# One is enough. Made by `sandbox/build traefik`.
+(DEFINITION,) = [
+    item
+    for item in yaml.safe_load_all((ROOT / ".artifacts" / "traefik" / "crds.yml").read_text())
+    if item["metadata"]["name"] == "ingressroutes.traefik.io"
+]
+DEFINITIONS = yaml.safe_dump(DEFINITION)
+PASSWORD = "of Kafka"
+KEY = "-----BEGIN PRIVATE KEY-----\nof the site\n-----END PRIVATE KEY-----"
+SITE = {
+    "traefik_crds_sha256": hashlib.sha256(DEFINITIONS.encode()).hexdigest(),
+    "traefik_namespaces": ["chat", "forum"],
+    "chat_image": f"registry.example.org/chat@sha256:{64 * '0'}",
+    "chat_url": "https://chat.example.org/",
+    "chat_replicas_max": 6,
+    "chat_tls_certificate": "-----BEGIN CERTIFICATE-----",
+    "chat_tls_key": KEY,
+    "chat_config": {"KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT", "KAFKA_SASL_USERNAME": "chat"},
+    "chat_kafka_sasl_password": PASSWORD,
+}
+# No host is asked: this one does not answer.
+HOST = {"ansible_host": "192.0.2.11", "kafka_broker_id": 1}
+ROLE = "ansible.builtin.include_role"
+
+
+def run(folder: Path, *arguments: str | Path, **variables: Any) -> subprocess.CompletedProcess[str]:
+    groups = {group: {"hosts": {"host1": HOST}} for group in ("kafka", "microk8s")}
+    definitions, inventory = folder / "crds.yml", folder / "hosts.json"
+    definitions.write_text(DEFINITIONS)
+    known = SITE | {"traefik_crds": [str(definitions)]} | variables
+    site = {name: value for name, value in known.items() if value is not None}
+    inventory.write_text(json.dumps({"all": {"vars": site, "children": groups}}))
+    return ansible_playbook(f"--inventory={inventory}", *arguments, ANSIBLE_FORCE_COLOR="false")
+
+
+def render(folder: Path, **variables: Any) -> subprocess.CompletedProcess[str]:
+    variables = {"manifests_directory": str(folder / "manifests")} | variables
+    return run(folder, "playbooks/render.yml", **variables)
+
+
+@dataclass(frozen=True)
+class Rendered:
+    folder: Path
+    said: str
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The text of each file, by its path."""
+        manifests = self.folder / "manifests"
+        return {
+            str(path.relative_to(manifests)): path.read_text()
+            for path in manifests.rglob("*")
+            if path.is_file()
+        }
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
+    folder = tmp_path_factory.mktemp("site")
+    done = render(folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Rendered(folder, done.stdout)
+
+
+def path(item: dict[str, Any]) -> str:
+    meta = item["metadata"]
+    return f"{meta.get('namespace', '_cluster')}/{item['kind'].lower()}-{meta['name']}.yml"
+
+
+def test_what_is_rendered_is_what_is_applied_but_for_secrets(
+    rendered: Rendered, tmp_path: Path
+) -> None:
+    def include(role: str, *files: str) -> list[dict[str, Any]]:
+        name = f"baremetal_chat.platform.{role}"
+        return [{ROLE: {"name": name, "tasks_from": file}} for file in files]
+
+    tasks = [
+        *include("kafka", "endpoints.yml"),
+        *include("traefik", "preflight.yml", "install.yml"),
+        *include("chat", "preflight.yml", "deploy.yml"),
+    ]
+    play = tmp_path / "play.json"
+    play.write_text(json.dumps([{"hosts": "host1", "gather_facts": False, "tasks": tasks}]))
+    with KubernetesApi(tmp_path) as api:
+        done = run(
+            tmp_path,
+            play,
+            microk8s_kubeconfig=api.kubeconfig,
+            ansible_connection="local",
+            ansible_python_interpreter="{{ ansible_playbook_python }}",
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        applied = {path(item): item for item in api.objects.values()}
+    secrets = {name for name in applied if "/secret-" in name}
+    assert secrets == {"chat/secret-chat-kafka-x7k2p.yml", "chat/secret-chat-tls.yml"}
+    deployment = applied["chat/deployment-chat.yml"]["spec"]
+    # Synchronised again and again, it would undo what Kubernetes has chosen.
+    assert deployment.pop("replicas") == 2
+    # The role makes a Secret for each content; what is made by hand has one name.
+    (volume,) = deployment["template"]["spec"]["volumes"]
+    assert volume["secret"] == {"secretName": "chat-kafka-x7k2p"}
+    volume["secret"] = {"secretName": "chat-kafka"}
+
+    files = {name: yaml.safe_load(text) for name, text in rendered.files.items()}
+    assert files.keys() == applied.keys() - secrets
+    for name, item in files.items():
+        assert item == applied[name], name
+
+
+def test_kubernetes_knows_every_field_of_the_files(rendered: Rendered) -> None:
+    for text in rendered.files.values():
+        item = yaml.safe_load(text)
+        # Traefik's own are in test_manifests.py.
+        if not item["apiVersion"].startswith("traefik.io/"):
+            kubernetes_validate.validate(item, "1.36", strict=True)
+
+
+def test_secrets_are_named_and_not_written(rendered: Rendered) -> None:
+    for text in (*rendered.files.values(), rendered.said):
+        assert PASSWORD not in text
+        assert "PRIVATE KEY" not in text
+    assert "chat/chat-tls, type kubernetes.io/tls, keys tls.crt, tls.key" in rendered.said
+    assert "chat/chat-kafka, type Opaque, keys password" in rendered.said
+
+
+def test_a_second_run_changes_only_what_is_no_longer_applied(rendered: Rendered) -> None:
+    before = rendered.files
+    manifests = rendered.folder / "manifests"
+    gone = manifests / "chat" / "configmap-chat-0123456789.yml"
+    gone.write_text(before["chat/service-chat.yml"])
+    (manifests / "forum" / "ours.yml").write_text("# By hand.\n")
+    done = render(rendered.folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.findall(r"changed=(\d+)", done.stdout) == ["1"]
+    after = rendered.files
+    assert after.pop("forum/ours.yml") == "# By hand.\n"
+    (manifests / "forum" / "ours.yml").unlink()
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"manifests_directory": "manifests"}, "manifests_directory is 'manifests'. Give the abs"),
+        ({"chat_image": ""}, "chat_image is empty: playbooks/chat.yml would build the image"),
+        ({"chat_url": None}, "Set chat_url or virtual_ip_address."),
+    ],
+)
+def test_what_only_a_cluster_or_a_host_knows_is_asked_for(
+    tmp_path: Path, variables: dict[str, Any], words: str
+) -> None:
+    done = render(tmp_path, **variables)
+    assert done.returncode == 2
+    assert words in " ".join(done.stdout.split())
+    assert not (tmp_path / "manifests").exists()
