@@ -18,6 +18,7 @@ next, and accepting rests for a while.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -51,6 +52,8 @@ HEAD_READS = 8
 # Bytes to read at once of requests, which are mostly smaller. What came too early is kept.
 READ_BYTES = 4096
 WEBSOCKET_READ_BYTES = 65_536
+# Of a head that is too large, so that its client gets the answer.
+MOST_DISCARDED = 65_536
 # A handshake that takes longer is one that others need not wait for.
 GRACE_SECONDS = 1.0
 FULL_REST_SECONDS = 0.05
@@ -79,6 +82,7 @@ class PendingStream(IOStream):
         self.head_size = 0
         # Of the next one so far: how often some was read, and how much was searched for its end.
         self._reads = self._searched = 0
+        self._too_large = False
         self._listener = listener
         # Whether it is closed, or a WebSocket, which counts what waits itself.
         self._over = False
@@ -129,6 +133,27 @@ class PendingStream(IOStream):
         self._searched = 0 if found else len(self._read_buffer)
         self._check_max_bytes(self._read_regex, found.end() if found else self._searched)
         return found.end() if found else None
+
+    def _check_max_bytes(self, delimiter: Any, size: int) -> None:
+        most = self._read_max_bytes
+        # Tornado looks once more when it closes.
+        if most is not None and size > most and not self._too_large:
+            self._too_large = True
+            self._refuse_head(most)
+        super()._check_max_bytes(delimiter, size)
+
+    def _refuse_head(self, most: int) -> None:
+        """Say that the head is too large, if that can be done at once. Tornado closes then."""
+        why = f"431: request headers have more than CHAT_HEADER_BYTES={most}\n".encode()
+        answer = (
+            b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n"
+            b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n\r\n" % len(why)
+        )
+        self._listener.refused("headers")
+        with contextlib.suppress(OSError):
+            self.socket.send(answer + why)
+            # What was sent and not read would make the kernel take the answer back.
+            self.socket.recv(MOST_DISCARDED)
 
     def write(self, data: bytes | memoryview) -> Future[None]:
         written = super().write(data)
@@ -262,8 +287,11 @@ class Listener:
         if self._sockets:
             self._keep_spare()
 
-    def give_up(self, stream: PendingStream, reason: str) -> None:
+    def refused(self, reason: str) -> None:
         self._on_refused(reason)
+
+    def give_up(self, stream: PendingStream, reason: str) -> None:
+        self.refused(reason)
         stream.close()
 
     def charge(self, address: str | None) -> bool:

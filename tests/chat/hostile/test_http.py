@@ -408,3 +408,14 @@ def test_requests_that_cannot_be_read_leave_nothing_in_the_log(
             while connection.recv(65536):
                 pass
     assert "aaaa" not in replica.log.read_text()
+
+
+async def test_headers_that_are_too_large_are_refused_with_the_limit(replica: Replica) -> None:
+    server = await replica(CHAT_HEADER_BYTES="1024")
+    for path in (PATH, "/ws", "/"):
+        answer = await get(server.port, path, **{"X-Large": "x" * 3000})
+        assert answer.code == 431
+        assert b"CHAT_HEADER_BYTES=1024" in answer.body
+    refused = server._metrics.refused_connections.labels("headers")
+    assert refused._value.get() == 3
+    assert (await get(server.port, PATH, **{"X-Large": "x" * 500})).code == 200
