@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 from tornado.httputil import HTTPServerRequest
 
 from chat import protocol
 from chat.archive import Page
-from chat.headers import PublicHandler
+from chat.auth.bearer import BearerHandler
 from chat.hub import Hub
 from chat.limits import Budgets, Shares
 from chat.protocol import ErrorCode, RefusedError
@@ -41,7 +41,46 @@ class Failure(msgspec.Struct):
     error: str
 
 
-class MessagesHandler(PublicHandler):
+class ApiHandler(BearerHandler):
+    """Answers in JSON, and those only who may have one: pages of sites that may use the chat, and
+    people whom it knows, where it has to know them.
+    """
+
+    def prepare(self) -> Awaitable[None] | None:
+        super().prepare()
+        if self._finished:
+            return None
+        # The rule that Tornado has for WebSockets.
+        refusal = self._check_cross_origin(self.check_trusted_origin)
+        if refusal is not None:
+            self.fail(403, f"{refusal}: CHAT_ALLOWED_ORIGINS has those that are.")
+            return None
+        origin = self.request.headers.get("Origin")
+        self.set_header("Vary", "Origin, Sec-Fetch-Site")
+        if origin is not None:
+            self.set_header("Access-Control-Allow-Origin", origin)
+        return None if self.verifier is None else self._require_identity()
+
+    async def _require_identity(self) -> None:
+        refusal = await self.authenticate()
+        if refusal is not None:
+            self.fail(*refusal)
+
+    def come_again(self, status: int, why: str) -> None:
+        self.set_header("Retry-After", str(RETRY_SECONDS))
+        self.fail(status, why)
+
+    def fail(self, status: int, why: str) -> None:
+        self.set_status(status)
+        self.answer(Failure(why))
+
+    def answer(self, answer: Answer | Failure) -> None:
+        self.set_header("Content-Type", "application/json")
+        self.set_header("Cache-Control", "no-store")
+        self.finish(msgspec.json.encode(answer))
+
+
+class MessagesHandler(ApiHandler):
     """`address` tells whom a request is charged to, `budgets` how many may come from there, and
     `turns` how many are answered at once. An answer waits for nobody, and the work for it ends with
     its client.
@@ -61,30 +100,16 @@ class MessagesHandler(PublicHandler):
         self._finding: asyncio.Task[Page] | None = None
         self._gone = False
 
-    def prepare(self) -> None:
-        super().prepare()
-        if self._finished:
-            return
-        # The rule that Tornado has for WebSockets.
-        refusal = self._check_cross_origin(self.check_trusted_origin)
-        if refusal is not None:
-            self._fail(403, f"{refusal}: CHAT_ALLOWED_ORIGINS has those that are.")
-            return
-        origin = self.request.headers.get("Origin")
-        self.set_header("Vary", "Origin, Sec-Fetch-Site")
-        if origin is not None:
-            self.set_header("Access-Control-Allow-Origin", origin)
-
     async def get(self, room: str) -> None:
         address = self._address(self.request)
         if not self._budgets.of(address).take():
-            self._come_again(429, "Too many requests come from your address: ask more rarely.")
+            self.come_again(429, "Too many requests come from your address: ask more rarely.")
             return
         if self._turns.has_enough(address):
-            self._come_again(429, "Your address reads too much at once: try again in a moment.")
+            self.come_again(429, "Your address reads too much at once: try again in a moment.")
             return
         if self._turns.exhausted:
-            self._come_again(503, "Too many read at once: try again in a moment.")
+            self.come_again(503, "Too many read at once: try again in a moment.")
             return
         self._turns.take(address)
         self._finding = asyncio.create_task(self._find(room, address))
@@ -92,9 +117,9 @@ class MessagesHandler(PublicHandler):
             page = await self._finding
         except RefusedError as refused:
             if refused.code is ErrorCode.UNAVAILABLE:
-                self._come_again(503, refused.message)
+                self.come_again(503, refused.message)
             else:
-                self._fail(400, refused.message)
+                self.fail(400, refused.message)
             return
         except asyncio.CancelledError:
             if not self._gone:
@@ -103,7 +128,7 @@ class MessagesHandler(PublicHandler):
         finally:
             self._turns.give_back(address)
         messages = [msgspec.Raw(message.payload) for message in page.messages]
-        self._answer(Answer(room, str(page.position), page.more, page.whole, messages))
+        self.answer(Answer(room, str(page.position), page.more, page.whole, messages))
 
     def on_connection_close(self) -> None:
         self._gone = True
@@ -126,19 +151,6 @@ class MessagesHandler(PublicHandler):
             raise _bad("Give before or after, not both.")
         after = asked["after"]
         return await self._hub.after(room, None if after == OLDEST else after, limit, address)
-
-    def _come_again(self, status: int, why: str) -> None:
-        self.set_header("Retry-After", str(RETRY_SECONDS))
-        self._fail(status, why)
-
-    def _fail(self, status: int, why: str) -> None:
-        self.set_status(status)
-        self._answer(Failure(why))
-
-    def _answer(self, answer: Answer | Failure) -> None:
-        self.set_header("Content-Type", "application/json")
-        self.set_header("Cache-Control", "no-store")
-        self.finish(msgspec.json.encode(answer))
 
 
 def _bad(why: str) -> RefusedError:

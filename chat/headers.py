@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from tornado.http1connection import HTTP1Connection
@@ -39,17 +39,18 @@ class PublicHandler(SecurityHeaders):
     that have a `prepare` begin with this one's.
     """
 
-    def prepare(self) -> None:
+    def prepare(self) -> Awaitable[None] | None:
         if self._budget.empty:
             self.set_header("Retry-After", "1")
             self._turn_away(429, "too many requests come from your address: ask more rarely")
-            return
+            return None
         headers = self.request.headers
         # Programs may connect to whatever they like; a page's WebSocket has an origin.
         program = "Upgrade" in headers and "Origin" not in headers
         sites: Sites = self.settings["sites"]
         if not sites.knows(self.request.host, local=self._is_local() and not program):
             self._turn_away(421, "this chat does not know that host; CHAT_HOSTS has those it knows")
+        return None
 
     def _turn_away(self, status: int, why: str) -> None:
         self.set_status(status)

@@ -99,15 +99,15 @@ class Hub:
             asyncio.create_task(self._acks.run()),
         ]
         for teller in self._tellers:
-            teller.add_done_callback(self._ended)
+            teller.add_done_callback(self.ended)
 
     @property
     def rooms(self) -> int:
         """How many have members or history."""
         return len(self._window.rooms)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """A task that works for as long as the hub does has ended."""
+    def ended(self, task: asyncio.Task[None]) -> None:
+        """A task that works for as long as the replica does has ended."""
         if not task.cancelled() and not self.failed.done():
             self.failed.set_exception(task.exception() or RuntimeError("a task ended"))
 

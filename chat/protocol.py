@@ -462,6 +462,17 @@ def harmless_user(user: str) -> str:
     return shown
 
 
+def fitting_user(user: str) -> str:
+    """As much of a foreign system's name as `check_user` takes: harmless, and cut to size."""
+    characters = _GRAPHEME.findall(harmless_user(user[:USER_BYTES]).strip())
+    shown = ""
+    for character in characters[:USER_GRAPHEMES]:
+        if len((shown + character).encode()) > USER_BYTES:
+            break
+        shown += character
+    return shown
+
+
 def _directed_within(line: str) -> str:
     """Close what the line leaves open, and drop what closes nothing.
 

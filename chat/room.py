@@ -54,6 +54,16 @@ class Person(NamedTuple):
             key = PASSING + key[len(PASSING) :]
         return cls(user, key, author.hexdigest())
 
+    @classmethod
+    def known(cls, user: str, issuer: str, subject: str) -> Self:
+        """Whom an issuer of tokens knows by this subject: the same person on all connections."""
+        # An issuer's name has no NUL, so no two pairs are written alike. Nor is one like a key:
+        # these have neither.
+        who = f"{issuer}\0{subject}".encode()
+        key = hashlib.blake2b(who, digest_size=8, person=b"chat subj key").hexdigest()
+        author = hashlib.blake2b(who, digest_size=16, person=b"chat subject")
+        return cls(user, key, author.hexdigest())
+
 
 class Outlet(Protocol):
     """Takes whole WebSocket frames for somebody, and must not raise."""

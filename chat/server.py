@@ -17,6 +17,7 @@ import mimetypes
 import re
 import socket
 from collections import Counter
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from tornado.websocket import WebSocketHandler
 
 from chat import descriptors
 from chat.api import MessagesHandler
+from chat.auth.bearer import BearerHandler
+from chat.auth.identity import Verifier
 from chat.drain import send_away
 from chat.headers import PublicHandler, SecurityHeaders
 from chat.hub import Hub
@@ -131,7 +134,7 @@ class MissingPageHandler(PublicHandler):
             self.send_error(404)
 
 
-class ChatHandler(PublicHandler, WebSocketHandler):
+class ChatHandler(BearerHandler, WebSocketHandler):
     """The handshake of a client."""
 
     server: Server
@@ -139,16 +142,35 @@ class ChatHandler(PublicHandler, WebSocketHandler):
     def initialize(self, server: Server) -> None:
         self.server = server
 
-    def prepare(self) -> None:
+    def prepare(self) -> Awaitable[None] | None:
         super().prepare()
         if self._finished:
-            return
+            return None
+        if self._has_place() and not self.server.admits(self.request):
+            self._refuse_address()
+        if self._finished or self.verifier is None:
+            return None
+        return self._require_identity()
+
+    async def _require_identity(self) -> None:
+        refusal = await self.authenticate()
+        if refusal is not None:
+            self._turn_away(*refusal)
+        else:
+            # It may have waited for keys.
+            self._has_place()
+
+    def _has_place(self) -> bool:
         if self.server.draining:
             self._refuse("Restarting", retry_after=1)
         elif self.server.full:
             self._refuse("Full", retry_after=5)
-        elif self.server.has_enough(self.request) or not self.server.admits(self.request):
-            self._refuse("Too many connections of your address", retry_after=5, status=429)
+        elif self.server.has_enough(self.request):
+            self._refuse_address()
+        return not self._finished
+
+    def _refuse_address(self) -> None:
+        self._refuse("Too many connections of your address", retry_after=5, status=429)
 
     def _refuse(self, reason: str, retry_after: int, status: int = 503) -> None:
         self.set_status(status, reason)
@@ -277,6 +299,8 @@ class Server:
         self._connections = Budgets(REQUEST_RATE, REQUEST_BURST + settings.address_clients)
         self._proxies = [ipaddress.ip_network(network) for network in settings.trusted_proxies]
         self._turns = Shares(settings.api_requests)
+        self._verifier = _verifier(settings)
+        self._verifying: asyncio.Task[None] | None = None
         # Nothing here takes request bodies; a request that is not complete in time is not one.
         request_limits: dict[str, Any] = {
             "idle_connection_timeout": settings.handshake,
@@ -340,6 +364,7 @@ class Server:
                 self._settings.hosts, self._settings.allowed_origins, own=[socket.gethostname()]
             ),
             is_proxy=self._is_proxy,
+            verifier=self._verifier,
         )
 
     def _is_proxy(self, peer: str) -> bool:
@@ -380,6 +405,9 @@ class Server:
             )
         self._wheel.start()
         await self._hub.start()
+        if self._verifier is not None:
+            self._verifying = asyncio.create_task(self._verifier.run())
+            self._verifying.add_done_callback(self._hub.ended)
         log.info(
             "replica %s: page on port %d, health and metrics on port %d",
             self._settings.replica,
@@ -403,6 +431,8 @@ class Server:
         await self._all_gone()
         self._public_listener.stop()
         await self._hub.stop(self._settings.drain)
+        if self._verifying is not None:
+            self._verifying.cancel()
         await self._public.close_all_connections()
         self._wheel.stop()
         self._internal_listener.stop()
@@ -509,6 +539,17 @@ class Server:
         metrics.replicas.set(self._hub.presence.replicas)
         metrics.foreign_signals.value = self._hub.presence.foreign
         return metrics.text()
+
+
+def _verifier(settings: Settings) -> Verifier | None:
+    if settings.auth == "off":
+        return None
+    # Imported here: they take 11 MB of memory, which replicas without tokens save.
+    from chat.auth.keys import Fetcher
+    from chat.auth.tokens import TokenVerifier
+
+    fetch = Fetcher(settings.auth_ca_file)
+    return TokenVerifier(settings.auth_issuers, settings.auth_algorithms, fetch)
 
 
 def _log_request(handler: RequestHandler) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from chat.auth import issuers
 from chat.bounds import TEXT_BYTES, USER_BYTES
 from chat.origins import parse_host, parse_origin
 
@@ -239,6 +240,39 @@ class Settings:
         _origin_list,
         "origins of other sites whose pages may connect, `https://HOST,…`; the chat's own origin"
         " is always allowed",
+    )
+    auth: str = _setting(
+        "CHAT_AUTH",
+        "off",
+        _matching(r"off|required", "say off or required"),
+        "who may use the chat: everybody under any name (`off`), or who brings a token of one of"
+        " `CHAT_AUTH_ISSUERS` (`required`)",
+    )
+    auth_issuers: tuple[issuers.Issuer, ...] = _setting(
+        "CHAT_AUTH_ISSUERS",
+        (),
+        issuers.parse,
+        'identity providers whose tokens count, a list in JSON: `[{"issuer": URL, "audience":'
+        ' NAME, "jwks": FILE or URL, "name_claim": CLAIM}, …]`. Without `jwks`, the provider\'s'
+        " discovery document tells where its keys are. `name_claim`: the claim with the name to"
+        " show, `preferred_username` if not given; it should be unique. Addresses begin with"
+        " https, except on this machine",
+    )
+    auth_algorithms: tuple[str, ...] = _setting(
+        "CHAT_AUTH_ALGORITHMS",
+        ("RS256", "PS256", "ES256", "Ed25519"),
+        _list_of(
+            r"(RS|PS|ES)(256|384|512)|Ed25519",
+            "give RS256, PS256, ES256 (or 384, 512) or Ed25519, separated by commas",
+        ),
+        "algorithms of signatures that count, `NAME,…`: RS, PS or ES with 256, 384 or 512, and"
+        " Ed25519",
+    )
+    auth_ca_file: str = _setting(
+        "CHAT_AUTH_CA_FILE",
+        "",
+        _file,
+        "CA certificates (PEM) that signed the providers' certificates; empty: well-known CAs",
     )
     transport: str = _setting(
         "CHAT_TRANSPORT",
@@ -522,6 +556,7 @@ def _check_together(settings: Settings) -> None:
             " KAFKA_TOPIC, for what it holds is soon deleted"
         )
     _check_security(settings)
+    _check_auth(settings)
     if settings.pong > settings.ping:
         raise SettingsError(
             f"CHAT_PONG_SECONDS='{settings.pong:g}': give at most"
@@ -588,4 +623,17 @@ def _check_security(settings: Settings) -> None:
         raise SettingsError(
             f"KAFKA_CERTIFICATE_FILE='{settings.kafka_certificate_file}': give it together"
             " with KAFKA_KEY_FILE, or neither"
+        )
+
+
+def _check_auth(settings: Settings) -> None:
+    if settings.auth == "required" and not settings.auth_issuers:
+        raise SettingsError(
+            "CHAT_AUTH_ISSUERS='': with CHAT_AUTH=required, give the providers whose tokens count"
+        )
+    if settings.auth == "off" and settings.auth_issuers:
+        named = ", ".join(one.issuer for one in settings.auth_issuers)
+        raise SettingsError(
+            f"CHAT_AUTH='off': CHAT_AUTH_ISSUERS names {named}; say CHAT_AUTH=required, or name no"
+            " issuers"
         )

@@ -21,6 +21,7 @@ from chat_client import ChatClient, Frame
 from hypothesis import settings as hypothesis_settings
 from kafka import KafkaAdminClient
 from kafka_broker import ALONE, KafkaBroker
+from provider import Provider
 
 from chat import settings as chat_settings
 from chat.__main__ import relay_for
@@ -141,6 +142,13 @@ async def replica() -> AsyncIterator[Replica]:
 
     yield start
     await asyncio.gather(*(server.drain() for server in servers if not server.draining))
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[Provider]:
+    one = Provider()
+    yield one
+    await one.close()
 
 
 async def until(condition: Callable[[], object], seconds: float = 30) -> None:

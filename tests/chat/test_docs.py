@@ -75,6 +75,8 @@ def test_every_setting_is_in_the_table_with_its_default_and_meaning() -> None:
     def written(default: Any) -> str:
         if isinstance(default, bool):
             return str(default).lower()
+        if isinstance(default, tuple):
+            return ",".join(default)
         return f"{default:g}" if isinstance(default, float) else str(default or "")
 
     def quoted(text: str) -> str:

@@ -1,0 +1,163 @@
+"""Verifies tokens (JWT, RFC 7519 and 8725): what a provider has signed, and nothing else, says who
+somebody is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import logging
+import time
+from base64 import urlsafe_b64decode
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import msgspec
+from joserfc import jws
+from joserfc.errors import JoseError
+
+from chat import protocol
+from chat.auth.identity import TOLERANCE, Identity, TokenError
+from chat.auth.issuers import Issuer
+from chat.auth.keys import Fetch, KeySource, UnknownKeyError
+from chat.protocol import RefusedError
+from chat.room import Person
+
+log = logging.getLogger("chat.auth")
+
+# More than a request's headers may have by default.
+MOST_BYTES = 16_384
+# Of what a provider sends, a header has an algorithm, a key's id, a type, and perhaps the key's
+# certificate's digest.
+MOST_HEADER_BYTES = 2048
+# A provider signs other tokens for the same audience, such as those that end sessions (logout+jwt).
+_TYPES = ("jwt", "at+jwt", "application/at+jwt")
+# Of what others wrote, so much is logged.
+_SHOWN = 100
+
+
+class _Header(msgspec.Struct):
+    alg: str
+    kid: str | None = None
+    typ: str = "JWT"
+
+
+class _Claims(msgspec.Struct):
+    iss: str
+    sub: str
+    aud: str | list[str]
+    exp: float
+    nbf: float = 0
+    iat: float = 0
+
+
+_header_decoder = msgspec.json.Decoder(_Header)
+_claims_decoder = msgspec.json.Decoder(_Claims)
+_all_claims_decoder = msgspec.json.Decoder(dict[str, Any])
+
+
+class _Registry(jws.JWSRegistry):
+    max_header_length = MOST_HEADER_BYTES
+
+
+class TokenVerifier:
+    """Verifies tokens of `issuers`, signed by one of `algorithms`. `clock`: seconds since the
+    epoch.
+    """
+
+    def __init__(
+        self,
+        issuers: Sequence[Issuer],
+        algorithms: Collection[str],
+        fetch: Fetch,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._issuers = {one.issuer: (one, KeySource(one, fetch)) for one in issuers}
+        self._algorithms = algorithms
+        self._registry = _Registry(algorithms=algorithms, strict_check_header=False)
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Keep the keys of all issuers fresh, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for _, keys in self._issuers.values():
+                tasks.create_task(keys.keep_fresh())
+
+    async def verify(self, token: str) -> Identity:
+        """Who it is. Raises `TokenError`, after one line in the log, and `KeysUnavailableError`."""
+        try:
+            return await self._verify(token)
+        except TokenError as error:
+            log.info("refused a token: %s", error)
+            raise
+
+    async def _verify(self, token: str) -> Identity:
+        if len(token) > MOST_BYTES:
+            raise TokenError(f"it has {len(token)} bytes: at most {MOST_BYTES} can be")
+        parts = token.split(".")
+        if len(parts) != 3:
+            raise TokenError("it is no JWT: three parts, separated by dots")
+        try:
+            header = _header_decoder.decode(_decoded(parts[0]))
+            payload = _decoded(parts[1])
+            claims = _claims_decoder.decode(payload)
+        except msgspec.MsgspecError as error:
+            raise TokenError(f"it is no JWT: {error}") from None
+        except (ValueError, RecursionError):
+            raise TokenError("it is no JWT: its parts are JSON objects in Base64url") from None
+        if header.alg not in self._algorithms:
+            raise TokenError(f"algorithm {header.alg[:_SHOWN]!r} is not allowed")
+        if header.typ.lower() not in _TYPES:
+            raise TokenError(f"type {header.typ[:_SHOWN]!r} is none that signs somebody in")
+        if claims.iss not in self._issuers:
+            raise TokenError(f"issuer {claims.iss[:_SHOWN]!r} is none of CHAT_AUTH_ISSUERS")
+        issuer, keys = self._issuers[claims.iss]
+        # Before the signature, which costs more, and before the provider is asked for keys.
+        self._check(claims, issuer)
+        try:
+            key = await keys.find(header.kid)
+        except UnknownKeyError:
+            shown = "no key" if header.kid is None else f"key {header.kid[:_SHOWN]!r}"
+            raise TokenError(f"it names {shown}, and {claims.iss} has none such") from None
+        if key.get("alg") not in (None, header.alg):
+            raise TokenError(f"key {key.kid!r} is for algorithm {key.get('alg')}, not {header.alg}")
+        try:
+            jws.deserialize_compact(token, key, registry=self._registry)
+        except JoseError as error:
+            raise TokenError(f"its signature does not count ({error.error})") from None
+        except (ValueError, TypeError, RecursionError):
+            raise TokenError("its signature cannot be read") from None
+        return Identity(self._person(issuer, claims, payload), claims.exp)
+
+    def _check(self, claims: _Claims, issuer: Issuer) -> None:
+        audiences = [claims.aud] if isinstance(claims.aud, str) else claims.aud
+        if issuer.audience not in audiences:
+            shown = ", ".join(audiences)[:_SHOWN]
+            raise TokenError(f"audience {shown!r} is not {issuer.audience!r}")
+        now = self._clock()
+        if now >= claims.exp + TOLERANCE:
+            raise TokenError(f"it ended {now - claims.exp:.0f} s ago")
+        if now < claims.nbf - TOLERANCE:
+            raise TokenError(f"it begins in {claims.nbf - now:.0f} s: compare the clocks")
+        if now < claims.iat - TOLERANCE:
+            raise TokenError(f"it was issued in {claims.iat - now:.0f} s: compare the clocks")
+        if not claims.sub:
+            raise TokenError("its subject is empty")
+
+    def _person(self, issuer: Issuer, claims: _Claims, payload: bytes) -> Person:
+        name = _all_claims_decoder.decode(payload).get(issuer.name_claim)
+        if not isinstance(name, str):
+            raise TokenError(f"it has no claim {issuer.name_claim!r}, which has the name to show")
+        try:
+            user = protocol.check_user(protocol.fitting_user(name))
+        except RefusedError:
+            raise TokenError(f"its claim {issuer.name_claim!r} has nothing to show") from None
+        return Person.known(user, claims.iss, claims.sub)
+
+
+def _decoded(part: str) -> bytes:
+    """Raises `ValueError`."""
+    try:
+        return urlsafe_b64decode(part.encode("ascii") + b"=" * (-len(part) % 4))
+    except binascii.Error as error:
+        raise ValueError(str(error)) from None
