@@ -116,6 +116,8 @@ def cid_used(cid: str) -> RefusedError:
 
 
 class Hello(msgspec.Struct, tag_field="type", tag="hello"):
+    """All fields are ignored where the server requires tokens: those say who somebody is."""
+
     user: str
     # The client's secret: whoever reconnects with it is the same person, and keeps the name.
     key: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{16,64}\Z")] | None = None

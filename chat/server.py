@@ -29,7 +29,7 @@ from tornado.websocket import WebSocketHandler
 from chat import descriptors
 from chat.api import MessagesHandler
 from chat.auth.bearer import BearerHandler
-from chat.auth.identity import Verifier
+from chat.auth.identity import Identity, Verifier
 from chat.drain import send_away
 from chat.headers import PublicHandler, SecurityHeaders
 from chat.hub import Hub
@@ -194,6 +194,7 @@ class ChatHandler(BearerHandler, WebSocketHandler):
             self.server.connect,
             self.request.remote_ip or "",
             self.request.headers.get_list("X-Forwarded-For"),
+            self.identity,
         )
         return Handshake(self, connect, fast=self.server.fast)
 
@@ -470,7 +471,7 @@ class Server:
     def _on_refused(self, reason: str) -> None:
         self._metrics.refused_connections.labels(reason).inc()
 
-    def connect(self, peer: str, forwarded: list[str]) -> Connection:
+    def connect(self, peer: str, forwarded: list[str], identity: Identity | None) -> Connection:
         """Let a client in that has shaken hands; it gets a session of its own."""
         address = client_address(peer, forwarded, self._proxies)
         shared = self._budgets.of(address) if self._settings.address_rate else None
@@ -483,6 +484,7 @@ class Server:
             address=address,
             replica=self._settings.replica,
             shared=shared,
+            identity=identity,
             on_gone=self._gone,
         )
         connection.serve(session)

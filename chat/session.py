@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from msgspec import Raw
 
 from chat import protocol
+from chat.auth.identity import Identity
 from chat.hub import Hub
 from chat.limits import TokenBucket
 from chat.metrics import Metrics
@@ -61,6 +62,7 @@ class Session:
         address: str,
         replica: str,
         shared: TokenBucket | None,
+        identity: Identity | None,
         on_gone: Callable[[Session], None],
     ) -> None:
         # Identifies the client in the log, which must not contain names.
@@ -71,7 +73,8 @@ class Session:
         self._metrics = metrics
         self._limits = limits
         self._replica = replica
-        self._person: Person | None = None
+        # Known from the token, or from `hello`.
+        self._person = identity.person if identity else None
         # Its rooms, and the position of each when it was last found to read slowly.
         self._rooms: dict[str, str | None] = {}
         self._closed = False
@@ -180,18 +183,23 @@ class Session:
         self._rooms.clear()
 
     def _hello(self, hello: protocol.Hello) -> None:
-        if self._person is not None:
+        if self.connection.accepted:
             raise RefusedError(ErrorCode.BAD_FRAME, "Hello was said already.")
-        user = protocol.check_user(hello.user)
-        if hello.key is None:
-            person = Person.without_key(user)
-        else:
-            person = Person.of(user, hello.key, hold=hello.hold)
-        self._person = person
+        if self._person is None:
+            self._person = self._introduced(hello)
+        person = self._person
         self.connection.accept()
         self._say(
             Welcome(protocol.VERSION, person.user, self._replica, self._limits, person.author)
         )
+
+    @staticmethod
+    def _introduced(hello: protocol.Hello) -> Person:
+        """Who somebody is that no token tells of."""
+        user = protocol.check_user(hello.user)
+        if hello.key is None:
+            return Person.without_key(user)
+        return Person.of(user, hello.key, hold=hello.hold)
 
     async def _join(self, join: protocol.Join, text: str) -> None:
         try:
@@ -243,7 +251,7 @@ class Session:
         self._say(Page(room, history.before, str(page.position), page.more, messages))
 
     def _require_user(self) -> None:
-        if self._person is None:
+        if not self.connection.accepted:
             raise RefusedError(ErrorCode.HELLO_REQUIRED, "Say hello first.")
 
     def _require_joined(self, name: str) -> str:

@@ -125,6 +125,83 @@ async def test_the_same_host_s_clocks_may_differ_by_a_minute() -> None:
             await verify(**times)
 
 
+# Who somebody is.
+
+
+async def test_the_token_says_who_somebody_is_and_not_hello(
+    replica: Replica, provider: Provider
+) -> None:
+    server = await replica(provider.environment())
+    async with (
+        ChatClient(server.port, "bob", additional_headers=provider.headers("ada")) as ada,
+        ChatClient(server.port, None, additional_headers=provider.headers("ada")) as again,
+        ChatClient(server.port, "ada", additional_headers=provider.headers("eve")) as eve,
+    ):
+        assert ada.welcome["user"] == "ada"
+        await again.say(type="hello", user="")
+        again.welcome = await again.hear("welcome")
+        assert again.welcome["author"] == ada.welcome["author"], "the same person"
+        assert eve.welcome["user"] == "eve"
+        assert eve.welcome["author"] != ada.welcome["author"], "the key of hello counts for nothing"
+        for client in (ada, again, eve):
+            await client.join("lobby")
+        assert (await eve.hear("presence", users=["ada", "eve"]))["count"] == 2
+        await again.send("lobby", "hello")
+        message = await eve.hear("message")
+        assert (message["user"], message["author"]) == ("ada", ada.welcome["author"])
+
+
+async def test_nothing_is_done_before_hello_with_a_token_either(
+    replica: Replica, provider: Provider
+) -> None:
+    server = await replica(provider.environment())
+    async with ChatClient(server.port, None, additional_headers=provider.headers()) as ada:
+        assert (await ada.refused(type="join", room="lobby"))["code"] == "hello_required"
+        await ada.say(type="hello", user="")
+        await ada.hear("welcome", user="ada")
+        assert (await ada.refused(type="hello", user=""))["code"] == "bad_frame"
+
+
+async def test_a_name_is_its_author_s_on_all_replicas_and_stays_so_for_a_while(
+    replica: Replica, provider: Provider, kafka: dict[str, str]
+) -> None:
+    one, other = [await replica(kafka, provider.environment()) for _ in range(2)]
+    ada, eve = provider.headers("ada"), provider.headers("ada", sub="another Ada")
+    async with ChatClient(one.port, additional_headers=ada) as client:
+        await client.join("lobby")
+        async with ChatClient(other.port, additional_headers=ada) as again:
+            await again.join("lobby")
+            assert (await again.hear("presence"))["count"] == 1
+
+    async def refused() -> bool:
+        async with ChatClient(other.port, additional_headers=eve) as client:
+            await client.say(type="join", room="lobby")
+            answer = await client.hear("joined", "error")
+            return answer.get("code") == "name_taken"
+
+    assert await refused(), "she has left, and the name is held"
+    async with ChatClient(other.port, additional_headers=ada) as again:
+        await again.join("lobby")
+
+
+@pytest.mark.parametrize(
+    ("claim", "shown"),
+    [
+        ("  Zoë\u202e\n", "Zoë"),
+        ("x" * 5000, "x" * 32),
+        ("👩‍👩‍👧‍👦" * 40, "👩‍👩‍👧‍👦" * 10),
+        ("é" * 40, "é" * 32),
+    ],
+)
+async def test_a_foreign_name_is_cut_and_cleaned(
+    replica: Replica, provider: Provider, claim: str, shown: str
+) -> None:
+    server = await replica(provider.environment(name_claim="name"))
+    headers = provider.headers(name=claim)
+    async with ChatClient(server.port, additional_headers=headers) as client:
+        assert client.welcome["user"] == shown
+
+
 # Keys.
 
 

@@ -111,6 +111,7 @@ ALLOWED: dict[str, set[str]] = {
     "headers": {"limits", "listener", "origins"},
     "api": {"auth.bearer", "hub", "archive", "limits", "protocol"},
     "session": {
+        "auth.identity",
         "hub",
         "limits",
         "room",
