@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import threading
 import time
+import uuid
 from pathlib import Path
 
 import jsonschema
@@ -20,6 +21,7 @@ from websockets.sync.client import connect
 from websockets.sync.server import serve
 
 from tests.kafka_broker import free_port
+from tests.traefik import PATIENCE_SECONDS
 from tests.traefik import traefik as traefik_program
 
 RENDER = Path(__file__).with_name("render.yml")
@@ -97,7 +99,7 @@ SITES = {
     "chat of a ready image": {"chat_image": f"registry.example.org/chat@{DIGEST}"},
     "traefik": {},
     "traefik for several namespaces": {"traefik_namespaces": ["chat", "forum"]},
-    "traefik for two at once": {"traefik_sockets": 2},
+    "traefik for three at once": {"traefik_sockets": 3, "traefik_address_sockets": 2},
     "traefik that says more": {
         "traefik_config": {"log": {"level": "DEBUG"}, "metrics": None},
     },
@@ -161,7 +163,7 @@ def closed(schema):
 
 @pytest.mark.parametrize(
     ("site", "count"),
-    [("chat", 6), ("chat with a certificate", 6), ("chat without TLS", 2), ("traefik", 2)],
+    [("chat", 6), ("chat with a certificate", 6), ("chat without TLS", 2), ("traefik", 3)],
 )
 def test_traefik_knows_every_field(rendered, site, count):
     schemas = {
@@ -496,61 +498,76 @@ def echo():
     thread.join()
 
 
+def sockets(objects):
+    """The middlewares at Traefik's public entry points, by name."""
+    found = {
+        f"{item['metadata']['namespace']}-{item['metadata']['name']}@kubernetescrd": item["spec"]
+        for item in objects.all
+        if item["kind"] == "Middleware"
+    }
+    for entry in ("web", "websecure"):
+        wanted = settings(objects)["entryPoints"][entry]["http"]["middlewares"]
+        assert wanted == list(found)
+    return found
+
+
 def test_one_socket_too_many_is_refused_until_one_is_closed(rendered, echo, tmp_path):
-    """Whatever address its client has, or says that it has."""
+    """Of an address, and of all together, whatever address its client says that it has."""
     port = free_port()
-    static = settings(rendered["traefik for two at once"])
-    entry = static["entryPoints"]["websecure"]
-    (middleware,) = entry["http"].pop("middlewares")
-    assert middleware == "traefik-sockets@kubernetescrd"
-    entry |= {"address": f"127.0.0.1:{port}"}
-    static = {"entryPoints": {"websecure": entry}}
+    few = rendered["traefik for three at once"]
+    middlewares = {name.partition("@")[0]: spec for name, spec in sockets(few).items()}
+    entry = settings(few)["entryPoints"]["websecure"] | {"address": f"127.0.0.1:{port}"}
+    entry["http"]["middlewares"] = [f"{name}@file" for name in middlewares]
     routing = {
-        "middlewares": {"sockets": rendered["traefik for two at once"]["Middleware"]["spec"]},
-        "routers": {
-            "echo": {
-                "rule": "PathPrefix(`/`)",
-                "service": "echo",
-                "middlewares": ["sockets"],
-                "tls": {},
-            }
-        },
+        "middlewares": middlewares,
+        "routers": {"echo": {"rule": "PathPrefix(`/`)", "service": "echo", "tls": {}}},
         "services": {"echo": {"loadBalancer": {"servers": [{"url": f"http://127.0.0.1:{echo}"}]}}},
     }
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
 
-    def client(number):
+    def client(source):
         return connect(
             f"wss://127.0.0.1:{port}/",
             ssl=context,
-            source_address=(f"127.0.0.{number + 2}", 0),
-            additional_headers={"X-Forwarded-For": f"192.0.2.{number}"},
+            source_address=(source, 0),
+            open_timeout=PATIENCE_SECONDS,
+            additional_headers={"X-Forwarded-For": str(uuid.uuid4())},
         )
 
-    def is_refused(number):
+    def is_refused(source):
         try:
-            with client(number) as connection:
+            with client(source) as connection:
                 connection.send("hello")
-                assert connection.recv(timeout=10) == "hello"
+                assert connection.recv(timeout=PATIENCE_SECONDS) == "hello"
         except InvalidStatus as refusal:
             return refusal.response.status_code == 429
         return False
 
-    with traefik_program(tmp_path, port, static, {"http": routing}), client(1):
-        with client(2):
-            assert is_refused(3)
-        deadline = time.monotonic() + 10
-        while is_refused(3):
+    def is_soon_welcome(source):
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while is_refused(source):
             assert time.monotonic() < deadline
             time.sleep(0.05)
+        return True
+
+    one, other, third = (f"127.0.0.{number}" for number in (2, 3, 4))
+    settings_of_entry = {"entryPoints": {"websecure": entry}}
+    with traefik_program(tmp_path, port, settings_of_entry, {"http": routing}), client(one):
+        with client(one):
+            assert is_refused(one)
+            assert is_soon_welcome(other)
+            with client(other):
+                assert is_refused(third)
+        assert is_soon_welcome(one)
 
 
 def test_traefik_has_memory_for_all_sockets_that_it_takes(traefik):
     (container,) = traefik.pod["containers"]
     limit = int(container["resources"]["limits"]["memory"].removesuffix("Mi"))
     # 98 KiB each; bench/edge.py measures it.
-    assert limit >= 256 + traefik["Middleware"]["spec"]["inFlightReq"]["amount"] * 98 / 1024
+    most = sockets(traefik)["traefik-sockets@kubernetescrd"]["inFlightReq"]["amount"]
+    assert limit >= 256 + most * 98 / 1024
     (collected,) = [it["value"] for it in container["env"] if it["name"] == "GOMEMLIMIT"]
     assert limit / 2 < int(collected.removesuffix("MiB")) < limit
 
