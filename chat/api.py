@@ -16,6 +16,7 @@ from tornado.httputil import HTTPServerRequest
 from chat import protocol
 from chat.archive import Page
 from chat.auth.bearer import BearerHandler
+from chat.auth.leases import Leases, OtherPersonError
 from chat.hub import Hub
 from chat.limits import Budgets, Shares
 from chat.protocol import ErrorCode, RefusedError
@@ -39,6 +40,14 @@ class Failure(msgspec.Struct):
     """Why there is no page."""
 
     error: str
+
+
+class SignedIn(msgspec.Struct):
+    """Who brought the token, and when it ends, in milliseconds since the epoch."""
+
+    user: str
+    author: str
+    until: int
 
 
 class ApiHandler(BearerHandler):
@@ -74,7 +83,7 @@ class ApiHandler(BearerHandler):
         self.set_status(status)
         self.answer(Failure(why))
 
-    def answer(self, answer: Answer | Failure) -> None:
+    def answer(self, answer: msgspec.Struct) -> None:
         self.set_header("Content-Type", "application/json")
         self.set_header("Cache-Control", "no-store")
         self.finish(msgspec.json.encode(answer))
@@ -151,6 +160,39 @@ class MessagesHandler(ApiHandler):
             raise _bad("Give before or after, not both.")
         after = asked["after"]
         return await self._hub.after(room, None if after == OLDEST else after, limit, address)
+
+
+class SessionHandler(ApiHandler):
+    """Tells who somebody is, and renews the token of one of their connections: for pages, which
+    cannot read the token that a proxy adds to their requests.
+    """
+
+    def initialize(self, leases: Leases) -> None:
+        self._leases = leases
+
+    def get(self) -> None:
+        assert self.identity is not None, "others are refused"
+        person = self.identity.person
+        self.answer(SignedIn(person.user, person.author, self.identity.until_ms))
+
+    def post(self) -> None:
+        """`connection`: its id, from `welcome`."""
+        assert self.identity is not None, "others are refused"
+        connection = self.get_query_argument("connection", "")
+        holder = self._leases.find(connection)
+        if holder is None:
+            self.fail(
+                404,
+                "This replica has no such connection: it has ended, or is on another replica. Renew"
+                " it there (`auth`), or connect again.",
+            )
+            return
+        try:
+            self._leases.extend(holder, self.identity)
+        except OtherPersonError:
+            self.fail(409, "The connection is somebody else's.")
+            return
+        self.get()
 
 
 def _bad(why: str) -> RefusedError:

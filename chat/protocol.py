@@ -68,6 +68,7 @@ class ErrorCode(enum.StrEnum):
     TOO_MANY_ROOMS = "too_many_rooms"
     RATE_LIMITED = "rate_limited"
     UNAVAILABLE = "unavailable"
+    BAD_TOKEN = "bad_token"
 
     @classmethod
     def _missing_(cls, value: object) -> ErrorCode:
@@ -87,6 +88,8 @@ class CloseCode(enum.IntEnum):
     TOO_BIG = 1009
     RESTART = 1012
     TRY_LATER = 1013
+    # Of the chat's own.
+    TOKEN_ENDED = 4401
 
 
 class RefusedError(Exception):
@@ -155,7 +158,13 @@ class Ping(msgspec.Struct, tag_field="type", tag="ping"):
     """Asks for a sign of life. A page does not see the pings of WebSocket itself."""
 
 
-ClientFrame = Hello | Join | Leave | Send | Typing | History | Ping
+class Auth(msgspec.Struct, tag_field="type", tag="auth"):
+    """Goes on with another token of the same person, where the server requires tokens."""
+
+    token: str
+
+
+ClientFrame = Hello | Join | Leave | Send | Typing | History | Ping | Auth
 
 
 # Frames from the server.
@@ -173,13 +182,17 @@ class Limits(msgspec.Struct, frozen=True):
     history: int
 
 
-class Welcome(msgspec.Struct, tag_field="type", tag="welcome"):
+class Welcome(msgspec.Struct, tag_field="type", tag="welcome", omit_defaults=True):
     protocol: int
     user: str
     replica: str
     limits: Limits
     # The author of this client's messages (`Message.author`).
     author: str = ""
+    # Where the server requires tokens: when this one ends, in milliseconds since the epoch, and the
+    # connection's id, by which it can be renewed over HTTP.
+    until: int = 0
+    connection: str = ""
 
 
 class Message(msgspec.Struct, tag_field="type", tag="message"):
@@ -262,6 +275,12 @@ class Pong(msgspec.Struct, tag_field="type", tag="pong"):
     pass
 
 
+class Renewed(msgspec.Struct, tag_field="type", tag="renewed"):
+    """The answer to `auth`: when the new token ends, in milliseconds since the epoch."""
+
+    until: int
+
+
 ServerFrame = (
     Welcome
     | Joined
@@ -275,6 +294,7 @@ ServerFrame = (
     | Page
     | Bye
     | Pong
+    | Renewed
 )
 
 

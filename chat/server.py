@@ -27,9 +27,10 @@ from tornado.web import Application, RequestHandler
 from tornado.websocket import WebSocketHandler
 
 from chat import descriptors
-from chat.api import MessagesHandler
+from chat.api import MessagesHandler, SessionHandler
 from chat.auth.bearer import BearerHandler
 from chat.auth.identity import Identity, Verifier
+from chat.auth.leases import Leases
 from chat.drain import send_away
 from chat.headers import PublicHandler, SecurityHeaders
 from chat.hub import Hub
@@ -302,6 +303,7 @@ class Server:
         self._turns = Shares(settings.api_requests)
         self._verifier = _verifier(settings)
         self._verifying: asyncio.Task[None] | None = None
+        self._leases = Leases(self._verifier, self._wheel) if self._verifier else None
         # Nothing here takes request bodies; a request that is not complete in time is not one.
         request_limits: dict[str, Any] = {
             "idle_connection_timeout": settings.handshake,
@@ -352,6 +354,11 @@ class Server:
                         ),
                         "address": self._address_of,
                     },
+                ),
+                *(
+                    [(r"/api/session", SessionHandler, {"leases": self._leases})]
+                    if self._leases
+                    else []
                 ),
                 (
                     rf"/(?:([0-9a-f]{{12}})/)?(|{'|'.join(map(re.escape, PAGE.files))})",
@@ -484,6 +491,7 @@ class Server:
             address=address,
             replica=self._settings.replica,
             shared=shared,
+            leases=self._leases,
             identity=identity,
             on_gone=self._gone,
         )

@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable
 from msgspec import Raw
 
 from chat import protocol
-from chat.auth.identity import Identity
+from chat.auth.identity import Identity, KeysUnavailableError, TokenError
+from chat.auth.leases import Leases, OtherPersonError
 from chat.hub import Hub
 from chat.limits import TokenBucket
 from chat.metrics import Metrics
@@ -40,9 +41,10 @@ class Session:
         "_bucket",
         "_closed",
         "_hub",
+        "_identity",
+        "_leases",
         "_limits",
         "_metrics",
-        "_number",
         "_on_gone",
         "_person",
         "_replica",
@@ -50,6 +52,8 @@ class Session:
         "_shared",
         "address",
         "connection",
+        "due",
+        "number",
     )
 
     def __init__(
@@ -62,19 +66,23 @@ class Session:
         address: str,
         replica: str,
         shared: TokenBucket | None,
+        leases: Leases | None,
         identity: Identity | None,
         on_gone: Callable[[Session], None],
     ) -> None:
         # Identifies the client in the log, which must not contain names.
-        self._number = next(_numbers)
+        self.number = next(_numbers)
         self.connection = connection
         self.address = address
         self._hub = hub
         self._metrics = metrics
         self._limits = limits
         self._replica = replica
-        # Known from the token, or from `hello`.
-        self._person = identity.person if identity else None
+        self._person: Person | None = None
+        # From its token, until it says hello; then, when the token ends (`Timed`).
+        self._identity = identity
+        self._leases = leases
+        self.due: int | None = None
         # Its rooms, and the position of each when it was last found to read slowly.
         self._rooms: dict[str, str | None] = {}
         self._closed = False
@@ -110,6 +118,8 @@ class Session:
                     self._typing(typing)
                 case protocol.History() as history:
                     return self._history(history, text)
+                case protocol.Auth() as auth:
+                    return self._renew(auth, text)
                 case protocol.Ping():
                     self._require_user()
                     self._say(protocol.Pong())
@@ -146,7 +156,7 @@ class Session:
             return
         self._leave_all()
         self._metrics.closes.labels(int(code)).inc()
-        log.debug("closed: %d %s", code, reason, extra={"client": self._number})
+        log.debug("closed: %d %s", code, reason, extra={"client": self.number})
         self.connection.close(code, reason, last)
 
     # What the connection tells.
@@ -171,27 +181,35 @@ class Session:
             b"".join(positions),
         )
 
+    def on_deadline(self) -> None:
+        self.close(CloseCode.TOKEN_ENDED, "your token has ended: connect again with a new one")
+
     def gone(self) -> None:
-        log.debug("gone", extra={"client": self._number})
+        log.debug("gone", extra={"client": self.number})
         self._leave_all()
         self._on_gone(self)
 
     def _leave_all(self) -> None:
         self._closed = True
+        if self._leases is not None:
+            self._leases.end(self)
         for room in self._rooms:
             self._hub.leave(self, room)
         self._rooms.clear()
 
     def _hello(self, hello: protocol.Hello) -> None:
-        if self.connection.accepted:
+        if self._person is not None:
             raise RefusedError(ErrorCode.BAD_FRAME, "Hello was said already.")
-        if self._person is None:
-            self._person = self._introduced(hello)
-        person = self._person
+        identity, self._identity = self._identity, None
+        person = identity.person if identity else self._introduced(hello)
+        self._person = person
         self.connection.accept()
-        self._say(
-            Welcome(protocol.VERSION, person.user, self._replica, self._limits, person.author)
-        )
+        welcome = Welcome(protocol.VERSION, person.user, self._replica, self._limits, person.author)
+        if identity is not None and self._leases is not None:
+            self._leases.begin(self, identity.until)
+            welcome.until = identity.until_ms
+            welcome.connection = self._leases.id_of(self)
+        self._say(welcome)
 
     @staticmethod
     def _introduced(hello: protocol.Hello) -> Person:
@@ -219,7 +237,7 @@ class Session:
             self._hub.leave(self, room)
             return
         self._rooms.setdefault(room, None)
-        log.debug("joined", extra={"client": self._number, "room": room})
+        log.debug("joined", extra={"client": self.number, "room": room})
 
     def _leave(self, leave: protocol.Leave) -> None:
         self._require_user()
@@ -250,8 +268,28 @@ class Session:
         messages = [Raw(message.payload) for message in page.messages]
         self._say(Page(room, history.before, str(page.position), page.more, messages))
 
+    async def _renew(self, auth: protocol.Auth, text: str) -> None:
+        try:
+            self._require_user()
+            if self._leases is None:
+                raise RefusedError(ErrorCode.BAD_FRAME, "This chat asks for no tokens.")
+            identity = await self._leases.renew(self, auth.token)
+        except TokenError as error:
+            refused = RefusedError(ErrorCode.BAD_TOKEN, f"The token does not count: {error}.")
+            self._refuse(refused, text)
+        except OtherPersonError:
+            refused = RefusedError(ErrorCode.BAD_TOKEN, "The token is somebody else's.")
+            self._refuse(refused, text)
+        except KeysUnavailableError:
+            refused = RefusedError(ErrorCode.UNAVAILABLE, "The issuer's keys are not known yet.")
+            self._refuse(refused, text)
+        except RefusedError as refused_now:
+            self._refuse(refused_now, text)
+        else:
+            self._say(protocol.Renewed(identity.until_ms))
+
     def _require_user(self) -> None:
-        if not self.connection.accepted:
+        if self._person is None:
             raise RefusedError(ErrorCode.HELLO_REQUIRED, "Say hello first.")
 
     def _require_joined(self, name: str) -> str:
@@ -263,7 +301,7 @@ class Session:
     def _refuse(self, refused: RefusedError, text: str) -> None:
         self._metrics.refusals.labels(refused.code).inc()
         subject = protocol.subject_of(text)
-        log.debug("refused: %s", refused.code, extra={"client": self._number, "room": subject.room})
+        log.debug("refused: %s", refused.code, extra={"client": self.number, "room": subject.room})
         self._say(Error(refused.code, refused.message, subject.cid, subject.room))
 
     def _say(self, frame: protocol.ServerFrame) -> None:

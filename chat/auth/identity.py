@@ -26,6 +26,11 @@ class Identity(NamedTuple):
     person: Person
     until: float
 
+    @property
+    def until_ms(self) -> int:
+        """The same in milliseconds, as clients are told times."""
+        return round(self.until * 1000)
+
 
 class Verifier(Protocol):
     async def run(self) -> None:

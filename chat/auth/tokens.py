@@ -27,6 +27,8 @@ log = logging.getLogger("chat.auth")
 
 # More than a request's headers may have by default.
 MOST_BYTES = 16_384
+# A token may be for ever; what is computed with its end has bounds.
+MOST_SECONDS = 10 * 365 * 86_400
 # Of what a provider sends, a header has an algorithm, a key's id, a type, and perhaps the key's
 # certificate's digest.
 MOST_HEADER_BYTES = 2048
@@ -127,7 +129,8 @@ class TokenVerifier:
             raise TokenError(f"its signature does not count ({error.error})") from None
         except (ValueError, TypeError, RecursionError):
             raise TokenError("its signature cannot be read") from None
-        return Identity(self._person(issuer, claims, payload), claims.exp)
+        until = min(claims.exp, self._clock() + MOST_SECONDS)
+        return Identity(self._person(issuer, claims, payload), until)
 
     def _check(self, claims: _Claims, issuer: Issuer) -> None:
         audiences = [claims.aud] if isinstance(claims.aud, str) else claims.aud

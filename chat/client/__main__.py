@@ -11,6 +11,7 @@ import contextlib
 import getpass
 import os
 import sys
+from pathlib import Path
 
 from chat.client.connection import connect
 from chat.client.pipe import Pipe
@@ -24,7 +25,9 @@ def main() -> int:
         prog="python -m chat.client",
         description=__doc__,
         # Not an argument: everyone on the machine can see the arguments of a process.
-        epilog="Set the environment variable CHAT_KEY to a secret to keep your name.",
+        epilog="Set the environment variable CHAT_KEY to a secret to keep your name. Where the chat"
+        " requires tokens, set CHAT_TOKEN_FILE to a file that has one; it is read again when the"
+        " token ends.",
     )
     parser.add_argument("url", help="the chat's address, http://HOST/ or ws://HOST/ws")
     parser.add_argument(
@@ -60,7 +63,13 @@ def _complain(errors: BaseExceptionGroup[Exception], code: int) -> int:
 
 async def run(arguments: argparse.Namespace) -> None:
     rooms = arguments.room or ["lobby"]
-    async with connect(arguments.url, arguments.user, key=os.environ.get("CHAT_KEY")) as chat:
+    file = os.environ.get("CHAT_TOKEN_FILE")
+    async with connect(
+        arguments.url,
+        arguments.user,
+        key=os.environ.get("CHAT_KEY"),
+        token=(lambda: Path(file).read_text().strip()) if file else None,
+    ) as chat:
         if sys.stdin.isatty() and sys.stdout.isatty():
             await Terminal(chat).run(rooms)
         else:

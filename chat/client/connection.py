@@ -12,13 +12,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import inspect
 import logging
 import math
 import random
 import re
 import socket
+import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import get_args
 from urllib.parse import urlsplit, urlunsplit
 
@@ -31,6 +33,7 @@ from chat import protocol
 from chat.client.room import Away, Back, DisconnectedError, Feed, Link, Room
 from chat.protocol import (
     Ack,
+    Auth,
     Bye,
     ClientFrame,
     CloseCode,
@@ -48,6 +51,7 @@ from chat.protocol import (
     Presence,
     Progress,
     RefusedError,
+    Renewed,
     Send,
     ServerFrame,
     Welcome,
@@ -77,6 +81,9 @@ KEEPALIVE = (5, 2, 3)
 PEACE_SECONDS = 30.0
 # Messages of this client that may wait for their acknowledgement; more wait before they are sent.
 MOST_PENDING = 100
+# A token is renewed when so much of its time is over, and at most once in so many seconds.
+RENEW_SHARE = 0.75
+RENEW_SECONDS = 1.0
 # Of one frame: a `joined` with 500 messages of the greatest length has half of it.
 MOST_BYTES = 16 << 20
 
@@ -88,6 +95,9 @@ _FATAL = {
     CloseCode.TOO_BIG,
 }
 _FOR_NOW = {ErrorCode.UNAVAILABLE, ErrorCode.RATE_LIMITED, ErrorCode.NOT_JOINED}
+
+# What gives a token that is fresh enough, each time it is asked.
+TokenSource = Callable[[], str | Awaitable[str]]
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[ServerFrame] = msgspec.json.Decoder(ServerFrame)
@@ -104,9 +114,10 @@ _TYPES = {struct.__struct_config__.tag for struct in get_args(ServerFrame)}
 @contextlib.asynccontextmanager
 async def connect(
     url: str,
-    user: str,
+    user: str = "",
     *,
     key: str | None = None,
+    token: str | TokenSource | None = None,
     open_seconds: float = 10.0,
     headers: dict[str, str] | None = None,
 ) -> AsyncIterator[Chat]:
@@ -114,15 +125,17 @@ async def connect(
 
     `key`: the secret by which the name is this client's, 16 to 64 of A-Z a-z 0-9 - _; two clients
     with the same one are one person. Without it, one is made up, and the name is free as soon as
-    this client has left. `open_seconds`: how long the first connection is tried; later ones are
-    tried for ever. `headers` go into each handshake.
+    this client has left. `token`: where the chat requires tokens, one, or a function that gives one
+    (or awaits it). The function is called for each connection, and before a token ends. The token
+    then says who this client is, and `user` and `key` count for nothing. `open_seconds`: how long
+    the first connection is tried; later ones are tried for ever. `headers` go into each handshake.
 
     Raises `RefusedError` if the name is refused, `DisconnectedError` if no connection comes to be,
     `ValueError` if the URL is none.
     """
     # Nobody comes back with a key that is made up.
     hello = Hello(user, key or uuid.uuid4().hex, hold=key is not None)
-    chat = Chat(_websocket_url(url), hello, headers or {})
+    chat = Chat(_websocket_url(url), hello, headers or {}, token)
     running = asyncio.create_task(chat._run(), name=f"chat client {user}")
     try:
         await chat._opened(open_seconds)
@@ -156,10 +169,20 @@ class _Pending:
 class Chat:
     """A user's connection; made by `connect`."""
 
-    def __init__(self, url: str, hello: Hello, headers: dict[str, str]) -> None:
+    def __init__(
+        self,
+        url: str,
+        hello: Hello,
+        headers: dict[str, str],
+        token: str | TokenSource | None = None,
+    ) -> None:
         self._url = url
         self._hello = hello
         self._headers = headers
+        self._token = token
+        # Until the token is to be renewed, and the task that does it.
+        self._renewal: asyncio.TimerHandle | None = None
+        self._renewing: asyncio.Task[None] | None = None
         # As the server writes it, once it has said so.
         self.user = hello.user
         # By which this client's messages are known (`Message.author`): the same for one key,
@@ -289,7 +312,7 @@ class Chat:
         try:
             async with open_websocket(
                 self._url,
-                additional_headers=self._headers,
+                additional_headers=self._headers | await self._authorization(),
                 compression=None,
                 max_size=MOST_BYTES,
                 open_timeout=OPEN_SECONDS,
@@ -302,8 +325,10 @@ class Chat:
         except websockets.InvalidStatus as refused:
             response = refused.response
             self._trouble = f"the server answers {response.status_code} {response.reason_phrase}"
-            # A proxy that has just started does not know its routes yet.
-            back_soon = response.status_code == 404 and self._welcomed.is_set()
+            # A proxy that has just started does not know its routes yet, nor the chat the key of a
+            # token that was signed with a new one.
+            passing = (401, 404) if callable(self._token) else (404,)
+            back_soon = response.status_code in passing and self._welcomed.is_set()
             if response.status_code < 500 and response.status_code != 429 and not back_soon:
                 raise DisconnectedError(f"{self._url}: {self._trouble}") from None
             asked = response.headers.get("Retry-After", "")
@@ -322,6 +347,8 @@ class Chat:
             return self._asked_to_wait
         code, reason = closed.rcvd.code, closed.rcvd.reason
         self._trouble = f"closed by the server: {code} {reason}".rstrip()
+        if code == CloseCode.TOKEN_ENDED and callable(self._token):
+            return 0.0
         if code in _FATAL or 4000 <= code < 5000:
             raise DisconnectedError(f"{self._url}: {self._trouble}")
         asked = re.search(r"retry_after=(\d+(?:\.\d+)?)", reason)
@@ -345,6 +372,7 @@ class Chat:
                 room.lose()
             for pending in self._pending.values():
                 pending.sent = False
+            self._renew_no_more()
             writing.cancel()
             await asyncio.wait([writing])
 
@@ -411,6 +439,9 @@ class Chat:
                 self._refused(error)
             case Welcome() as welcome:
                 self._welcome(welcome)
+                self._renew_later(welcome.until)
+            case Renewed(until):
+                self._renew_later(until)
 
     def _welcome(self, welcome: Welcome) -> None:
         if welcome.protocol != protocol.VERSION:
@@ -426,6 +457,45 @@ class Chat:
         for room in self._rooms.values():
             room.tell(Back(welcome.replica))
             room.join()
+
+    # The token.
+
+    async def _authorization(self) -> dict[str, str]:
+        if self._token is None:
+            return {}
+        return {"Authorization": f"Bearer {await self._fresh_token()}"}
+
+    async def _fresh_token(self) -> str:
+        if not callable(self._token):
+            return self._token or ""
+        token = self._token()
+        return await token if inspect.isawaitable(token) else token
+
+    def _renew_later(self, until: int) -> None:
+        """`until`: when the server says that the token ends, in milliseconds; 0: never."""
+        self._renew_no_more()
+        if until and callable(self._token):
+            delay = max(RENEW_SECONDS, RENEW_SHARE * (until / 1000 - time.time()))
+            loop = asyncio.get_running_loop()
+            self._renewal = loop.call_later(delay, self._renew, until)
+
+    def _renew_no_more(self) -> None:
+        for waiting in (self._renewal, self._renewing):
+            if waiting is not None:
+                waiting.cancel()
+        self._renewal = self._renewing = None
+
+    def _renew(self, until: int) -> None:
+        async def renew() -> None:
+            try:
+                self._say(Auth(await self._fresh_token()))
+            except OSError as error:
+                log.warning("there is no new token: %s", error)
+            # Unless the server says `renewed`, once more before the old one ends.
+            self._renewing = None
+            self._renew_later(until)
+
+        self._renewing = asyncio.create_task(renew())
 
     def _send(self, pending: _Pending) -> None:
         if not pending.sent:

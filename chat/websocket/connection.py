@@ -265,10 +265,6 @@ class Connection(asyncio.Protocol):
         limits = self._endpoint.limits
         self._endpoint.wheel.schedule(self, random.uniform(0.5, 1) * limits.ping_seconds)
 
-    @property
-    def accepted(self) -> bool:
-        return self._accepted
-
     def push(self, frames: bytes) -> None:
         """Write whole frames: at the end of this turn of the loop, or when the client reads."""
         if self._closing:

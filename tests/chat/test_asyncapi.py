@@ -14,6 +14,7 @@ import pytest
 import yaml
 from chat_client import ChatClient
 from conftest import ROOT, Replica
+from provider import Provider
 
 from chat import protocol
 from chat.protocol import CloseCode, ErrorCode
@@ -83,16 +84,20 @@ def test_every_error_and_close_code_is_there() -> None:
     assert said == set(CloseCode)
 
 
-async def test_what_is_said_fits_its_schema(replica: Replica) -> None:
-    server = await replica()
+async def test_what_is_said_fits_its_schema(replica: Replica, provider: Provider) -> None:
+    server = await replica(provider.environment())
     heard = []
-    async with ChatClient(server.port) as ada, ChatClient(server.port, "bob") as bob:
+    async with (
+        ChatClient(server.port, additional_headers=provider.headers()) as ada,
+        ChatClient(server.port, additional_headers=provider.headers("bob")) as bob,
+    ):
         heard += [ada.welcome, await ada.join("lobby"), await ada.send("lobby", "hello")]
         heard.append(await ada.refused(type="send", room="lobby", text="", cid="1"))
         await bob.join("lobby")
         await ada.say(type="history", room="lobby", before=(await bob.join("lobby"))["position"])
         await bob.say(type="typing", room="lobby")
         await ada.say(type="ping")
+        await ada.say(type="auth", token=provider.token())
         # In the same partition, so that the log moves on past what was said in the lobby.
         other = next(
             name
@@ -102,7 +107,8 @@ async def test_what_is_said_fits_its_schema(replica: Replica) -> None:
         await ada.join(other)
         await ada.send(other, "hello")
         await ada.say(type="leave", room=other)
-        for kind in ("message", "position", "presence", "history", "typing", "pong", "left"):
+        kinds = ("message", "position", "presence", "history", "typing", "pong", "renewed", "left")
+        for kind in kinds:
             heard.append(await ada.hear(kind))
         draining = asyncio.create_task(server.drain())
         heard.append(await ada.hear("bye"))

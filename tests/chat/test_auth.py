@@ -7,10 +7,12 @@ import json
 import logging
 import re
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import test_server
 import websockets
 from chat_client import ChatClient
 from conftest import Replica, until
@@ -22,6 +24,7 @@ from chat.auth.identity import Identity, KeysUnavailableError, TokenError
 from chat.auth.issuers import Issuer
 from chat.auth.keys import AGAIN_SECONDS, Fetcher, KeySource, UnknownKeyError
 from chat.auth.tokens import TokenVerifier
+from chat.server import Server
 from chat.settings import SettingsError, load
 
 MESSAGES = "/api/rooms/lobby/messages"
@@ -123,6 +126,30 @@ async def test_the_same_host_s_clocks_may_differ_by_a_minute() -> None:
     ):
         with pytest.raises(TokenError, match=words):
             await verify(**times)
+
+
+PROMISES = (
+    test_server.test_everyone_in_the_room_gets_the_same_messages_in_the_same_order,
+    test_server.test_a_repeat_is_shown_once_and_acknowledged_with_the_first_id,
+    test_server.test_who_comes_back_gets_what_was_missed_and_nothing_twice,
+)
+
+
+@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__)
+async def test_what_is_promised_to_everybody_is_promised_with_tokens(
+    replica: Replica,
+    provider: Provider,
+    log: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    promise: Callable[[Server], Awaitable[None]],
+) -> None:
+    begin = ChatClient.__init__
+
+    def signed_in(self: ChatClient, port: int, user: str = "ada", **options: Any) -> None:
+        begin(self, port, user, additional_headers=provider.headers(user), **options)
+
+    monkeypatch.setattr(ChatClient, "__init__", signed_in)
+    await promise(await replica(log, provider.environment()))
 
 
 # Who somebody is.
