@@ -1,5 +1,6 @@
 """The hosts as an operator finds them after `site.yml`."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 from cluster import deployed_image, kubectl
 from collection import install
-from hosts import address, connect, group
+from hosts import address, connect, group, variable
 
 from playbooks import run
 
@@ -47,6 +48,17 @@ def test_a_replica_can_start_without_the_registry(name: str) -> None:
         "/snap/bin/microk8s ctr images ls --quiet %s", 'labels."io.cri-containerd.pinned"==pinned'
     )
     assert deployed_image() in kept.split()
+
+
+@pytest.mark.parametrize("name", group("microk8s"))
+def test_pods_leave_memory_for_kafka_and_zookeeper(name: str) -> None:
+    status = json.loads(kubectl(f"get node {name} --output json"))["status"]
+    capacity, rest = (
+        int(status[kind]["memory"].removesuffix("Ki")) for kind in ("capacity", "allocatable")
+    )
+    reserved = variable(name, "microk8s_reserved_memory_mb")
+    assert reserved
+    assert rest <= capacity - 1024 * int(reserved)
 
 
 def scan(source: str, target: str, ports: set[int], via: str) -> set[int]:
@@ -134,8 +146,8 @@ def test_validate_of_the_installed_collection_says_what_it_saw(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A proxy that does not answer: own hosts are reached directly.
-    for variable in ("http_proxy", "https_proxy"):
-        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    for proxy in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(proxy, "http://127.0.0.1:9")
     install(tmp_path)
     validated = run("baremetal_chat.platform.validate", collections=tmp_path)
     print(validated.said)
