@@ -36,7 +36,7 @@ from traefik import traefik  # noqa: E402
 # Clients of one address. Linux gives loopback all of 127.0.0.0/8.
 PER_ADDRESS = 250
 CONNECTING_AT_ONCE = 50
-ROOMS = 200
+IN_A_ROOM = 4
 SETTLE_SECONDS = 3.0
 
 
@@ -119,7 +119,7 @@ async def come(
         )
         await client.send(json.dumps({"type": "hello", "user": f"user-{number}"}))
         welcome = json.loads(await client.recv())
-        await client.send(json.dumps({"type": "join", "room": f"room-{number % ROOMS}"}))
+        await client.send(json.dumps({"type": "join", "room": f"room-{number // IN_A_ROOM}"}))
         while json.loads(await client.recv())["type"] != "joined":
             pass
     return client, welcome["replica"]
@@ -154,8 +154,15 @@ async def measure(traefik: int, port: int, count: int) -> None:
     await asyncio.sleep(SETTLE_SECONDS)
     report("all are silent")
     for number, client in enumerate(clients):
-        text = {"type": "send", "room": f"room-{number % ROOMS}", "cid": "1", "text": "x" * 100}
+        text = {
+            "type": "send",
+            "room": f"room-{number // IN_A_ROOM}",
+            "cid": "1",
+            "text": "x" * 100,
+        }
         await client.send(json.dumps(text))
+        # Let them hear, too.
+        await asyncio.sleep(0)
     await asyncio.sleep(SETTLE_SECONDS)
     report("each has spoken, and heard its room")
     for client in clients:
