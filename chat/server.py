@@ -292,7 +292,8 @@ class Server:
             history=settings.page,
         )
         self._places = descriptors.share(descriptors.limit(), settings.clients, settings.pending)
-        self._clients: set[Session] = set()
+        # By their numbers. (A set of so many takes more memory.)
+        self._clients: dict[int, Session] = {}
         self._of_address: Counter[str] = Counter()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -303,7 +304,7 @@ class Server:
         self._turns = Shares(settings.api_requests)
         self._verifier = _verifier(settings)
         self._verifying: asyncio.Task[None] | None = None
-        self._leases = Leases(self._verifier, self._wheel) if self._verifier else None
+        self._leases = Leases(self._verifier, self._clients) if self._verifier else None
         # Nothing here takes request bodies; a request that is not complete in time is not one.
         request_limits: dict[str, Any] = {
             "idle_connection_timeout": settings.handshake,
@@ -435,7 +436,7 @@ class Server:
         self.draining = True
         log.info("draining: %d clients", len(self._clients))
         await asyncio.sleep(self._settings.drain_delay)
-        await send_away(self._clients, self._hub.presence, self._settings.drain)
+        await send_away(self._clients.values(), self._hub.presence, self._settings.drain)
         await self._all_gone()
         self._public_listener.stop()
         await self._hub.stop(self._settings.drain)
@@ -496,14 +497,14 @@ class Server:
             on_gone=self._gone,
         )
         connection.serve(session)
-        self._clients.add(session)
+        self._clients[session.number] = session
         self._of_address[address] += 1
         self._empty.clear()
         self._metrics.clients.set(len(self._clients))
         return connection
 
     def _gone(self, client: Session) -> None:
-        self._clients.discard(client)
+        self._clients.pop(client.number, None)
         self._of_address[client.address] -= 1
         if not self._of_address[client.address]:
             del self._of_address[client.address]

@@ -52,8 +52,8 @@ class Session:
         "_shared",
         "address",
         "connection",
-        "due",
         "number",
+        "until",
     )
 
     def __init__(
@@ -79,10 +79,10 @@ class Session:
         self._limits = limits
         self._replica = replica
         self._person: Person | None = None
-        # From its token, until it says hello; then, when the token ends (`Timed`).
+        # From its token, until it says hello; from then on, when the token ends.
         self._identity = identity
+        self.until = 0.0
         self._leases = leases
-        self.due: int | None = None
         # Its rooms, and the position of each when it was last found to read slowly.
         self._rooms: dict[str, str | None] = {}
         self._closed = False
@@ -181,8 +181,9 @@ class Session:
             b"".join(positions),
         )
 
-    def on_deadline(self) -> None:
-        self.close(CloseCode.TOKEN_ENDED, "your token has ended: connect again with a new one")
+    def beat(self) -> None:
+        if self._leases is not None and self._leases.has_ended(self):
+            self.close(CloseCode.TOKEN_ENDED, "your token has ended: connect again with a new one")
 
     def gone(self) -> None:
         log.debug("gone", extra={"client": self.number})
@@ -191,8 +192,6 @@ class Session:
 
     def _leave_all(self) -> None:
         self._closed = True
-        if self._leases is not None:
-            self._leases.end(self)
         for room in self._rooms:
             self._hub.leave(self, room)
         self._rooms.clear()
@@ -206,7 +205,7 @@ class Session:
         self.connection.accept()
         welcome = Welcome(protocol.VERSION, person.user, self._replica, self._limits, person.author)
         if identity is not None and self._leases is not None:
-            self._leases.begin(self, identity.until)
+            self.until = identity.until
             welcome.until = identity.until_ms
             welcome.connection = self._leases.id_of(self)
         self._say(welcome)

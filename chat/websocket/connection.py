@@ -56,6 +56,9 @@ class Receiver(Protocol):
     def silent(self) -> None:
         """The client has not been accepted in time."""
 
+    def beat(self) -> None:
+        """It is time for a ping, or for its pong: at least once in `ping_seconds`."""
+
     def slow(self) -> None:
         """All that was pushed so far is on its way to the client; what follows waits here."""
 
@@ -356,12 +359,19 @@ class Connection(asyncio.Protocol):
     def on_deadline(self) -> None:
         if self._transport is None or self._receiver is None:
             return
-        wheel, limits = self._endpoint.wheel, self._endpoint.limits
         if self._closing:
             self._transport.abort()
         elif not self._accepted:
             self._receiver.silent()
-        elif not self._pinged:
+        else:
+            self._receiver.beat()
+            if not self._closing:
+                self._beat()
+
+    def _beat(self) -> None:
+        """Ping, or see whether the last ping was answered."""
+        wheel, limits = self._endpoint.wheel, self._endpoint.limits
+        if not self._pinged:
             self._pinged, self._heard = True, False
             self.push(PING)
             wheel.schedule(self, limits.pong_seconds)
@@ -371,9 +381,9 @@ class Connection(asyncio.Protocol):
         elif self._paused and not self._slow:
             # It was not listened to: its answer may have been here for long.
             wheel.schedule(self, limits.pong_seconds)
-        elif self._slow:
+        elif self._slow and self._receiver is not None:
             self._receiver.overflow()
-        else:
+        elif self._transport is not None:
             self._transport.abort()
 
     # What the transport tells.

@@ -74,6 +74,9 @@ class Receiver:
         self.heard.append(text)
         return self.answer(text)
 
+    def beat(self) -> None:
+        pass
+
     def silent(self) -> None:
         self.connection.close(CloseCode.POLICY, "silent")
 

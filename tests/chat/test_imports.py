@@ -18,7 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "auth.issuers": {"auth.keys"},
     "auth.keys": {"auth.identity", "auth.issuers"},
     "auth.tokens": {"auth.identity", "auth.issuers", "auth.keys", "protocol", "room"},
-    "auth.leases": {"auth.identity", "room", "websocket.wheel"},
+    "auth.leases": {"auth.identity", "room"},
     "auth.bearer": {"auth.identity", "headers"},
     "settings": {"auth", "bounds", "origins"},
     "logs": set(),

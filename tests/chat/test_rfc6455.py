@@ -49,6 +49,9 @@ class Echo:
         self.connection.push(text_frame(text.encode()))
         return None
 
+    def beat(self) -> None:
+        pass
+
     def silent(self) -> None:
         raise AssertionError
 
