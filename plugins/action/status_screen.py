@@ -27,8 +27,6 @@ WIDTH = 120
 # Of a long list, and of what a program says when it fails. One screen is to be enough.
 SHOWN = 5
 REASON = 150
-# Days. Certificates that renew themselves do so earlier.
-SOON = 30
 # As systemd says it of a unit.
 RUNS = "active"
 
@@ -190,15 +188,19 @@ def certificate_line(seen: Mapping[str, Any]) -> Line:
     First what ends soon, then what clients of the chat see, then the many of hosts.
     """
     found: dict[str, int] = {}
+    ending: set[str] = set()
     for host in told(seen):
         for path, days in seen[host]["certificates"].items():
             name = path if not path.startswith("/") else f"{host}:{path.rpartition('/')[2]}"
             found[name] = days
-    soonest = sorted(found.items(), key=lambda item: (item[1] >= SOON, ":" in item[0], item[1]))
+            ending |= {name} if path in seen[host]["ending"] else set()
+    soonest = sorted(
+        found.items(), key=lambda item: (item[0] not in ending, ":" in item[0], item[1])
+    )
     text = some(
         f"{name} {days} days" if days >= 0 else f"{name} HAS ENDED" for name, days in soonest
     )
-    return Line("Certificates", all(days >= SOON for days in found.values()), text or "none")
+    return Line("Certificates", not ending, text or "none")
 
 
 def screen(options: Mapping[str, Any]) -> list[Line]:

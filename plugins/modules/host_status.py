@@ -69,6 +69,15 @@ certificates:
   returned: always
   type: dict
   sample: {"chat/chat-tls": 61}
+ending:
+  description: >-
+    Names of those in C(certificates) that should have been renewed. They end in less than 30 days,
+    and in less than a quarter of their lifetime; the second matters for those that are renewed by
+    themselves when a third of it is left.
+  returned: always
+  type: list
+  elements: str
+  sample: []
 microk8s:
   description: Version and channel of MicroK8s, empty where it is not installed.
   returned: always
@@ -122,10 +131,12 @@ import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ansible.module_utils.basic import AnsibleModule
 
+DAY = 86400
+SOON = 30 * DAY
 PART_OF = ("app.kubernetes.io/part-of", "baremetal-chat")
 OBJECTS = "nodes,deployments.apps,daemonsets.apps,statefulsets.apps,pods"
 # What MicroK8s answers, with success, on a host that runs pods alone. It has no API server to ask.
@@ -177,21 +188,29 @@ def services(names: list[str], timeout: float) -> dict[str, dict[str, str]]:
     return found
 
 
-def days(certificate: bytes, timeout: float) -> int:
-    """Until the first certificate of a text in PEM ends; negative when it has."""
-    shown = run(timeout, "openssl", "x509", "-noout", "-enddate", given=certificate)
-    ends = ssl.cert_time_to_seconds(shown.strip().partition("=")[2])
-    return int((ends - time.time()) // 86400)
+class Certificate(NamedTuple):
+    """Days until it ends, negative when it has, and whether it should have been renewed."""
+
+    days: int
+    ending: bool
 
 
-def certificates(patterns: list[str], timeout: float) -> dict[str, int]:
-    """Days for each file that holds a certificate."""
+def examined(certificate: bytes, timeout: float) -> Certificate:
+    """What there is to say of the first certificate of a text in PEM."""
+    shown = run(timeout, "openssl", "x509", "-noout", "-startdate", "-enddate", given=certificate)
+    begins, ends = (ssl.cert_time_to_seconds(line.partition("=")[2]) for line in shown.splitlines())
+    left = ends - time.time()
+    return Certificate(int(left // DAY), left < min(SOON, (ends - begins) / 4))
+
+
+def certificates(patterns: list[str], timeout: float) -> dict[str, Certificate]:
+    """Each file that holds a certificate."""
     found = {}
     root = Path("/")
     for path in sorted({path for given in patterns for path in root.glob(given.lstrip("/"))}):
         content = path.read_bytes() if path.is_file() else b""
         if b"-----BEGIN CERTIFICATE-----" in content:
-            found[str(path)] = days(content, timeout)
+            found[str(path)] = examined(content, timeout)
     return found
 
 
@@ -298,12 +317,12 @@ class Cluster:
         except OSError:
             return None
 
-    def certificates(self) -> dict[str, int]:
+    def certificates(self) -> dict[str, Certificate]:
         """Of secrets for TLS: those that Traefik serves with are there."""
         kind = "--field-selector=type=kubernetes.io/tls"
         listed = self.kubectl("get", "secrets", "--all-namespaces", kind, "--output", CERTIFICATES)
         return {
-            name: days(base64.b64decode(content), self._timeout)
+            name: examined(base64.b64decode(content), self._timeout)
             for name, content in (line.split() for line in listed.splitlines())
         }
 
@@ -348,10 +367,12 @@ def main() -> None:
             pass
         except (OSError, ValueError) as problem:
             problems[name] = str(getattr(problem, "reason", problem))
+    known = seen.get("certificates", {}) | seen.get("secrets", {})
     module.exit_json(
         changed=False,
         services=seen.get("services", {}),
-        certificates=seen.get("certificates", {}) | seen.get("secrets", {}),
+        certificates={name: certificate.days for name, certificate in known.items()},
+        ending=[name for name, certificate in known.items() if certificate.ending],
         microk8s=seen.get("microk8s", ""),
         registry=seen.get("registry"),
         **{"nodes": {}, "workloads": [], "replicas": {}} | seen.get("cluster", {}),

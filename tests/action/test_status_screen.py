@@ -24,6 +24,7 @@ def host(**more: Any) -> Seen:
     return {
         "services": {n: {"state": "active", "version": v} for n, v in running.items()},
         "certificates": {},
+        "ending": [],
         "microk8s": "",
         "registry": None,
         "nodes": {},
@@ -111,6 +112,7 @@ def test_the_chats_certificate_comes_before_the_many_of_hosts(seen: Seen) -> Non
     )
     # What ends soon comes first.
     seen["hosts"]["chat3"]["certificates"]["/certs/server.crt"] = 7
+    seen["hosts"]["chat3"]["ending"] = ["/certs/server.crt"]
     assert "!! Certificates chat3:server.crt 7 days, chat/chat-tls 396 days" in shown(seen)
 
 
@@ -229,14 +231,14 @@ TROUBLE: dict[str, tuple[list[Any], Any, str]] = {
         "!! Chat         0 clients connected, no replica answers",
     ),
     "a certificate that ends soon": (
-        ["hosts", "chat1", "certificates", "chat/chat-tls"],
-        29,
-        "!! Certificates chat/chat-tls 29 days",
+        ["hosts", "chat2"],
+        host(certificates={"chat/trial": 29}, ending=["chat/trial"]),
+        "!! Certificates chat/trial 29 days, chat/chat-tls 61 days",
     ),
     "a certificate that has ended": (
-        ["hosts", "chat1", "certificates", "chat/chat-tls"],
-        -1,
-        "!! Certificates chat/chat-tls HAS ENDED",
+        ["hosts", "chat2"],
+        host(certificates={"chat/trial": -1}, ending=["chat/trial"]),
+        "!! Certificates chat/trial HAS ENDED, chat/chat-tls 61 days",
     ),
 }
 

@@ -6,9 +6,13 @@ import os
 import shlex
 import subprocess
 import threading
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 CHAT = {"app.kubernetes.io/part-of": "baremetal-chat", "app.kubernetes.io/name": "chat"}
 METRICS = """\
@@ -209,3 +213,32 @@ def test_certificates_are_found_by_pattern_and_keys_are_no_certificates(
     (tmp_path / "key.pem").write_text(key)
     seen = run_module("host_status", certificates=[f"{tmp_path}/*.pem", "/nonexistent/*"])
     assert seen["certificates"] == {str(tmp_path / "broker.pem"): 10}
+
+
+# Of how many days, how many are left: of one that people renew, and of one that renews itself.
+@pytest.mark.parametrize(
+    ("lifetime", "left", "ending"),
+    [
+        (397, 31, False),
+        (397, 29, True),
+        (90, 29, False),
+        (90, 22, True),
+        (6, 2, False),
+        (6, 1, True),
+    ],
+)
+def test_a_certificate_that_should_have_been_renewed_is_named(
+    run_module, tmp_path, lifetime, left, ending
+):
+    now = datetime.now(UTC)
+    ends = now + timedelta(days=left, hours=1)
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "x")])
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1)
+    made = made.not_valid_before(ends - timedelta(days=lifetime)).not_valid_after(ends)
+    signed = made.sign(key, hashes.SHA256())
+    path = tmp_path / "chat.pem"
+    path.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    seen = run_module("host_status", certificates=[str(path)])
+    assert seen["certificates"] == {str(path): left}
+    assert seen["ending"] == ([str(path)] if ending else [])
