@@ -122,6 +122,7 @@ ALLOWED: dict[str, set[str]] = {
         "websocket.connection",
     },
     "drain": set(),
+    "certificate": set(),
     "descriptors": set(),
     "listener": set(),
     "server": {

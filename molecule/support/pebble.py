@@ -1,0 +1,93 @@
+"""Pebble: Let's Encrypt's own ACME server for tests, with names that lead where a test wants."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Self
+
+import requests
+
+PROGRAMS = Path(__file__).resolve().parents[2] / ".artifacts" / "pebble"
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port: int = server.getsockname()[1]
+        return port
+
+
+class Pebble:
+    """Runs within the block, and asks for challenges at `http_port` of `target`, whatever the name.
+
+    Clients reach it at `address`. It keeps its files in `folder`.
+    """
+
+    def __init__(self, folder: Path, address: str, target: str, http_port: int) -> None:
+        self._folder = folder
+        self._address = address
+        self._target = target
+        self._port, self._management, self._dns = free_port(), free_port(), free_port()
+        key, self.ca_file = folder / "pebble.key", folder / "pebble.crt"
+        subject = "req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -subj /CN=acme"
+        names = f"-addext subjectAltName=IP:{address},IP:127.0.0.1"
+        files = ["-keyout", key, "-out", self.ca_file]
+        command = ["openssl", *subject.split(), *names.split(), *files]
+        subprocess.run(command, check=True, capture_output=True)
+        settings = {
+            "listenAddress": f"{address}:{self._port}",
+            "managementListenAddress": f"127.0.0.1:{self._management}",
+            "certificate": str(self.ca_file),
+            "privateKey": str(key),
+            "httpPort": http_port,
+            "keyAlgorithm": "ecdsa",
+            "retryAfter": {"authz": 1, "order": 1},
+        }
+        self._config = folder / "pebble.json"
+        self._config.write_text(json.dumps({"pebble": settings}))
+
+    def __enter__(self) -> Self:
+        dns = f"127.0.0.1:{self._dns}"
+        # A validation waits up to 15 s, and one request in twenty is refused, otherwise.
+        quick = {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0"}
+        off = ["-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", "", "-management", ""]
+        names = ["-dnsserver", dns, "-defaultIPv4", self._target, "-defaultIPv6", ""]
+        with (self._folder / "pebble.log").open("ab") as log:
+            self._processes = [
+                subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | quick)
+                for command in (
+                    [PROGRAMS / "pebble-challtestsrv", *off, *names],
+                    [PROGRAMS / "pebble", "-config", self._config, "-dnsserver", dns],
+                )
+            ]
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                requests.get(self.directory, timeout=5, verify=str(self.ca_file))
+            except requests.ConnectionError:
+                if time.monotonic() > deadline:
+                    self.__exit__()
+                    raise RuntimeError((self._folder / "pebble.log").read_text()) from None
+                time.sleep(0.05)
+            else:
+                return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait()
+
+    @property
+    def directory(self) -> str:
+        return f"https://{self._address}:{self._port}/dir"
+
+    @property
+    def root(self) -> str:
+        """The certificate, in PEM, of the authority that signs; each start makes another one."""
+        url = f"https://127.0.0.1:{self._management}/roots/0"
+        return requests.get(url, timeout=5, verify=str(self.ca_file)).text

@@ -1,0 +1,204 @@
+"""The job that gets the chat's certificate, against Pebble and a stand-in for Kubernetes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from pebble import Pebble, free_port
+
+from chat import certificate
+from chat.certificate import Order, due, field
+
+NAMES = ["chat.example.org", "127.0.0.1"]
+SERVED = "/api/v1/namespaces/chat/secrets/chat-tls"
+ACCOUNT = "/api/v1/namespaces/chat-acme/secrets/account"
+
+
+class Kubernetes(ThreadingHTTPServer):
+    """Keeps the two Secrets, and takes merge patches."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.secrets: dict[str, dict[str, Any]] = {}
+        self.patched: list[str] = []
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Kubernetes
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_PATCH(self) -> None:
+        assert self.headers["Content-Type"] == "application/merge-patch+json"
+        given = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        secret = self.server.secrets[self.path]
+        merged = (secret.get("data") or {}) | given["data"]
+        secret["data"] = {key: value for key, value in merged.items() if value is not None}
+        secret["metadata"].setdefault("annotations", {}).update(given["metadata"]["annotations"])
+        self.server.patched.append(self.path)
+        self._answer()
+
+    def _answer(self) -> None:
+        secret = self.server.secrets.get(self.path)
+        known = self.headers["Authorization"] == "Bearer the-token"
+        self.send_response(200 if secret and known else 403)
+        self.end_headers()
+        self.wfile.write(json.dumps(secret).encode())
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+class Job:
+    """The job of a cluster whose Traefik leads challenges to it."""
+
+    def __init__(self, folder: Path, pebble: Pebble, kubernetes: Kubernetes, port: int) -> None:
+        self.secrets, self.patched = kubernetes.secrets, kubernetes.patched
+        (folder / "token").write_text("the-token")
+        self._options = {
+            "directory": pebble.directory,
+            "secret": "chat/chat-tls",
+            "account": "chat-acme/account",
+            "traefik": f"http://127.0.0.1:{port}",
+            "port": str(port),
+            "kubernetes": f"http://127.0.0.1:{kubernetes.server_port}",
+            "credentials": str(folder),
+        }
+
+    def run(self, *names: str, **options: str) -> int:
+        changed = self._options | options
+        given = [f"--{name}={value}" for name, value in changed.items()]
+        return certificate.main([*given, *(names or NAMES)])
+
+    @property
+    def order(self) -> Order:
+        return Order(self._options["directory"], NAMES)
+
+    def served(self) -> x509.Certificate:
+        return x509.load_pem_x509_certificate(field(self.secrets[SERVED], "tls.crt"))
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def pebble(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[Pebble]:
+    with Pebble(tmp_path_factory.mktemp("pebble"), "127.0.0.1", "127.0.0.1", port) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory, pebble: Pebble, port: int) -> Iterator[Job]:
+    """One that has run once."""
+    with pytest.MonkeyPatch.context() as patch, Kubernetes() as kubernetes:
+        patch.setenv("REQUESTS_CA_BUNDLE", str(pebble.ca_file))
+        # There is one Traefik.
+        patch.setattr(certificate, "LED_EVERYWHERE", 0)
+        patch.setattr(certificate, "LED_WITHIN", 1)
+        kubernetes.secrets |= {SERVED: {"metadata": {}}, ACCOUNT: {"metadata": {}}}
+        # Of the role's own authority.
+        kubernetes.secrets[SERVED]["data"] = {"ca.crt": "b3du"}
+        threading.Thread(target=kubernetes.serve_forever, daemon=True).start()
+        job = Job(tmp_path_factory.mktemp("job"), pebble, kubernetes, port)
+        assert job.run() == 0
+        yield job
+        kubernetes.shutdown()
+
+
+def test_clients_of_the_authority_trust_every_name(
+    job: Job, pebble: Pebble, tmp_path: Path
+) -> None:
+    assert set(job.secrets[SERVED]["data"]) == {"tls.crt", "tls.key"}
+    (tmp_path / "root.crt").write_text(pebble.root)
+    chain, key = (field(job.secrets[SERVED], name) for name in ("tls.crt", "tls.key"))
+    (tmp_path / "chain.crt").write_bytes(chain)
+    for way in ("-verify_hostname chat.example.org", "-verify_ip 127.0.0.1"):
+        openssl(f"verify -CAfile root.crt -untrusted chain.crt {way}", chain, tmp_path)
+    public = openssl("x509 -noout -pubkey", chain, tmp_path)
+    assert openssl("pkey -pubout", key, tmp_path) == public
+
+
+def test_a_good_certificate_is_kept(job: Job) -> None:
+    # The account before it was used, then the certificate.
+    assert job.patched == [ACCOUNT, SERVED]
+    assert job.run() == 0
+    assert job.patched == [ACCOUNT, SERVED]
+
+
+def openssl(command: str, given: bytes, folder: Path) -> bytes:
+    return subprocess.run(
+        ["openssl", *command.split()], input=given, check=True, capture_output=True, cwd=folder
+    ).stdout
+
+
+def test_it_is_replaced_by_the_same_account_with_a_new_key(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, account = job.served(), dict(job.secrets[ACCOUNT]["data"])
+    late = before.not_valid_before_utc + timedelta(days=61)
+
+    class Late(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return late if tz else datetime.now()
+
+    monkeypatch.setattr(certificate, "datetime", Late)
+    assert job.run() == 0
+    assert job.served().serial_number != before.serial_number
+    assert job.served().public_key() != before.public_key()
+    assert job.secrets[ACCOUNT]["data"] == account
+
+
+def test_a_third_of_the_lifetime_is_left_when_it_is_due(job: Job) -> None:
+    secret, ends = job.secrets[SERVED], job.served().not_valid_after_utc
+    third = (ends - job.served().not_valid_before_utc) / 3
+    assert due(secret, job.order, ends - third - timedelta(minutes=1)) == ""
+    assert due(secret, job.order, ends - third + timedelta(minutes=1)).startswith("it ends ")
+    now = datetime.now(UTC)
+    other = "it is of another authority, or for other names"
+    assert due(secret, job.order._replace(names=["other.example.org"]), now) == other
+    assert due(secret, job.order._replace(directory="https://other/dir"), now) == other
+    assert due({"metadata": {}}, job.order, now) == "there is none"
+
+
+def test_what_fails_leaves_the_certificate_and_says_why(
+    job: Job, pebble: Pebble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = json.dumps(job.secrets)
+    nowhere = free_port()
+    away = f"https://127.0.0.1:{nowhere}/dir"
+    for names, options, words in (
+        # The authority is away.
+        ([], {"directory": away}, f"no certificate from {away}: "),
+        # Challenges do not arrive at the job.
+        (
+            ["a.example.org"],
+            {"traefik": f"http://127.0.0.1:{nowhere}"},
+            "for a.example.org does not lead here: ",
+        ),
+        # They arrive there by Traefik, but not from the authority.
+        (
+            ["b.example.org"],
+            {"traefik": f"http://127.0.0.1:{nowhere}", "port": str(nowhere)},
+            "the authority refuses b.example.org: ",
+        ),
+        (["under_score"], {}, f"no certificate from {pebble.directory}: "),
+    ):
+        capsys.readouterr()
+        assert job.run(*names, **options) == 1
+        said = capsys.readouterr().out
+        assert words in said
+        assert said.count("\n") == 1
+        assert json.dumps(job.secrets) == before
