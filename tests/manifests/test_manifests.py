@@ -62,6 +62,7 @@ SECRETS = {
 }
 SASL = {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_USERNAME": "chat"}
 DIGEST = "sha256:" + 64 * "0"
+NAMED = {"chat_url": "https://chat.example.org/"}
 
 # What a site may set, by a name for it; the first word is the role's.
 SITES = {
@@ -97,6 +98,13 @@ SITES = {
         "__chat_current": {"resources": [{"spec": {"replicas": 4}}]},
     },
     "chat of a ready image": {"chat_image": f"registry.example.org/chat@{DIGEST}"},
+    "chat that tries ACME": {"chat_acme": True, **NAMED},
+    "chat with ACME": {
+        "chat_acme": True,
+        "chat_acme_production": True,
+        "chat_acme_ca": "-----BEGIN CERTIFICATE-----\nMIIB\n",
+        **NAMED,
+    },
     "traefik": {},
     "traefik for several namespaces": {"traefik_namespaces": ["chat", "forum"]},
     "traefik for three at once": {"traefik_sockets": 3, "traefik_address_sockets": 2},
@@ -163,7 +171,13 @@ def closed(schema):
 
 @pytest.mark.parametrize(
     ("site", "count"),
-    [("chat", 6), ("chat with a certificate", 6), ("chat without TLS", 2), ("traefik", 3)],
+    [
+        ("chat", 6),
+        ("chat with a certificate", 6),
+        ("chat without TLS", 2),
+        ("chat with ACME", 7),
+        ("traefik", 3),
+    ],
 )
 def test_traefik_knows_every_field(rendered, site, count):
     schemas = {
@@ -296,6 +310,57 @@ def test_a_ready_image_is_deployed_as_it_is(rendered, chat):
     (ready,) = rendered["chat of a ready image"].pod["containers"]
     assert built["image"] == "localhost:32000/chat@sha256:0123"
     assert ready["image"] == f"registry.example.org/chat@{DIGEST}"
+
+
+@pytest.mark.parametrize("site", ["chat that tries ACME", "chat with ACME"])
+def test_kubernetes_knows_every_field_of_acme(rendered, site):
+    objects = named_acme(rendered[site])
+    assert len([item for item in objects if item["apiVersion"] != "traefik.io/v1alpha1"]) >= 9
+    for item in objects:
+        if item["apiVersion"] != "traefik.io/v1alpha1":
+            kubernetes_validate.validate(item, "1.36", strict=True)
+
+
+def named_acme(objects):
+    """All objects that exist for ACME alone."""
+    name = "app.kubernetes.io/name"
+    return [item for item in objects.all if item["metadata"]["labels"][name] == "acme"]
+
+
+def acme_command(objects):
+    (job,) = [item for item in objects.all if item["kind"] == "CronJob"]
+    (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    return container["command"]
+
+
+def test_acme_is_off_and_then_tried_with_staging_before_anything_is_served(rendered, chat):
+    assert named_acme(chat) == []
+    tried = rendered["chat that tries ACME"]
+    staging = "https://acme-staging-v02.api.letsencrypt.org/directory"
+    assert f"--directory={staging}" in acme_command(tried)
+    assert "--secret=chat-acme/trial" in acme_command(tried)
+    assert acme_command(tried)[-1] == "chat.example.org"
+    served = acme_command(rendered["chat with ACME"])
+    assert "--directory=https://acme-v02.api.letsencrypt.org/directory" in served
+    assert "--secret=chat/chat-tls" in served
+
+
+def test_the_job_may_write_its_own_secrets_and_nothing_else(rendered):
+    def rights(site):
+        roles = [item for item in rendered[site].all if item["kind"] == "Role"]
+        return {item["metadata"]["namespace"]: item["rules"] for item in roles}
+
+    def secrets(*names):
+        rule = {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [*names]}
+        return [rule | {"verbs": ["get", "patch"]}]
+
+    account = {"chat-acme": secrets("account", "trial")}
+    assert rights("chat that tries ACME") == account | {"chat": []}
+    assert rights("chat with ACME") == account | {"chat": secrets("chat-tls")}
+    # What the job has written stays: the role names no content.
+    kept = [item for item in named_acme(rendered["chat with ACME"]) if item["kind"] == "Secret"]
+    assert [item["metadata"]["name"] for item in kept] == ["account", "trial"]
+    assert all("data" not in item for item in kept)
 
 
 def test_other_static_settings_are_other_pods(rendered, traefik):

@@ -4,6 +4,7 @@ The tasks run against a stand-in for the Kubernetes API; `openssl` says what the
 """
 
 import base64
+import copy
 import json
 import re
 import subprocess
@@ -142,6 +143,19 @@ def test_a_certificate_that_lacks_a_name_is_replaced_under_the_same_authority(si
         f"verify -CAfile {site.ca_file} -verify_hostname other.example.org",
         site.secret(LEAF, "tls.crt"),
     )
+
+
+@pytest.mark.usefixtures("first")
+def test_what_acme_got_is_kept_until_acme_is_switched_off(site: Site) -> None:
+    got = site.objects[LEAF] = copy.deepcopy(site.objects[LEAF])
+    del got["data"]["ca.crt"]
+    got["metadata"]["annotations"] = {"baremetal-chat/acme": "https://acme.example.org/dir name"}
+    changes, _ = site.run(chat_acme=True, chat_acme_production=True, chat_tls_names=["another"])
+    assert (changes, site.objects[LEAF]) == (0, got)
+    changes, _ = site.run()
+    assert (changes, set(site.objects[LEAF]["data"])) == (1, {"tls.crt", "tls.key", "ca.crt"})
+    # If ACME is switched on again, this one is replaced.
+    assert site.objects[LEAF]["metadata"]["annotations"] == {"baremetal-chat/acme": ""}
 
 
 @pytest.mark.usefixtures("first")

@@ -252,6 +252,20 @@ CHAT: Cases = {
         {"chat_tls": False, "chat_url": "https://chat.example.org/", "chat_tls_ca_file": ""},
         [NOTHING],
     ),
+    "ACME for a chat that is known by its address alone": (
+        {"chat_acme": True, "chat_url": "https://192.0.2.10/"},
+        ["chat_acme=true", "chat_acme_names=[]", "a host name (give chat_url with it)"],
+    ),
+    "ACME beside a certificate of the site": (
+        {"chat_acme": True, "chat_url": "https://chat.example.org/"}
+        | {"chat_tls_certificate": "-----BEGIN CERTIFICATE-----"}
+        | {"chat_tls_key": "-----BEGIN PRIVATE KEY-----"},
+        ["ACME needs chat_tls, no certificate of your own"],
+    ),
+    "an authority whose certificate nobody gets": (
+        {"chat_acme_production": True},
+        ["chat_acme_production=true, chat_acme=false: set both"],
+    ),
     "a certificate that is renewed at once": (
         {"chat_tls_days": 30},
         ["chat_tls_days=30, chat_tls_renew_days=90: a certificate is renewed before it ends"],

@@ -1,0 +1,103 @@
+"""The chat's certificate from an authority, by ACME: obtained, served, renewed.
+
+Once is enough, and what is in the folder `tests` runs after the faults again. The chat is not
+given back its own certificate: what follows does not look at it.
+"""
+
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster import kubectl
+from hosts import address, eventually, group, way_in
+from pebble import Pebble
+
+from playbooks import run
+
+NAME = "chat.example.org"
+EDGES = [*map(address, group("microk8s")), way_in()]
+ACCOUNT = "system:serviceaccount:chat:acme"
+TRAEFIK = "system:serviceaccount:traefik:traefik-ingress-controller"
+
+
+def this_machine() -> str:
+    """Its address, as hosts and pods reach it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((way_in(), 9))
+        found: str = probe.getsockname()[0]
+        return found
+
+
+@pytest.fixture(scope="module")
+def pebble(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pebble]:
+    folder = tmp_path_factory.mktemp("pebble")
+    with Pebble(folder, this_machine(), target=way_in(), http_port=80) as running:
+        yield running
+
+
+def served(edge: str, root: str) -> str:
+    """The serial number of the certificate with which a client of the authority is served."""
+    trusting = ssl.create_default_context(cadata=root)
+    with (
+        socket.create_connection((edge, 443), timeout=5) as connection,
+        trusting.wrap_socket(connection, server_hostname=NAME) as client,
+    ):
+        shown = client.getpeercert()
+    assert shown
+    return str(shown["serialNumber"])
+
+
+def traefiks() -> str:
+    """Traefik's containers, and how often each was restarted."""
+    shown = "{.metadata.name} {.status.containerStatuses[0].restartCount}"
+    pods = "get pods --namespace traefik --selector app.kubernetes.io/name=traefik"
+    return kubectl(f"{pods} --output 'jsonpath={{range .items[*]}}{shown} {{end}}'")
+
+
+def may(account: str, verb: str, secret: str, namespace: str) -> bool:
+    asked = f"auth can-i {verb} {secret} --namespace {namespace} --as {account}"
+    return kubectl(f"{asked} || true") == "yes"
+
+
+@pytest.mark.timeout(420)
+def test_a_certificate_is_obtained_served_and_renewed_without_a_restart(
+    pebble: Pebble, tmp_path: Path
+) -> None:
+    before = traefiks()
+    site = {
+        "chat_acme": True,
+        "chat_acme_production": True,
+        "chat_acme_directory": pebble.directory,
+        "chat_acme_ca": pebble.ca_file.read_text() + pebble.root,
+        # chat_url has the address, at which the playbook looks with the authority's certificate.
+        "chat_acme_names": [NAME, way_in()],
+        "chat_tls_ca_file": str(tmp_path / "ca.crt"),
+    }
+    obtained = run("playbooks/chat.yml", site)
+    assert obtained.succeeded, obtained.said
+    (first,) = {served(edge, pebble.root) for edge in EDGES}
+
+    # As the documentation has it renewed before its time.
+    kubectl("annotate secret chat-tls baremetal-chat/acme-")
+    kubectl("create job --from=cronjob/acme renew")
+    kubectl("wait job/renew --for=condition=Complete --timeout=60s")
+
+    def renewed() -> bool:
+        serials = {served(edge, pebble.root) for edge in EDGES}
+        return len(serials) == 1 and first not in serials
+
+    eventually(renewed, 10, "every host serves the new certificate")
+    assert traefiks() == before
+
+    assert may(ACCOUNT, "patch", "secret/chat-tls", "chat")
+    assert may(ACCOUNT, "patch", "secret/account", "chat-acme")
+    for account, verb, secret, namespace in (
+        (ACCOUNT, "list", "secrets", "chat"),
+        (ACCOUNT, "create", "secrets", "chat"),
+        (ACCOUNT, "get", "secret/chat-kafka", "chat"),
+        (ACCOUNT, "get", "secret/ca", "chat-ca"),
+        (TRAEFIK, "get", "secret/account", "chat-acme"),
+    ):
+        assert not may(account, verb, secret, namespace)
