@@ -39,7 +39,7 @@ class KeptLog(PlayedRelay):
         super().__init__()
         self.entries: list[Entry] = []
         self.reads: list[tuple[int, int]] = []
-        self.away = False
+        self.gone = False
         self.answers = asyncio.Event()
         self.answers.set()
 
@@ -48,7 +48,7 @@ class KeptLog(PlayedRelay):
 
     async def read(self, partition: int, after: int, upto: int) -> Portion:
         assert partition == PARTITION
-        if self.away:
+        if self.gone:
             raise UnavailableError("It is away.")
         self.reads.append((after, upto))
         await self.answers.wait()
@@ -248,7 +248,7 @@ async def test_what_cannot_be_given_completely_is_a_gap(why: str) -> None:
     if why == "lost":
         del log.entries[:175]
     if why == "away":
-        log.away = True
+        log.gone = True
     if why == "another log":
         since = since.replace(EPOCH, "another")
     assert await joined(made, since) == (False, ["c197", "c198", "c199"])
@@ -294,7 +294,7 @@ async def test_a_log_that_is_replaced_meanwhile_is_not_taken_for_the_new_one() -
 )
 async def test_what_cannot_be_looked_up_is_refused(position: str, code: ErrorCode) -> None:
     log = written(200)
-    log.away = True
+    log.gone = True
     made = replica(log)
     for ask in (made.before, made.after):
         with pytest.raises(RefusedError) as refused:
