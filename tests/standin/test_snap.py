@@ -1,10 +1,12 @@
 """The contract of `snap`: what community.general.snap and people read."""
 
+import json
 import re
+from collections.abc import Iterator
 
 import pytest
 from ansible_collections.community.general.plugins.modules.snap import Snap
-from standin_hosts import COMMON, configure, install, microk8s, until
+from standin_hosts import COMMON, configure, install, kubectl, microk8s, until, upload
 from testinfra.host import Host
 
 CLASSIC = "published using classic confinement"
@@ -36,6 +38,7 @@ def test_a_host_without_snaps_says_so_and_that_is_no_error(bare: Host) -> None:
         ("install microk8s --classic --channel=1.36/brave", "invalid risk in channel name"),
         ("install no-such-snap", 'snap "no-such-snap" not found'),
         ("refresh microk8s", 'snap "microk8s" is not installed'),
+        ("refresh --channel=1.36/edge", "a single snap name is needed to specify mode or channel"),
         ("restart microk8s", 'snap "microk8s" is not installed'),
         ("info no-such-snap", "no valid snaps given"),
     ],
@@ -116,6 +119,51 @@ def test_a_refresh_follows_another_channel(node: Host) -> None:
     assert tracked(node) == {"microk8s": "1.36/stable"}
     again = node.run("snap refresh microk8s")
     assert (again.rc, again.stderr) == (0, 'snap "microk8s" has no updates available\n')
+
+
+@pytest.fixture
+def newer(node: Host) -> Iterator[Host]:
+    """The node, whose channel has a newer revision since. Both have the same programs."""
+    published = {"microk8s": {"1.36/stable": 8950}}
+    upload(node, json.dumps(published).encode(), "/var/lib/snapd/published.json")
+    yield node
+    node.check_output("rm /var/lib/snapd/published.json")
+    node.check_output("snap refresh --unhold microk8s")
+    node.check_output("snap refresh microk8s")
+    until(lambda: microk8s(node, "status").rc == 0, "the node is not ready again")
+
+
+def test_a_refresh_installs_the_newer_revision_with_the_data_of_the_old(newer: Host) -> None:
+    """snapd overlord/snapstate/backend/snapdata.go: copied, and kept for a revert; cmd_snap_op.go;
+    the unit of containerd ends no pods (mk snapcraft.yaml)."""
+    info = newer.check_output("snap info microk8s")
+    assert re.search(r"^ +1\.36/stable: +v1\.36\.\d+ .*\(8950\)", info, re.MULTILINE)
+    assert re.search(r"^installed: +v1\.36\.\d+ .*\(8913\)", info, re.MULTILINE)
+    dns = "get pods --all-namespaces --selector k8s-app=kube-dns --output jsonpath={.items[*]}"
+    started = json.loads(kubectl(newer, dns))["status"]["containerStatuses"][0]["containerID"]
+    newer.check_output("touch /var/snap/microk8s/current/args/ours")
+
+    said = newer.check_output("snap refresh microk8s")
+    assert re.fullmatch(r"microk8s \(1\.36/stable\) v1\.36\.\d+ from Canonical\*\* refreshed", said)
+    assert newer.check_output("snap list microk8s").splitlines()[1].split()[2] == "8950"
+    assert microk8s(newer, "version").stdout.endswith("revision 8950\n")
+    for revision in ("8913", "8950", "current"):
+        assert newer.file(f"/var/snap/microk8s/{revision}/args/ours").exists
+    until(lambda: microk8s(newer, "status").rc == 0, "the node is not ready again")
+    now = json.loads(kubectl(newer, dns))["status"]["containerStatuses"][0]["containerID"]
+    assert now == started
+    again = newer.run("snap refresh microk8s")
+    assert (again.rc, again.stdout) == (0, "")
+    assert again.stderr == 'snap "microk8s" has no updates available\n'
+
+
+def test_a_held_snap_is_refreshed_only_by_its_name(newer: Host) -> None:
+    """snapd#12035: general refreshes respect holds of single snaps, and specific ones do not."""
+    newer.check_output("snap refresh --hold microk8s")
+    general = newer.run("snap refresh")
+    assert (general.rc, general.stdout, general.stderr) == (0, "", "All snaps up to date.\n")
+    assert "refreshed" in newer.check_output("snap refresh microk8s")
+    assert notes(newer) == ["classic", "held"]
 
 
 def test_a_service_can_be_restarted_by_name(node: Host) -> None:
