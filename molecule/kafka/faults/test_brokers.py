@@ -72,7 +72,7 @@ def test_a_frozen_leader_that_wakes_up_leads_no_more_and_follows(fault: Fault) -
     with fault.traffic() as traffic:
         victim = leader(fault.topic)
         process = property_of(victim, "kafka", "MainPID")
-        with frozen(victim):
+        with frozen_broker(victim):
             # Others lead its partitions only when its session is over.
             traffic.goes_on(within=60)
         fault.recovers()
@@ -81,7 +81,7 @@ def test_a_frozen_leader_that_wakes_up_leads_no_more_and_follows(fault: Fault) -
 
 
 @contextmanager
-def frozen(victim: str) -> Iterator[None]:
+def frozen_broker(victim: str) -> Iterator[None]:
     host = connect(victim)
     host.check_output("systemctl kill --signal STOP kafka")
     try:
@@ -96,7 +96,7 @@ def test_a_loss_is_found_when_there_is_one(fault: Fault) -> None:
         with fault.traffic(acks=1) as traffic:
             victim = leader(fault.topic)
             first, second = [name for name in BROKERS if name != victim]
-            with frozen(first), frozen(second):
+            with frozen_broker(first), frozen_broker(second):
                 before = traffic.acknowledged
                 eventually(
                     lambda: traffic.acknowledged > before + 20, within=20, what="one copy suffices"
