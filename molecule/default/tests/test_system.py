@@ -61,6 +61,58 @@ def test_pods_leave_memory_for_kafka_and_zookeeper(name: str) -> None:
     assert rest <= capacity - 1024 * int(reserved)
 
 
+# Questions about every account, and about each one. {0} is its namespace.
+ALWAYS_REFUSED = (
+    "get secrets --namespace chat-ca",
+    "list secrets --all-namespaces",
+    "create pods --namespace chat",
+    "create clusterrolebindings",
+    "impersonate users",
+    "list nodes",
+)
+READS = "list services --namespace {0}", "list secrets --namespace {0}"
+REFUSED = {
+    "chat:chat": (*READS, "list pods --namespace chat", "get configmaps --namespace chat"),
+    "chat:default": READS,
+    "chat-ca:default": READS,
+    "traefik:default": READS,
+    "traefik:traefik-ingress-controller": (
+        "update secrets --namespace chat",
+        "patch ingressroutes.traefik.io --namespace chat",
+        "list pods --namespace chat",
+        "list secrets --namespace kube-system",
+        "list secrets --namespace default",
+    ),
+}
+
+
+def test_no_service_account_may_do_what_it_need_not() -> None:
+    accounts = kubectl(
+        "get serviceaccounts --all-namespaces --output"
+        " jsonpath='{range .items[*]}{.metadata.namespace}:{.metadata.name} {end}'"
+    )
+    ours = {
+        name
+        for name in accounts.split()
+        if name.partition(":")[0] in {"chat", "chat-ca", "traefik"}
+    }
+    # A new account has to be named here.
+    assert ours == set(REFUSED)
+
+    questions = [
+        f"{question.format(account.partition(':')[0])} --as system:serviceaccount:{account}"
+        for account, own in REFUSED.items()
+        for question in (*ALWAYS_REFUSED, *own)
+    ]
+    traefik = "--namespace chat --as system:serviceaccount:traefik:traefik-ingress-controller"
+    questions.append(f"list secrets {traefik}")
+    asked = "".join(f"/snap/bin/microk8s kubectl auth can-i {each}; " for each in questions)
+    answers = connect(group("microk8s")[0]).run(asked).stdout.split()
+    # The last one shows that a right would be seen.
+    expected = ["no"] * (len(questions) - 1) + ["yes"]
+    assert dict(zip(questions, answers, strict=True)) == dict(zip(questions, expected, strict=True))
+
+
 def scan(source: str, target: str, ports: set[int], via: str) -> set[int]:
     """The ports that accept a connection from the address `source`, which host `via` has."""
     program = """
