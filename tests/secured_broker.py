@@ -165,3 +165,14 @@ class SecuredBroker:
         ]
         with self.admin() as admin:
             assert not admin.create_acls(acls)["failed"]
+
+    def client(self, name: str) -> KafkaAdminClient:
+        """The client of a user that `make_user` made, to be closed."""
+        return KafkaAdminClient(
+            bootstrap_servers=self.servers["SASL_SSL"],
+            security_protocol="SASL_SSL",
+            ssl_cafile=str(self.authority.file),
+            sasl_mechanism="SCRAM-SHA-512",
+            sasl_plain_username=name,
+            sasl_plain_password=PASSWORD,
+        )

@@ -54,10 +54,16 @@ class Security:
         return self.shown("sasl_username") if self.sasl else "this client"
 
     def client_options(self) -> dict[str, Any]:
-        """The options of kafka-python's clients. Raises `SecurityError`.
+        """The options of kafka-python's clients. Raises `SecurityError` also for what is missing.
 
         Brokers must have a certificate for the name or address by which they are reached.
         """
+        for option in ("sasl_username", "sasl_password"):
+            if self.sasl and not getattr(self, option):
+                raise SecurityError(
+                    f"{self.name(option)} is empty: {self.shown('security_protocol')} needs a user"
+                    " and a password"
+                )
         options: dict[str, Any] = {"security_protocol": self.security_protocol}
         if self.tls:
             options["ssl_context"] = self.tls_context()
@@ -75,7 +81,7 @@ class Security:
             raise SecurityError(
                 f"{self.shown('ca_file')}: give a file with certificates in PEM{_why(error)}"
             ) from None
-        if self.certificate_file:
+        if self.certificate_file or self.key_file:
             try:
                 # An empty passphrase, so that nobody is asked for one on the terminal.
                 context.load_cert_chain(self.certificate_file, self.key_file, password="")

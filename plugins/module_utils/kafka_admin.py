@@ -10,10 +10,17 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_security import (
+    Security,
+    SecurityError,
+)
 
 try:
+    from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_refusal import (
+        explain,
+    )
     from kafka.admin import KafkaAdminClient
-    from kafka.errors import KafkaError
+    from kafka.errors import AuthorizationError, KafkaError
     from kafka.net.compat import KafkaNetClient
 except ImportError:
     IMPORT_ERROR: str | None = traceback.format_exc()
@@ -23,10 +30,49 @@ else:
 if TYPE_CHECKING:
     from typing import Any
 
+# Those that are handed to `Security`, by its names.
+SECURITY_OPTIONS: dict[str, Any] = {
+    "security_protocol": {
+        "type": "str",
+        "choices": ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"],
+        "default": "PLAINTEXT",
+    },
+    "ca_file": {"type": "path"},
+    "certificate_file": {"type": "path"},
+    "key_file": {"type": "path"},
+    "sasl_mechanism": {
+        "type": "str",
+        "choices": ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"],
+        "default": "SCRAM-SHA-512",
+    },
+    "sasl_username": {"type": "str"},
+    "sasl_password": {"type": "str", "no_log": True},
+}
 CONNECTION_OPTIONS: dict[str, Any] = {
     "bootstrap_servers": {"type": "list", "elements": "str", "required": True},
     "timeout": {"type": "int", "default": 30},
+    **SECURITY_OPTIONS,
 }
+# To ask brokers why they refuse, after `timeout`.
+EXPLAIN_SECONDS = 2
+
+
+def security(module: AnsibleModule) -> Security:
+    """How the module is told to connect."""
+    given = {option: module.params[option] for option in SECURITY_OPTIONS}
+    return Security(**{option: value for option, value in given.items() if value is not None})
+
+
+def client_options(module: AnsibleModule) -> dict[str, Any]:
+    """What all clients of kafka-python are told, or fail the module."""
+    try:
+        return {
+            "bootstrap_servers": module.params["bootstrap_servers"],
+            "client_id": "ansible",
+            **security(module).client_options(),
+        }
+    except SecurityError as error:
+        module.fail_json(msg=str(error))
 
 
 @contextlib.contextmanager
@@ -42,8 +88,7 @@ def connected(module: AnsibleModule) -> Iterator[KafkaAdminClient]:
     servers, timeout = module.params["bootstrap_servers"], module.params["timeout"]
     try:
         admin = KafkaAdminClient(
-            bootstrap_servers=servers,
-            client_id="ansible",
+            **client_options(module),
             bootstrap_timeout_ms=timeout * 1000,
             request_timeout_ms=timeout * 1000,
             # A host that hangs takes connections and does not answer. The client would wait 10 s
@@ -53,11 +98,18 @@ def connected(module: AnsibleModule) -> Iterator[KafkaAdminClient]:
             ),
         )
     except (KafkaError, OSError, ValueError) as error:
+        why = explain(servers, security(module), EXPLAIN_SECONDS)
         module.fail_json(
-            msg=f"No Kafka broker answered at {', '.join(servers)} within {timeout} s: {error}"
+            msg=f"No Kafka broker answered at {', '.join(servers)} within {timeout} s:"
+            f" {why or error}"
         )
     with contextlib.closing(admin):
         try:
             yield admin
+        except AuthorizationError as error:
+            module.fail_json(
+                msg=f"Kafka at {', '.join(servers)} answered: {error}."
+                f" {security(module).who} lacks a right: grant it, or connect as another user"
+            )
         except KafkaError as error:
             module.fail_json(msg=f"Kafka at {', '.join(servers)} answered: {error}")

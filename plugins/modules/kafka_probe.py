@@ -67,6 +67,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_admin import (
     CONNECTION_OPTIONS,
+    client_options,
     connected,
 )
 
@@ -78,11 +79,11 @@ class ProbeError(Exception):
     """Kafka does not do what it is for; the text says what it did instead."""
 
 
-def round_trip(bootstrap_servers: list[str], topic: str, text: str, timeout: int) -> dict[str, Any]:
+def round_trip(connect: dict[str, Any], topic: str, text: str, timeout: int) -> dict[str, Any]:
     """What RETURN promises. Raises ProbeError, or KafkaError."""
     with (
-        contextlib.closing(KafkaProducer(bootstrap_servers=bootstrap_servers, acks="all")) as to,
-        contextlib.closing(KafkaConsumer(bootstrap_servers=bootstrap_servers)) as back,
+        contextlib.closing(KafkaProducer(**connect, acks="all")) as to,
+        contextlib.closing(KafkaConsumer(**connect)) as back,
     ):
         started = time.monotonic()
         written = to.send(topic, text.encode()).get(timeout)
@@ -117,7 +118,10 @@ def main() -> None:
         try:
             if module.params["topic"] not in admin.list_topics():
                 raise ProbeError(f"topic {module.params['topic']} does not exist")
-            seen = round_trip(**module.params)
+            seen = round_trip(
+                client_options(module),
+                *(module.params[option] for option in ("topic", "text", "timeout")),
+            )
         except ProbeError as error:
             module.fail_json(
                 msg=f"Kafka at {', '.join(module.params['bootstrap_servers'])}: {error}"

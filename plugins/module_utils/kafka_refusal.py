@@ -1,0 +1,1 @@
+../../chat/relay/refusal.py

@@ -1,0 +1,248 @@
+#!/usr/bin/python
+"""Ansible module kafka_acl: see DOCUMENTATION."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: kafka_acl
+short_description: Set what a principal may do on a resource of Kafka
+description:
+  - >-
+    C(operations) is the complete list for this principal, resource, host and permission: missing
+    operations are added, and others are removed. ACLs of other principals, resources, hosts and
+    permissions are not changed.
+  - The cluster must have an authorizer. The module ends when the broker that it asks has the ACLs.
+options:
+  principal:
+    description: Whom the ACLs are about, as C(User:NAME). C(User:*) is everybody.
+    type: str
+    required: true
+  resource_type:
+    description: Kind of the resource.
+    type: str
+    choices: [TOPIC, GROUP, CLUSTER, TRANSACTIONAL_ID]
+    default: TOPIC
+  resource_name:
+    description: >-
+      Name of the resource. The only name of C(CLUSTER) is C(kafka-cluster). With C(LITERAL), C(*)
+      is every resource of the kind.
+    type: str
+    required: true
+  pattern_type:
+    description: Whether C(resource_name) is the whole name, or what names begin with.
+    type: str
+    choices: [LITERAL, PREFIXED]
+    default: LITERAL
+  operations:
+    description: Operations by Kafka's names. An empty list removes all.
+    type: list
+    elements: str
+    choices:
+      - ALL
+      - READ
+      - WRITE
+      - CREATE
+      - DELETE
+      - ALTER
+      - DESCRIBE
+      - CLUSTER_ACTION
+      - DESCRIBE_CONFIGS
+      - ALTER_CONFIGS
+      - IDEMPOTENT_WRITE
+    required: true
+  permission:
+    description: Whether the operations are allowed or denied. What is denied stays denied.
+    type: str
+    choices: [ALLOW, DENY]
+    default: ALLOW
+  host:
+    description: IP address from which the principal connects. C(*) is any.
+    type: str
+    default: "*"
+extends_documentation_fragment: [baremetal_chat.platform.kafka]
+attributes:
+  check_mode:
+    description: Compares with the cluster's ACLs.
+    support: full
+  diff_mode:
+    description: The operations, before and after.
+    support: full
+author:
+  - baremetal-chat (!UNKNOWN)
+"""
+
+EXAMPLES = r"""
+- name: Let the chat use its topics
+  baremetal_chat.platform.kafka_acl:
+    bootstrap_servers: [192.0.2.11:9092, 192.0.2.12:9092]
+    principal: User:chat
+    resource_name: "{{ item }}"
+    operations: [READ, WRITE, DESCRIBE_CONFIGS]
+  loop: [chat, chat-signals]
+  delegate_to: localhost
+
+- name: Take all rights on a topic away from a user
+  baremetal_chat.platform.kafka_acl:
+    bootstrap_servers: [192.0.2.11:9092, 192.0.2.12:9092]
+    principal: User:ada
+    resource_name: chat
+    operations: []
+  delegate_to: localhost
+"""
+
+RETURN = r"""
+operations:
+  description: The operations that the ACLs list now, or would.
+  returned: success
+  type: list
+  elements: str
+  sample: [DESCRIBE_CONFIGS, READ, WRITE]
+"""
+
+import contextlib
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_admin import (
+    CONNECTION_OPTIONS,
+    connected,
+)
+
+with contextlib.suppress(ImportError):  # `connected` says so.
+    from kafka.admin import (
+        ACL,
+        ACLFilter,
+        ACLOperation,
+        ACLPermissionType,
+        ACLResourcePatternType,
+        KafkaAdminClient,
+        ResourcePattern,
+        ResourceType,
+    )
+    from kafka.errors import KafkaError, NoError, SecurityDisabledError
+
+OPERATIONS = [
+    "ALL",
+    "READ",
+    "WRITE",
+    "CREATE",
+    "DELETE",
+    "ALTER",
+    "DESCRIBE",
+    "CLUSTER_ACTION",
+    "DESCRIBE_CONFIGS",
+    "ALTER_CONFIGS",
+    "IDEMPOTENT_WRITE",
+]
+
+
+class AclChange:
+    """The ACLs of one principal on one resource: what they are, and the calls that change them."""
+
+    def __init__(self, module: AnsibleModule, admin: KafkaAdminClient) -> None:
+        self._module = module
+        self._admin = admin
+        params = module.params
+        self._about: dict[str, Any] = {
+            "principal": params["principal"],
+            "host": params["host"],
+            "permission_type": ACLPermissionType[params["permission"]],
+            "resource_pattern": ResourcePattern(
+                ResourceType[params["resource_type"]],
+                params["resource_name"],
+                ACLResourcePatternType[params["pattern_type"]],
+            ),
+        }
+        self.before = self._read()
+        self.after = set(params["operations"])
+
+    def _read(self) -> set[str]:
+        acls, _ = self._admin.describe_acls(ACLFilter(operation=ACLOperation.ANY, **self._about))
+        return {acl.operation.name for acl in acls}
+
+    def apply(self) -> None:
+        """Add first: nobody loses a right in between that they keep."""
+        new = [
+            ACL(operation=ACLOperation[name], **self._about)
+            for name in sorted(self.after - self.before)
+        ]
+        if new and (failed := self._admin.create_acls(new)["failed"]):
+            raise failed[0](f"ACLs of {self._module.params['principal']} cannot be made")
+        old = [
+            ACLFilter(operation=ACLOperation[name], **self._about)
+            for name in sorted(self.before - self.after)
+        ]
+        for _, _, error in self._admin.delete_acls(old) if old else ():
+            if error is not NoError:
+                raise error(f"ACLs of {self._module.params['principal']} cannot be removed")
+        self._wait()
+
+    def _wait(self) -> None:
+        """Until the broker that is asked has heard of it: each does so by itself."""
+        deadline = time.monotonic() + self._module.params["timeout"]
+        while (found := self._read()) != self.after:
+            if time.monotonic() > deadline:
+                raise KafkaError(
+                    f"{self._module.params['principal']} is to have {sorted(self.after)}, and after"
+                    f" {self._module.params['timeout']} s has {sorted(found)}: see whether somebody"
+                    " else changes ACLs, and run this again"
+                )
+            time.sleep(0.1)
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec=CONNECTION_OPTIONS
+        | {
+            "principal": {"type": "str", "required": True},
+            "resource_type": {
+                "type": "str",
+                "choices": ["TOPIC", "GROUP", "CLUSTER", "TRANSACTIONAL_ID"],
+                "default": "TOPIC",
+            },
+            "resource_name": {"type": "str", "required": True},
+            "pattern_type": {
+                "type": "str",
+                "choices": ["LITERAL", "PREFIXED"],
+                "default": "LITERAL",
+            },
+            "operations": {
+                "type": "list",
+                "elements": "str",
+                "choices": OPERATIONS,
+                "required": True,
+            },
+            "permission": {"type": "str", "choices": ["ALLOW", "DENY"], "default": "ALLOW"},
+            "host": {"type": "str", "default": "*"},
+        },
+        supports_check_mode=True,
+    )
+    principal = module.params["principal"]
+    kind, _, name = principal.partition(":")
+    if not kind or not name:
+        module.fail_json(msg=f"principal='{principal}': say User:NAME")
+    with connected(module) as admin:
+        try:
+            change = AclChange(module, admin)
+            if change.before != change.after and not module.check_mode:
+                change.apply()
+        except SecurityDisabledError:
+            module.fail_json(
+                msg=f"Kafka at {', '.join(module.params['bootstrap_servers'])} has no authorizer,"
+                " and allows everything to everybody: set authorizer.class.name on the brokers"
+            )
+    module.exit_json(
+        changed=change.before != change.after,
+        operations=sorted(change.after),
+        diff={
+            "before": {"operations": sorted(change.before)},
+            "after": {"operations": sorted(change.after)},
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
