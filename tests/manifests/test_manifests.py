@@ -73,6 +73,16 @@ SITES = {
         "chat_tls_certificate": "certificate",
         "chat_tls_key": "the key",
     },
+    "chat with sign-in": {
+        "chat_config": {
+            "CHAT_AUTH": "required",
+            "CHAT_AUTH_ISSUERS": [
+                {"issuer": "https://id.example.org/realm", "audience": "chat"},
+                {"issuer": "bots", "audience": "chat", "jwks": "/etc/chat/bots.json"},
+                {"issuer": "b", "audience": "chat", "jwks": "https://keys.example.org:8443/keys"},
+            ],
+        }
+    },
     "chat watched by a Prometheus": {"chat_monitoring_namespace": "monitoring"},
     "chat without Kafka": {"chat_config": {"KAFKA_ENABLED": False}, "chat_replicas": 1},
     "chat with a long drain": {
@@ -255,6 +265,18 @@ def test_the_chat_connects_to_names_and_brokers_alone(chat):
     }
     # A policy knows no names: the port is all it can say.
     assert by_name == {"ports": [{"port": 9093, "protocol": "TCP"}]}
+
+
+def test_with_sign_in_the_chat_connects_to_providers_too(rendered):
+    """A policy knows no names: the ports are all it can say. Keys in a file need none."""
+    chat = rendered["chat with sign-in"]
+    providers = chat["NetworkPolicy"]["spec"]["egress"][3:]
+    assert providers == [
+        {"ports": [{"port": 443, "protocol": "TCP"}]},
+        {"ports": [{"port": 8443, "protocol": "TCP"}]},
+    ]
+    issuers = json.loads(chat["ConfigMap"]["data"]["CHAT_AUTH_ISSUERS"])
+    assert [one["issuer"] for one in issuers] == ["https://id.example.org/realm", "bots", "b"]
 
 
 def test_without_kafka_the_chat_connects_to_nobody_else(rendered):

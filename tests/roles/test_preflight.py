@@ -266,6 +266,10 @@ CHAT: Cases = {
         {"chat_acme_production": True},
         ["chat_acme_production=true, chat_acme=false: set both"],
     ),
+    "sign-in without HTTPS": (
+        {"chat_tls": False, "chat_tls_ca_file": "", "chat_config": {"CHAT_AUTH": "required"}},
+        ["CHAT_AUTH=required with chat_url='http://", "whoever reads a token can use it"],
+    ),
     "a certificate that is renewed at once": (
         {"chat_tls_days": 30},
         ["chat_tls_days=30, chat_tls_renew_days=90: a certificate is renewed before it ends"],
