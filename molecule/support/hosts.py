@@ -30,12 +30,12 @@ CA_FILE = STATE / "chat-ca.crt"
 
 def group(name: str) -> list[str]:
     """The names of an inventory group's hosts, in the inventory's order."""
-    return AnsibleRunner(str(ROOT / INVENTORY)).get_hosts(name)
+    return AnsibleRunner.get_runner(str(ROOT / INVENTORY)).get_hosts(name)
 
 
 def variable(name: str, wanted: str) -> Any:
     """What the inventory says for a host."""
-    return AnsibleRunner(str(ROOT / INVENTORY)).get_variables(name)[wanted]
+    return AnsibleRunner.get_runner(str(ROOT / INVENTORY)).get_variables(name)[wanted]
 
 
 def sandbox_hosts() -> list[str]:
