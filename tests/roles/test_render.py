@@ -70,7 +70,7 @@ class Rendered:
         manifests = self.folder / "manifests"
         return {
             str(path.relative_to(manifests)): path.read_text()
-            for path in manifests.rglob("*")
+            for path in manifests.rglob("*.yml")
             if path.is_file()
         }
 
@@ -144,19 +144,29 @@ def test_secrets_are_named_and_not_written(rendered: Rendered) -> None:
     assert "chat/chat-kafka, type Opaque, keys password" in rendered.said
 
 
-def test_a_second_run_changes_only_what_is_no_longer_applied(rendered: Rendered) -> None:
+def test_a_second_run_removes_only_what_the_first_wrote_and_it_does_not(rendered: Rendered) -> None:
     before = rendered.files
     manifests = rendered.folder / "manifests"
+    text = before["chat/service-chat.yml"]
     gone = manifests / "chat" / "configmap-chat-0123456789.yml"
-    gone.write_text(before["chat/service-chat.yml"])
-    (manifests / "forum" / "ours.yml").write_text("# By hand.\n")
-    done = render(rendered.folder)
+    # Copies of rendered files, as sites make them.
+    ours = [manifests / "chat" / "ours.yml", manifests / "overlays" / "chat" / "service-chat.yml"]
+    for path in (gone, *ours):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    with (manifests / "rendered.txt").open("a") as written:
+        written.write("chat/configmap-chat-0123456789.yml\n../hosts.json\n")
+    # Somebody else's path to the same directory.
+    done = render(rendered.folder, manifests_directory=f"{rendered.folder}/./manifests/")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.findall(r"changed=(\d+)", done.stdout) == ["1"]
-    after = rendered.files
-    assert after.pop("forum/ours.yml") == "# By hand.\n"
-    (manifests / "forum" / "ours.yml").unlink()
-    assert after == before
+    # The file, and the list.
+    assert re.findall(r"changed=(\d+)", done.stdout) == ["2"]
+    assert not gone.exists()
+    assert (rendered.folder / "hosts.json").exists()
+    for path in ours:
+        assert path.read_text() == text
+        path.unlink()
+    assert rendered.files == before
 
 
 @pytest.mark.parametrize(
