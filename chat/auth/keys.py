@@ -103,9 +103,9 @@ def read(data: bytes) -> Keys:
 
 
 def _key(given: dict[str, Any]) -> Key | None:
-    if given.get("use", "sig") != "sig" or "verify" not in given.get("key_ops", ["verify"]):
-        return None
     try:
+        if given.get("use", "sig") != "sig" or "verify" not in given.get("key_ops", ["verify"]):
+            return None
         with warnings.catch_warnings():
             # It warns of short keys, and those are left out.
             warnings.simplefilter("ignore", SecurityWarning)

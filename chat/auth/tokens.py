@@ -148,7 +148,10 @@ class TokenVerifier:
             raise TokenError("its subject is empty")
 
     def _person(self, issuer: Issuer, claims: _Claims, payload: bytes) -> Person:
-        name = _all_claims_decoder.decode(payload).get(issuer.name_claim)
+        try:
+            name = _all_claims_decoder.decode(payload).get(issuer.name_claim)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            raise TokenError("it has a claim that cannot be read") from None
         if not isinstance(name, str):
             raise TokenError(f"it has no claim {issuer.name_claim!r}, which has the name to show")
         try:

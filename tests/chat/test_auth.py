@@ -76,6 +76,17 @@ async def test_signatures_of_all_usual_algorithms_count(
     assert (await get(server.port, MESSAGES, Authorization=f"Bearer {token}")).code == 200
 
 
+@pytest.mark.parametrize("damage", [{"key_ops": None}, {"key_ops": 5}, {"x": 7}, {"kty": []}])
+async def test_a_damaged_key_takes_no_other_with_it(
+    replica: Replica, provider: Provider, damage: dict[str, Any]
+) -> None:
+    damaged = ec_key("second").as_dict(private=False) | damage
+    good = provider.key.as_dict(private=False)
+    provider.answers["/keys"] = json.dumps({"keys": [damaged, good]}).encode()
+    server = await replica(provider.environment())
+    assert (await get(server.port, MESSAGES, **provider.headers())).code == 200
+
+
 async def test_tokens_of_several_issuers_count_also_without_a_provider(
     replica: Replica, provider: Provider, tmp_path: Path
 ) -> None:

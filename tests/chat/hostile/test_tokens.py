@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import Replica
+from joserfc import jws
 from joserfc.jwk import RSAKey
 from provider import Provider, ec_key, jwks
 from test_auth import MESSAGES, refusal
@@ -45,6 +46,13 @@ def swapped(provider: Provider, **header: Any) -> str:
     """With another header, and the signature of the true one."""
     _, claims, signature = provider.token().split(".")
     return f"{part({'alg': 'ES256', 'kid': 'first'} | header)}.{claims}.{signature}"
+
+
+def with_a_number_beyond_all(provider: Provider) -> str:
+    """Signed by the provider, as somebody may choose a claim there."""
+    claims = json.dumps(provider.claims()).removesuffix("}") + ',"quota":1e999}'
+    head = {"alg": "ES256", "kid": "first"}
+    return jws.serialize_compact(head, claims.encode(), provider.key)
 
 
 BAD: dict[str, tuple[Forge, str]] = {
@@ -116,6 +124,7 @@ BAD: dict[str, tuple[Forge, str]] = {
         lambda _: ".".join([part({"alg": "ES256"}), part(b'{"x":' + b"[" * 6000), "AA"]),
         "it is no JWT",
     ),
+    "a number beyond all": (with_a_number_beyond_all, "it has a claim that cannot be read"),
     "a large header": (
         lambda p: swapped(p, x="x" * 4000),
         "its signature does not count",
