@@ -654,7 +654,7 @@ def test_traefik_has_memory_for_all_sockets_that_it_takes(traefik):
     limit = int(container["resources"]["limits"]["memory"].removesuffix("Mi"))
     # 112 KiB each; bench/edge.py measures it.
     most = sockets(traefik)["traefik-sockets@kubernetescrd"]["inFlightReq"]["amount"]
-    assert limit >= 256 + most * 112 / 1024
+    assert limit >= 512 + most * 112 / 1024
     (collected,) = [it["value"] for it in container["env"] if it["name"] == "GOMEMLIMIT"]
     assert limit / 2 < int(collected.removesuffix("MiB")) < limit
 
