@@ -4,6 +4,7 @@ For promises that the sandbox cannot show: its network enforces no policies, and
 may not do is seen by trying alone.
 """
 
+import asyncio
 import json
 import ssl
 import subprocess
@@ -16,8 +17,8 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
-from websockets.sync.client import connect
 from websockets.sync.server import serve
 
 from tests.kafka_broker import free_port
@@ -598,7 +599,7 @@ def sockets(objects):
     return found
 
 
-def test_one_socket_too_many_is_refused_until_one_is_closed(rendered, echo, tmp_path):
+async def test_one_socket_too_many_is_refused_until_one_is_closed(rendered, echo, tmp_path):
     """Of an address, and of all together, whatever address its client says that it has."""
     port = free_port()
     few = rendered["traefik for three at once"]
@@ -617,36 +618,37 @@ def test_one_socket_too_many_is_refused_until_one_is_closed(rendered, echo, tmp_
         return connect(
             f"wss://127.0.0.1:{port}/",
             ssl=context,
-            source_address=(source, 0),
+            local_addr=(source, 0),
             open_timeout=PATIENCE_SECONDS,
             additional_headers={"X-Forwarded-For": str(uuid.uuid4())},
         )
 
-    def is_refused(source):
+    async def is_refused(source):
         try:
-            with client(source) as connection:
-                connection.send("hello")
-                assert connection.recv(timeout=PATIENCE_SECONDS) == "hello"
+            async with client(source) as connection, asyncio.timeout(PATIENCE_SECONDS):
+                await connection.send("hello")
+                assert await connection.recv() == "hello"
         except InvalidStatus as refusal:
             return refusal.response.status_code == 429
         return False
 
-    def is_soon_welcome(source):
+    async def is_soon_welcome(source):
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while is_refused(source):
+        while await is_refused(source):
             assert time.monotonic() < deadline
-            time.sleep(0.05)
+            await asyncio.sleep(0.05)
         return True
 
     one, other, third = (f"127.0.0.{number}" for number in (2, 3, 4))
     settings_of_entry = {"entryPoints": {"websecure": entry}}
-    with traefik_program(tmp_path, port, settings_of_entry, {"http": routing}), client(one):
-        with client(one):
-            assert is_refused(one)
-            assert is_soon_welcome(other)
-            with client(other):
-                assert is_refused(third)
-        assert is_soon_welcome(one)
+    with traefik_program(tmp_path, port, settings_of_entry, {"http": routing}):
+        async with client(one):
+            async with client(one):
+                assert await is_refused(one)
+                assert await is_soon_welcome(other)
+                async with client(other):
+                    assert await is_refused(third)
+            assert await is_soon_welcome(one)
 
 
 def test_traefik_has_memory_for_all_sockets_that_it_takes(traefik):
