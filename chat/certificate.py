@@ -23,7 +23,7 @@ import threading
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +33,7 @@ import requests
 from acme import challenges, client, crypto_util, errors, messages
 from acme.standalone import HTTP01RequestHandler, HTTP01Server
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from josepy.errors import Error as JoseError
@@ -67,6 +68,39 @@ class Issued(NamedTuple):
 
     chain: bytes
     key: bytes
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        """The first of the chain. ValueError: something cannot be read, or the key is another's."""
+        try:
+            certificate, *_ = x509.load_pem_x509_certificates(self.chain)
+            public = certificate.public_key()
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise ValueError("it cannot be read") from error
+        try:
+            own = serialization.load_pem_private_key(self.key, None).public_key()
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise ValueError("its key cannot be read") from error
+        if public != own:
+            raise ValueError("the key is not its key")
+        return certificate
+
+    def check(self, names: list[str], now: datetime) -> x509.Certificate:
+        """Return the certificate if clients accept it for these names; ValueError says why not."""
+        certificate = self.certificate
+        held: set[str] = set()
+        with suppress(x509.ExtensionNotFound):
+            signed = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+            held = {str(name.value).lower() for name in signed.value}
+        wanted = [name for kind in identifiers(names).values() for name in kind]
+        missing = [str(name) for name in wanted if str(name).lower() not in held]
+        if missing:
+            raise ValueError(f"it lacks {', '.join(missing)}")
+        begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        if not begins <= now < ends:
+            valid = " to ".join(f"{moment:%Y-%m-%d %H:%M}" for moment in (begins, ends))
+            raise ValueError(f"it is valid from {valid}, and now is {now:%Y-%m-%d %H:%M} UTC")
+        return certificate
 
 
 class Secrets:
@@ -122,7 +156,10 @@ def due(secret: dict[str, Any], order: Order, now: datetime) -> str:
         return "there is none"
     if (secret["metadata"].get("annotations") or {}).get(ANSWERS) != order.text:
         return "it is of another authority, or for other names"
-    certificate = x509.load_pem_x509_certificate(chain)
+    try:
+        certificate = Issued(chain, field(secret, "tls.key")).certificate
+    except ValueError as error:
+        return str(error)
     ends = certificate.not_valid_after_utc
     if ends - now < (ends - certificate.not_valid_before_utc) / 3:
         return f"it ends {ends:%Y-%m-%d %H:%M} UTC"
@@ -276,10 +313,13 @@ def keep(secrets: Secrets, name: str, account: str, order: Order, traefik: Traef
         # Before it is used: accounts are limited, too.
         secrets.write(account, {ACCOUNT_KEY: account_key}, {})
     issued = obtain(order, account_key, traefik)
+    try:
+        ends = issued.check(order.names, datetime.now(UTC)).not_valid_after_utc
+    except ValueError as error:
+        raise ValueError(f"what it issued is not served: {error}") from error
     # The chat's own authority is none of this certificate's.
     data = {"tls.crt": issued.chain, "tls.key": issued.key, "ca.crt": None}
     secrets.write(name, data, {ANSWERS: order.text})
-    ends = x509.load_pem_x509_certificate(issued.chain).not_valid_after_utc
     return f"the certificate was replaced, because {why}; the new one ends {ends:%Y-%m-%d}"
 
 

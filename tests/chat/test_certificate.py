@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,10 +14,13 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from pebble import Pebble, free_port
 
 from chat import certificate
-from chat.certificate import Order, due, field
+from chat.certificate import Issued, Order, due, field
 
 NAMES = ["chat.example.org", "127.0.0.1"]
 SERVED = "/api/v1/namespaces/chat/secrets/chat-tls"
@@ -171,6 +175,73 @@ def test_a_third_of_the_lifetime_is_left_when_it_is_due(job: Job) -> None:
     assert due(secret, job.order._replace(names=["other.example.org"]), now) == other
     assert due(secret, job.order._replace(directory="https://other/dir"), now) == other
     assert due({"metadata": {}}, job.order, now) == "there is none"
+
+
+def signed(key: ec.EllipticCurvePrivateKey, *names: str, days: int = 90, ago: int = 0) -> bytes:
+    """A certificate in PEM that began so many days ago."""
+    begins = datetime.now(UTC) - timedelta(days=ago)
+    by = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")])
+    builder = x509.CertificateBuilder(by, by, key.public_key(), 1).not_valid_before(begins)
+    builder = builder.not_valid_after(begins + timedelta(days=days))
+    if names:
+        held = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+        builder = builder.add_extension(held, critical=False)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+OWN, ANOTHER = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+NAME = "chat.example.org"
+
+
+@pytest.mark.parametrize(
+    ("chain", "words"),
+    [
+        (b"<html>maintenance</html>", "it cannot be read"),
+        (signed(OWN, NAME) + signed(OWN).replace(b"MII", b"MIJ"), "it cannot be read"),
+        (signed(ANOTHER, NAME), "the key is not its key"),
+        (signed(OWN), f"it lacks {NAME}"),
+        (signed(OWN, "other.example.org"), f"it lacks {NAME}"),
+        (signed(OWN, NAME, days=1, ago=2), "it is valid from "),
+        (signed(OWN, NAME, ago=-2), "it is valid from "),
+    ],
+)
+def test_what_clients_would_refuse_is_not_served(
+    job: Job,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    chain: bytes,
+    words: str,
+) -> None:
+    before = json.dumps(job.secrets)
+    monkeypatch.setattr(certificate, "obtain", lambda *_: Issued(chain, pem(OWN)))
+    assert job.run(NAME) == 1
+    assert f"what it issued is not served: {words}" in capsys.readouterr().out
+    assert json.dumps(job.secrets) == before
+
+
+@pytest.mark.parametrize(
+    ("chain", "key", "why"),
+    [
+        (b"spoilt", pem(OWN), "it cannot be read"),
+        (signed(OWN), b"spoilt", "its key cannot be read"),
+        (signed(OWN), b"", "its key cannot be read"),
+        (signed(OWN), pem(ANOTHER), "the key is not its key"),
+        (signed(OWN), pem(OWN), ""),
+    ],
+)
+def test_a_spoilt_certificate_is_replaced(chain: bytes, key: bytes, why: str) -> None:
+    order = Order("https://acme.example.org/dir", [NAME])
+    data = {"tls.crt": b64encode(chain).decode(), "tls.key": b64encode(key).decode()}
+    secret = {"metadata": {"annotations": {certificate.ANSWERS: order.text}}, "data": data}
+    assert due(secret, order, datetime.now(UTC)) == why
 
 
 def test_what_fails_leaves_the_certificate_and_says_why(
