@@ -43,6 +43,8 @@ from josepy.jwk import JWKEC
 # The annotation of a Secret that says for which directory and names its certificate was asked.
 ANSWERS = "baremetal-chat/acme"
 ACCOUNT_KEY = "account.key"
+# The time of two runs, and some more: one of them may fail.
+TWO_RUNS = timedelta(hours=25)
 # Seconds until Traefik has to lead challenges here; after that, until all others do, too. Each of
 # them takes changes over every two seconds (providersThrottleDuration).
 LED_WITHIN = 60
@@ -149,7 +151,8 @@ def field(secret: dict[str, Any], key: str) -> bytes:
 def due(secret: dict[str, Any], order: Order, now: datetime) -> str:
     """Say why a Secret's certificate is to be replaced; an empty text if it is not.
 
-    It is replaced when a third of its lifetime is left, whatever that is: 90 days, 45 or 6.
+    It is replaced when a third of its lifetime is left, whatever that is: 90 days, 45 or 6. One
+    that lives for some days only is replaced earlier, so that two runs can try it.
     """
     chain = field(secret, "tls.crt")
     if not chain:
@@ -161,7 +164,9 @@ def due(secret: dict[str, Any], order: Order, now: datetime) -> str:
     except ValueError as error:
         return str(error)
     ends = certificate.not_valid_after_utc
-    if ends - now < (ends - certificate.not_valid_before_utc) / 3:
+    lifetime = ends - certificate.not_valid_before_utc
+    # Never in its first quarter: one of a day would be replaced by each run made by hand.
+    if ends - now < min(max(lifetime / 3, TWO_RUNS), lifetime * 3 / 4):
         return f"it ends {ends:%Y-%m-%d %H:%M} UTC"
     return ""
 

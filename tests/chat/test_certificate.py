@@ -177,7 +177,7 @@ def test_a_third_of_the_lifetime_is_left_when_it_is_due(job: Job) -> None:
     assert due({"metadata": {}}, job.order, now) == "there is none"
 
 
-def signed(key: ec.EllipticCurvePrivateKey, *names: str, days: int = 90, ago: int = 0) -> bytes:
+def signed(key: ec.EllipticCurvePrivateKey, *names: str, days: float = 90, ago: float = 0) -> bytes:
     """A certificate in PEM that began so many days ago."""
     begins = datetime.now(UTC) - timedelta(days=ago)
     by = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")])
@@ -238,10 +238,32 @@ def test_what_clients_would_refuse_is_not_served(
     ],
 )
 def test_a_spoilt_certificate_is_replaced(chain: bytes, key: bytes, why: str) -> None:
+    assert why_due(chain, key) == why
+
+
+def why_due(chain: bytes, key: bytes) -> str:
     order = Order("https://acme.example.org/dir", [NAME])
     data = {"tls.crt": b64encode(chain).decode(), "tls.key": b64encode(key).decode()}
     secret = {"metadata": {"annotations": {certificate.ANSWERS: order.text}}, "data": data}
-    assert due(secret, order, datetime.now(UTC)) == why
+    return due(secret, order, datetime.now(UTC))
+
+
+@pytest.mark.parametrize("hours", [25, 30, 36, 38, 48, 60, 72, 144])
+def test_two_runs_try_before_a_certificate_of_some_days_ends(hours: int) -> None:
+    # Each run is twelve hours, and some seconds, after the one that got the certificate.
+    runs = [run * 12 + 0.1 for run in range(hours // 12 + 1) if run * 12 + 0.1 < hours]
+    tried = [run for run in runs if why_due(signed(OWN, days=hours / 24, ago=run / 24), pem(OWN))]
+    assert len(tried) >= 2
+
+
+@pytest.mark.parametrize("hours", [6, 24, 48, 144, 2160])
+def test_a_new_certificate_is_kept_however_short_it_lives(hours: int) -> None:
+    days = hours / 24
+    assert why_due(signed(OWN, days=days, ago=days / 5), pem(OWN)) == ""
+
+
+def test_one_of_a_day_is_replaced_at_the_next_run() -> None:
+    assert why_due(signed(OWN, days=1, ago=0.499), pem(OWN)).startswith("it ends ")
 
 
 def test_what_fails_leaves_the_certificate_and_says_why(
