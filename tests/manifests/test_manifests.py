@@ -380,10 +380,6 @@ def test_the_job_may_write_its_own_secrets_and_nothing_else(rendered):
     account = {"chat-acme": secrets("account", "trial")}
     assert rights("chat that tries ACME") == account | {"chat": []}
     assert rights("chat with ACME") == account | {"chat": secrets("chat-tls")}
-    # What the job has written stays: the role names no content.
-    kept = [item for item in named_acme(rendered["chat with ACME"]) if item["kind"] == "Secret"]
-    assert [item["metadata"]["name"] for item in kept] == ["account", "trial"]
-    assert all("data" not in item for item in kept)
 
 
 def test_other_static_settings_are_other_pods(rendered, traefik):

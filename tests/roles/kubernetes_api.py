@@ -1,6 +1,7 @@
 """The part of the Kubernetes API that shows a node, this machine, on a loopback port with TLS.
 
-It keeps what is applied: that replaces what was there, is not checked, and is ready at once.
+It keeps what is applied: that replaces what was there, is not checked, and is ready at once. As in
+a cluster, data that was written by others stays and is in the answer, if none is applied.
 """
 
 from __future__ import annotations
@@ -122,6 +123,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_PATCH(self) -> None:
         path, _, query = self.path.partition("?")
         applied = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        kept = self.server.objects.get(path, {})
+        if "data" in kept:
+            applied = {"data": kept["data"]} | applied
         if "dryRun" not in query:
             self.server.objects[path] = applied
         self._answer(applied)

@@ -116,6 +116,21 @@ def test_no_key_is_shown_to_anybody(site: Site, first: str) -> None:
 
 
 @pytest.mark.usefixtures("first")
+def test_what_the_acme_job_wrote_stays_and_is_not_shown(site: Site) -> None:
+    account, trial = (
+        f"/api/v1/namespaces/chat-acme/secrets/{name}" for name in ("account", "trial")
+    )
+    written = {"account.key": "d3JpdHRlbi1ieS10aGUtam9i"}
+    meta = {"name": "account", "namespace": "chat-acme"}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": written}
+    site.objects[account] = secret
+    _, said = site.run("-vvv", "--diff", chat_acme=True)
+    assert site.objects.pop(account)["data"] == written
+    assert "data" not in site.objects.pop(trial)
+    assert written["account.key"] not in said
+
+
+@pytest.mark.usefixtures("first")
 def test_a_second_run_changes_nothing(site: Site) -> None:
     before = json.dumps(site.objects)
     changes, _ = site.run()
@@ -151,7 +166,8 @@ def test_what_acme_got_is_kept_until_acme_is_switched_off(site: Site) -> None:
     del got["data"]["ca.crt"]
     got["metadata"]["annotations"] = {"baremetal-chat/acme": "https://acme.example.org/dir name"}
     changes, _ = site.run(chat_acme=True, chat_acme_production=True, chat_tls_names=["another"])
-    assert (changes, site.objects[LEAF]) == (0, got)
+    # The Secrets for the job.
+    assert (changes, site.objects[LEAF]) == (1, got)
     changes, _ = site.run()
     assert (changes, set(site.objects[LEAF]["data"])) == (1, {"tls.crt", "tls.key", "ca.crt"})
     # If ACME is switched on again, this one is replaced.
