@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import ipaddress
+import re
 import sys
 import threading
 import time
@@ -25,17 +26,19 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import requests
 from acme import challenges, client, crypto_util, errors, messages
-from acme.standalone import HTTP01RequestHandler, HTTP01Server
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from josepy.b64 import b64encode as jose_b64encode
 from josepy.errors import Error as JoseError
 from josepy.jwa import ES256
 from josepy.jwk import JWKEC
@@ -43,6 +46,8 @@ from josepy.jwk import JWKEC
 # The annotation of a Secret that says for which directory and names its certificate was asked.
 ANSWERS = "baremetal-chat/acme"
 ACCOUNT_KEY = "account.key"
+# The path of a challenge, with its token.
+CHALLENGE = rf"/{re.escape(challenges.HTTP01.URI_ROOT_PATH)}/([A-Za-z0-9_-]{{1,128}})"
 # The time of two runs, and some more: one of them may fail.
 TWO_RUNS = timedelta(hours=25)
 # Seconds until Traefik has to lead challenges here; after that, until all others do, too. Each of
@@ -119,10 +124,13 @@ class Secrets:
     def read(self, name: str) -> dict[str, Any]:
         return self._request("GET", name)
 
-    def write(self, name: str, data: dict[str, bytes | None], annotations: dict[str, str]) -> None:
-        """Replace these fields of a Secret at once; None removes one."""
+    def write(self, name: str, data: dict[str, bytes | None], **metadata: Any) -> None:
+        """Replace these fields of a Secret at once; None removes one.
+
+        Kubernetes refuses (409) if the Secret has another resourceVersion than a given one.
+        """
         encoded = {key: value and b64encode(value).decode() for key, value in data.items()}
-        self._request("PATCH", name, data=encoded, metadata={"annotations": annotations})
+        self._request("PATCH", name, data=encoded, metadata=metadata)
 
     def _request(self, method: str, name: str, **patch: Any) -> dict[str, Any]:
         namespace, _, name = name.partition("/")
@@ -212,9 +220,28 @@ class Traefik(NamedTuple):
 
 
 @contextmanager
-def answering(port: int, resources: set[HTTP01RequestHandler.HTTP01Resource]) -> Iterator[None]:
-    """Serve the answers to challenges within the block."""
-    server = HTTP01Server(("", port), resources)
+def answering(port: int, account: JWKEC) -> Iterator[None]:
+    """Serve the answers to this account's challenges within the block: those of other jobs, too.
+
+    If several run, Traefik leads each challenge to any of them. An answer is the challenge's token
+    with the thumbprint of the account's key, so it helps nobody with another account.
+    """
+    thumbprint = jose_b64encode(account.thumbprint())
+
+    class Answer(BaseHTTPRequestHandler):
+        timeout = 5
+
+        def do_GET(self) -> None:
+            token = re.fullmatch(CHALLENGE, self.path)
+            self.send_response(200 if token else 404)
+            self.end_headers()
+            if token:
+                self.wfile.write(token[1].encode() + b"." + thumbprint)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing: the last line is the command's."""
+
+    server = HTTPServer(("", port), Answer)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield
@@ -232,10 +259,9 @@ def new_key() -> bytes:
     )
 
 
-def signed_in(directory: str, account_key: bytes) -> client.ClientV2:
+def signed_in(directory: str, account: JWKEC) -> client.ClientV2:
     """A client of the authority, with the account of this key, which is opened if there is none."""
-    private = serialization.load_pem_private_key(account_key, None)
-    net = client.ClientNetwork(JWKEC(key=private), alg=ES256, user_agent="baremetal-chat")
+    net = client.ClientNetwork(account, alg=ES256, user_agent="baremetal-chat")
     authority = client.ClientV2(client.ClientV2.get_directory(directory, net), net)
     try:
         authority.new_account(messages.NewRegistration.from_data(terms_of_service_agreed=True))
@@ -260,7 +286,8 @@ def identifiers(names: list[str]) -> dict[str, Any]:
 
 def obtain(order: Order, account_key: bytes, traefik: Traefik) -> Issued:
     """Get a certificate; raises acme's errors, and those of `reason`."""
-    authority = signed_in(order.directory, account_key)
+    account = JWKEC(key=serialization.load_pem_private_key(account_key, None))
+    authority = signed_in(order.directory, account)
     key = new_key()
     open_order = authority.new_order(crypto_util.make_csr(key, **identifiers(order.names)))
     # Those that the authority has validated before have nothing to answer.
@@ -271,19 +298,13 @@ def obtain(order: Order, account_key: bytes, traefik: Traefik) -> Issued:
         for challenge in authorization.body.challenges
         if isinstance(challenge.chall, challenges.HTTP01)
     }
-    resources = {
-        name: HTTP01RequestHandler.HTTP01Resource(
-            challenge.chall, *challenge.response_and_validation(authority.net.key)
-        )
-        for name, challenge in pending.items()
-    }
-    with answering(traefik.port, set(resources.values())):
-        for name, resource in resources.items():
-            traefik.wait(name, resource.chall.path, resource.validation.encode())
+    with answering(traefik.port, account):
+        for name, challenge in pending.items():
+            traefik.wait(name, challenge.chall.path, challenge.validation(account).encode())
         if pending:
             time.sleep(LED_EVERYWHERE)
-        for name, challenge in pending.items():
-            authority.answer_challenge(challenge, resources[name].response)
+        for challenge in pending.values():
+            authority.answer_challenge(challenge, challenge.response(account))
         # acme compares it with the local time.
         deadline = datetime.now() + timedelta(seconds=ISSUED_WITHIN)
         return Issued(authority.poll_and_finalize(open_order, deadline).fullchain_pem.encode(), key)
@@ -307,24 +328,34 @@ def reason(error: Exception) -> str:
 # --- the command ------------------------------------------------------------------------------
 
 
+def account_key(secrets: Secrets, name: str) -> bytes:
+    """The account's key in PEM; made, and kept in the Secret `name`, if there is none."""
+    secret = secrets.read(name)
+    if not field(secret, ACCOUNT_KEY):
+        # Before it is used: accounts are limited, too. If another job has made one, that counts.
+        version = secret["metadata"]["resourceVersion"]
+        try:
+            secrets.write(name, {ACCOUNT_KEY: new_key()}, resourceVersion=version)
+        except requests.HTTPError as refused:
+            if refused.response is None or refused.response.status_code != HTTPStatus.CONFLICT:
+                raise
+        secret = secrets.read(name)
+    return field(secret, ACCOUNT_KEY)
+
+
 def keep(secrets: Secrets, name: str, account: str, order: Order, traefik: Traefik) -> str:
     """Replace the certificate in the Secret `name` if it is due; return what was done."""
     why = due(secrets.read(name), order, datetime.now(UTC))
     if not why:
         return "the certificate is good"
-    account_key = field(secrets.read(account), ACCOUNT_KEY)
-    if not account_key:
-        account_key = new_key()
-        # Before it is used: accounts are limited, too.
-        secrets.write(account, {ACCOUNT_KEY: account_key}, {})
-    issued = obtain(order, account_key, traefik)
+    issued = obtain(order, account_key(secrets, account), traefik)
     try:
         ends = issued.check(order.names, datetime.now(UTC)).not_valid_after_utc
     except ValueError as error:
         raise ValueError(f"what it issued is not served: {error}") from error
     # The chat's own authority is none of this certificate's.
     data = {"tls.crt": issued.chain, "tls.key": issued.key, "ca.crt": None}
-    secrets.write(name, data, {ANSWERS: order.text})
+    secrets.write(name, data, annotations={ANSWERS: order.text})
     return f"the certificate was replaced, because {why}; the new one ends {ends:%Y-%m-%d}"
 
 

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from josepy.jwk import JWKEC
 from pebble import Pebble, free_port
 
 from chat import certificate
@@ -46,16 +48,22 @@ class Handler(BaseHTTPRequestHandler):
         assert self.headers["Content-Type"] == "application/merge-patch+json"
         given = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         secret = self.server.secrets[self.path]
+        version = secret["metadata"]["resourceVersion"]
+        if given["metadata"].pop("resourceVersion", version) != version:
+            self._answer(409)
+            return
+        secret["metadata"]["resourceVersion"] = f"{int(version) + 1}"
         merged = (secret.get("data") or {}) | given["data"]
         secret["data"] = {key: value for key, value in merged.items() if value is not None}
-        secret["metadata"].setdefault("annotations", {}).update(given["metadata"]["annotations"])
+        given = given["metadata"].get("annotations", {})
+        secret["metadata"].setdefault("annotations", {}).update(given)
         self.server.patched.append(self.path)
         self._answer()
 
-    def _answer(self) -> None:
+    def _answer(self, status: int = 200) -> None:
         secret = self.server.secrets.get(self.path)
         known = self.headers["Authorization"] == "Bearer the-token"
-        self.send_response(200 if secret and known else 403)
+        self.send_response(status if secret and known else 403)
         self.end_headers()
         self.wfile.write(json.dumps(secret).encode())
 
@@ -111,7 +119,8 @@ def job(tmp_path_factory: pytest.TempPathFactory, pebble: Pebble, port: int) -> 
         # There is one Traefik.
         patch.setattr(certificate, "LED_EVERYWHERE", 0)
         patch.setattr(certificate, "LED_WITHIN", 1)
-        kubernetes.secrets |= {SERVED: {"metadata": {}}, ACCOUNT: {"metadata": {}}}
+        for path in (SERVED, ACCOUNT):
+            kubernetes.secrets[path] = {"metadata": {"resourceVersion": "1"}}
         # Of the role's own authority.
         kubernetes.secrets[SERVED]["data"] = {"ca.crt": "b3du"}
         threading.Thread(target=kubernetes.serve_forever, daemon=True).start()
@@ -264,6 +273,51 @@ def test_a_new_certificate_is_kept_however_short_it_lives(hours: int) -> None:
 
 def test_one_of_a_day_is_replaced_at_the_next_run() -> None:
     assert why_due(signed(OWN, days=1, ago=0.499), pem(OWN)).startswith("it ends ")
+
+
+def test_jobs_at_once_answer_each_others_challenges(job: Job, port: int) -> None:
+    # The challenges of the second arrive at the first.
+    account = serialization.load_pem_private_key(field(job.secrets[ACCOUNT], "account.key"), None)
+    with certificate.answering(port, JWKEC(key=account)):
+        assert job.run("two.example.org", port=str(free_port())) == 0
+
+
+def test_only_challenges_are_answered(port: int) -> None:
+    account = JWKEC(key=OWN)
+    with certificate.answering(port, account):
+        for path, status in (
+            ("/.well-known/acme-challenge/a-Token_1", 200),
+            ("/.well-known/acme-challenge/<script>", 404),
+            ("/.well-known/acme-challenge/" + 129 * "a", 404),
+            ("/.well-known/acme-challenge/", 404),
+            ("/", 404),
+        ):
+            assert requests.get(f"http://127.0.0.1:{port}{path}", timeout=5).status_code == status
+
+
+def test_jobs_at_once_share_the_first_ones_account(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Another job writes its key while this one makes one.
+    account = job.secrets[ACCOUNT]
+    first = account.pop("data")
+
+    def slow() -> bytes:
+        account["data"] = first
+        account["metadata"]["resourceVersion"] += "1"
+        return pem(OWN)
+
+    keys = []
+
+    def refused(_: Order, key: bytes, *__: object) -> None:
+        keys.append(key)
+        raise OSError
+
+    monkeypatch.setattr(certificate, "new_key", slow)
+    monkeypatch.setattr(certificate, "obtain", refused)
+    assert job.run("three.example.org") == 1
+    assert account["data"] == first
+    assert keys == [field(account, "account.key")]
 
 
 def test_what_fails_leaves_the_certificate_and_says_why(

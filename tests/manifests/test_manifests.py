@@ -368,6 +368,13 @@ def test_acme_is_off_and_then_tried_with_staging_before_anything_is_served(rende
     assert "--secret=chat/chat-tls" in served
 
 
+def test_a_challenge_goes_on_to_another_job_if_one_does_not_listen(rendered):
+    objects = rendered["chat with ACME"]
+    (route,) = [item for item in named_acme(objects) if item["kind"] == "IngressRoute"]
+    (rule,) = route["spec"]["routes"]
+    assert middlewares(objects, rule) == [RETRY]
+
+
 def test_the_job_may_write_its_own_secrets_and_nothing_else(rendered):
     def rights(site):
         roles = [item for item in rendered[site].all if item["kind"] == "Role"]
