@@ -84,7 +84,7 @@ async def talk(url: str) -> None:
             await bob.send(ROOM, f"Broker {broker} is back.")
 
 
-def number(page: Page, expression: str) -> float:
+def noted(page: Page, expression: str) -> float:
     """What the page has noted, once it has. Its policy forbids Playwright's own way to wait."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while (found := page.evaluate(expression)) is None:
@@ -93,20 +93,20 @@ def number(page: Page, expression: str) -> float:
     return float(found)
 
 
-def visit(browser: Browser, url: str) -> tuple[float, Visit]:
+def visit(browser: Browser, url: str, name: str) -> tuple[float, Visit]:
     """How soon the first visit painted something, and the second one."""
     context = browser.new_context()
     context.add_init_script(WATCH)
     page = context.new_page()
     page.goto(url)
-    first = number(page, PAINTED)
-    page.get_by_label("Name").fill("Ada")
+    first = noted(page, PAINTED)
+    page.get_by_label("Name").fill(name)
     page.keyboard.press("Enter")
-    number(page, SHOWN)
+    noted(page, SHOWN)
     page.close()
     page = context.new_page()
     page.goto(url)
-    again = Visit(shown=number(page, SHOWN), painted=number(page, PAINTED))
+    again = Visit(shown=noted(page, SHOWN), painted=noted(page, PAINTED))
     context.close()
     return first, again
 
@@ -125,9 +125,10 @@ def main() -> None:
             urls[tree] = ending.enter_context(served(tree, folder))
         # Its loop is in the way of others.
         browser = launch(ending.enter_context(sync_playwright()))
-        for _ in range(options.rounds):
+        for number in range(options.rounds):
             for tree, url in urls.items():
-                visits[tree].append(visit(browser, url))
+                # A name belongs to the first who brought it.
+                visits[tree].append(visit(browser, url, f"Ada {number}"))
         browser.close()
     for tree, found in visits.items():
         first = statistics.median(one for one, _ in found)
