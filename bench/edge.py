@@ -28,9 +28,10 @@ from typing import Any
 import websockets.asyncio.client as websockets
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "bench")]
 
 from kafka_broker import free_port  # noqa: E402
+from reconnect import cpu_seconds  # noqa: E402
 from traefik import traefik  # noqa: E402
 
 # Clients of one address. Linux gives loopback all of 127.0.0.0/8.
@@ -96,11 +97,6 @@ def resident(process: int) -> float:
     status = Path(f"/proc/{process}/status").read_text()
     (size,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))
     return int(size) / 1024
-
-
-def cpu_seconds(process: int) -> float:
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def come(
