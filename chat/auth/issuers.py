@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-# Two would be one or the other for the same token.
 MOST_ISSUERS = 20
 
 
@@ -55,6 +54,7 @@ def parse(text: str) -> tuple[Issuer, ...]:
     known = set()
     for issuer in issuers:
         _check(issuer)
+        # A token names its issuer, and nothing else would choose between two entries of that name.
         if issuer.issuer in known:
             raise ValueError(f"name issuer {issuer.issuer!r} once")
         known.add(issuer.issuer)
