@@ -121,8 +121,9 @@ class Watcher:
                     )
                 topic, signals = self._look(admin)
                 # A producer counts its records per partition, and would continue to count in
-                # another topic of the same name.
-                if self._appender.worn_out or topic != self.messages:
+                # another topic of the same name. One that was there while Kafka was away may have
+                # been told, by a broker that starts, that there is no such topic.
+                if self._appender.worn_out or topic != self.messages or not self.reachable:
                     self._read_settings(admin)
                     self._appender.renew(self._record_bytes)
                 elif time.monotonic() >= self._settings_due:
