@@ -1,13 +1,14 @@
-"""Who is in which room, on whatever replica, and who of them is typing.
+"""Presence: which people are in which room, on all replicas, and who is typing.
 
-Each replica tells the others of its own people by signals: all of them once a heartbeat (a
-*snapshot*), and between two of those what has changed. Nothing is agreed upon, nothing is
-confirmed and nothing is kept: a signal that was lost is made good by the next snapshot, and a
-replica that was not heard for three heartbeats is taken for dead, its people with it. So every
-picture is right within three heartbeats of the last loss, whatever happened.
+Each replica sends signals about its own people to the others. Once per heartbeat it sends a full
+list (a *snapshot*); between snapshots it sends changes. There is no consensus, no acknowledgement
+and no storage. The next snapshot repairs a lost signal. A replica that sends nothing for three
+heartbeats is considered dead, and its people are removed. So the view of every replica is correct
+within three heartbeats of the last lost signal.
 
-In a room, a name is one person's. Two replicas may give it away at the same time, for neither asks
-the other; once they hear of each other, both know who had it first, and the later one loses it.
+Within a room, a name belongs to one person. Two replicas may accept the same name at the same time,
+because they do not ask each other. When they receive each other's signals, both see who had the
+name first; the other person loses it.
 """
 
 from chat.presence.presence import Presence

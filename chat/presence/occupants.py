@@ -1,4 +1,4 @@
-"""What is known of a room's people: who holds which name, and what its members are told of it."""
+"""The people in a room: who holds which name, and which changes members are sent."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import msgspec
 from chat import protocol
 from chat.presence.names import looks_of
 
-# Changes of one room are told to so many members a second: the more there are, the rarer. It is
-# what keeps a storm of joins from costing its square.
+# Limit on notifications about changes in one room, in members notified per second. The more
+# members, the rarer the notifications. Otherwise the cost of many joins at once would grow with
+# their square.
 TOLD_PER_SECOND = 2000
 
-# A room and somebody's name in it.
+# A room, and a person's name in it.
 Place = tuple[str, str]
 
 
 class Holder(msgspec.Struct, frozen=True, order=True, gc=False):
-    """Who holds a name, and where. The first of several, in this order, has the better right."""
+    """A person who holds a name, and where. Of several, the first in sort order has priority."""
 
     since: int
     key: str
@@ -30,39 +31,38 @@ class Holder(msgspec.Struct, frozen=True, order=True, gc=False):
 
 
 class Occupants:
-    """All the people of one room, on whatever replica.
+    """All people in one room, on all replicas.
 
-    There may be as many of these as people. So it holds nothing that can be found out, and the
-    changes that members are still to be told are kept by `Presence`.
+    There may be as many of these objects as people. So they store nothing that can be derived, and
+    `Presence` keeps the changes that members have not been sent yet.
     """
 
     __slots__ = ("_count", "_holders", "due", "named")
 
     def __init__(self) -> None:
-        # By what the name looks like; most have one holder, a person on two replicas has two.
+        # By what the name looks like. Most have one holder; a person on two replicas has two.
         self._holders: dict[int, tuple[Holder, ...]] = {}
-        # How many names members are told of: of several that look alike, it is the one with the
-        # best right to it.
+        # How many names members see. Of names that look alike, only the one with priority counts.
         self._count = 0
-        # Members are not told of changes before then.
+        # Members are sent no changes before this time.
         self.due = 0.0
-        # Whether members have a list to which changes can be told.
+        # Whether members have a list of names that changes can be applied to.
         self.named = True
 
     def __len__(self) -> int:
         return self._count
 
     def holders(self, user: str) -> tuple[Holder, ...]:
-        """Who holds the name, or one that looks like it; who has the best right comes first."""
+        """Return the holders of this name and of names that look like it, the one with priority
+        first.
+        """
         looks = looks_of(user)
         if len(looks) == 1:
             return self._holders.get(looks[0], ())
         return tuple(sorted({one for look in looks for one in self._holders.get(look, ())}))
 
     def put(self, holder: Holder) -> set[str]:
-        """One more holds the name. Returns the names that are shown now and were not, or the other
-        way round.
-        """
+        """Add a holder. Return the names that became visible or invisible to members."""
         alike = {holder.user, *(one.user for one in self.holders(holder.user))}
         shown = self._shown(alike)
         for look in looks_of(holder.user):
@@ -70,7 +70,7 @@ class Occupants:
         return self._changed(alike, shown)
 
     def remove(self, holder: Holder) -> set[str]:
-        """One less; returns what `put` does."""
+        """Remove a holder. Return the names that became visible or invisible to members."""
         alike = {one.user for one in self.holders(holder.user)}
         shown = self._shown(alike)
         for look in looks_of(holder.user):
@@ -82,17 +82,17 @@ class Occupants:
         return self._changed(alike, shown)
 
     def whole(self, room: str, shown: int) -> protocol.Presence:
-        """Everyone, as far as they are to be named: not if they are more than `shown`."""
+        """Return the full list of names, or only the count if there are more than `shown`."""
         count = len(self)
         if count > shown:
-            # Whoever is told this has no list to which changes could be told.
+            # Members who get this have no list that changes could be applied to.
             self.named = False
             return protocol.Presence(room, count)
         first = {holders[0].user for holders in self._holders.values()}
         return protocol.Presence(room, count, sorted(self._shown(first)))
 
     def changes(self, room: str, changed: set[str], shown: int, now: float) -> protocol.Presence:
-        """What changed since this was asked last: somebody came or went under each of the names."""
+        """Return what to send to members, given the names that changed since the last call."""
         count = len(self)
         listed, self.named = self.named, count <= shown
         self.due = now + count / TOLD_PER_SECOND
@@ -104,13 +104,15 @@ class Occupants:
         )
 
     def _shown(self, users: set[str]) -> set[str]:
-        """Those of the names that members are told of."""
+        """Return those of the names that members see."""
         return {
             user for user in users if (holders := self.holders(user)) and holders[0].user == user
         }
 
     def _changed(self, users: set[str], shown: set[str]) -> set[str]:
-        """Which of the names are `shown` no more, or are now; they are counted."""
+        """Compare the visible names with those before (`shown`): update the count, return the
+        difference.
+        """
         now = self._shown(users)
         self._count += len(now) - len(shown)
         return shown ^ now

@@ -1,4 +1,4 @@
-"""What another replica has told of its people."""
+"""The people of another replica, according to its signals."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from chat.presence.signals import Snapshot
 
 
 class Peer:
-    """Another replica: its people, and when it was heard.
+    """Another replica: its people, and when its last signal arrived.
 
-    While a snapshot comes, those it has named are apart from those it has not. So once it is whole
-    it is known who has left, however many they all are.
+    While a snapshot is arriving, people it has not named yet are kept apart from those it has. So
+    at its end it is known who has left, without a search through all people.
     """
 
     def __init__(self) -> None:
         self.people: dict[Place, Holder] = {}
-        # Those that the snapshot which comes has not named so far.
+        # People whom the current snapshot has not named yet.
         self._doubted: dict[Place, Holder] = {}
-        # Whether it has come to its end, so that they have left.
+        # Whether the snapshot is complete, so that those people have left.
         self._left = False
-        # Whether the replica is taken for dead.
+        # Whether the replica is considered dead.
         self.dead = False
         self.heard = 0.0
         self.seq = -1
-        # Whether its people's keys say whose names are held (`Signal.holds`).
+        # Whether its people's keys tell whose names are reserved when they leave (`Signal.holds`).
         self.holds = False
-        # Parts of the snapshot so far; None if there is no whole one coming.
+        # Parts of the current snapshot so far; None if no complete snapshot is arriving.
         self._parts: int | None = None
 
     def __len__(self) -> int:
@@ -37,32 +37,32 @@ class Peer:
         return self.people.get(place) or self._doubted.get(place)
 
     def put(self, holder: Holder) -> None:
-        """Somebody is there, instead of who held this place before."""
+        """Add a person, or replace the claim of the one at this place."""
         self._doubted.pop(holder.place, None)
         self.people[holder.place] = holder
 
     def confirm(self, place: Place) -> None:
-        """Somebody who was there is still there."""
+        """Mark a person as still present."""
         if (holder := self._doubted.pop(place, None)) is not None:
             self.people[place] = holder
 
     def pop(self, place: Place) -> Holder | None:
-        """Somebody has left, if they were there."""
+        """Remove a person, if present."""
         return self.people.pop(place, None) or self._doubted.pop(place, None)
 
     def begin(self, snapshot: Snapshot, *, follows: bool) -> None:
-        """A part of a snapshot has come. `follows`: no signal is missing between this one and the
-        last.
+        """Prepare for the people in one part of a snapshot. `follows`: no signal is missing between
+        this one and the last.
         """
         if snapshot.part == 0:
             self._doubt_all()
             self._parts = 0
         elif not follows or snapshot.part != self._parts:
-            # A part is missing, so nobody is known to have left: the next snapshot is near.
+            # A part is missing, so it is unknown who has left. The next snapshot will tell.
             self._parts = None
 
     def end(self, snapshot: Snapshot) -> None:
-        """That part has been taken in. After the last one, those who were not named have left."""
+        """Finish one part. After the last one, people whom no part named have left."""
         if self._parts is None:
             return
         self._parts += 1
@@ -71,26 +71,26 @@ class Peer:
             self._left = True
 
     def die(self) -> None:
-        """All have left."""
+        """Treat everyone as having left."""
         self.dead = True
         self._doubt_all()
         self._parts = None
         self._left = True
 
     def left(self, most: int) -> Iterator[Holder]:
-        """Take out so many of those who have left."""
+        """Remove and return up to `most` people who have left."""
         while self._left and self._doubted and most:
             yield self._doubted.popitem()[1]
             most -= 1
 
     @property
     def settled(self) -> bool:
-        """Whether nobody is here who has left."""
+        """Whether all people who have left are removed."""
         return not (self._left and self._doubted)
 
     def _doubt_all(self) -> None:
         self._left = False
         if self._doubted:
-            # The last snapshot had no end.
+            # The previous snapshot was never completed.
             self.people.update(self._doubted)
         self.people, self._doubted = {}, self.people

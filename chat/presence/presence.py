@@ -1,7 +1,7 @@
-"""All people on all replicas, as this one knows them.
+"""All people on all replicas, as this replica knows them.
 
-Nothing here waits, sleeps or sends: time comes in as `now`, in seconds, and signals go in and out
-as bytes. Whatever comes in is checked, and what cannot be true is left out.
+This module does not wait, sleep or send. `now` is passed in, in seconds; signals go in and out as
+bytes. Incoming signals are checked, and invalid content is skipped.
 """
 
 from __future__ import annotations
@@ -30,29 +30,31 @@ from chat.presence.signals import (
 from chat.protocol import RefusedError
 from chat.room import PASSING, Person
 
-# A replica that was silent for so many heartbeats is dead.
+# A replica that sends nothing for this many heartbeats is considered dead.
 HEARTBEATS = 3
-# A replica that is heard for the first time is told of everyone here, but not more often than this:
-# whoever makes up replicas must not make real ones talk without end.
+# When a new replica is heard, it soon gets a snapshot of everyone here, but at most once in this
+# time. Otherwise somebody who invents replicas could make real ones send without end.
 ANSWER_SECONDS = 1.0
-# What others may make this replica remember, beside their people.
+# Limits on what other replicas can make this one store, besides their people.
 MOST_REPLICAS = 1000
 MOST_HOLDERS = 16
-# How many who have left are forgotten at once.
+# How many people who have left are removed at once.
 MOST_FORGOTTEN = 100
 
 
 class Heard(NamedTuple):
-    """What a signal means for people here, as (room, user): who lost the name, and who types."""
+    """The effects of a signal on people here, as (room, user): who lost the name, and who is
+    typing.
+    """
 
     lost: list[tuple[str, str]]
     typing: list[tuple[str, str]]
 
 
 class Presence:
-    """`heartbeat`, `typing` and `hold` in seconds; `shown`: the largest room whose members are
-    listed; `hold`: how long a name stays its owner's after they left; `elsewhere`: how many people
-    of other replicas are known, in two rooms, one counts twice.
+    """`heartbeat`, `typing` and `hold` in seconds. `shown`: the largest room whose members are
+    listed. `hold`: how long a name stays reserved after its owner has left. `elsewhere`: the
+    maximum number of people on other replicas; a person in two rooms counts twice.
     """
 
     def __init__(
@@ -71,46 +73,46 @@ class Presence:
         self._wall_clock = wall_clock
         self._writer = Writer()
         self._here: dict[Place, Holder] = {}
-        # Connections of a person in a room, where they are more than one.
+        # Connections of a person in a room, if there is more than one.
         self._more: dict[Place, int] = {}
         self._rooms: dict[str, Occupants] = {}
         self._peers: dict[str, Peer] = {}
         self._reservations = Reservations(round(hold * 1000))
-        # Whether a replica is new, and knows of no reservations yet; and of which another one knows
-        # nothing.
+        # Whether some replica may lack our reservations and needs them all; and the reservations
+        # that another replica turned out to lack.
         self._newcomer = False
         self._unknown: dict[Place, Reservation] = {}
-        # How many places people of other replicas have, and may have.
+        # How many places people on other replicas take, and the limit.
         self._places_elsewhere = 0
         self._most_elsewhere = elsewhere
-        # The rooms whose members are to be told, and who came or went since they were.
+        # The rooms with changes that members have not been sent yet, and whose names changed.
         self._changed: dict[str, set[str]] = {}
-        # When somebody's typing was last passed on.
+        # When a person's typing was last passed on.
         self._typed: dict[Place, float] = {}
         self._next_beat = 0.0
         self._last_beat = -ANSWER_SECONDS
-        # Signals, or people in them, that cannot be.
+        # Number of invalid signals, and of invalid people in signals.
         self.foreign = 0
 
     @property
     def replicas(self) -> int:
-        """How many replicas there are, as far as they were heard; this one is one of them."""
+        """How many replicas are alive, including this one, according to their signals."""
         return 1 + sum(not peer.dead for peer in self._peers.values())
 
     @property
     def places(self) -> int:
-        """How many there are in all rooms, on all replicas; in two rooms, one counts twice."""
+        """How many people are in rooms, on all replicas. A person in two rooms counts twice."""
         return len(self._here) + self.elsewhere
 
     @property
     def elsewhere(self) -> int:
-        """The same, on other replicas."""
+        """How many people are in rooms on other replicas. A person in two rooms counts twice."""
         return self._places_elsewhere
 
-    # Who is here.
+    # People on this replica.
 
     def enter(self, room: str, person: Person) -> None:
-        """One more connection of the person is in the room; raises `RefusedError` (name_taken)."""
+        """Add a connection of the person to the room. Raises `RefusedError` (name_taken)."""
         now = self._milliseconds()
         holders = self._holders(room, person.user)
         since = self._reservations.since(room, person.user, person.key, now)
@@ -132,7 +134,7 @@ class Presence:
         self._writer.moved(*place)
 
     def exit(self, room: str, person: Person) -> None:
-        """One connection less."""
+        """Remove a connection of the person from the room."""
         place = (room, person.user)
         connections = self._more.pop(place, 1) - 1
         if connections > 1:
@@ -143,7 +145,7 @@ class Presence:
         self._writer.moved(*place)
 
     def clear(self) -> None:
-        """Everyone here has gone."""
+        """Remove everyone on this replica."""
         here, self._here = self._here, {}
         for place, holder in here.items():
             self._remove(holder, held=True)
@@ -151,26 +153,26 @@ class Presence:
         self._more = {}
 
     def types(self, room: str, user: str, now: float) -> bool:
-        """Somebody here types; whether members are to be told."""
+        """Somebody here is typing. Returns whether members should be notified."""
         tell = self._is_news(room, user, now)
         if tell:
             self._writer.typed(room, user)
         return tell
 
-    # What members are told.
+    # What members are sent.
 
     def whole(self, room: str) -> protocol.Presence:
-        """Everyone in the room, as far as they are to be named."""
+        """Everyone in the room, or only the count if they are too many to be listed."""
         return self._rooms[room].whole(room, self._shown)
 
     def due(self, now: float) -> list[str]:
-        """The rooms whose members are to be told now what changed."""
+        """The rooms whose members should be sent changes now."""
         return [room for room in self._changed if self._rooms[room].due <= now]
 
     def changes(self, room: str, now: float) -> protocol.Presence:
-        """What changed since this was asked last.
+        """The changes in the room since the last call.
 
-        Whoever has been told `whole` in between knows some of it; being told twice does no harm.
+        A member who got `whole` in between may get a change twice, which is harmless.
         """
         changed = self._changed.pop(room)
         occupants = self._rooms[room]
@@ -178,11 +180,12 @@ class Presence:
             del self._rooms[room]
         return occupants.changes(room, changed, self._shown, now)
 
-    # What replicas tell each other.
+    # Signals between replicas.
 
     def outgoing(self, now: float) -> Iterator[bytes]:
-        """The signals to send now: call it often, at least several times a heartbeat, and not again
-        before all are written. They are written one by one, so that other work may be done between.
+        """Return the signals to send now. Call this at least several times per heartbeat, and not
+        again before all signals are sent. The iterator encodes them one by one, so that other work
+        can run in between.
         """
         if now < self._next_beat:
             return self._writer.changes(self._here)
@@ -194,11 +197,11 @@ class Presence:
         return self._writer.snapshot(tuple(self._here.values()), reserved)
 
     def farewell(self) -> bytes:
-        """The last signal: nobody is here any more."""
+        """The last signal: this replica has no people any more."""
         return self._writer.gone()
 
     def heard(self, payload: bytes, now: float) -> Heard:
-        """Take in a signal, of whatever replica and whatever quality."""
+        """Process a signal, which may come from any replica and may be invalid."""
         heard = Heard([], [])
         try:
             signal = decode(payload, self._writer.replica)
@@ -233,26 +236,27 @@ class Presence:
             self._take_changes(signal, peer, heard, now)
         else:
             peer.die()
-        # Mostly, that is all of them.
+        # This usually removes all who have left.
         self._forget_some(peer)
         return heard
 
     def expire(self, now: float) -> None:
-        """Take the replicas for dead that were silent for too long."""
+        """Mark the replicas as dead that have sent nothing for too long."""
         for peer in self._peers.values():
             if not peer.dead and now - peer.heard > HEARTBEATS * self._heartbeat:
                 peer.die()
 
     def forget(self) -> Iterator[int]:
-        """Forget those who have left, as snapshots and dead replicas tell: some at a time, so that
-        other work may be done between. Yields how many these were.
+        """Remove people who have left according to snapshots, and people of dead replicas. Yields
+        after each batch with the number of people removed, so that other work can run in between.
         """
         for replica, peer in tuple(self._peers.items()):
             while not peer.settled:
                 yield self._forget_some(peer)
             if peer.dead:
                 del self._peers[replica]
-                # A replica that has started since then never heard it.
+                # Replicas that started since then never heard this one's signals, so they lack
+                # reservations.
                 self._newcomer = True
 
     def _forget_some(self, peer: Peer) -> int:
@@ -292,7 +296,7 @@ class Presence:
                     heard.typing.append((room, user))
 
     def _take_people(self, replica: str, peer: Peer, people: People, heard: Heard) -> None:
-        """These are there."""
+        """Add or confirm these people of the replica."""
         for room, claims in people.items():
             for user, claim in claims.items():
                 known = peer.get((room, user))
@@ -321,7 +325,9 @@ class Presence:
                 self._tell_if_unknown(room, user)
 
     def _tell_if_unknown(self, room: str, user: str) -> None:
-        """Tell of what is held of the name if somebody else has it: their replica does not know."""
+        """If somebody took the name although it is reserved for another person, send the
+        reservation: that replica does not know it.
+        """
         now = self._milliseconds()
         for holder in self._holders(room, user):
             prior = self._reservations.prior(room, holder.user, holder, now)
@@ -333,8 +339,8 @@ class Presence:
         self._next_beat = min(self._next_beat, self._last_beat + ANSWER_SECONDS)
 
     def _is_astray(self, holder: Holder, claim: Claim, now: int) -> bool:
-        """Whether another replica let the holder in because it did not know whose the name is. They
-        are put out there.
+        """Whether another replica accepted the holder without knowing that the name belongs to the
+        claimant. That replica will remove the holder.
         """
         elsewhere = holder.replica != self._writer.replica
         return elsewhere and claim.since < now and precedes(claim, holder)
@@ -345,7 +351,7 @@ class Presence:
         return (holder.user, holder.key) != (best.user, best.key)
 
     def _is_news(self, room: str, user: str, now: float) -> bool:
-        """Whether that somebody types is worth telling: not in a crowd, and not all the time."""
+        """Whether to pass on that somebody is typing: not in large rooms, and at a limited rate."""
         if len(self._rooms[room]) > self._shown:
             return False
         place = (room, user)
@@ -369,8 +375,9 @@ class Presence:
         self._note(holder.room, occupants.put(holder))
 
     def _remove(self, holder: Holder, *, held: bool) -> None:
-        """Somebody is not there any more: the name stays theirs, unless somebody is there, or may
-        come back, who had it first. `held`: whether their replica holds names at all.
+        """Remove a holder, and reserve the name. It is not reserved if somebody else had it first
+        and is present or has a reservation. `held`: whether the holder's replica reserves names at
+        all.
         """
         room, user = holder.place
         occupants = self._rooms[room]
@@ -394,7 +401,7 @@ class Presence:
 
 
 def _can_be(room: str, user: str) -> bool:
-    """Whether a replica of ours may have somebody of this name in such a room."""
+    """Whether a valid replica could have sent this user name and room name."""
     try:
         protocol.check_room(room)
         return protocol.check_user(user) == user

@@ -1,7 +1,8 @@
-"""Names of people who have left. Each stays its owner's for a while, so that nobody is taken for
-them by those who do not know yet that they went.
+"""Reservations: names of people who have left. A name stays reserved for its owner for a while.
+Otherwise somebody could take it, and members who have not noticed the change would mistake one for
+the other.
 
-Only a person with a key has a name to come back to, for nobody else can prove to be the same.
+Only a person with a key gets a reservation, because nobody else can prove to be the same person.
 """
 
 from __future__ import annotations
@@ -13,25 +14,27 @@ from chat.presence.names import looks_of
 from chat.presence.occupants import Place
 from chat.presence.signals import Reservation, Tenure, is_earlier, precedes
 
-# Reservations of a room, and of all. Beyond, that of who stayed for the shortest time is dropped:
-# names that somebody tries one after the other do not push out those of people.
+# Maximum number of reservations per room and in total. Beyond that, the reservation of the person
+# with the shortest stay is dropped. So somebody who tries many names cannot push out the
+# reservations of others.
 MOST_OF_ROOM = 200
 MOST = 20_000
-# How many are dropped at once when their time is over.
+# How many expired reservations are dropped per call.
 MOST_EXPIRED = 2000
 
 
 class Reservations:
-    """`hold`: milliseconds; 0 if names are not held. Times are those of the wall clock."""
+    """`hold`: duration in milliseconds, 0 for no reservations. Times are wall clock times."""
 
     def __init__(self, hold: int) -> None:
         self._hold = hold
         self._rooms: dict[str, dict[str, Reservation]] = {}
-        # How long who left had stayed, when this was learned, and their place: the shortest first,
-        # then the oldest. What is not held any more, or for another time, stays until its turn.
+        # A heap of (length of stay, sequence number, room, user): the shortest stay first, then the
+        # oldest. Entries of reservations that were dropped or changed stay until they reach the
+        # top.
         self._stays: list[tuple[int, int, str, str]] = []
         self._learned = 0
-        # What the names look like: to find it out costs more than all else here.
+        # Cache of what the names look like: computing it is the most expensive step here.
         self._looks: dict[tuple[str, str], tuple[int, ...]] = {}
         self._count = 0
 
@@ -39,11 +42,11 @@ class Reservations:
         return self._count
 
     def add(self, room: str, user: str, key: str, since: int, now: int) -> None:
-        """The person, who was in since `since`, has left."""
+        """Reserve the name of a person who joined at `since` and has left now."""
         self.learn(room, user, Reservation(key, since, now + self._hold), now)
 
     def learn(self, room: str, user: str, reservation: Reservation, now: int) -> None:
-        """Another replica knows of a reservation."""
+        """Store a reservation that another replica sent."""
         until = min(reservation.until, now + self._hold)
         if until <= now:
             return
@@ -68,21 +71,23 @@ class Reservations:
             heapq.heapify(self._stays)
 
     def since(self, room: str, user: str, key: str, now: int) -> int:
-        """Since when the name is the key's: from now on, unless it is held for it."""
+        """When the key's owner got the name: now, unless it is reserved for this key."""
         held = self._rooms.get(room, {}).get(user)
         return held.since if held and held.key == key and held.until > now else now
 
     def release(self, room: str, user: str, claim: Tenure) -> None:
-        """Somebody has the name, or one that looks like it: it is held for nobody but those who had
-        it first. That may be the same person, let in by a replica that did not know since when the
-        name is theirs; somebody else may have been, too.
+        """Somebody has taken the name or one that looks like it. Drop the reservations that are not
+        older than the new claim.
+
+        An older reservation may belong to the same person, if the replica that accepted the claim
+        did not know of it, or to somebody else.
         """
         for name in self._alike(room, user):
             if not is_earlier(self._rooms[room][name], claim):
                 self._drop(room, name)
 
     def owner(self, room: str, user: str, key: str, now: int) -> str | None:
-        """The name held for somebody else that is this one or looks like it."""
+        """The reserved name that equals `user` or looks like it, and belongs to another key."""
         for name in self._alike(room, user):
             held = self._rooms[room][name]
             if held.key != key and held.until > now:
@@ -90,14 +95,16 @@ class Reservations:
         return None
 
     def prior(self, room: str, user: str, tenure: Tenure, now: int) -> dict[str, Reservation]:
-        """What is held of the name, and those that look like it, for people who had it first."""
+        """Reservations of the name and of names that look like it, if other people had them before
+        `tenure`.
+        """
         held = {name: self._rooms[room][name] for name in self._alike(room, user)}
         return {
             name: one for name, one in held.items() if one.until > now and precedes(one, tenure)
         }
 
     def expire(self, now: int) -> None:
-        """Drop some of those that are over. (None of them counts any more.)"""
+        """Drop some of the expired reservations. (Expired reservations have no effect.)"""
         over = (
             (room, user)
             for room, names in self._rooms.items()
@@ -139,5 +146,5 @@ class Reservations:
 
 
 def _stay(held: Reservation) -> int:
-    """How long they had stayed, and a constant."""
+    """The length of the stay, plus a constant."""
     return held.until - held.since

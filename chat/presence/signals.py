@@ -1,4 +1,4 @@
-"""How replicas tell each other of their people: the signals, and who writes them."""
+"""The signals by which replicas tell each other about their people, and their encoder."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ import msgspec
 
 from chat.presence.occupants import Holder, Place
 
-# What a signal of others may have: more takes too long to hear at once. Theirs have 200 names.
+# Maximum size of a received signal. Larger ones would take too long to process. Our own have 200
+# names.
 MOST_BYTES = 256 << 10
 MOST_NAMES = 1000
-# What a signal may hold, so that it stays far below what Kafka takes as one record, and that to
-# write it, or to hear it, takes a few milliseconds at most.
+# Names per signal that we send: it stays far below Kafka's limit for a record, and writing or
+# processing it takes a few milliseconds at most.
 MOST_IN_SIGNAL = 200
 
 
 class Tenure(Protocol):
-    """That somebody has a name, or had it: a digest of their key, and since when."""
+    """A claim to a name: a digest of the person's key, and the start of the claim."""
 
     @property
     def key(self) -> str: ...
@@ -31,25 +32,25 @@ class Tenure(Protocol):
 
 
 def is_earlier(one: Tenure, other: Tenure) -> bool:
-    """Whether `one` had the name before `other`; between two people, always one of them had."""
+    """Whether the claim `one` is older than `other`. Claims of two people are never equal."""
     return (one.since, one.key) < (other.since, other.key)
 
 
 def precedes(one: Tenure, other: Tenure) -> bool:
-    """Whether they are two people, and `one` has the better right to the name: who had it first."""
+    """Whether the claims belong to two people and `one` is older, so that it has priority."""
     return one.key != other.key and is_earlier(one, other)
 
 
 class Claim(NamedTuple):
-    """A person's hold on a name: a digest of their key, and since when, in milliseconds."""
+    """A person's claim to a name: a digest of the person's key, and its start in milliseconds."""
 
     key: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]
     since: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
 
 
 class Reservation(NamedTuple):
-    """The name of somebody who has left: a digest of their key, since when the name was theirs, and
-    until when it is, in milliseconds.
+    """The reserved name of a person who has left: a digest of the person's key, the start of the
+    claim, and the end of the reservation, in milliseconds.
     """
 
     key: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]
@@ -63,10 +64,11 @@ Reserved = dict[str, dict[str, Reservation]]
 
 
 class Signal(msgspec.Struct, tag_field="type", omit_defaults=True, kw_only=True):
-    """`replica` is new with every process; `seq` grows with each of its signals.
+    """`replica` is new for each process; `seq` grows with each of its signals.
 
-    `holds`: of its people, those whose names are not held can be told by their keys (`PASSING`).
-    Releases that hold no names do not say so, and give whoever has no key one like any other.
+    `holds`: the key of a person tells whether the name is reserved after leaving (`PASSING`: it is
+    not). Releases without reservations do not set this, and they give people without a key one that
+    looks like any other.
     """
 
     v: Literal[1] = 1
@@ -76,15 +78,15 @@ class Signal(msgspec.Struct, tag_field="type", omit_defaults=True, kw_only=True)
 
 
 class Snapshot(Signal, tag="snapshot"):
-    """One part of all the people of a replica. It is the last one if `part` is `parts` - 1: people
-    come and go while it is written, so how many there will be is not known before.
+    """One part of the full list of a replica's people. The last part has `part` equal to `parts` -
+    1. The total is not known earlier, because people come and go while the parts are written.
     """
 
     part: int = 0
     parts: int = 1
     people: People = {}
-    # Names of people who have left, on whatever replica. Told to replicas that are new; releases
-    # that hold no names ignore it.
+    # Reservations of any replica, sent to replicas that do not know them. Releases without
+    # reservations ignore this field.
     reserved: Reserved = {}
 
 
@@ -95,7 +97,7 @@ class Changes(Signal, tag="changes"):
 
 
 class Gone(Signal, tag="gone"):
-    """The replica ends, in order."""
+    """The replica shuts down in an orderly way."""
 
 
 class _Header(msgspec.Struct):
@@ -110,11 +112,11 @@ _encoder = msgspec.json.Encoder()
 
 
 class ForeignSignalError(Exception):
-    """No replica of this version wrote this."""
+    """This signal cannot come from a replica of this version."""
 
 
 def decode(payload: bytes, own: str) -> Snapshot | Changes | Gone | None:
-    """Read a signal; None if it is of the replica `own`. Raises `ForeignSignalError`."""
+    """Decode a signal; None if replica `own` sent it. Raises `ForeignSignalError`."""
     try:
         if len(payload) > MOST_BYTES:
             raise ForeignSignalError
@@ -135,7 +137,7 @@ def decode(payload: bytes, own: str) -> Snapshot | Changes | Gone | None:
 
 
 class Writer:
-    """Writes this replica's signals: all its people, or what is new of them and not told yet."""
+    """Encodes this replica's signals: snapshots, and changes that were not sent yet."""
 
     def __init__(self) -> None:
         self.replica = uuid.uuid4().hex
@@ -144,7 +146,7 @@ class Writer:
         self._typed: dict[Place, None] = {}
 
     def moved(self, room: str, user: str) -> None:
-        """Somebody here has come or gone."""
+        """Somebody here has joined or left."""
         self._news[room, user] = None
 
     def typed(self, room: str, user: str) -> None:
@@ -153,10 +155,10 @@ class Writer:
     def snapshot(
         self, here: Sequence[Holder], reserved: Mapping[Place, Reservation]
     ) -> Iterator[bytes]:
-        """All of them, a part at a time. Between two parts, other work may be done; what is news
-        meanwhile must be told after the last one.
+        """Encode a snapshot, one part per signal. Other work may run between two parts; changes
+        made meanwhile must be sent after the last part.
         """
-        # It says all that news would.
+        # The snapshot includes these changes.
         self._news.clear()
         people = ((one.room, one.user, Claim(one.key, one.since)) for one in here)
         names = ((room, user, held) for (room, user), held in reserved.items())
@@ -181,7 +183,7 @@ class Writer:
             number += 1
 
     def changes(self, here: Mapping[Place, Holder]) -> Iterator[bytes]:
-        """What is news, a signal at a time."""
+        """Encode the changes that were not sent yet, a signal at a time."""
         while self._news or self._typed:
             changes = Changes(replica=self.replica, seq=self._next_seq(), holds=True)
             for place in _first(self._news, MOST_IN_SIGNAL):
@@ -204,7 +206,7 @@ class Writer:
 
 
 def _in_parts(names: Iterator[tuple[str, str, Any]]) -> Iterator[dict[str, dict[str, Any]]]:
-    """By room and name, in parts that a signal can hold; none if there is nobody."""
+    """Split into parts for one signal each, by room and name. No parts if there are no names."""
     while some := list(islice(names, MOST_IN_SIGNAL)):
         part: dict[str, dict[str, Any]] = {}
         for room, user, what in some:
@@ -213,7 +215,7 @@ def _in_parts(names: Iterator[tuple[str, str, Any]]) -> Iterator[dict[str, dict[
 
 
 def _first(places: dict[Place, None], count: int) -> Iterable[Place]:
-    """Take so many out, oldest first."""
+    """Remove and return up to `count` places, oldest first."""
     taken = list(islice(places, count))
     for place in taken:
         del places[place]
