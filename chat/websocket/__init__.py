@@ -1,1 +1,1 @@
-"""WebSocket connections: frames without I/O, a connection over them, and the bytes' way out."""
+"""WebSocket connections: frames (without I/O), connections, and transports for their bytes."""

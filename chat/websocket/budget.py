@@ -1,10 +1,10 @@
-"""What a client may make the server do, whatever it says: every read, every frame and every byte of
-them is charged to one budget, before and after `hello`.
+"""Limits what a client can make the server read. Every read, every frame and every byte is charged
+to one budget, before and after `hello`.
 
-It is counted in bytes. A frame and a read cost more than what they bring, so each is charged as if
-it brought some bytes more. A client that keeps to its rate of messages never feels it. One that
-does not is not read for a while, so that its own sending waits; one that goes on like that is
-closed.
+The unit is bytes. A frame and a read cost more than their bytes, so each is charged a fixed number
+of bytes in addition. A client within its message rate never notices. The server stops reading from
+a client over budget for a while, so that its sending blocks (backpressure), and closes a client
+that stays over budget.
 """
 
 from __future__ import annotations
@@ -18,32 +18,35 @@ FRAME_BYTES = 1024
 READ_BYTES = 256
 # The largest header of a frame.
 HEADER_BYTES = 14
-# Who has been over budget for so long, and has not once had half of it back, is closed.
+# A client is closed if it has been over budget for this long without getting half of the budget
+# back.
 PERSIST_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """Bytes per second for long, and bytes at once."""
+    """Sustained rate in bytes per second, and burst in bytes."""
 
     rate: int
     burst: int
 
     @classmethod
     def of_messages(cls, rate: int, burst: int, size: int) -> Self:
-        """So many messages per second and at once, each of `size` bytes in a frame and a read."""
+        """The allowance for a rate and a burst of messages, each of `size` bytes in its own frame
+        and read.
+        """
         each = READ_BYTES + FRAME_BYTES + HEADER_BYTES + size
         return cls(rate * each, burst * each)
 
 
 class Budget:
-    """What is left for one client. Times are ticks of the wheel."""
+    """The remaining budget of one client. Times are ticks of the wheel."""
 
     __slots__ = ("_over_since", "_then", "left")
 
     def __init__(self, allowance: Allowance, now: int) -> None:
-        # Negative: whether it is over budget follows from the time that has passed. At first it is
-        # a second's worth: who connects again and again gains little.
+        # Negative: only the elapsed time tells whether the client is over budget. It starts with
+        # the budget of one second, so that reconnecting again and again gains little.
         self.left = min(allowance.rate, allowance.burst)
         self._then = now
         self._over_since: int | None = None
@@ -55,7 +58,7 @@ class Budget:
         self.left -= number * FRAME_BYTES
 
     def over(self, allowance: Allowance, now: int) -> bool:
-        """Whether more was charged than is allowed until now."""
+        """Whether more was charged than allowed until now."""
         if self.left >= 0:
             return False
         earned = int((now - self._then) * TICK_SECONDS * allowance.rate)

@@ -1,17 +1,17 @@
-"""A WebSocket connection after its handshake, over whatever transport carries its bytes.
+"""A WebSocket connection after its handshake, on top of any transport.
 
-Writing: what is pushed within one turn of the event loop is written at once. When the client reads
-slowly (the kernel takes no more for it), frames wait here; those that were only offered are
-dropped, and when more than `outbox_bytes` wait, the receiver is told to give up.
+Writing: everything that is pushed within one turn of the event loop is written at once. If the
+client reads slowly (the kernel's send buffer is full), frames wait here; frames passed to `offer`
+are dropped. If more than `outbox_bytes` wait, the receiver is told to give up (`overflow`).
 
-Reading: frame by frame, without tasks or futures. It stops for a client that asks faster than it
-reads, for one that has used up its budget, and after so many frames that others should have their
-turn. While it has stopped, the socket is not read either. While the receiver works on a message,
-those that come after it are held, and pings and pongs are not: reading stops when as much is held
-as the largest message may have.
+Reading: frame by frame, without tasks or futures. Reading pauses for a client that does not read
+the answers to its requests, for a client over its budget, and after `TURN` frames, so that others
+get their turn. While reading is paused, the socket is not read either. While the receiver works on
+a message, later messages are held, but pings and pongs are not. Reading stops when more bytes are
+held than the largest message may have.
 
-There may be ten thousand of these, nearly all of them idle: no timers, no buffers, no closures per
-connection, and slots instead of dictionaries.
+There may be ten thousand connections, nearly all of them idle. So a connection has no timers, no
+buffers and no closures, and slots instead of a dictionary.
 """
 
 from __future__ import annotations
@@ -41,94 +41,95 @@ from chat.websocket.frames import (
 )
 from chat.websocket.wheel import TICK_SECONDS, Wheel
 
-# After the close frame: time for the client to read it and to answer.
+# Time for the client to read the close frame and answer it.
 LINGER_SECONDS = 2.0
-# Frames of one client before others get their turn.
+# Frames read from one client before others get their turn.
 TURN = 64
 
 
 class Receiver(Protocol):
-    """Who is told what comes from a client; called on the event loop."""
+    """Handles the messages and events of one client. Called on the event loop."""
 
     def receive(self, text: str) -> Awaitable[None] | None:
-        """A message came. The next one waits for what is returned, if anything."""
+        """Handle a message. The next one waits for the returned awaitable, if any."""
 
     def silent(self) -> None:
-        """The client has not been accepted in time."""
+        """The client was not accepted in time."""
 
     def beat(self) -> None:
-        """It is time for a ping, or for its pong: at least once in `ping_seconds`."""
+        """It is time for a ping or its pong; called at least once in `ping_seconds`."""
 
     def slow(self) -> None:
-        """All that was pushed so far is on its way to the client; what follows waits here."""
+        """Everything pushed so far is on its way to the client; from now on, frames wait here."""
 
     def overflow(self) -> None:
-        """More waits for the client than it may. Called from within `push`."""
+        """More bytes wait for the client than allowed. Called from within `push`."""
 
     def close(self, code: CloseCode, reason: str) -> None:
         """The client broke the protocol: close the connection with this code and reason."""
 
     def gone(self) -> None:
-        """The connection is no more, whoever ended it. Nothing is called after this."""
+        """The connection has ended, on either side. Nothing is called after this."""
 
 
 class Waiting(Protocol):
-    """Something that a client has asked for and does not read."""
+    """A client for which bytes wait that it does not read."""
 
     @property
     def address(self) -> str | None:
-        """Whose client it is; None if that is not known."""
+        """The client's address; None if unknown."""
 
     @property
     def waiting(self) -> int:
-        """Bytes that wait for the client to read."""
+        """Bytes that wait for the client to read them."""
 
     def give_up(self) -> None:
-        """Too much waits for all clients, and more for this one's address than for others."""
+        """Too many bytes wait for all clients, and most of them for this client's address."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     message_bytes: int
-    # What a client may make the server read.
+    # What a client can make the server read.
     reading: Allowance
-    # What may wait for one client, and for all of them.
+    # Maximum number of bytes that wait for one client, and for all clients.
     outbox_bytes: int
     total_bytes: int
-    # Until the receiver accepts the client.
+    # Time in which the receiver must accept the client.
     accept_seconds: float
     ping_seconds: float
     pong_seconds: float
 
 
 class Endpoint:
-    """What all connections of a server share: their limits, one timer wheel, and the list of those
-    that have something to write at the end of the event loop's turn.
+    """What all connections of a server share: the limits, one timer wheel, and the list of
+    connections with frames to write at the end of the event loop's turn.
     """
 
     def __init__(self, limits: Limits, wheel: Wheel) -> None:
         self.limits = limits
         self.wheel = wheel
-        # Frames that were offered to clients too slow to take them.
+        # Number of offered frames that were dropped because the client was slow.
         self.dropped = 0
-        # How often one of them was not read because it had used up its budget.
+        # Number of times reading paused because a client was over budget.
         self.held_off = 0
-        # Bytes that wait for clients that read slowly, and those clients: WebSockets, and what does
-        # not read answers of HTTP.
+        # Bytes that wait for slow clients, and those clients: WebSockets, and HTTP clients that do
+        # not read their responses.
         self.waiting = 0
         self._slow: set[Waiting] = set()
         self._shedding = False
         self._unwritten: list[Connection] = []
         self._corked = False
-        # Those that are not read until their budget allows it; the deadline is for all of them.
+        # Connections that are not read until their budget allows it; `due` is the deadline for all
+        # of them.
         self._over_budget: dict[Connection, None] = {}
         self.due: int | None = None
 
     def cork(self) -> None:
-        """Much is pushed now: do not write before `uncork`, and then not later either.
+        """Defer all writes to `uncork`, which writes at once.
 
-        That saves the event loop a turn, which costs as much as a tenth of all that is done for a
-        message with one reader.
+        Used when many frames are pushed now. It saves a turn of the event loop, which costs up to a
+        tenth of all work for a message with one reader.
         """
         self._corked = True
 
@@ -142,7 +143,7 @@ class Endpoint:
         self._unwritten.append(connection)
 
     def read_later(self, connection: Connection) -> None:
-        """Have it go on reading when its budget may allow it."""
+        """Continue reading when the budget may allow it."""
         if not self._over_budget:
             self.wheel.schedule(self, TICK_SECONDS)
         self._over_budget[connection] = None
@@ -154,8 +155,8 @@ class Endpoint:
             connection.go_on()
 
     def account(self, client: Waiting, more: int, *, slow: bool) -> None:
-        """Count `more` bytes that wait for a client, or fewer; if it is `slow`, it may be given up
-        for the sake of others.
+        """Add `more` (or a negative number) to the bytes that wait for a client. A `slow` client
+        may be closed to free memory for others.
         """
         self.waiting += more
         if slow:
@@ -164,12 +165,12 @@ class Endpoint:
             self._slow.discard(client)
         if self.waiting > self.limits.total_bytes and not self._shedding:
             self._shedding = True
-            # Not now: somebody is going through the members of a room.
+            # Not now: the caller is iterating over the members of a room.
             asyncio.get_running_loop().call_soon(self._shed)
 
     def _shed(self) -> None:
-        """Give up clients until there is some room again: always the one for whom most waits, of
-        the address for whose clients most waits.
+        """Close clients until the total is below the limit again. First choose the address with the
+        most waiting bytes, then its client with the most.
         """
         self._shedding = False
         of_address: dict[object, list[tuple[int, Waiting]]] = {}
@@ -185,7 +186,7 @@ class Endpoint:
         for _, waiting, client in sorted(order, key=itemgetter(0), reverse=True):
             if left <= self.limits.total_bytes * 9 // 10:
                 break
-            # What its transport holds is counted until it has ended, which is later than now.
+            # The bytes in its transport are counted until the connection has ended, which is later.
             left -= waiting
             client.give_up()
 
@@ -229,51 +230,52 @@ class Connection(asyncio.Protocol):
         self._receiver: Receiver | None = None
         self._transport: asyncio.Transport | None = None
         self._socket: socket.socket | None = None
-        # The one deadline on the wheel: to be accepted, then the next ping or its pong, then the
-        # end.
+        # The connection's only deadline on the wheel: for acceptance, then for the next ping or its
+        # pong, then for the end.
         self.due: int | None = None
         self._accepted = False
         self._pinged = False
         self._heard = False
         self._closing = False
-        # What waits to be written, and how much that is.
+        # Frames to be written, and their size in bytes.
         self._frames: list[bytes] = []
         self._bytes = 0
         self._slow = False
-        # How much of the endpoint's `waiting` is this connection's.
+        # This connection's share of the endpoint's `waiting`.
         self._counted = 0
-        # Whether it has stopped to read.
+        # Whether reading is paused.
         self._paused = False
-        # The message that the receiver works on, what came after it, and how much that takes.
+        # The message that the receiver works on, the events held until then, and their size.
         self._task: asyncio.Future[None] | None = None
         self._held: list[str | Close | Violation] = []
         self._held_bytes = 0
 
-    # What the receiver asks for.
+    # Called by the receiver.
 
     def serve(self, receiver: Receiver) -> None:
-        """Hand what comes to `receiver`; called once, before anything can come."""
+        """Pass events to `receiver`. Call this once, before any data arrives."""
         self._receiver = receiver
 
     def written_by(self, sock: socket.socket) -> None:
-        """Write to this socket of the transport directly, while the transport holds nothing back:
-        that costs a sixth less.
+        """Write directly to the transport's socket while the transport buffers nothing. This costs
+        a sixth less.
         """
         self._socket = sock
 
     def accept(self) -> None:
-        """The client is one the receiver wants: it has no deadline any more but that of pings."""
+        """The receiver accepts the client: from now on, only pings have a deadline."""
         self._accepted = True
-        # Those who came back all at once are not pinged all at once.
+        # Spread the pings of clients that reconnected at the same time.
         limits = self._endpoint.limits
         self._endpoint.wheel.schedule(self, random.uniform(0.5, 1) * limits.ping_seconds)
 
     def push(self, frames: bytes) -> None:
-        """Write whole frames: at the end of this turn of the loop, or when the client reads."""
+        """Write whole frames at the end of this turn of the loop, or when the client reads."""
         if self._closing:
             return
         if self._slow:
-            # One answer may be larger than the limit: slow is who does not take it.
+            # A single answer may be larger than the limit, so the limit applies only to slow
+            # clients.
             if self.waiting > self._endpoint.limits.outbox_bytes:
                 self._overflow()
                 return
@@ -285,24 +287,26 @@ class Connection(asyncio.Protocol):
             self._account()
 
     def write(self, frames: bytes) -> None:
-        """Write whole frames now, or behind those that were pushed."""
+        """Write whole frames now, or after frames that were pushed before."""
         if self._frames or self._slow or self._closing or self._socket is None:
             self.push(frames)
             return
         try:
             sent = self._socket.send(frames)
         except OSError:
-            # Its buffer is full, or the client is gone: the transport deals with either.
+            # The socket's buffer is full, or the client is gone. The transport handles both.
             sent = 0
         if sent < len(frames) and self._transport is not None:
             self._transport.write(frames[sent:])
 
     def hold(self) -> None:
-        """Until what is pushed is written, push also what would be written at once."""
+        """Make `write` behave like `push` until the pushed frames are written."""
         self.push(b"")
 
     def offer(self, frames: bytes) -> bool:
-        """Push frames that nobody misses, unless the client reads slowly; whether that was done."""
+        """Push frames that are dispensable, unless the client reads slowly. Returns whether they
+        were pushed.
+        """
         if self._slow:
             self._endpoint.dropped += 1
             return False
@@ -310,9 +314,10 @@ class Connection(asyncio.Protocol):
         return True
 
     def close(self, code: int | None, reason: str = "", last: bytes = b"") -> None:
-        """Send the frames `last` and a close frame, and end when the client has answered it.
+        """Send the frames `last` and a close frame. The connection ends when the client has
+        answered.
 
-        A client that reads slowly gets these instead of what waits for it.
+        A slow client gets these instead of the frames that wait for it.
         """
         if self._closing or self._transport is None:
             return
@@ -326,18 +331,18 @@ class Connection(asyncio.Protocol):
 
     @property
     def waiting(self) -> int:
-        """Bytes that wait for the client to read, here and in its transport."""
+        """Bytes that wait for the client to read them, here and in its transport."""
         buffered = self._transport.get_write_buffer_size() if self._transport else 0
         return self._bytes + buffered
 
-    # What the endpoint and its wheel tell.
+    # Called by the endpoint and its wheel.
 
     def give_up(self) -> None:
-        """Too much waits for all clients, and this one is among the slowest."""
+        """Too many bytes wait for all clients, and this client is among the slowest."""
         if not self._closing:
             self._overflow()
         elif self._transport is not None:
-            # It was told, and still does not take even that.
+            # The close frame is already on its way, and the client does not read even that.
             self._transport.abort()
 
     def flush(self) -> None:
@@ -346,7 +351,7 @@ class Connection(asyncio.Protocol):
             self._write()
 
     def go_on(self) -> None:
-        """Read what was left, if nothing speaks against it any more."""
+        """Continue reading, if nothing prevents it any more."""
         if (
             (self._paused or self._held)
             and self._transport is not None
@@ -369,7 +374,7 @@ class Connection(asyncio.Protocol):
                 self._beat()
 
     def _beat(self) -> None:
-        """Ping, or see whether the last ping was answered."""
+        """Send a ping, or check whether the last ping was answered."""
         wheel, limits = self._endpoint.wheel, self._endpoint.limits
         if not self._pinged:
             self._pinged, self._heard = True, False
@@ -379,19 +384,20 @@ class Connection(asyncio.Protocol):
             self._pinged = False
             wheel.schedule(self, limits.ping_seconds - limits.pong_seconds)
         elif self._paused and not self._slow:
-            # It was not listened to: its answer may have been here for long.
+            # Reading was paused, so the pong may have arrived long ago without being read.
             wheel.schedule(self, limits.pong_seconds)
         elif self._slow and self._receiver is not None:
             self._receiver.overflow()
         elif self._transport is not None:
             self._transport.abort()
 
-    # What the transport tells.
+    # Called by the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        # It pauses writing as soon as it holds anything back: what then comes waits here, where it
-        # is bounded, and until then nothing can be overtaken by what goes to the socket directly.
+        # The transport pauses writing as soon as it buffers anything. Later frames wait here, where
+        # their size is bounded. Until then, direct writes to the socket cannot overtake other
+        # frames.
         self._transport.set_write_buffer_limits(high=0)
         self._endpoint.wheel.schedule(self, self._endpoint.limits.accept_seconds)
 
@@ -403,8 +409,8 @@ class Connection(asyncio.Protocol):
             self._read()
 
     def pause_writing(self) -> None:
-        # What was pushed in this turn still goes, behind what the transport holds: so the receiver
-        # knows what does.
+        # Frames pushed in this turn are still passed to the transport, so that the receiver knows
+        # which ones are on their way.
         self.flush()
         self._slow = True
         self._account()
@@ -433,10 +439,10 @@ class Connection(asyncio.Protocol):
         if receiver is not None:
             receiver.gone()
 
-    # How it goes.
+    # Internals.
 
     def _read(self) -> None:
-        """Act on the frames that came: for a turn, and as far as it may go on now."""
+        """Handle frames that have arrived: at most `TURN`, and only while reading is allowed."""
         frames = read = 0
         more = True
         while frames < TURN:
@@ -471,12 +477,12 @@ class Connection(asyncio.Protocol):
                 self._resume()
             return
         self._pause()
-        # Otherwise what it waits for makes it go on.
+        # Otherwise, whatever it waits for calls `go_on`.
         if more and not self._holds_enough() and not self._outbox_is_half_full():
             asyncio.get_running_loop().call_soon(self.go_on)
 
     def _has_to_wait(self, event: Event) -> bool:
-        """Hold what comes while the receiver works on a message, unless it need not wait."""
+        """Hold an event while the receiver works on a message, unless the event need not wait."""
         if self._closing or isinstance(event, Ping | Pong | Fragment):
             return False
         self._held.append(event)
@@ -484,22 +490,22 @@ class Connection(asyncio.Protocol):
         return True
 
     def _holds_enough(self) -> bool:
-        """Whether nothing more may be held for a receiver that works on a message."""
+        """Whether nothing more may be held while the receiver works on a message."""
         return self._task is not None and self._held_bytes > self._endpoint.limits.message_bytes
 
     def _control(self, event: Ping | Pong | Close | Violation | Fragment) -> None:
         if isinstance(event, Ping):
             self.push(pong_frame(event.payload))
         elif isinstance(event, Close):
-            # Section 5.5.1: answered in kind, and then it is the server that hangs up.
+            # Section 5.5.1: answer with the same code. Then the server closes the TCP connection.
             self.close(event.code)
             if self._transport is not None:
                 self._transport.close()
         elif isinstance(event, Violation) and self._receiver is not None:
             self._receiver.close(event.code, event.reason)
-            # Where its frames begin is not known any more, so no answer can be waited for. Hanging
-            # up with bytes unread would reset the connection, and the code be lost: so only our
-            # half ends, and what still comes is dropped.
+            # The start of the next frame is unknown now, so no answer can be expected. Closing the
+            # socket with unread bytes would reset the connection, and the close code would be lost.
+            # So only our half is closed, and further input is dropped.
             if self._transport is not None and not self._transport.is_closing():
                 self._transport.write_eof()
 
@@ -507,7 +513,9 @@ class Connection(asyncio.Protocol):
         return self._bytes > self._endpoint.limits.outbox_bytes // 2
 
     def _is_over_budget(self) -> bool:
-        """Whether the client has used up its budget; it then goes on later, or is closed."""
+        """Whether the client is over budget. If so, reading continues later, or the client is
+        closed.
+        """
         limits, now = self._endpoint.limits, self._endpoint.wheel.now
         if not self._budget.over(limits.reading, now):
             return False
@@ -536,7 +544,7 @@ class Connection(asyncio.Protocol):
         self.go_on()
 
     def _account(self) -> None:
-        """Tell the endpoint what waits for this client, if it reads slowly."""
+        """Tell the endpoint how many bytes wait for this client, if it is slow."""
         waiting = self.waiting if self._slow else 0
         more, self._counted = waiting - self._counted, waiting
         self._endpoint.account(self, more, slow=self._slow)

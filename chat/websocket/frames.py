@@ -1,12 +1,13 @@
-"""WebSocket frames by the letter of RFC 6455, without I/O: bytes in, events out, and frames built.
+"""WebSocket frames according to RFC 6455, without I/O: bytes in, events out, and builders for
+frames.
 
-A `Parser` is fed chunks as they come, and reads one frame each time it is asked for the next event:
-how many of them somebody may cause at a time is its caller's to say. Beside what it was fed and not
-asked for, it keeps the unfinished message (at most `limit` bytes, and no more than they are) and
-the beginning of an unfinished header or control frame (at most 130 bytes). A broken rule is no
-exception but the last event, a `Violation`: whoever is fed by a stranger expects it.
+A `Parser` is fed chunks as they arrive. Each call of `next` reads one frame; the caller limits how
+many frames it reads at a time. Apart from unread input, the parser keeps the unfinished message (at
+most `limit` bytes, and only those that arrived) and the start of an unfinished header or control
+frame (at most 130 bytes). A protocol violation is expected input from strangers, so it is not an
+exception but the last event, a `Violation`.
 
-Extensions are not negotiated, so reserved bits break the protocol; a chat takes text alone, so a
+Extensions are not negotiated, so reserved bits are a violation. A chat accepts text only, so a
 binary message is refused with 1003, as section 7.4.1 allows.
 """
 
@@ -20,9 +21,9 @@ from tornado.util import _websocket_mask as unmask
 
 from chat.protocol import CloseCode
 
-# Section 5.5: longer ones are no control frames.
+# Maximum payload of a control frame (section 5.5).
 CONTROL_LIMIT = 125
-# Frames of one message: libraries send one, or a few thousand bytes in each.
+# Maximum number of frames per message. Libraries send one, or a few thousand bytes in each.
 MOST_FRAGMENTS = 1024
 
 _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
@@ -31,7 +32,7 @@ _FINAL, _RESERVED, _OPCODE, _MASKED, _SIZE = 0x80, 0x70, 0x0F, 0x80, 0x7F
 _Utf8Decoder = codecs.getincrementaldecoder("utf-8")
 
 
-# What may come from a client; a text message is its `str`.
+# Events from a client; a text message is its `str`.
 
 
 class Ping(NamedTuple):
@@ -50,11 +51,11 @@ class Close(NamedTuple):
 
 
 class Fragment(NamedTuple):
-    """A frame of a message that is not over: it says nothing yet, but it was read."""
+    """A frame of an unfinished message. It has no content yet, but it counts as read."""
 
 
 class Violation(NamedTuple):
-    """The client broke the protocol or a limit of ours: close with this code and reason."""
+    """The client violated the protocol or one of our limits: close with this code and reason."""
 
     code: CloseCode
     reason: str
@@ -66,7 +67,7 @@ _FRAGMENT = Fragment()
 
 
 class _BrokenError(Exception):
-    """The way out of the parser's depths, with a `Violation`."""
+    """Leaves nested parser methods with a `Violation`."""
 
     def __init__(self, code: CloseCode, reason: str) -> None:
         super().__init__(code, reason)
@@ -74,7 +75,7 @@ class _BrokenError(Exception):
 
 
 class Parser:
-    """What a client's bytes say. After a `Close` or a `Violation`, nothing they say counts."""
+    """Parses the bytes of one client. Input after a `Close` or a `Violation` is ignored."""
 
     __slots__ = (
         "_at",
@@ -90,30 +91,30 @@ class Parser:
     )
 
     def __init__(self, limit: int) -> None:
-        """Take messages of up to `limit` bytes."""
+        """Accept messages of up to `limit` bytes."""
         self._limit = limit
         self._ended = False
-        # What was fed, and how much of it was read.
+        # The input, and the position up to which it was read.
         self._data = b""
         self._at = 0
-        # The message whose beginning has come, in how many frames, and what says early that it is
-        # no UTF-8; no decoder, no message.
+        # The unfinished message, its number of frames so far, and the decoder that detects invalid
+        # UTF-8 early. Without a decoder there is no unfinished message.
         self._decoder: codecs.IncrementalDecoder | None = None
         self._message = bytearray()
         self._fragments = 0
-        # Its current frame: bytes that have not come yet, their mask, and whether it is the last.
+        # The current frame of that message: missing bytes, mask, and whether it is the last frame.
         self._missing = 0
         self._mask = b""
         self._final = 0
 
     def feed(self, data: bytes) -> None:
-        """Take what came next."""
+        """Add input."""
         if not self._ended:
             self._data = self._data[self._at :] + data if self._data else data
             self._at = 0
 
     def next(self) -> Event | None:
-        """Read the next frame, and return what it says; None: its rest has yet to be fed."""
+        """Read the next frame and return its event; None if the frame is incomplete."""
         try:
             event = self._payload(self._at) if self._missing else self._frame()
         except _BrokenError as broken:
@@ -124,10 +125,11 @@ class Parser:
         return event
 
     def _frame(self) -> Event | None:
-        """Read the frame that begins here.
+        """Read the frame that starts here.
 
-        None: its header, or a control frame as a whole, has yet to come. Each rule is applied as
-        soon as its bytes are there: nobody waits for a frame that is broken already.
+        Returns None while its header, or a whole control frame, is incomplete. Each rule is checked
+        as soon as its bytes are there, so that an invalid frame is refused without waiting for its
+        rest.
         """
         data, at = self._data, self._at
         if len(data) - at < 2:
@@ -159,7 +161,7 @@ class Parser:
         mask = data[start:body]
         if self._decoder is None:
             if first & _FINAL and end <= len(data):
-                # A whole message in one frame, as nearly all of them are.
+                # A whole message in one frame, which is the usual case.
                 self._at = end
                 return _text(unmask(mask, data[body:end]))
             self._decoder = _Utf8Decoder()
@@ -190,7 +192,7 @@ class Parser:
                 raise _BrokenError(CloseCode.NOT_TEXT, "send text")
 
     def _payload(self, at: int) -> Event | None:
-        """Take what is there of the current data frame, which goes on at `at`."""
+        """Read what has arrived of the current data frame, which continues at `at`."""
         assert self._decoder is not None
         piece = self._data[at : at + self._missing]
         self._at = at + len(piece)
@@ -201,7 +203,8 @@ class Parser:
             self._decoder.decode(payload, last)
         except UnicodeDecodeError:
             raise _BrokenError(CloseCode.NOT_UTF8, "send UTF-8") from None
-        # Half of a surrogate pair: Python's decoder waits for its last byte before it refuses it.
+        # The first half of a surrogate pair: Python's decoder would refuse it only after its last
+        # byte.
         if b"\xed\xa0" <= self._decoder.getstate()[0] < b"\xee":
             raise _BrokenError(CloseCode.NOT_UTF8, "send UTF-8")
         self._message += payload
@@ -243,17 +246,17 @@ def _text(data: bytes) -> str:
 
 
 def _may_be_sent(code: int) -> bool:
-    """Whether a client may close with `code` (section 7.4, and IANA's registry)."""
+    """Whether a client may close with `code` (section 7.4 and IANA's registry)."""
     return (1000 <= code <= 1014 and code not in (1004, 1005, 1006)) or 3000 <= code <= 4999
 
 
-# What the server sends: never masked, always whole (section 5.1).
+# Frames that the server sends: never masked, never fragmented (section 5.1).
 
 PING = b"\x89\x00"
 
 
 def text_frame(payload: bytes) -> bytes:
-    """A whole text message around `payload`; built once, however many clients get it."""
+    """A text message in one frame. It is built once for all clients that get it."""
     size = len(payload)
     if size < 126:
         return b"\x81%c" % size + payload
@@ -268,7 +271,7 @@ def pong_frame(payload: bytes) -> bytes:
 
 
 def close_frame(code: int | None, reason: str = "") -> bytes:
-    """Close with a code and a reason, which is cut to the 123 bytes that a close frame can hold."""
+    """A close frame with code and reason. The reason is cut to the 123 bytes that fit."""
     if code is None:
         return b"\x88\x00"
     words = reason.encode()[: CONTROL_LIMIT - 2].decode(errors="ignore").encode()

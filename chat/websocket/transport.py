@@ -1,9 +1,9 @@
-"""How the bytes of a connection travel once Tornado has shaken hands.
+"""Transports for the bytes of a connection after Tornado's handshake.
 
 Fast: the socket moves to a transport of the event loop (uvloop's, in C), and everything Tornado
-made for the request is freed; an idle connection is an order of magnitude smaller and writing to it
-several times cheaper than through Tornado. Safe: the bytes go on through Tornado's own stream, made
-to look like a transport. The connection above cannot tell which it is.
+allocated for the request is freed. An idle connection is an order of magnitude smaller than with
+Tornado, and writing to it is several times cheaper. Safe: the bytes go through Tornado's own
+stream, wrapped as a transport. The connection on top does not see the difference.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _CHUNK = 65_536
 
 
 class Handshake(WebSocketProtocol13):
-    """Tornado's side of RFC 6455 section 4.2; `fast` says what carries the frames afterwards."""
+    """Tornado's side of RFC 6455 section 4.2. `fast` selects the transport used afterwards."""
 
     def __init__(
         self, handler: WebSocketHandler, connect: Callable[[], Connection], *, fast: bool
     ) -> None:
-        # No pings and no compression: frames are not Tornado's business here.
+        # Disable Tornado's pings and compression, because Tornado does not handle frames here.
         super().__init__(handler, False, _WebSocketParams())
         self._connect = connect
         self._fast = fast
 
     async def _receive_frame_loop(self) -> None:
-        """Called by Tornado with the handshake done and the stream detached from HTTP."""
-        # Many small messages that somebody waits for: never hold one back to fill a packet.
+        """Called by Tornado after the handshake, when the stream is detached from HTTP."""
+        # Messages are small and urgent: never delay one to fill a packet.
         self.stream.set_nodelay(True)
         if self._fast:
             await hand_over(self.stream, self._connect())
@@ -45,14 +45,14 @@ class Handshake(WebSocketProtocol13):
 async def hand_over(stream: IOStream, connection: Connection) -> None:
     """Move the stream's socket to a transport of the event loop."""
     try:
-        # The answer to the handshake goes first.
+        # Send the response to the handshake first.
         await stream.write(b"")
         moved = stream.socket.dup()
     except (StreamClosedError, OSError) as error:
         stream.close()
         connection.connection_lost(error)
         return
-    # Clients need not wait for that answer before they send frames.
+    # Clients may send frames before they have read that response.
     early = bytes(stream._read_buffer)
     stream.close()
     connection.written_by(moved)
@@ -61,7 +61,7 @@ async def hand_over(stream: IOStream, connection: Connection) -> None:
 
 
 class _Early(asyncio.Protocol):
-    """Gives the connection what came with the handshake before anything that comes later."""
+    """Passes the bytes that arrived with the handshake to the connection before any later ones."""
 
     def __init__(self, connection: Connection, data: bytes) -> None:
         self._connection = connection
@@ -74,7 +74,7 @@ class _Early(asyncio.Protocol):
 
 
 class StreamTransport(asyncio.Transport):
-    """Tornado's stream as a transport: writing is paused while it holds anything back."""
+    """Tornado's stream as a transport. Writing is paused while the stream buffers anything."""
 
     def __init__(self, stream: IOStream, protocol: asyncio.Protocol) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class StreamTransport(asyncio.Transport):
         self._reading.set()
 
     async def run(self) -> None:
-        """Carry bytes until the connection ends."""
+        """Transfer bytes until the connection ends."""
         self._protocol.connection_made(self)
         try:
             while True:

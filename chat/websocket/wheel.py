@@ -1,8 +1,8 @@
 """One timer for the deadlines of all connections: a hashed timing wheel.
 
-A deadline is put into the slot of its tick, and each tick looks at one slot. So a connection costs
-an entry in a set instead of a timer of the event loop, whoever has many of them (Varghese and
-Lauck, "Hashed and Hierarchical Timing Wheels", 1987, scheme 6).
+A deadline is put into the slot of its tick, and each tick checks one slot. So a deadline costs an
+entry in a set instead of a timer of the event loop, however many connections there are (Varghese
+and Lauck, "Hashed and Hierarchical Timing Wheels", 1987, scheme 6).
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from collections.abc import Callable
 from typing import Protocol
 
 TICK_SECONDS = 0.1
-# A power of two; deadlines further away than one turn (51 s) wait in their slot for the next one.
+# A power of two. Deadlines further away than one turn (51 s) wait in their slot for a later turn.
 SLOTS = 512
-# How many ticks are made up for at once. While the process stood still for longer, nobody could
-# have been heard: who answers now is not late.
+# Maximum number of missed ticks that are caught up at once. While the process was blocked for
+# longer, it could not receive anything, so a client that answers now is not late.
 MOST_MADE_UP = 5
 
 
 class Timed(Protocol):
-    """Something with at most one deadline; `due` is the wheel's: its tick, or None."""
+    """Something with at most one deadline. `due` belongs to the wheel: the tick of the deadline, or
+    None.
+    """
 
     due: int | None
 
@@ -29,7 +31,7 @@ class Timed(Protocol):
 
 
 class Wheel:
-    """Calls `on_deadline` at most one tick late, and `on_lag` with how late each tick came."""
+    """Calls `on_deadline` at most one tick late, and `on_lag` with the delay of each tick."""
 
     def __init__(self, on_lag: Callable[[float], object]) -> None:
         self._slots: list[set[Timed]] = [set() for _ in range(SLOTS)]
@@ -46,9 +48,9 @@ class Wheel:
             self._timer.cancel()
 
     def schedule(self, timed: Timed, seconds: float) -> None:
-        """Set the deadline of `timed`, instead of the one it has, if any."""
+        """Set the deadline of `timed`, replacing the old one, if any."""
         self.cancel(timed)
-        # One more: part of the current tick is over.
+        # Plus one, because part of the current tick is over.
         timed.due = due = self.now + 1 + math.ceil(seconds / TICK_SECONDS)
         self._slots[due % SLOTS].add(timed)
 
@@ -69,11 +71,11 @@ class Wheel:
         self.turn(min(passed, 1 + MOST_MADE_UP))
 
     def turn(self, ticks: int) -> None:
-        """Go on by so many ticks."""
+        """Advance by this many ticks."""
         for _ in range(ticks):
             self.now += 1
             for timed in tuple(self._slots[self.now % SLOTS]):
-                # Not another turn's, and not cancelled by what was called just before.
+                # Skip deadlines of a later turn, and those that a call just before has cancelled.
                 if timed.due == self.now:
                     self.cancel(timed)
                     timed.on_deadline()
