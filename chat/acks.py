@@ -19,7 +19,7 @@ from chat.room import Member, frame_of
 
 # Maximum number of senders that wait for one message.
 MOST_SENDERS = 100
-# What a pending message takes in addition to its strings, and each further sender, in bytes.
+# Memory of a pending message in addition to its strings, and of each further sender, in bytes.
 PENDING_BYTES = 360
 SENDER_BYTES = 16
 
@@ -33,9 +33,9 @@ Key = tuple[str, str, str]
 
 
 class Pending(msgspec.Struct):
-    """A message on its way through the log since `since` (monotonic seconds), and who waits.
+    """A message that is being appended since `since` (monotonic seconds), and its waiting senders.
 
-    `held` is when the log said that it has it, and `size` what all this takes, in bytes.
+    `held` is when the log confirmed the message; `size` is the memory of all this, in bytes.
     """
 
     record: Record
@@ -58,9 +58,9 @@ class Acks:
         self.bytes = 0
 
     def append(self, sender: Member, record: Record) -> None:
-        """Append a record, unless it is on its way already. `sender` waits for it.
+        """Append a record, unless it is already being appended. `sender` waits for its `ack`.
 
-        Raises `RefusedError`; what fails later is pushed to the sender as an `error`.
+        Raises `RefusedError`. Later failures are pushed to the sender as an `error`.
         """
         key = (record.room, record.author, record.cid)
         pending = self._pending.get(key)
@@ -81,7 +81,7 @@ class Acks:
             raise RefusedError(ErrorCode.UNAVAILABLE, str(error)) from None
         except TooLargeError as error:
             raise RefusedError(ErrorCode.TOO_LONG, str(error)) from None
-        # Counted after `append`, because encoding a string leaves its UTF-8 in it.
+        # Measured after `append`, because encoding a string caches its UTF-8 form in it.
         size = PENDING_BYTES + sum(map(sys.getsizeof, (record.text, record.room, record.cid)))
         self._pending[key] = Pending(record, time.monotonic(), [sender], size)
         self.bytes += size

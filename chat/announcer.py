@@ -1,7 +1,7 @@
-"""Broadcasts presence and typing: to other replicas, and to the members of rooms.
+"""Broadcasts presence and typing to other replicas and to the members of rooms.
 
-`Presence` holds the state. This module decides when to send it, and which members read too slowly
-for it.
+`Presence` holds the state. This module decides when to send it, and detects members who read too
+slowly to get it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from chat.protocol import IsTyping
 from chat.relay.base import Relay
 from chat.room import Member, Room, frame_of
 
-# Presence changes wait this long, to be sent together.
+# Presence changes are collected for this long and sent together.
 PRESENCE_SECONDS = 0.1
 
 # Process signals for at most this long per turn. Beyond this number of queued signals, drop the
@@ -28,7 +28,7 @@ MOST_SIGNAL_BYTES = 16 << 20
 
 
 class Announcer:
-    """`room` finds a room of this replica, `leave` takes a member out of one."""
+    """`room` finds a room of this replica, `leave` removes a member from one."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Announcer:
         while True:
             await asyncio.sleep(PRESENCE_SECONDS)
             now = time.monotonic()
-            # However many people there are, others have their turn in between.
+            # Yield to other tasks in between, because there may be many people.
             self._presence.expire(now)
             for _ in self._presence.forget():
                 await asyncio.sleep(0)
@@ -132,13 +132,13 @@ class Announcer:
                     member.connection.offer(frame)
 
     def _put_out(self, name: str, user: str) -> None:
-        """Take a name from its owner here: somebody on another replica had it first."""
+        """Take a name from its owner here, because somebody on another replica had it first."""
         for member in self._members(name):
             if member.person.user == user:
                 self._leave(member, name)
                 member.put_out(name, protocol.name_taken(name, user))
 
     def _members(self, name: str) -> tuple[Member, ...]:
-        """As they are now: a member may leave because of what it is told."""
+        """A copy, because a member may leave while frames are sent."""
         room = self._room(name)
         return tuple(room.members) if room else ()

@@ -1,14 +1,14 @@
 """Messages before the window, read back from the log in bounded pieces.
 
-What was a repeat when it was live is one here, too. A record is a repeat if the one before it with
-the same room, user and cid is less than a window of offsets away (`Room.forget` says why); so the
-window before a record is all that has to be known to tell. The log is read in *blocks* of a window,
-each with the window before it. Of a block it is kept where the messages of each room are: that is
-small, however long the texts are. The messages themselves are kept in *chunks* of a block, as many
-as fit; a chunk that was dropped is read again by itself.
+Whatever was a repeat when it arrived is a repeat here, too. A record is a repeat if the one before
+it with the same room, user and cid is less than a window of offsets away (`Room.forget` says why).
+So reading the window before a record is enough to decide. The log is read in *blocks* of one
+window, each together with the window before it. For a block, the offsets of each room's messages
+are kept: they are small, however long the texts are. The messages themselves are kept in *chunks*
+of a block, as many as fit; a dropped chunk can be read again alone.
 
-What is in the log does not change, and who has read one page mostly reads the next. Who asks for
-what is being read waits for it.
+The contents of the log do not change, and a client that read one page usually requests the next.
+Clients that request something that is being read already wait for that read.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from chat.room import Key, StoredMessage, key_of
 from chat.turns import Turns
 from chat.window import RoomWindow
 
-# Records held at once while a block is read, if they are no more than a portion of the log.
+# Maximum number of records in memory while a block is read; fewer if a portion of the log is less.
 STEP = 2000
-# Before each step, reads that are not urgent let others go first, but only this long: there may
-# always be others.
+# Before each step, a read that is not urgent waits for urgent ones, but at most this long, because
+# there may always be urgent ones.
 STAND_BACK_SECONDS = 0.1
-# Offsets of a chunk. One that takes more bytes is not read as a whole, but message by message. With
-# the longest texts that clients may send by default, none does.
+# Offsets per chunk. A chunk with more bytes is not read as a whole, but message by message. With
+# the default limit for texts, no chunk is that large.
 CHUNK = 250
 CHUNK_BYTES = 10 << 20
-# Records looked at to see whether the log has any at some offset.
+# Records to read to find out whether the log has any at some offset.
 PROBE = 100
 # Cache sizes of blocks and of chunks, in bytes.
 KEPT_OF_BLOCKS = 8 << 20
@@ -47,17 +47,17 @@ T = TypeVar("T")
 
 
 class Asker(NamedTuple):
-    """The client for whom the log is read. Urgent reads do not wait for others."""
+    """The client for which the log is read. Urgent reads do not wait for others."""
 
     address: str
     urgent: bool = False
 
 
 class Page(NamedTuple):
-    """Messages of a room that follow each other, oldest first.
+    """Consecutive messages of a room, oldest first.
 
-    The page ends with `position` (or, going back, begins with it), and there may be `more` beyond.
-    It is not `whole` if the log has lost where it should begin.
+    The page ends with `position` (or starts with it, when paging backwards), and there may be
+    `more` beyond. It is not `whole` if the log no longer has its start.
     """
 
     messages: list[StoredMessage]
@@ -67,10 +67,11 @@ class Page(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Where the messages of each room are in a block that is read to before offset `end`.
+    """The offsets of each room's messages in a block that was read up to, not including, offset
+    `end`.
 
-    `first` is the first record in the block or the window before; None if there is none, for the
-    log begins later.
+    `first` is the first record in the block or the window before it. It is None if there is none,
+    because the log starts later.
     """
 
     offsets: dict[str, array[int]]
@@ -80,7 +81,7 @@ class Block(NamedTuple):
 
 # All records of a chunk, by offset.
 Chunk = dict[int, StoredMessage]
-# In place of a chunk that takes too much.
+# Placeholder for a chunk that is too large to keep.
 _HEAVY = Chunk()
 
 
@@ -110,8 +111,8 @@ class Kept(Generic[T]):
 
 
 class Filling:
-    """A page while it is put together: at most `limit` messages, and `size` bytes unless one alone
-    has more.
+    """A page under construction: at most `limit` messages and `size` bytes. A first message that is
+    larger is included anyway.
     """
 
     def __init__(self, limit: int, size: int) -> None:
@@ -121,7 +122,7 @@ class Filling:
         self.full = False
 
     def add(self, message: StoredMessage) -> bool:
-        """Whether it fits."""
+        """Add a message if it fits. Returns whether it did."""
         self._left -= len(message.payload)
         if self.messages and self._left < 0:
             self.full = True
@@ -144,9 +145,9 @@ class Reading(Generic[T]):
 
 
 class Archive:
-    """The past of one log. `window` counts offsets; `scan` is how many a request may look at.
+    """The old messages of one log. `window` counts offsets; a request may read `scan` offsets.
 
-    `read` is `Relay.read`: what it raises, everything here raises.
+    `read` is `Relay.read`. Its exceptions pass through all methods here.
     """
 
     def __init__(
@@ -248,7 +249,9 @@ class Archive:
         return Position(self._epoch, known.partition, offset, time)
 
     async def _block(self, known: RoomWindow, number: int, end: int, asker: Asker) -> Block:
-        """A block; one that the log does not fill yet, at least as far as it lies before `end`."""
+        """Return a block. If the log does not fill it yet, it covers at least the offsets before
+        `end`.
+        """
         partition = known.partition
         end = min(end, (number + 1) * self._window)
 
@@ -260,7 +263,7 @@ class Archive:
             return block
 
         async def read() -> Block:
-            # It may have been read meanwhile.
+            # It may have been read in the meantime.
             if (block := kept()) is not None:
                 return block
             upto = min((number + 1) * self._window, known.end + 1)
@@ -280,7 +283,9 @@ class Archive:
         offsets: Iterable[int],
         asker: Asker,
     ) -> AsyncIterator[StoredMessage]:
-        """The messages at these offsets of a block. What the log has lost meanwhile is left out."""
+        """The messages at these offsets of a block. Messages that the log has deleted are
+        skipped.
+        """
         index, chunk = -1, Chunk()
         for offset in offsets:
             wanted = (offset - number * self._window) // self._chunk_size
@@ -366,7 +371,7 @@ class Archive:
         start = number * self._window
         offsets: dict[str, array[int]] = {}
         first = None
-        # Where each message was last.
+        # The last offset of each message.
         last: dict[tuple[str, Key], int] = {}
         index, chunk, size = 0, Chunk(), 0
         after = max(start - self._window, 0) - 1
@@ -404,8 +409,8 @@ class Archive:
         return block
 
     def _chunk_key(self, partition: int, number: int, index: int, end: int) -> tuple[int, int, int]:
-        """A chunk of a block that is read to before offset `end`: its partition, its first offset,
-        and where it ends.
+        """The key of a chunk: its partition, its first offset, and its end. Its block was read up
+        to, not including, offset `end`.
         """
         first = number * self._window + index * self._chunk_size
         return partition, first, min(first + self._chunk_size, (number + 1) * self._window, end)
@@ -414,7 +419,9 @@ class Archive:
         return StoredMessage(entry.offset, self._epoch, partition, entry.ts, entry)
 
     def _keep_chunk(self, key: tuple[int, int, int], chunk: Chunk, size: int) -> Chunk:
-        """What is kept of a chunk with so many bytes, or more."""
+        """Cache a chunk of `size` bytes, or a placeholder if it is too large. Returns what is
+        cached.
+        """
         _, first, end = key
         if size > CHUNK_BYTES and end - first > 1:
             chunk, size = _HEAVY, 0

@@ -10,10 +10,10 @@ ROOM_LENGTH = 64
 # The whole name of a room, as a regular expression.
 ROOM = rf"[A-Za-z0-9._-]{{1,{ROOM_LENGTH}}}"
 USER_GRAPHEMES = 32
-# No name that people can tell apart needs more; it bounds what stacked accents can do.
+# No distinguishable name needs more. The limit also bounds stacked accents.
 USER_BYTES = 256
 CID_LENGTH = 64
-# Who wrote a record, as a regular expression: 128 bits.
+# The author of a record, as a regular expression: 128 bits.
 AUTHOR = r"[0-9a-f]{32}"
-# The most that CHAT_TEXT_BYTES may be.
+# Maximum value of CHAT_TEXT_BYTES.
 TEXT_BYTES = 262_144

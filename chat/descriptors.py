@@ -1,31 +1,33 @@
-"""Limits of open files and sockets of this process, and how they are shared."""
+"""The limit of open files and sockets of this process, and how it is divided."""
 
 from __future__ import annotations
 
 import resource
 from typing import NamedTuple
 
-# Logs, ports, pipes, connections to brokers, health checks and scrapes of metrics.
+# Reserved for logs, ports, pipes, broker connections, health checks and metrics scrapes.
 OTHERS = 128
-# Below it, nobody could be served.
+# With fewer, the server cannot serve anybody.
 LEAST = 32
 
 
 class Places(NamedTuple):
-    """How many connections there may be: WebSockets, and those that are none yet."""
+    """Maximum number of connections: WebSockets (`clients`), and connections that are not
+    WebSockets yet (`pending`).
+    """
 
     clients: int
     pending: int
 
 
 def raise_limit() -> None:
-    """Allow this process all descriptors that it may have."""
+    """Raise the soft limit of descriptors to the hard limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def limit() -> int:
-    """How many descriptors this process may have open."""
+    """Maximum number of open descriptors of this process."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return soft
 
@@ -33,7 +35,7 @@ def limit() -> int:
 def share(descriptors: int, clients: int, pending: int) -> Places:
     """Divide the available descriptors: as many as requested, or as many as fit.
 
-    Raises `OSError` if there is not enough for anything.
+    Raises `OSError` if there are too few to serve anybody.
     """
     if descriptors < LEAST:
         raise OSError(

@@ -30,22 +30,22 @@ class Client(Protocol):
 class Presence(Protocol):
     @property
     def places(self) -> int:
-        """How many people are in how many rooms, on all replicas."""
+        """How many people are in rooms, on all replicas. A person in two rooms counts twice."""
 
 
 class Pace:
-    """The rate at which to disconnect so many clients within so many seconds."""
+    """The rate at which to disconnect a number of clients within a time."""
 
     def __init__(self, clients: int, seconds: float) -> None:
         self._clients = clients
         self._per_second = max(clients / max(seconds, BATCH_SECONDS), LEAST_PER_SECOND)
 
     def batch(self, left: int, passed: float) -> tuple[int, int]:
-        """Return how many of those who are `left` must go now, and how many may; `passed` is in
-        seconds.
+        """Return how many of the `left` clients must be disconnected now, and how many may be.
+        `passed` is in seconds.
 
-        What may is twice what must on average, and what must is never more: also after a moment in
-        which the process stood still.
+        On average, twice as many may as must. The required number never exceeds the allowed one,
+        not even after the process was blocked for a moment.
         """
         most = min(left, math.ceil(2 * BATCH_SECONDS * self._per_second))
         late = left - self._clients + math.ceil((passed + BATCH_SECONDS) * self._per_second)
@@ -53,7 +53,7 @@ class Pace:
 
 
 async def send_away(leaving: Iterable[Client], presence: Presence, seconds: float) -> None:
-    """Ask all clients to come back, the last one after at most `SPREAD` of so many seconds."""
+    """Ask all clients to reconnect. The last one is asked within `SPREAD` of this time."""
     clients = list(leaving)
     # Shuffle, so that the oldest connections are not always first.
     random.shuffle(clients)

@@ -33,10 +33,10 @@ class SecurityHeaders(RequestHandler):
 
 
 class PublicHandler(SecurityHeaders):
-    """Answers for hosts that are ours, and for pages of sites that may use the chat; `sites` of the
-    application says which. Each request, and each further kilobyte of its head, is charged to its
-    address, whatever becomes of it: to the bucket that `budget` of the application gives. Handlers
-    that have a `prepare` begin with this one's.
+    """Serves only our own hosts, and pages of sites that may use the chat, according to the
+    application's `sites`. Each request, and each further kilobyte of its head, is charged to its
+    address, even if it is refused. The application's `budget` returns the bucket. A handler with
+    its own `prepare` must call this one first.
     """
 
     def prepare(self) -> Awaitable[None] | None:
@@ -45,7 +45,7 @@ class PublicHandler(SecurityHeaders):
             self._turn_away(429, "too many requests come from your address: ask more rarely")
             return None
         headers = self.request.headers
-        # Programs may connect to whatever they like; a page's WebSocket has an origin.
+        # A program may connect under any host name, but a page's WebSocket has an origin.
         program = "Upgrade" in headers and "Origin" not in headers
         sites: Sites = self.settings["sites"]
         if not sites.knows(self.request.host, local=self._is_local() and not program):
@@ -63,7 +63,7 @@ class PublicHandler(SecurityHeaders):
         stream = connection.stream
         size = stream.head_size if isinstance(stream, PendingStream) else 0
         if not self._budget.take(1 + size // 1024):
-            # What else its client asked for is not read.
+            # The client's further requests are not read.
             connection.close()
 
     @functools.cached_property
@@ -72,7 +72,7 @@ class PublicHandler(SecurityHeaders):
         return budget(self.request)
 
     def _is_local(self) -> bool:
-        """Whether it comes from this machine, and not through a proxy that is known."""
+        """Whether the request comes from this machine, and not through a known proxy."""
         peer = self.request.remote_ip or ""
         try:
             return ipaddress.ip_address(peer).is_loopback and not self.settings["is_proxy"](peer)
@@ -80,7 +80,7 @@ class PublicHandler(SecurityHeaders):
             return False
 
     def _check_cross_origin(self, _check: Callable[[str], bool]) -> str | None:
-        """Tornado's rule, with origins compared as URLs are."""
+        """Tornado's rule, but origins are compared as URLs."""
         headers = self.request.headers
         origin, fetch_site = headers.get("Origin"), headers.get("Sec-Fetch-Site")
         sites: Sites = self.settings["sites"]

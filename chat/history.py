@@ -22,7 +22,7 @@ class History:
     """The history of one log. `history` and `page` count messages of a room, `page_bytes` their
     bytes, `scan` offsets of a partition.
 
-    What is read is charged to an `address`.
+    Reads are charged to an `address`.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class History:
         self._scan = scan
 
     async def before(self, name: str, before: str | None, limit: int | None, address: str) -> Page:
-        """The messages before a position, or the last ones; raises `RefusedError`."""
+        """The messages before a position, or the latest ones. Raises `RefusedError`."""
         known = self._window.part_of(name)
         end = known.end + 1
         if before is not None:
@@ -56,8 +56,8 @@ class History:
         )
 
     async def after(self, name: str, after: str | None, limit: int | None, address: str) -> Page:
-        """The messages after a position, or the oldest ones; raises `RefusedError`. Nothing here
-        waits for this replica to read on.
+        """The messages after a position, or the oldest ones. Raises `RefusedError`. This does not
+        wait until the replica has read further.
         """
         asker = Asker(address)
         known = self._window.part_of(name)
@@ -79,8 +79,8 @@ class History:
         return page._replace(whole=page.whole and held)
 
     async def holds(self, position: Position, address: str) -> bool:
-        """Whether the log has, as far as is known, the record that a position of it names. It has
-        not if it lost its end since then, and took other records. Somebody waits to join.
+        """Whether the log still has the record at a position, as far as is known. It does not if
+        the log lost its end and other records took those offsets. A client is waiting to join.
         """
         try:
             async with asyncio.timeout(MISSED_SECONDS):
@@ -105,12 +105,13 @@ class History:
                 )
             except UnavailableError:
                 return False
-        # Of what the log keeps no more, the time is not asked for: whatever comes next decides.
+        # If the log has deleted the record, there is no time to compare. Then the next records
+        # decide.
         return not known or known == position.time
 
     async def missed(self, name: str, since: Position, address: str) -> Page | None:
-        """What the log has after `since`, if the window does not reach back to it, but the log
-        does.
+        """What the log has after `since`, if the window starts after it but the log still reaches
+        it.
         """
         known = self._window.part_of(name)
         if (since.epoch, since.partition) != (self._window.epoch, known.partition):

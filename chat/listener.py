@@ -1,18 +1,18 @@
-"""Accepting connections: no more than the process can hold, and without a busy loop when it cannot.
+"""Accepts connections: no more than the process can hold, and without a busy loop when it is full.
 
-A connection is pending until it has become a WebSocket; pages, requests of the API and those that
-say nothing stay so. They are bounded, in total and for each address. When one more comes from an
-address that has enough, its oldest is closed. When there are enough in total, the oldest is closed
-if it had its second; otherwise newcomers wait in the kernel's queue. So strangers who hold
-connections open shut nobody out.
+A connection is pending until it becomes a WebSocket. Page and API requests and silent connections
+stay pending. Their number is limited, in total and per address. If an address exceeds its limit,
+its oldest pending connection is closed. If the total is reached, the oldest one is closed if it is
+older than a second; otherwise new connections wait in the kernel's queue. So strangers who hold
+connections open cannot lock out others.
 
-In a turn of the event loop, only some first requests of connections are read, and one of the
-others. So clients that send many at once do not make others wait. Each connection is charged to its
-address, and so is each small piece of a head; while an address has used up its budget, its new
-connections are closed.
+Per turn of the event loop, a few first requests of connections are read, and one further request.
+So a client that sends many requests at once does not make others wait. Each connection is charged
+to its address, and so is each small piece of a request's head. While an address is over its budget,
+its new connections are closed.
 
-When the process has no descriptor left (others use them, too), the one that is spare serves the
-next, and accepting rests for a while.
+When the process has no descriptor left (others use descriptors, too), the spare one serves the next
+connection, and accepting pauses for a while.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ FIRST_REQUESTS = 4 * TURN
 # Maximum number of lines in a request's head. Reading a line takes about 1 µs; browsers send some
 # twenty.
 HEAD_LINES = 100
-# A head may come in so many reads before each further one is charged like a request.
+# A head may arrive in this many reads; each further read is charged like a request.
 HEAD_READS = 8
-# Bytes to read at once of requests, which are mostly smaller. What came too early is kept.
+# Bytes per read of a request, which is usually smaller. Bytes that arrive early are kept.
 READ_BYTES = 4096
 WEBSOCKET_READ_BYTES = 65_536
-# Of a head that is too large, so that its client gets the answer.
+# How much of a too large head is read and dropped, so that its client gets the answer.
 MOST_DISCARDED = 65_536
-# A handshake that takes longer is one that others need not wait for.
+# Others need not wait for a handshake that takes longer than this.
 GRACE_SECONDS = 1.0
 FULL_REST_SECONDS = 0.05
 EXHAUSTED_REST_SECONDS = 0.5
@@ -64,12 +64,14 @@ _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 class Account(Protocol):
     def __call__(self, client: PendingStream, more: int, *, slow: bool) -> None:
-        """Count `more` bytes, or fewer, that wait for a client; it is `slow` while any wait."""
+        """Add `more` (or a negative number) to the bytes that wait for a client. It is `slow`
+        while there are any.
+        """
 
 
 class PendingStream(IOStream):
-    """A connection that is not a WebSocket yet. An answer that waits for its client to read is
-    counted (`Account`).
+    """A connection that is not a WebSocket yet. A response that its client does not read is counted
+    (`Account`).
     """
 
     def __init__(self, connection: socket.socket, listener: Listener, address: str | None) -> None:
@@ -78,31 +80,31 @@ class PendingStream(IOStream):
         )
         self.address = address
         self.since = time.monotonic()
-        # Of the request that is answered, in bytes.
+        # Size of the current request's head, in bytes.
         self.head_size = 0
-        # Of the next one so far: how often some was read, and how much was searched for its end.
+        # For the next head: the number of reads so far, and the bytes already searched for its end.
         self._reads = self._searched = 0
         self._too_large = False
         self._listener = listener
-        # Whether it is closed, or a WebSocket, which counts what waits itself.
+        # Whether the connection is closed, or a WebSocket, which counts its waiting bytes itself.
         self._over = False
         self._counted = 0
 
     def settled(self) -> None:
-        """It is one now."""
+        """The connection is a WebSocket now."""
         self.read_chunk_size = WEBSOCKET_READ_BYTES
         self._leave()
 
     @property
     def waiting(self) -> int:
-        """Bytes that wait for the client to read."""
+        """Bytes that wait for the client to read them."""
         return 0 if self._over else len(self._write_buffer)
 
     def give_up(self) -> None:
         self._listener.give_up(self, "unread")
 
     def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> Future[bytes]:
-        """Read the head of a request, when it is its turn."""
+        """Read the head of a request when its turn comes."""
         return asyncio.ensure_future(self._read_in_turn(super().read_until_regex(regex, max_bytes)))
 
     async def _read_in_turn(self, reading: Awaitable[bytes]) -> bytes:
@@ -125,10 +127,12 @@ class PendingStream(IOStream):
         return size
 
     def _find_read_pos(self) -> int | None:
-        """Where the head ends. Tornado searches from its beginning whenever more of it has come."""
+        """Find the end of the head. Tornado would search from the start each time more of it
+        arrives.
+        """
         if self._read_regex is None:
             return super()._find_read_pos()
-        # Its end, of four bytes, may have begun in what was searched.
+        # The end marker has four bytes and may start in the part that was searched already.
         found = self._read_regex.search(self._read_buffer, max(0, self._searched - 3))
         self._searched = 0 if found else len(self._read_buffer)
         self._check_max_bytes(self._read_regex, found.end() if found else self._searched)
@@ -136,14 +140,14 @@ class PendingStream(IOStream):
 
     def _check_max_bytes(self, delimiter: Any, size: int) -> None:
         most = self._read_max_bytes
-        # Tornado looks once more when it closes.
+        # Tornado checks once more when it closes.
         if most is not None and size > most and not self._too_large:
             self._too_large = True
             self._refuse_head(most)
         super()._check_max_bytes(delimiter, size)
 
     def _refuse_head(self, most: int) -> None:
-        """Say that the head is too large, if that can be done at once. Tornado closes then."""
+        """Answer that the head is too large, if that works without waiting. Tornado closes then."""
         why = f"431: request headers have more than CHAT_HEADER_BYTES={most}\n".encode()
         answer = (
             b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n"
@@ -152,7 +156,7 @@ class PendingStream(IOStream):
         self._listener.refused("headers")
         with contextlib.suppress(OSError):
             self.socket.send(answer + why)
-            # What was sent and not read would make the kernel take the answer back.
+            # Unread input would make the kernel reset the connection and discard the answer.
             self.socket.recv(MOST_DISCARDED)
 
     def write(self, data: bytes | memoryview) -> Future[None]:
@@ -181,7 +185,7 @@ class PendingStream(IOStream):
 
 
 class Turnstile:
-    """Lets `each` through in a turn of the event loop, in their order."""
+    """Lets `each` callers through per turn of the event loop, in order."""
 
     def __init__(self, each: int) -> None:
         self._each = each
@@ -210,13 +214,13 @@ class Turnstile:
 
 
 class Listener:
-    """Accepts what comes to one port, for `server`.
+    """Accepts the connections of one port, for `server`.
 
-    `most` connections may be pending, and `each` of one address. `charged` tells to which address a
-    peer's are charged; None: to none, for a proxy's are its clients'. `admits` tells whether one
-    more of an address is accepted now, and `charges` whether its budget of requests has one more,
-    which is taken. `on_refused` is told why a connection was closed. `account` is told what waits
-    for clients to read.
+    At most `most` connections are pending, and `each` per address. `charged` returns the address to
+    charge for a peer; None for a proxy, whose clients are charged instead. `admits` says whether
+    one more connection of an address is accepted now. `charges` takes one request from the budget
+    of an address and says whether there was one. `on_refused` gets the reason for each closed
+    connection. `account` gets the bytes that wait for clients.
     """
 
     def __init__(
@@ -245,7 +249,7 @@ class Listener:
         # The oldest first.
         self._pending: dict[PendingStream, None] = {}
         self._of_address: dict[str, dict[PendingStream, None]] = {}
-        # Requests wait here for their turn: the first of their connections, and others.
+        # Requests wait here for their turn: the first one of each connection, and further ones.
         self.first = Turnstile(FIRST_REQUESTS)
         self.further = Turnstile(1)
         self._spare: int | None = None
@@ -267,7 +271,7 @@ class Listener:
         return bound
 
     def stop(self) -> None:
-        """Accept nothing more; connections stay."""
+        """Stop accepting. Open connections continue."""
         self._pause()
         for listening in self._sockets:
             listening.close()
@@ -277,7 +281,7 @@ class Listener:
             self._spare = None
 
     def forget(self, stream: PendingStream) -> None:
-        """It has ended, or has become a WebSocket."""
+        """The connection has ended, or has become a WebSocket."""
         self._pending.pop(stream, None)
         if stream.address in self._of_address:
             mine = self._of_address[stream.address]
@@ -295,7 +299,7 @@ class Listener:
         stream.close()
 
     def charge(self, address: str | None) -> bool:
-        """Charge a piece of a head to the address; whether its budget allows it."""
+        """Charge a piece of a head to the address. Returns whether the budget allows it."""
         if address is None or self._charges(address):
             return True
         self._on_refused("address_requests")
@@ -344,7 +348,7 @@ class Listener:
         next(iter(connections)).close()
 
     def _give_spare(self, error: OSError) -> bool:
-        """Let go of the spare descriptor, for one connection more; whether there was one."""
+        """Use the spare descriptor for one more connection. Returns whether there was one."""
         self._on_refused("descriptors")
         now = time.monotonic()
         if now - self._logged >= LOG_EVERY_SECONDS:
@@ -369,7 +373,7 @@ class Listener:
                 return
 
     def _rest(self, seconds: float) -> None:
-        """What comes meanwhile waits in the kernel."""
+        """Pause accepting. Connections wait in the kernel's queue."""
         self._pause()
         self._resting = asyncio.get_running_loop().call_later(seconds, self._resume)
 

@@ -1,7 +1,7 @@
-"""What the service writes to its log: one event a line, for people or (JSON) for programs.
+"""The log output of the service: one event per line, as text or as JSON.
 
-A line may say which client and which room it is about, by `extra`. A client is a number of this
-replica's, not a name, and what people write is never logged.
+`extra` adds the client and the room to a line. A client is a number local to this replica, not a
+name. What people write is never logged.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def configure(level: str, form: str, replica: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter(replica) if form == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler])
-    # It writes a line, with all of the request, for each request that it cannot read: anybody could
-    # fill the disk, and the log has nothing of what people write.
+    # Tornado logs each unreadable request in full. Anybody could fill the disk that way, and
+    # message texts would get into the log.
     logging.getLogger("tornado.general").setLevel(logging.ERROR)
 
 

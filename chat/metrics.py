@@ -1,5 +1,5 @@
-"""All metrics of the service, for Prometheus. There is one registry per server, so that a process
-may have several servers.
+"""All metrics of the service, for Prometheus. Each server has its own registry, so that a process
+may run several servers.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-# When each counter began is of no use without OpenMetrics, and as many lines again.
+# The start times of counters are useless without OpenMetrics, and would double the number of lines.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Tally(Collector):
-    """A counter whose `value` anybody may set: what is counted elsewhere, and what is counted for
-    each message, where a lock would cost more than the counting.
+    """A counter whose `value` is set directly. For values counted elsewhere, and for values counted
+    per message, where a lock would cost more than the counting.
     """
 
     def __init__(self, name: str, documentation: str, registry: CollectorRegistry) -> None:
@@ -40,7 +40,7 @@ class Tally(Collector):
 class Metrics:
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
-        # Memory, processor time and open files of the process, under Prometheus' own names.
+        # The process's memory, processor time and open files, under Prometheus' standard names.
         ProcessCollector(registry=registry)
 
         self.ready = Gauge("chat_ready", "1 while new clients may be sent here.", registry=registry)

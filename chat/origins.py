@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 _PORTS = {"http": 80, "https": 443}
-# RFC 1035, 2.3.4; a name in other scripts has no more characters than it has bytes.
+# RFC 1035, 2.3.4. A name in another script has at most as many characters as bytes.
 _LONGEST_NAME = 253
 _NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
-# IDNA 2008 keeps them, Python's codec of IDNA 2003 does not: another host.
+# IDNA 2008 keeps these characters, but Python's IDNA 2003 codec maps them to another host.
 _DEVIATIONS = re.compile("[\u00df\u1e9e\u03c2\u200c\u200d]")
 
 
@@ -27,7 +27,7 @@ class Origin(NamedTuple):
 
 
 def is_literal(host: str) -> bool:
-    """Whether it is an IP address, of version 6 in brackets."""
+    """Whether the host is an IP address; IPv6 is in brackets."""
     try:
         ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
     except ValueError:
@@ -36,11 +36,11 @@ def is_literal(host: str) -> bool:
 
 
 def parse_host(text: str) -> str:
-    """A host without a port, as browsers write it. Raises `ValueError` if it is none."""
+    """A host without a port, as browsers write it. Raises `ValueError` if it is not a host."""
     if text.startswith("[") and text.endswith("]"):
         return f"[{ipaddress.IPv6Address(text[1:-1])}]"
     name = text.removesuffix(".")
-    # Python's IDNA takes the square of a name's length in time.
+    # Python's IDNA codec takes time quadratic in the length of a name.
     if len(name) > _LONGEST_NAME:
         raise ValueError(f"{text[:_LONGEST_NAME]!r}… is no host: it is too long")
     if _DEVIATIONS.search(name):
@@ -65,7 +65,7 @@ def parse_authority(text: str) -> tuple[str, int | None]:
 
 
 def parse_origin(text: str) -> Origin:
-    """Raises `ValueError` if it is none."""
+    """Raises `ValueError` if it is not an origin."""
     scheme, separator, authority = text.partition("://")
     scheme = scheme.lower()
     if not separator or scheme not in _PORTS:
@@ -75,18 +75,20 @@ def parse_origin(text: str) -> Origin:
 
 
 class Sites:
-    """The hosts under which the chat is reached, and the other sites that may use it."""
+    """The hosts under which the chat is reachable, and the other sites that may use it."""
 
     def __init__(self, hosts: Iterable[str], allowed: Iterable[str], own: Iterable[str]) -> None:
-        """`own` are names of this machine, which are known also if no `hosts` are given."""
+        """`own` are names of this machine. They are known even if no `hosts` are given."""
         self._complete = bool(hosts := frozenset(map(parse_host, hosts)))
         self._hosts = hosts | frozenset(name.lower() for name in own)
         self._allowed = frozenset(map(parse_origin, allowed))
 
     def knows(self, authority: str, *, local: bool) -> bool:
-        """Whether a request may be for this host. An IP address always may: no name points at it.
+        """Whether a request may name this host. An IP address always may, because no DNS name is
+        involved.
 
-        Without hosts, only a `local` request, one from this machine, says enough to be refused.
+        If no hosts are given, only `local` requests (from this machine) to unknown names are
+        refused.
         """
         try:
             host, _ = parse_authority(authority)
@@ -99,14 +101,14 @@ class Sites:
         return not (self._complete or local)
 
     def admits(self, origin: str | None, fetch_site: str | None, authority: str) -> bool:
-        """Whether a page of `origin` may use what is at `authority`; None: no page says so.
+        """Whether a page of `origin` may use `authority`. None: the request has no Origin header.
 
-        `fetch_site` is Sec-Fetch-Site, by which newer browsers say it themselves.
+        `fetch_site` is the Sec-Fetch-Site header of newer browsers.
         """
         if fetch_site in ("same-origin", "none"):
             return True
         if origin is None:
-            # A program, unless a browser says that it is another site's.
+            # A program, unless a browser says that the request comes from another site.
             return fetch_site is None
         try:
             of_page = parse_origin(origin)
@@ -115,7 +117,8 @@ class Sites:
             return False
         if of_page in self._allowed:
             return True
-        # Behind a proxy the scheme is not known: the page's decides what no port means.
+        # Behind a proxy the scheme is unknown, so a missing port means the default of the page's
+        # scheme.
         default = _PORTS[of_page.scheme]
         same = (of_page.host, of_page.port) == (host, default if port is None else port)
         return same and fetch_site is None

@@ -22,8 +22,8 @@ TURN = 100
 
 
 class Positions:
-    """`window` gives the window of now. Members are told at least every `seconds` while the log
-    moves.
+    """`window` returns the current window. Members get a position at least every `seconds` while
+    the log advances.
     """
 
     def __init__(self, window: Callable[[], Window], seconds: float) -> None:
@@ -51,7 +51,9 @@ class Positions:
 
 
 async def _tell(partition: Partition, rooms: Sequence[Room]) -> None:
-    """Tell the members of these rooms: each of them at once, of whatever rooms they are in."""
+    """Send the position to the members of these rooms. Each member gets the frames of all its rooms
+    at once.
+    """
     position = partition.position
     rooms_of: dict[Member, list[Room]] = {}
     for room in rooms:
@@ -65,7 +67,7 @@ async def _tell(partition: Partition, rooms: Sequence[Room]) -> None:
             if member in room.members:
                 member.connection.push(frames[room])
         if number % TURN == 0:
-            # Let other tasks run. The log may move on meanwhile.
+            # Let other tasks run. The log may advance meanwhile.
             frames.clear()
             await asyncio.sleep(0)
     for room in rooms:

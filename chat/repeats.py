@@ -26,7 +26,7 @@ LEAST = 10_000
 class Repeats:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        # Messages are forgotten by generations, which costs nothing.
+        # Two generations: dropping the older one costs nothing.
         self._new: dict[tuple[str, Key], First] = {}
         self._old: dict[tuple[str, Key], First] = {}
         self._since = clock()
@@ -35,18 +35,18 @@ class Repeats:
         return len(self._new) + len(self._old)
 
     def add(self, room: str, key: Key, first: First) -> None:
-        """A message of `room` has left the window."""
+        """Remember a message of `room` that has left the window."""
         self._new[room, key] = first
         if len(self._new) >= LEAST:
             self._age()
 
     def first(self, room: str, key: Key) -> First | None:
-        """A message that has left the window; None if it is not remembered."""
+        """Find a message that has left the window; None if it is not remembered."""
         found = self._new.get((room, key))
         return self._old.get((room, key)) if found is None else found
 
     def expire(self) -> None:
-        """Forget what is remembered for long enough; called once in a while."""
+        """Forget messages that were remembered long enough; called periodically."""
         if self._clock() - self._since >= KEPT_SECONDS:
             self._age()
 

@@ -8,17 +8,17 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
 
-# Forget this many at once, because each time costs as much as there are entries left.
+# Remove this many at once, because a removal costs as much as there are entries left.
 FORGOTTEN = 1000
 
 
 class Times:
-    """Of one partition. `Batch.times` says what the pairs are."""
+    """The times of one partition. `Batch.times` describes the pairs."""
 
     __slots__ = ("_after", "_offsets", "_times")
 
     def __init__(self, after: int) -> None:
-        # Nothing is known of this offset and those before.
+        # Nothing is known about this offset and earlier ones.
         self._after = after
         self._offsets = array("q")
         self._times = array("q")
@@ -29,13 +29,13 @@ class Times:
             self._times.append(time)
 
     def at(self, offset: int) -> int:
-        """In milliseconds since the epoch; 0 if it is not known."""
+        """The time in milliseconds since the epoch; 0 if unknown."""
         if offset <= self._after or not self._offsets or offset > self._offsets[-1]:
             return 0
         return self._times[bisect_left(self._offsets, offset)]
 
     def forget(self, floor: int) -> None:
-        """What is before offset `floor` is not asked for any more."""
+        """Drop the times before offset `floor`, which nobody needs any more."""
         count = bisect_left(self._offsets, floor)
         if count >= FORGOTTEN:
             self._after = self._offsets[count - 1]

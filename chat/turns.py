@@ -86,13 +86,13 @@ class Turns:
             del self._last[next(iter(self._last))]
 
     def _give_on(self) -> None:
-        """Give the next turn to the address whose last turn is longest ago."""
+        """Give the next turn to the address whose last turn was longest ago."""
         waiting = [turn for turn in self._waiting if not turn.done()]
         if not waiting:
             self._taken = False
             self._idle.set()
             return
-        # If equal, the first that came.
+        # Of equals, the first in the queue.
         turn = min(
             waiting, key=lambda one: min(self._last.get(at, 0.0) for at in self._waiting[one])
         )

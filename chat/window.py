@@ -1,7 +1,7 @@
-"""The window: the last records of each partition, by room. It is all that a replica keeps of the
-log, and it is fed in log order.
+"""The window: the last records of each partition, by room. It is the only part of the log that a
+replica keeps, and it is filled in log order.
 
-A log that is replaced gets another window; nothing of the old one is in it.
+When a log is replaced, the window is replaced too and starts empty.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from chat.repeats import ENOUGH, Repeats
 from chat.room import ROOM_BYTES, First, Key, Room, StoredMessage, key_of, size_known, size_of
 from chat.times import Times
 
-# A client that moved here may have seen more than this replica has read yet: mostly milliseconds'
-# worth, and some seconds' while a partition waits for another leader. A position that is still
-# ahead after this long is none of this log.
+# A client that moved here may have seen more than this replica has read. Usually the difference is
+# milliseconds, and a few seconds while a partition waits for another leader. A position that is
+# still ahead after this time does not belong to this log.
 AHEAD_SECONDS = 20.0
 
 
 class WindowEntry(msgspec.Struct, frozen=True, gc=False):
-    """A record of the window, as far as it is needed to forget it."""
+    """What the window needs to know of a record to remove it."""
 
     offset: int
     room: Room
     key: Key
-    # What it takes to know of it, in bytes.
+    # The memory it takes to know this record, in bytes.
     size: int
 
 
 class Partition:
-    """One partition of the log, as far as it is read, and its part of the window."""
+    """One partition of the log, as far as it has been read, and its part of the window."""
 
     def __init__(self, number: int, position: int) -> None:
         self.number = number
@@ -46,19 +46,20 @@ class Partition:
         self.floor = position
         self.times = Times(position)
         self.entries: deque[WindowEntry] = deque()
-        # The messages that rooms keep, as (room, offset, bytes).
+        # The messages stored in rooms, as (room, offset, bytes).
         self.kept: deque[tuple[Room, int, int]] = deque()
-        # What these take, and what the entries and their rooms do.
+        # Bytes taken by these messages, and by the entries and their rooms.
         self.kept_bytes = 0
         self.known_bytes = 0
         self._start = position
         self.occupied: set[Room] = set()
-        # All members here know at least this position; when they were last told a newer one.
+        # The position that all members here know at least; the time they were last sent a newer
+        # one.
         self.told = position
         self.told_at = time.monotonic()
-        # Who waits until this replica has read up to an offset.
+        # Futures of clients that wait until this replica has read up to an offset.
         self.waiting: dict[asyncio.Future[None], int] = {}
-        # Before this offset is read, none of them can go on.
+        # The smallest of these offsets.
         self.nearest = 0
 
     @property
@@ -70,8 +71,8 @@ class Partition:
 
 
 class RoomWindow(NamedTuple):
-    """What the window has of a room: all its `messages` after offset `floor`. The log is known to
-    hold everything up to offset `end`.
+    """The window's part of a room: all its `messages` after offset `floor`. The log has been read
+    up to offset `end`.
     """
 
     room: str
@@ -79,14 +80,15 @@ class RoomWindow(NamedTuple):
     floor: int
     end: int
     messages: Sequence[StoredMessage]
-    # When the log took what is at `end`; 0 if that is not known.
+    # When the log stored the record at `end`; 0 if unknown.
     time: int = 0
 
 
 class Window:
-    """`size` counts offsets of a partition, `history` messages of a room. All that is kept
-    takes `memory` bytes: each partition has its share, and drops messages if it has more. What is
-    known of repeats is not dropped; if it takes nearly all, messages still have a quarter.
+    """`size` counts offsets of a partition, `history` messages of a room. Everything together takes
+    `memory` bytes, in equal shares for the partitions. A partition over its share drops messages.
+    What identifies repeats is never dropped; if it takes nearly the whole share, messages still get
+    a quarter.
     """
 
     def __init__(
@@ -95,7 +97,7 @@ class Window:
         self.epoch = epoch
         self.partitions = [Partition(number, at) for number, at in enumerate(positions)]
         self.rooms: dict[str, Room] = {}
-        # Whether another log has taken this one's place.
+        # Whether another log has replaced this one.
         self.replaced = False
         self._repeats = Repeats()
         self._size = size
@@ -127,14 +129,15 @@ class Window:
         return RoomWindow(name, partition.number, floor, end, messages, partition.times.at(end))
 
     def ack(self, record: Record) -> Ack | None:
-        """Where the log has this message already; None if this replica knows of none.
+        """Where the log already has this message; None if this replica does not know of it.
 
-        Raises `RefusedError` (cid_used) if it has another text of the same author under that cid.
+        Raises `RefusedError` (cid_used) if the same author used this cid for another text.
         """
         text = hash(record.text)
         first = self._first(record.room, key_of(record))
         if first is None:
-            # A release that wrote no author may have taken it, before its sender came here.
+            # A release that did not write authors may have accepted it before its sender moved
+            # here.
             first = self._first(record.room, (author_by_name(record.user), record.cid))
             if first is None or first.text != text:
                 return None
@@ -149,15 +152,15 @@ class Window:
         return self._repeats.first(name, key) if first is None else first
 
     def expire(self) -> None:
-        """Forget what was remembered for long enough; called once in a while."""
+        """Remove repeats that were remembered long enough; called periodically."""
         self._repeats.expire()
 
     def position(self, room: Room) -> str:
-        """How far the room is read."""
+        """The position up to which the room has been read."""
         return room.position(self.partitions[room.partition].position)
 
     def place(self, name: str, text: str) -> Position:
-        """Read a position of this room; raises `RefusedError` (bad_position)."""
+        """Parse a position of this room. Raises `RefusedError` (bad_position)."""
         position = Position.parse(text)
         expected = (self.epoch, partition_of(name, len(self.partitions)))
         if position is None or (position.epoch, position.partition) != expected:
@@ -168,17 +171,17 @@ class Window:
         return position
 
     def know(self, partition: Partition, times: Sequence[tuple[int, int]]) -> None:
-        """What is taken next, the log took at these times (`Batch.times`)."""
+        """Store when the log stored the next records (`Batch.times`)."""
         partition.times.forget(partition.floor)
         partition.times.add(times)
 
     def take(self, partition: Partition, entry: Entry) -> tuple[Room, bool]:
-        """Post one record in its room, for all rooms to be shown together. Returns the room, and
-        whether the record is no repeat.
+        """Add a record to its room, to be shown later together with others. Returns the room, and
+        whether the record is new, not a repeat.
         """
         record = entry.record
         key = key_of(record)
-        # Before the record is looked at, so that what is a repeat does not depend on the batches.
+        # Before the record is examined, so that what counts as a repeat does not depend on batches.
         self.advance(partition, entry.offset)
         room = self.rooms.get(record.room)
         if room is None:
@@ -199,7 +202,7 @@ class Window:
         return room, new
 
     def advance(self, partition: Partition, position: int) -> None:
-        """The partition is read up to `position`: forget what is a window behind."""
+        """The partition has been read up to `position`: remove everything a window behind it."""
         partition.position = position
         floor = position - self._size
         while partition.entries and partition.entries[0].offset <= floor:
@@ -216,7 +219,7 @@ class Window:
         partition.floor = max(partition.floor, floor)
 
     async def reach(self, position: Position) -> None:
-        """Wait until this replica has read up to `position`, if that is to be expected at all."""
+        """Wait until this replica has read up to `position`, unless that can never happen."""
         if position.epoch != self.epoch or position.partition >= len(self.partitions):
             return
         partition = self.partitions[position.partition]
@@ -236,7 +239,7 @@ class Window:
             partition.waiting.pop(reached, None)
 
     def release(self, partition: Partition) -> None:
-        """Let those go on whose position this replica has read."""
+        """Wake up the clients whose position this replica has read now."""
         if not partition.waiting or (partition.position < partition.nearest and not self.replaced):
             return
         for reached, offset in tuple(partition.waiting.items()):
@@ -247,7 +250,7 @@ class Window:
         partition.nearest = min(partition.waiting.values(), default=0)
 
     def replace(self) -> None:
-        """Another log has taken this one's place: nobody waits for it any more."""
+        """Another log has replaced this one: wake up everyone who waits for it."""
         self.replaced = True
         for partition in self.partitions:
             self.release(partition)
