@@ -1,14 +1,14 @@
-"""The interface of a relay: one log, to which every replica appends, and which is delivered to
-every replica in one order.
+"""The interface of a relay: one log to which every replica appends, and which is delivered to every
+replica in the same order.
 
-The log has partitions; a room's records are all in one of them, so a room has one order. Each
-record has an offset that grows within its partition (gaps are possible). The log's `epoch` changes
-when the log is not the same any more, and then no offset means what it meant.
+The log has partitions. All records of a room are in one partition, so each room has one order. Each
+record has an offset that grows within its partition (gaps are possible). The `epoch` changes when
+the log is replaced or recreated; offsets of another epoch are meaningless.
 
 In addition to the log there are signals: small, short-lived payloads for every replica (presence,
 typing). They are never in the log, have no order relative to its records, and may be lost.
 
-A relay knows nothing of clients, repeats or the meaning of signals: the listener handles these.
+A relay knows nothing about clients, repeats or the meaning of signals: the listener handles these.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ import msgspec
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """What is appended: somebody says `text` in `room`, under an id of their own.
+    """A message to append: `user` says `text` in `room`. `cid` is the client's id for it.
 
-    `author` says who wrote it, whatever they are called: 32 hexadecimal digits. It is empty where
-    nobody said.
+    `author` identifies the writer independently of the name: 32 hexadecimal digits. It is empty if
+    unknown.
     """
 
     room: str
@@ -40,27 +40,30 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """A record in its place; `ts` is when the log took it, in milliseconds since the epoch."""
+    """A record at its offset. `ts` is when the log stored it, in milliseconds since the epoch."""
 
     offset: int
     ts: int
     record: Record
 
 
-# What is read from the log at once: bytes, in which each record counts so much beside its text.
+# Maximum size of one read from the log, in bytes. Each record counts as its text plus a fixed
+# number of bytes.
 PORTION_BYTES = 2 << 20
 _BESIDE_TEXT = 600
 
 
 class Portion(NamedTuple):
-    """All records that the log has up to offset `reached`, from where the read began."""
+    """All records that the log has between the start of the read and offset `reached`."""
 
     entries: Sequence[Entry]
     reached: int
 
     @classmethod
     def of(cls, entries: Iterable[Entry], upto: int) -> Self:
-        """As many of these as may be held at once, and one at least; offset `upto` ends them."""
+        """As many of the entries as one portion may hold, and at least one. `upto` is the last
+        offset of the range.
+        """
         taken = []
         left = PORTION_BYTES
         for entry in entries:
@@ -73,11 +76,12 @@ class Portion(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What came next in one partition. `position` is the offset it reaches, entries or not.
+    """The next records of one partition. `position` is the last offset covered, even if `entries`
+    is empty.
 
-    `times` says when the log took what: pairs of an offset and of when everything up to it (and
-    after the pair before) was taken, in milliseconds since the epoch. The last offset is the
-    position.
+    `times` says when the log stored what: each pair is an offset and the time at which everything
+    up to it (and after the pair before) was stored, in milliseconds since the epoch. The last
+    offset equals `position`.
     """
 
     partition: int
@@ -90,18 +94,18 @@ class Listener(Protocol):
     """Receives the content of the log: on the event loop, in log order. It must not raise."""
 
     def reset(self, epoch: str, positions: Sequence[int]) -> None:
-        """The log is opened anew: partition p is delivered from just after `positions[p]`.
+        """The log was opened or replaced: partition p is delivered from just after `positions[p]`.
 
-        Whatever was delivered before belongs to another log, or is separated from what follows by a
-        hole, or is lost. In the last case the epoch may be the same: an offset that the log gives
-        to another record then has another time.
+        Everything delivered before belongs to another log, or is followed by a gap, or is lost. In
+        the last case the epoch may be the same; an offset that now has another record then has
+        another time.
         """
 
     def deliver(self, batches: Sequence[Batch]) -> None:
-        """The next records, each partition's in order, none left out and none twice."""
+        """The next records, in order within each partition, without gaps or duplicates."""
 
     def signalled(self, payloads: Sequence[bytes]) -> None:
-        """Signals of some replica, this one included; those of one replica in its order."""
+        """Signals of any replica, including this one. Signals of one replica are in order."""
 
 
 class UnavailableError(Exception):
@@ -109,11 +113,11 @@ class UnavailableError(Exception):
 
 
 class TooLargeError(Exception):
-    """The log accepts no record of this size. Do not retry."""
+    """The log does not accept records of this size. Do not retry."""
 
 
 class Relay(abc.ABC):
-    """A log that is shared by all replicas that name the same one."""
+    """A log shared by all replicas that use the same one."""
 
     @property
     @abc.abstractmethod
@@ -123,60 +127,60 @@ class Relay(abc.ABC):
     @property
     @abc.abstractmethod
     def caught_up(self) -> bool:
-        """Whether all that the log held when it was opened has been delivered."""
+        """Whether everything that the log held when it was opened has been delivered."""
 
     @property
     def trouble(self) -> str:
-        """Why this replica cannot do its work, and what to do about it; empty if it can."""
+        """Why this replica cannot work, and what to do about it; empty if it can."""
         return ""
 
     @property
     def away(self) -> str:
-        """Why the log cannot be reached now, as far as is known; empty if it can."""
+        """Why the log is unreachable now, as far as is known; empty if it is reachable."""
         return ""
 
     @property
     def lag(self) -> Mapping[int, int]:
-        """Per partition, the records that the log is known to hold and that are not read yet."""
+        """The number of records in each partition that are known to exist and are not read yet."""
         return {}
 
     @property
     def foreign_records(self) -> int:
-        """Records skipped so far, for no chat wrote them."""
+        """Number of skipped records that no chat wrote."""
         return 0
 
     @property
     def unknown_records(self) -> int:
-        """Records skipped so far, for a later release wrote them."""
+        """Number of skipped records that a later release wrote."""
         return 0
 
     @abc.abstractmethod
     async def start(self, listener: Listener) -> None:
-        """Begin to deliver. Returns at once, whether or not the log can be reached."""
+        """Start delivery. Returns at once, even if the log is unreachable."""
 
     @abc.abstractmethod
     def append(self, record: Record) -> asyncio.Future[None]:
-        """Append a record; the future is done when the log holds it for good.
+        """Append a record. The future is done when the log has stored it durably.
 
-        Raises `TooLargeError`, or `UnavailableError`, here or through the future. In the latter
-        case the record may be in the log all the same: append it again with the same cid.
+        Raises `TooLargeError` or `UnavailableError`, here or through the future. After
+        `UnavailableError` the record may be in the log nevertheless: append it again with the same
+        cid.
         """
 
     @abc.abstractmethod
     async def read(self, partition: int, after: int, upto: int) -> Portion:
         """The records with `after` < offset <= `upto` that the log still has, in order: all of
-        them, or those that make up `PORTION_BYTES`.
+        them, or as many as fit into `PORTION_BYTES`.
 
-        They come from the log itself, however long ago they were delivered, and beside the
-        delivery, which goes on.
+        They are read from the log itself, however old they are, in parallel to the delivery.
 
         Raises `UnavailableError`.
         """
 
     async def time_at(self, partition: int, offset: int) -> int | None:
-        """When the log took what is at this offset, in milliseconds since the epoch.
+        """When the log stored the record at this offset, in milliseconds since the epoch.
 
-        None if it does not have it. Raises `UnavailableError`.
+        None if the log does not have it. Raises `UnavailableError`.
         """
         for entry in (await self.read(partition, offset - 1, offset)).entries:
             return entry.ts
@@ -195,10 +199,10 @@ class Relay(abc.ABC):
 
 
 def author_by_name(user: str) -> str:
-    """The author of a record that names none. It is never that of a key."""
+    """The author of a record without one. It never equals the author of a key."""
     return hashlib.blake2b(user.encode(), digest_size=16, person=b"chat name").hexdigest()
 
 
 def partition_of(room: str, partitions: int) -> int:
-    """The partition that holds a room's records: the same on every replica, for ever."""
+    """The partition that holds a room's records. It is the same on every replica, forever."""
     return zlib.crc32(room.encode()) % partitions

@@ -24,14 +24,14 @@ from chat.relay.base import (
     partition_of,
 )
 
-# What the texts of a partition may take: more, and its oldest records go.
+# Maximum bytes of texts per partition. Beyond that, the oldest records are dropped.
 PARTITION_BYTES = 16 << 20
 
 
 class MemoryLog:
-    """`retention`: how many records of a partition are kept, as a topic keeps them for a while.
+    """`retention`: number of records kept per partition, like the retention of a topic.
 
-    The epoch is new with every log, so positions of an earlier one are recognised as lost.
+    Each log has a new epoch, so positions of an earlier log are recognised as lost.
     """
 
     def __init__(self, partitions: int = 4, retention: int = 10_000) -> None:
@@ -41,7 +41,7 @@ class MemoryLog:
 
     def _begin(self, partitions: int) -> None:
         self.epoch = uuid.uuid4().hex
-        # How often the log lost its end.
+        # Number of times the log lost its end.
         self.cuts = 0
         self._taken = 0
         self._partitions: list[deque[Entry]] = [deque() for _ in range(partitions)]
@@ -49,7 +49,9 @@ class MemoryLog:
         self.ends = [0] * partitions
 
     def recreate(self, partitions: int) -> None:
-        """Begin anew: empty and under another epoch, as a topic that was deleted and made."""
+        """Start again with an empty log and another epoch, like a topic that was deleted and
+        created.
+        """
         self._begin(partitions)
         self._wake()
 
@@ -66,25 +68,25 @@ class MemoryLog:
         self._wake()
 
     def first(self, partition: int) -> int:
-        """The offset of the oldest record kept, or of the next if there is none."""
+        """The offset of the oldest record kept, or of the next record if there is none."""
         return self.ends[partition] - len(self._partitions[partition])
 
     def cut(self, partition: int, end: int) -> None:
-        """Lose what is at offset `end` and after it, as a broker does whose machine lost power."""
+        """Lose the records from offset `end` on, like a broker whose machine loses power."""
         entries = self._partitions[partition]
         while entries and entries[-1].offset >= end:
             lost = entries.pop()
             self._bytes[partition] -= sys.getsizeof(lost.record.text)
-            # Whatever comes in its place comes later.
+            # Records that replace it get later times.
             self._taken = max(self._taken, lost.ts)
         self.ends[partition] = end
         self.cuts += 1
         self._wake()
 
     def read(self, partition: int, start: int, end: int) -> Sequence[Entry]:
-        """The entries from offset `start` to before `end`, as far as they are kept."""
+        """The entries from offset `start` up to, not including, `end`, as far as they are kept."""
         entries, first = self._partitions[partition], self.first(partition)
-        # Indices near a deque's end are found from there.
+        # Access by index is fast near the end of a deque.
         return [
             entries[offset - first]
             for offset in range(max(start, first), min(end, self.ends[partition]))
@@ -96,7 +98,7 @@ class MemoryLog:
 
 
 class MemoryRelay(Relay):
-    """`rewind`: where to begin, in records before a partition's end."""
+    """`rewind`: start this many records before the end of each partition."""
 
     def __init__(self, log: MemoryLog | None = None, *, rewind: int = 10_000) -> None:
         self._log = log or MemoryLog()
@@ -105,7 +107,7 @@ class MemoryRelay(Relay):
         self._reading = ("", 0)
         self._next: list[int] = []
         self._awake = False
-        # A record is held as soon as it is appended.
+        # Appended records are stored at once, so this future is always done.
         self._held: asyncio.Future[None]
 
     @property
@@ -143,7 +145,7 @@ class MemoryRelay(Relay):
             self._log.relays.remove(self)
         self._listener = None
 
-    # What the log and the other relays tell.
+    # Called by the log and other relays.
 
     def wake(self) -> None:
         """The log has changed. New records are delivered later, as with Kafka, so that callers
@@ -180,7 +182,7 @@ class MemoryRelay(Relay):
             self._listener.deliver(batches)
 
     def _was_overtaken(self) -> bool:
-        """Whether something that is not read yet is not kept any more."""
+        """Whether unread records have been dropped."""
         for partition, offset in enumerate(self._next):
             if offset < self._log.first(partition):
                 return True

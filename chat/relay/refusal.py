@@ -1,8 +1,9 @@
-"""Says why brokers refuse a client. kafka-python reports every such case as "Unable to bootstrap".
+"""Finds out why brokers refuse a client. kafka-python reports every such case as "Unable to
+bootstrap".
 
-The probe makes a connection of its own and takes the steps of a client one by one: address, TLS,
-SASL. The Ansible modules use this file, too: `plugins/module_utils/kafka_refusal.py` is a link to
-it. It therefore imports nothing of the chat.
+The probe opens its own connection and takes the steps of a client one by one: address, TLS, SASL.
+The Ansible modules use this file, too: `plugins/module_utils/kafka_refusal.py` is a link to it. So
+it imports nothing of the chat.
 """
 
 from __future__ import annotations
@@ -30,21 +31,21 @@ from kafka.protocol.sasl import SaslAuthenticateRequest, SaslHandshakeRequest
 if TYPE_CHECKING:
     from chat.relay.security import Security
 
-# The answers to the probe's requests are far smaller. What sends more is not Kafka.
+# Answers to the probe are far smaller. A server that sends more is not Kafka.
 ANSWER_BYTES = 65_536
-# OpenSSL's numbers for a certificate that is refused (x509_vfy.h). All others: it is not trusted.
+# OpenSSL's error numbers for a refused certificate (x509_vfy.h). All others mean: not trusted.
 NOT_YET_VALID, EXPIRED, OTHER_HOST, OTHER_ADDRESS = 9, 10, 62, 64
 
 
 def explain(servers: Sequence[str], security: Security, seconds: float) -> str:
     """Why `servers` (HOST:PORT) refuse a client with these options; empty if none of them does.
 
-    Takes about `seconds` at most, for all together. Never raises, and never tells the password.
+    Takes about `seconds` in total at most. Never raises, and never reveals the password.
     """
     deadline = time.monotonic() + seconds
     told = []
     for place, server in enumerate(servers):
-        # A server that hangs leaves time for those after it.
+        # Leave time for the servers that follow, even if this one hangs.
         share = (deadline - time.monotonic()) / (len(servers) - place)
         try:
             _take_the_steps(server, security, max(share, 0.1))
@@ -54,10 +55,10 @@ def explain(servers: Sequence[str], security: Security, seconds: float) -> str:
 
 
 def missing_rights(described: Mapping[str, Any], needed: Collection[str]) -> list[str]:
-    """Which of the `needed` operations the client may not do on a topic.
+    """Which of the `needed` operations the client is not allowed on a topic.
 
-    `described` is the topic's entry in the answer of `describe_topics`. A cluster without ACLs
-    allows all.
+    `described` is the topic's entry in the result of `describe_topics`. A cluster without ACLs
+    allows everything.
     """
     allowed = described["authorized_operations"]
     return [] if allowed is None else [right for right in needed if right not in allowed]
@@ -68,7 +69,7 @@ class _RefusedError(Exception):
 
 
 class _Probe:
-    """A connection on which requests are answered one after the other, until a deadline."""
+    """A connection that sends requests one after the other, until a deadline."""
 
     def __init__(self, connection: socket.socket, deadline: float) -> None:
         self._connection = connection
@@ -76,7 +77,9 @@ class _Probe:
         self._protocol = KafkaProtocol(client_id="probe", receive_message_max_bytes=ANSWER_BYTES)
 
     def ask(self, request: Any) -> Any:
-        """The answer. Raises `OSError`, or `KafkaError` for one that is not Kafka's."""
+        """Send a request and return the answer. Raises `OSError`, or `KafkaError` if the answer is
+        not Kafka's.
+        """
         self._protocol.send_request(request)
         self._connection.settimeout(_left(self._deadline))
         self._connection.sendall(self._protocol.send_bytes())
@@ -93,7 +96,7 @@ class _Probe:
                 return response
 
     def handshake(self, mechanism: str) -> Any:
-        """Every listener of Kafka answers this one, also those without SASL."""
+        """Every Kafka listener answers this request, even without SASL."""
         return self.ask(SaslHandshakeRequest(mechanism=mechanism, version=1))
 
 
@@ -123,7 +126,7 @@ def _take_the_steps(server: str, security: Security, seconds: float) -> None:
 
 
 def _speak(server: str, probe: _Probe, security: Security, deadline: float) -> None:
-    """The steps above TCP and TLS."""
+    """The steps after TCP and TLS."""
     try:
         answer = probe.handshake(security.sasl_mechanism)
     except TimeoutError:
@@ -132,7 +135,8 @@ def _speak(server: str, probe: _Probe, security: Security, deadline: float) -> N
         ) from None
     except (OSError, KafkaError) as error:
         if security.tls:
-            # With TLS 1.3, the answer to the client's certificate comes after the handshake.
+            # With TLS 1.3, the server's verdict on the client's certificate arrives after the
+            # handshake.
             raise _RefusedError(_unfinished(error, security)) from None
         if _speaks(server, security, deadline, tls=True):
             raise _RefusedError(
@@ -190,7 +194,7 @@ def _authenticate(host: str, probe: _Probe, security: Security, answer: Any) -> 
 
 
 def _distrust(error: ssl.SSLCertVerificationError, security: Security) -> str:
-    """Why its certificate is not accepted."""
+    """Why we do not accept the server's certificate."""
     says = error.verify_message.rstrip(".")
     if error.verify_code in (OTHER_HOST, OTHER_ADDRESS):
         return (
@@ -208,7 +212,9 @@ def _distrust(error: ssl.SSLCertVerificationError, security: Security) -> str:
 
 
 def _unfinished(error: Exception, security: Security) -> str:
-    """Why a server ends TLS. What it sent before it closed the connection is the reason, if any."""
+    """Why the server ended TLS. An alert that it sent before closing the connection is the
+    reason.
+    """
     reason = getattr(error, "reason", None) or type(error).__name__
     if "CERTIFICATE" in reason or "UNKNOWN_CA" in reason:
         return (
@@ -222,7 +228,7 @@ def _unfinished(error: Exception, security: Security) -> str:
 
 
 def _speaks(server: str, security: Security, deadline: float, *, tls: bool) -> bool:
-    """Whether it speaks Kafka, on another connection with TLS or without."""
+    """Whether the server speaks Kafka (without TLS) or TLS at all, on a new connection."""
     with (
         contextlib.suppress(OSError, KafkaError, _RefusedError),
         _connected(server, deadline) as plain,
@@ -230,7 +236,7 @@ def _speaks(server: str, security: Security, deadline: float, *, tls: bool) -> b
         if not tls:
             _Probe(plain, deadline).handshake(security.sasl_mechanism)
             return True
-        # Only to learn whether it is TLS at all: nothing is sent in it.
+        # Only find out whether the server speaks TLS; send nothing.
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

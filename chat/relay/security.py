@@ -1,7 +1,7 @@
 """How a client connects to Kafka: TLS and SASL. Secrets go into the client and nowhere else.
 
-The Ansible modules use this file, too: `plugins/module_utils/kafka_security.py` is a link to it. It
-therefore imports nothing of the chat, and names options as its user does.
+The Ansible modules use this file, too: `plugins/module_utils/kafka_security.py` is a link to it. So
+it imports nothing of the chat, and error messages name options as its user does.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any
 
 
 class SecurityError(ValueError):
-    """A file does not hold what it should; the text names the option, the value and the remedy."""
+    """A file has invalid content. The text names the option, the value and the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Security:
-    """Files are in PEM. `names`: what the user calls these options, where that differs."""
+    """Files are in PEM format. `names` maps these options to the user's names for them."""
 
     security_protocol: str = "PLAINTEXT"
     # Empty: the system's CAs.
     ca_file: str = ""
     certificate_file: str = ""
-    # Without a passphrase.
+    # The key must not have a passphrase.
     key_file: str = ""
     sasl_mechanism: str = "SCRAM-SHA-512"
     sasl_username: str = ""
@@ -41,22 +41,22 @@ class Security:
         return self.security_protocol.startswith("SASL_")
 
     def name(self, option: str) -> str:
-        """What the user calls an option."""
+        """The user's name for an option."""
         return self.names.get(option, option)
 
     def shown(self, option: str) -> str:
-        """An option that is no secret, with its value."""
+        """The name and value of an option that is not secret."""
         return f"{self.name(option)}='{getattr(self, option)}'"
 
     @property
     def who(self) -> str:
-        """Whom ACLs are about."""
+        """The client's name in messages about ACLs."""
         return self.shown("sasl_username") if self.sasl else "this client"
 
     def client_options(self) -> dict[str, Any]:
-        """The options of kafka-python's clients. Raises `SecurityError` also for what is missing.
+        """The options for kafka-python's clients. Raises `SecurityError`, also for missing options.
 
-        Brokers must have a certificate for the name or address by which they are reached.
+        Brokers must have a certificate for the name or address under which clients reach them.
         """
         for option in ("sasl_username", "sasl_password"):
             if self.sasl and not getattr(self, option):
@@ -74,7 +74,7 @@ class Security:
         return options
 
     def tls_context(self) -> ssl.SSLContext:
-        """What is trusted and shown in a TLS handshake. Raises `SecurityError`."""
+        """The trusted CAs and the client's certificate. Raises `SecurityError`."""
         try:
             context = ssl.create_default_context(cafile=self.ca_file or None)
         except OSError as error:
@@ -83,7 +83,7 @@ class Security:
             ) from None
         if self.certificate_file or self.key_file:
             try:
-                # An empty passphrase, so that nobody is asked for one on the terminal.
+                # An empty passphrase, because otherwise OpenSSL asks for one on the terminal.
                 context.load_cert_chain(self.certificate_file, self.key_file, password="")
             except OSError as error:
                 raise SecurityError(
@@ -94,7 +94,7 @@ class Security:
 
 
 def _why(error: OSError) -> str:
-    """What the system says; OpenSSL's words for a bad file help nobody."""
+    """The system's error text. OpenSSL's texts about invalid files do not help anybody."""
     return "" if isinstance(error, ssl.SSLError) else f" ({error.strerror})"
 
 

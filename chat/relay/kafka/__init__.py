@@ -1,9 +1,9 @@
 """The log in Kafka: one topic, shared by all replicas that name it.
 
-`relay` is the border to the event loop. Behind it, each with its thread: `watcher` (which topic is
-there), `reader` (what it delivers), `readback` (what it held), and kafka-python's own behind
-`producer`. `record` is what a record's bytes mean, without I/O; `client` is what kafka-python is
-told by all of them.
+`relay` is the interface to the event loop. The other modules work in their own threads: `watcher`
+(checks the topics), `reader` (delivers new records), `readback` (reads old records) and
+kafka-python's threads behind `producer`. `record` encodes and decodes records, without I/O.
+`client` has the kafka-python options that all of them share.
 """
 
 from chat.relay.kafka.relay import KafkaRelay

@@ -1,8 +1,9 @@
-"""Kafka's record batches (message format 2), read with as little as the chat needs of them.
+"""A parser for Kafka's record batches (message format 2) that reads only what the chat needs. No
+I/O.
 
-kafka-python makes some fifteen objects of each record, and ends at the first one that it cannot
-read, each time anew: a header whose key is no UTF-8 is enough. Here a batch becomes offsets and
-values, and what cannot be read is counted. Nothing here does I/O.
+kafka-python creates some fifteen objects per record, and stops at the first record that it cannot
+parse, every time: a header whose key is not UTF-8 is enough. Here a batch becomes offsets and
+values, and unreadable records are counted.
 
 The format: https://kafka.apache.org/39/documentation/#recordbatch
 """
@@ -18,28 +19,28 @@ import cramjam
 import crc32c
 from kafka.errors import CorruptRecordError
 
-# Base offset, length, leader's epoch, magic, CRC, attributes, last offset's delta, first and last
-# time, producer (id, epoch, sequence), number of records.
+# Base offset, length, leader epoch, magic, CRC, attributes, last offset delta, first and last
+# timestamp, producer (id, epoch, sequence), number of records.
 _HEADER = struct.Struct(">qiibIhiqqqhii")
 _LENGTH_ENDS = 12
 _MAGIC = 16
 _CRC_BEGINS = 21
 _CODEC = 0b111
 _CONTROL = 0b100000
-# What a batch may hold when it is unpacked, which takes 10 ms. A chat's own have 64 KiB.
+# Maximum size of a decompressed batch, which takes 10 ms. The chat's own batches have 64 KiB.
 MOST_BYTES = 4 << 20
-# The last moment that dates can have everywhere, whatever the time zone.
+# The latest time that is before the year 10000 in every time zone.
 _LATEST = 253_402_214_400_000
 _XERIAL = b"\x82SNAPPY\x00"
 _XERIAL_HEADER = 16
 
 
 class RecordBatch(NamedTuple):
-    """A batch, its records not read yet.
+    """A batch whose records are not parsed yet.
 
-    `time` is when the log took it, in milliseconds since the epoch (in a topic that keeps the
-    producers' time, the latest of its records'); 0 if that is no time until the year 9999. `epoch`
-    is that of the leader that took it.
+    `time` is when the log stored it, in milliseconds since the epoch (in a topic that keeps the
+    producers' times, the latest time of its records). It is 0 if the time is invalid or after the
+    year 9999. `epoch` is that of the leader that stored it.
     """
 
     first: int
@@ -50,17 +51,17 @@ class RecordBatch(NamedTuple):
 
 
 class Records(NamedTuple):
-    """What a batch holds: offsets and values. `unreadable` counts the records that are left out."""
+    """The contents of a batch: offsets and values. `unreadable` counts the skipped records."""
 
     values: list[tuple[int, bytes]]
     unreadable: int
 
 
 def split(buffer: bytes | memoryview) -> Iterator[RecordBatch]:
-    """The batches of a fetch. The last may be cut off, and is left out then.
+    """The batches of a fetch. A truncated last batch is skipped.
 
-    Raises `CorruptRecordError` if the first is not as its producer sent it. A later one like that
-    is left out with all that follow: those before it are read, and the next fetch begins with it.
+    Raises `CorruptRecordError` if the checksum of the first batch is wrong. If a later one is
+    corrupt, the batches before it are returned, and the next fetch starts with it.
     """
     view = memoryview(buffer)
     at = 0
@@ -72,7 +73,8 @@ def split(buffer: bytes | memoryview) -> Iterator[RecordBatch]:
         raw = view[at:end]
         at = end
         if raw[_MAGIC] != 2:
-            # Brokers from 3.0 on write no other. Of an older one, this is the last offset.
+            # Brokers from 3.0 on write only this format. In an older format, this is the last
+            # offset.
             yield RecordBatch(base, base, 0, -1, raw)
             continue
         if len(raw) < _HEADER.size or not _is_intact(raw):
@@ -90,7 +92,7 @@ def _is_intact(raw: memoryview) -> bool:
 
 
 def read(batch: RecordBatch, start: int) -> Records:
-    """The records of a batch from offset `start` on, whatever they hold."""
+    """Parse the records of a batch from offset `start` on. They may contain anything."""
     raw = batch.raw
     if raw[_MAGIC] != 2:
         return Records([], 1)
@@ -98,7 +100,7 @@ def read(batch: RecordBatch, start: int) -> Records:
     attributes, left = header[5], header[12]
     values: list[tuple[int, bytes]] = []
     if attributes & _CONTROL:
-        # The end of a transaction, and no record.
+        # A transaction marker, not a record.
         return Records(values, 0)
     try:
         codec = attributes & _CODEC
@@ -109,7 +111,7 @@ def read(batch: RecordBatch, start: int) -> Records:
         while left > 0:
             length, at = _varint(data, at)
             end = at + length
-            # Attributes mean nothing yet; the time is the batch's.
+            # Attributes have no meaning yet; the time is the batch's.
             _, at = _varint(data, at + 1)
             delta, at = _varint(data, at)
             key_length, at = _varint(data, at)
@@ -119,23 +121,23 @@ def read(batch: RecordBatch, start: int) -> Records:
             value_end = at + max(value_length, 0)
             if not at <= value_end <= end <= len(data):
                 raise IndexError
-            # Brokers number batches, and believe their producers as to what is within.
+            # Brokers check the offsets of batches, but not those of the records in them.
             if not offset < batch.first + delta <= batch.last:
                 raise IndexError
             offset = batch.first + delta
             if offset >= start:
                 values.append((offset, data[at:value_end]))
-            # Past the headers, unread.
+            # Skip the headers.
             at = end
             left -= 1
     except (IndexError, KeyError, struct.error, cramjam.DecompressionError):
-        # A record says where the next one begins: from here on, nothing is known.
+        # The length of a record tells where the next one starts, so the rest is unreadable.
         return Records(values, max(left, 1))
     return Records(values, 0)
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number as Kafka writes it (zigzag, seven bits a byte), and where it ends."""
+    """A Kafka varint (zigzag, seven bits per byte), and the offset after it."""
     byte = data[at]
     if byte < 128:
         return (byte >> 1) ^ -(byte & 1), at + 1
@@ -154,7 +156,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 def _within_bounds(unpack: Callable[[bytes, mmap.mmap], int]) -> Callable[[bytes], bytes]:
     def unpacked(data: bytes) -> bytes:
-        # What is not written to is never taken from the machine; a bytearray would be zeroed.
+        # Unwritten pages of an mmap take no memory; a bytearray would be zeroed.
         room = mmap.mmap(-1, MOST_BYTES)
         return bytes(memoryview(room)[: unpack(data, room)])
 
@@ -162,7 +164,7 @@ def _within_bounds(unpack: Callable[[bytes, mmap.mmap], int]) -> Callable[[bytes
 
 
 def _unpack_snappy(data: bytes) -> bytes:
-    """Raw, or in the blocks of the Java library that most producers use."""
+    """Raw Snappy, or the blocks of the Java library that most producers use."""
     unpack = _within_bounds(cramjam.snappy.decompress_raw_into)
     if not data.startswith(_XERIAL):
         return unpack(data)

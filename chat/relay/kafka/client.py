@@ -15,8 +15,8 @@ from chat.relay.kafka.batches import RecordBatch, split
 
 # Kafka responds to a healthy client within milliseconds. After this time it is considered down.
 ANSWER_MS = 2000
-# A machine without power closes no connection. After 4 s without a packet from it, the kernel does,
-# whether a request is on its way or an answer is awaited.
+# A machine that loses power does not close its connections. The kernel closes them after 4 s
+# without a packet, whether a request is unacknowledged or an answer is awaited.
 SOCKET_OPTIONS = [
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -25,17 +25,17 @@ SOCKET_OPTIONS = [
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 4000),
 ]
 POLL_MS = 200
-# Batches that one poll may bring.
+# Maximum number of batches per poll.
 POLL_BATCHES = 2000
-# A fetch costs about 1 ms of CPU, whatever it brings: kafka-python writes and reads all partitions,
-# and threads wake each other five times. A record costs about 10 µs, so a fetch is worth its cost
-# with some hundred records. The bytes are those of about a thousand. Nobody sees 20 ms.
+# A fetch costs about 1 ms of CPU regardless of its size: kafka-python encodes and decodes all
+# partitions, and threads wake each other five times. A record costs about 10 µs, so a fetch pays
+# off from some hundred records on. The bytes equal about a thousand records. Nobody notices 20 ms.
 GATHER_BYTES = 256 << 10
 GATHER_MS = 20
 
 
 class Topic(NamedTuple):
-    """Which log it is: another id, or another number of partitions, is another log."""
+    """The identity of a log: another topic id or number of partitions means another log."""
 
     epoch: str
     partitions: int
@@ -60,7 +60,7 @@ def _batches(tp: TopicPartition, buffer: bytes) -> Iterator[RecordBatch]:
 
 
 class Fetched:
-    """What kafka-python keeps of a fetch in place of its `PartitionRecords`: batches, not records.
+    """Replaces kafka-python's `PartitionRecords` in a fetch: keeps batches, not records.
 
     The attributes and methods are those that its fetcher uses (3.0.12).
     """
@@ -100,8 +100,8 @@ class Fetched:
 
 
 def new_consumer(connect: Mapping[str, Any], **more: Any) -> KafkaConsumer:
-    """A consumer whose `poll` brings each `RecordBatch` as it is. The first one may begin before
-    the position.
+    """A consumer whose `poll` returns unparsed `RecordBatch`es. The first one may start before the
+    position.
     """
     consumer = KafkaConsumer(
         **connect,
@@ -110,7 +110,7 @@ def new_consumer(connect: Mapping[str, Any], **more: Any) -> KafkaConsumer:
         group_id=None,
         enable_auto_commit=False,
         allow_auto_create_topics=False,
-        # Never skip: an offset that is not there any more ends `poll` with an error.
+        # Never skip: `poll` raises an error if an offset no longer exists.
         auto_offset_reset="none",
         metrics_enabled=False,
     )
@@ -123,20 +123,20 @@ def new_consumer(connect: Mapping[str, Any], **more: Any) -> KafkaConsumer:
 def bounds(
     consumer: KafkaConsumer, partitions: Sequence[TopicPartition], timeout_ms: int | None = None
 ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
-    """The first offset of each partition, and the next one. Raises `KafkaError`."""
+    """The first and the next offset of each partition. Raises `KafkaError`."""
     try:
         return (
             consumer.beginning_offsets(partitions, timeout_ms),
             consumer.end_offsets(partitions, timeout_ms),
         )
     except KeyError as partition:
-        # kafka-python looks for it in an answer that leaves it out, as during an election.
+        # kafka-python looks up a partition that is missing in the answer, as during an election.
         raise LeaderNotAvailableError(f"no offsets of {partition}") from None
 
 
 def gather(consumer: KafkaConsumer, busy: bool) -> None:
-    """Have brokers answer the fetches from now on at once, or, if `busy`, when they have
-    `GATHER_BYTES` or after `GATHER_MS`.
+    """Set how brokers answer fetches: at once, or if `busy`, when they have `GATHER_BYTES` or after
+    `GATHER_MS`.
     """
     config = consumer._fetcher.config
     if busy:
@@ -146,8 +146,8 @@ def gather(consumer: KafkaConsumer, busy: bool) -> None:
 
 
 def note_interruptions(consumer: KafkaConsumer) -> threading.Event:
-    """Set the event whenever a broker may not be the one it was: a fetch failed, or the broker
-    knows nothing of those before. It is set before anything that comes afterwards is polled.
+    """Return an event that is set whenever a broker's state may have changed: a fetch failed, or
+    the broker does not know the fetch session. It is set before anything later is polled.
     """
     interrupted = threading.Event()
     fetcher = consumer._fetcher
@@ -168,33 +168,35 @@ def note_interruptions(consumer: KafkaConsumer) -> threading.Event:
 
 
 def _drain_before_fetching(fetcher: Any) -> None:
-    """Have every fetch ask for all partitions (kafka-python 3.0.12).
+    """Make every fetch request all partitions (kafka-python 3.0.12).
 
-    `poll` takes what has come, and asks for more if that was nothing. What comes in between makes
-    it ask for all partitions *but those*, of which it then hears nothing until the broker has no
-    more reason to wait: up to `fetch_max_wait_ms`, half a second, or somebody else's message. The
-    thread that receives is also the one that asks, so there it is certain what has come.
+    `poll` returns completed fetches, and sends new ones if there are none. A fetch that completes
+    in between makes it request all partitions *except those*. The broker then says nothing about
+    them until it ends its wait: after `fetch_max_wait_ms` (half a second), or when another
+    partition gets a message. The receiving thread is also the sending one, so the check below has
+    no such race.
     """
     fetch = fetcher._send_fetches_async
 
     async def fetch_if_drained() -> Sequence[Any]:
-        # With something to take, `poll` does not wait, and asks again when it has taken it.
+        # If there are completed fetches, `poll` returns without waiting, and sends the next ones
+        # afterwards.
         return [] if fetcher._completed_fetches else await fetch()
 
     fetcher._send_fetches_async = fetch_if_drained
 
 
 def end(producer: KafkaProducer, seconds: float) -> None:
-    """Have the producer flush for so many seconds, and end it."""
+    """Let the producer flush for up to `seconds`, and end it."""
     try:
         producer.close(timeout=seconds)
     except KafkaError:
-        # `close` gives up when it cannot flush, and leaves its thread running.
+        # If `close` cannot flush, it gives up and leaves its thread running.
         producer._sender.force_close()
 
 
 def named(error: Exception) -> str:
-    """An error in a few words: kafka-python's texts may run over many lines, but for our own."""
+    """An error in a few words. kafka-python's texts may have many lines, but our own do not."""
     if isinstance(error, CorruptRecordError) and error.args:
         return str(error.args[0])
     return type(error).__name__.removesuffix("Error")

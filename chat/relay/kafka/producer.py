@@ -1,7 +1,7 @@
 """Producers: appends, which wait for Kafka's acknowledgement, and signals, which do not.
 
 Both are called on the event loop. The watcher's thread creates, replaces and ends their producers.
-State of the event loop is used only there; `producer` and `_failed` are references that one thread
+Most state is used only on the event loop; `producer` and `_failed` are references that one thread
 sets and others read.
 """
 
@@ -19,7 +19,7 @@ from chat.relay.base import Record, TooLargeError, UnavailableError, partition_o
 from chat.relay.kafka.client import ANSWER_MS, Topic, end, named
 from chat.relay.kafka.record import OVERHEAD_BYTES, encode
 
-# Maximum number of signals that wait for Kafka. More are dropped.
+# Maximum number of signals that wait for Kafka. Further ones are dropped.
 MOST_SIGNALS = 1000
 BATCH_BYTES = 65_536
 
@@ -33,9 +33,7 @@ class Append(NamedTuple):
 
 
 class Appender:
-    """`in_flight` and `in_flight_bytes`: how many appends may be open, and how much they may
-    hold.
-    """
+    """`in_flight` and `in_flight_bytes`: maximum number and total size of open appends."""
 
     def __init__(
         self,
@@ -52,11 +50,11 @@ class Appender:
         self._in_flight_bytes_limit = in_flight_bytes
         self._delivery_ms = round(delivery_seconds * 1000)
         self._loop: asyncio.AbstractEventLoop
-        # What the watcher made, and the one of it that did not deliver.
+        # Set by the watcher: the producer, its size limit, and the producer that failed a record.
         self.producer: KafkaProducer | None = None
         self._record_bytes = 0
         self._failed: KafkaProducer | None = None
-        # The event loop's.
+        # Used only on the event loop.
         self.in_flight: dict[asyncio.Future[None], Append] = {}
         self.in_flight_bytes = 0
 
@@ -86,7 +84,7 @@ class Appender:
             )
         except (KafkaError, ValueError) as error:
             raise UnavailableError(f"Kafka does not take the message: {named(error)}.") from None
-        # The producer should keep this time by itself, and does not always: see `worn_out`.
+        # The producer should enforce this deadline itself, but does not always: see `worn_out`.
         deadline = self._loop.call_later(
             self._delivery_ms / 1000, self._give_up, held, "no answer in time"
         )
@@ -97,7 +95,7 @@ class Appender:
         return held
 
     def _settle(self, held: asyncio.Future[None], error: Exception | None) -> None:
-        """The producer is done with an append, and `held` with it."""
+        """The producer has finished an append, so complete its future."""
         append = self.in_flight.pop(held, None)
         if append is None:
             return
@@ -119,7 +117,7 @@ class Appender:
             self._give_up(held, "it cannot be reached")
 
     def _forget(self, producer: KafkaProducer) -> None:
-        """The producer has ended, and may not have settled each append."""
+        """The producer has ended, possibly without settling all its appends."""
         for held, append in tuple(self.in_flight.items()):
             if append.producer is producer:
                 self._settle(held, KafkaError("its producer has ended"))
@@ -128,15 +126,15 @@ class Appender:
 
     @property
     def worn_out(self) -> bool:
-        """Whether another producer is needed.
+        """Whether a new producer is needed.
 
-        One that let a record expire may be stuck for good, waiting for a producer id (kafka-python
-        3.0.12).
+        A producer that let a record expire may be stuck forever, waiting for a producer id
+        (kafka-python 3.0.12).
         """
         return self.producer is None or self.producer is self._failed
 
     def renew(self, record_bytes: int) -> None:
-        """Write with a new producer; the topic takes batches of at most `record_bytes`."""
+        """Use a new producer. The topic accepts batches of at most `record_bytes`."""
         self._record_bytes = record_bytes
         self._replace(self._new_producer(), 0)
 
@@ -144,7 +142,7 @@ class Appender:
         self._replace(None, seconds)
 
     def _replace(self, producer: KafkaProducer | None, seconds: float) -> None:
-        """Let the old producer flush for so many seconds, then end it."""
+        """Let the old producer flush for up to `seconds`, then end it."""
         old, self.producer = self.producer, producer
         if old is not None:
             end(old, seconds)
@@ -158,13 +156,13 @@ class Appender:
             enable_idempotence=True,
             allow_auto_create_topics=False,
             linger_ms=0,
-            # A topic that takes less takes no batch that holds more, however small each record is.
+            # A topic with a smaller limit refuses larger batches, even if each record is small.
             batch_size=min(BATCH_BYTES, self._record_bytes),
             retry_backoff_ms=50,
             request_timeout_ms=self._delivery_ms,
             delivery_timeout_ms=self._delivery_ms,
-            # `send` is called on the event loop, where it must not wait; what it would wait for
-            # comes first.
+            # `send` is called on the event loop, where it must not block. So fetch the metadata
+            # now, and set the limit to zero afterwards.
             max_block_ms=ANSWER_MS,
             metrics_enabled=False,
         )
@@ -174,15 +172,15 @@ class Appender:
 
 
 class Signaller:
-    """Sends signals, once each, with one broker's word."""
+    """Sends each signal once, acknowledged by the leader only."""
 
     def __init__(self, connect: Mapping[str, Any], topic: str) -> None:
         self._connect = connect
         self._topic = topic
         self._loop: asyncio.AbstractEventLoop
-        # What the watcher made.
+        # Set by the watcher.
         self._producer: KafkaProducer | None = None
-        # The event loop's.
+        # Used only on the event loop.
         self._in_flight = 0
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -192,7 +190,7 @@ class Signaller:
         producer = self._producer
         if producer is None or self._in_flight >= MOST_SIGNALS:
             return
-        # All of a replica's signals are in one partition: they keep their order.
+        # A replica's signals all go to one partition, which keeps their order.
         partition = zlib.crc32(self._connect["client_id"].encode()) % topic.partitions
         try:
             sent = producer.send(self._topic, value=payload, partition=partition)
@@ -219,8 +217,8 @@ class Signaller:
         producer = KafkaProducer(
             **self._connect,
             bootstrap_timeout_ms=ANSWER_MS,
-            # The leader has it: that is how the client learns that there is another leader. A
-            # signal that is sent again would come late, and after those that followed it.
+            # The leader acknowledges, because that is how the client learns of a new leader. A
+            # retried signal would arrive late and out of order.
             acks=1,
             enable_idempotence=False,
             retries=0,

@@ -1,4 +1,4 @@
-"""Reading back: threads that read what the log holds beside the delivery, a few at a time."""
+"""Threads that read old records from the log in parallel to the delivery, a few at a time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from chat.relay.kafka.client import (
 from chat.relay.kafka.record import entries
 from chat.relay.kafka.watcher import Watcher
 
-# How many read at once, how many more may wait, and how long one may take.
+# Parallel reads, maximum number of open reads, and maximum duration of one.
 READERS_BACK = 2
 MOST_READS = 100
 READ_SECONDS = 5.0
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class Span(NamedTuple):
-    """A part of a log: the offsets of one partition from `start` to before `end`."""
+    """A range of a log: the offsets of one partition from `start` up to, not including, `end`."""
 
     topic: Topic
     partition: int
@@ -50,9 +50,9 @@ class ReadersBack:
         self._topic = topic
         self._watcher = watcher
         self._threads = ThreadPoolExecutor(READERS_BACK, "kafka-reader-back")
-        # The consumers they are not using just now.
+        # Consumers that no thread is using now.
         self._idle: deque[KafkaConsumer] = deque()
-        # The event loop's.
+        # Used only on the event loop.
         self._reads = 0
 
     async def read(self, topic: Topic, partition: int, after: int, upto: int) -> Portion:
@@ -79,7 +79,7 @@ class ReadersBack:
         return await self._in_a_thread(Span(topic, partition, offset, offset + 1), time_of)
 
     async def _in_a_thread(self, span: Span, take: Callable[[Iterator[RecordBatch]], T]) -> T:
-        """What `take` makes of the batches of a span."""
+        """Run `take` on the batches of a span, in a thread, and return its result."""
         if self._reads >= MOST_READS:
             raise UnavailableError("Too many read the history: try again.")
         self._reads += 1
@@ -98,7 +98,7 @@ class ReadersBack:
         while self._idle:
             self._idle.pop().close()
 
-    # Their threads.
+    # In the threads.
 
     def _read_back(
         self, span: Span, take: Callable[[Iterator[RecordBatch]], T], deadline: float

@@ -1,7 +1,7 @@
-"""The thread that reads all partitions, and hands over to the event loop once per poll.
+"""The thread that reads all partitions, and hands records over to the event loop once per poll.
 
-Every replica reads by `assign()`, in no consumer group: nothing to join, to rebalance or to leak.
-It begins some way back from the end, so that rooms have their history.
+Every replica reads with `assign()`, without a consumer group: nothing to join, to rebalance or to
+leak. It starts some records before the end, so that rooms have their history.
 """
 
 from __future__ import annotations
@@ -37,30 +37,30 @@ from chat.relay.kafka.watcher import Watcher
 
 log = logging.getLogger("chat.kafka")
 
-# What a fetch may bring, of all partitions and of one.
+# Maximum size of a fetch, for all partitions and for one.
 FETCH_BYTES = 8 << 20
 FETCH_PARTITION_BYTES = 1 << 19
-# A fetch that a frozen broker does not answer holds up its partitions for so long, though others
-# lead them by then.
+# A fetch from a frozen broker blocks its partitions for this long, even after other brokers lead
+# them.
 FETCH_ANSWER_MS = 10_000
 # Approximate number of records per handover, and maximum number of handovers that the event loop
 # has not processed: this limits both the delay of the loop and the memory of queued records.
 HANDED_OVER = 2000
 HANDED_OVER_BYTES = 1 << 20
-# Longer than Kafka takes to find another leader.
+# Longer than Kafka takes to elect another leader.
 STALLED_SECONDS = 30.0
 HANDOVERS_AHEAD = 4
 
 
 class ReplacedError(Exception):
-    """Where the last record was that was read, the log has another one, or none."""
+    """The log has another record, or none, at the offset of the last record read."""
 
 
 class Reader:
-    """`rewind`: where to begin, in records before a partition's end.
+    """`rewind`: start this many records before the end of each partition.
 
-    `delivered` is the log whose records are delivered; for a moment it is not the one that the
-    watcher found.
+    `delivered` is the log whose records are delivered. For a moment it can differ from the one that
+    the watcher found.
     """
 
     def __init__(
@@ -79,17 +79,18 @@ class Reader:
         self._rewind = rewind
         self._loop: asyncio.AbstractEventLoop
         self._listener: Listener
-        # The reader's place: the log it reads, and the next offset of each partition; when the log
-        # took what comes before that, and for which partitions that is yet to be compared.
+        # The reader's progress: its log; the next offset of each partition; when the log stored the
+        # record before that offset; and the partitions for which that time must still be compared.
         self._reading: Topic | None = None
         self._next: dict[int, int] = {}
         self._times: dict[int, int] = {}
         self._unverified: set[int] = set()
         self.lag: dict[int, int] = {}
-        # When something was read last, or nothing was left to be read; and what came in between.
+        # The last time that something was read or nothing was left to read; the interruption since
+        # then.
         self._got_on = time.monotonic()
         self._interruption = ""
-        # An error on the event loop, which ends the reader.
+        # An error on the event loop. It ends the reader.
         self._failure: BaseException | None = None
         # Polled records that are not handed over yet.
         self._taken: list[Batch] = []
@@ -97,14 +98,14 @@ class Reader:
         self._taken_bytes = 0
         self._taken_skipped: Counter[Skipped] = Counter()
         self._handovers = threading.BoundedSemaphore(HANDOVERS_AHEAD)
-        # The event loop's.
+        # Used only on the event loop.
         self.delivered: Topic | None = None
         self.caught_up = False
         self.skipped: Counter[Skipped] = Counter()
 
     @property
     def trouble(self) -> str:
-        """The reason why the reader is stuck, if it is; empty while Kafka is down."""
+        """Why the reader is stuck; empty if it is not, and while Kafka is down."""
         behind = sum(self.lag.values())
         since = time.monotonic() - self._got_on
         if not behind or since < STALLED_SECONDS or not self._watcher.reachable:
@@ -138,7 +139,7 @@ class Reader:
             stopping.wait(POLL_MS / 1000)
 
     def _read_topic(self, topic: Topic, signals: Topic | None, stopping: threading.Event) -> None:
-        """Read until a topic is another one or the relay stops. Raises `KafkaError`."""
+        """Read until a topic changes or the relay stops. Raises `KafkaError`."""
         with contextlib.closing(self._consumer()) as consumer:
             interrupted = note_interruptions(consumer)
             partitions = topic.named(self._topic)
@@ -167,7 +168,7 @@ class Reader:
                     self._go_on(consumer, partitions, first)
                     continue
                 for batch in [batch for tp in signalling for batch in polled.pop(tp, ())]:
-                    # Each by itself: together they may unpack to a thousand times their size.
+                    # One at a time: decompressed, they may be a thousand times as large.
                     payloads = [value for _, value in read(batch, batch.first).values]
                     if payloads:
                         self._hand_over(self._listener.signalled, payloads)
@@ -178,7 +179,7 @@ class Reader:
                     tp.partition: max(0, (consumer.highwater(tp) or 0) - self._next[tp.partition])
                     for tp in partitions
                 }
-                # What was read before is read again after each interruption.
+                # After an interruption, old records are read again. They do not count as progress.
                 records = sum(self._next.values()) - before
                 if records or not any(self.lag.values()):
                     self._got_on, self._interruption = time.monotonic(), ""
@@ -199,7 +200,7 @@ class Reader:
         )
 
     def _take(self, partition: int, batches: Sequence[RecordBatch], partitions: int) -> None:
-        """Have the records of batches handed over, together with those of other partitions."""
+        """Collect the records of a partition's batches, and hand them over when they are enough."""
         found: list[Entry] = []
         times: list[tuple[int, int]] = []
         for batch in batches:
@@ -213,7 +214,7 @@ class Reader:
             times.append((batch.last, batch.time))
             found += records
             self._taken_records += len(records)
-            # A packed batch may hold a thousand times its size.
+            # A compressed batch may be a thousand times larger when decompressed.
             unpacked = sum(len(entry.record.text) for entry in records)
             self._taken_bytes += max(len(batch.raw), unpacked)
             if skipped:
@@ -240,11 +241,10 @@ class Reader:
         partitions: Sequence[TopicPartition],
         first: Mapping[int, int],
     ) -> None:
-        """Have the consumer begin with the last record that was read, to see whether it still is
-        the same one.
+        """Start with the last record that was read, to check that it is still the same.
 
-        A broker that lost the end of its log, and is again the leader that it was, tells nobody:
-        not even the leader's epoch is another one.
+        A broker that lost the end of its log and became leader again reports nothing: even the
+        leader epoch is the same.
         """
         for tp in partitions:
             number = tp.partition
@@ -262,7 +262,7 @@ class Reader:
         self._unverified.discard(partition)
 
     def _can_go_on(self, topic: Topic, first: Mapping[int, int], end: Mapping[int, int]) -> bool:
-        """Whether the log still has what follows the last record that was read."""
+        """Whether the log still has the records after the last one that was read."""
         return self._reading == topic and all(
             first[number] <= self._next[number] <= end[number] for number in range(topic.partitions)
         )
@@ -279,7 +279,7 @@ class Reader:
         )
 
     def _hand_over(self, call: Callable[..., None], *arguments: Any) -> None:
-        """Make the call on the event loop, in the order of handover."""
+        """Run the call on the event loop, in order."""
         self._handovers.acquire()
         self._loop.call_soon_threadsafe(functools.partial(self._take_over, call, *arguments))
 
@@ -289,7 +289,7 @@ class Reader:
         try:
             call(*arguments)
         except BaseException as error:
-            # With a record left out, nothing that follows can be shown.
+            # After a skipped record, the following ones must not be shown.
             self._failure = error
             raise
         finally:

@@ -12,14 +12,14 @@ from chat import bounds
 from chat.relay.base import Entry, Record, author_by_name, partition_of
 from chat.relay.kafka.batches import RecordBatch, read
 
-# What Kafka's format adds to a record's value, its key included.
+# The overhead of Kafka's format in addition to a record's value, including its key.
 OVERHEAD_BYTES = 256
 
 
 class Value(msgspec.Struct, frozen=True, gc=False):
-    """A record's value as it is read. Others may write to the topic: all bounds are checked.
+    """The value of a record that is read. Others may write to the topic, so all bounds are checked.
 
-    Version 1 has no kind, and no author if a release wrote it that knew none.
+    Version 1 has no kind, and no author if an old release wrote it.
     """
 
     v: Literal[1, 2]
@@ -32,14 +32,16 @@ class Value(msgspec.Struct, frozen=True, gc=False):
 
 
 class Header(msgspec.Struct, frozen=True, gc=False):
-    """What every version has."""
+    """The fields that every version has."""
 
     v: int
     kind: str | None = None
 
 
 class Written(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """A record's value as it is written: version 1, which the release before this one reads too."""
+    """The value of a record that is written: version 1, which the previous release can read,
+    too.
+    """
 
     v: int
     room: str
@@ -54,14 +56,14 @@ class Skipped(enum.Enum):
 
     # No chat wrote it.
     FOREIGN = enum.auto()
-    # A later release wrote it: another version, or another kind.
+    # A later release wrote it: another version or kind.
     UNKNOWN = enum.auto()
 
 
 _decoder = msgspec.json.Decoder(Value)
 _header_decoder = msgspec.json.Decoder(Header)
 _encoder = msgspec.json.Encoder()
-# msgspec raises `UnicodeDecodeError` where the bytes of a string are no UTF-8.
+# msgspec raises `UnicodeDecodeError` if the bytes of a string are not UTF-8.
 NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
@@ -72,7 +74,7 @@ def encode(record: Record) -> bytes:
 
 
 def decode(value: bytes) -> Record | Skipped:
-    """Read a record's value, whatever bytes it holds."""
+    """Decode a record's value, which may be any bytes."""
     try:
         read = _decoder.decode(value)
     except NOT_JSON:
@@ -91,7 +93,7 @@ def decode(value: bytes) -> Record | Skipped:
 def entries(
     batch: RecordBatch, start: int, partition: int, partitions: int
 ) -> tuple[list[Entry], Counter[Skipped]]:
-    """What chats wrote into a batch, from offset `start` on, and how many others there are."""
+    """The messages in a batch from offset `start` on, and the number of skipped records."""
     records = read(batch, start)
     found = []
     skipped: Counter[Skipped] = Counter()
@@ -101,7 +103,7 @@ def entries(
         record = decode(value)
         if record is Skipped.UNKNOWN:
             skipped[Skipped.UNKNOWN] += 1
-        # A room's order holds within its partition; elsewhere, somebody else has put it.
+        # A room has one partition. In another partition, the record is not from a chat.
         elif record is Skipped.FOREIGN or partition_of(record.room, partitions) != partition:
             skipped[Skipped.FOREIGN] += 1
         else:

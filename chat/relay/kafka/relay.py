@@ -1,8 +1,8 @@
 """The relay whose log is in Kafka.
 
 Reading: every replica reads all partitions. Writing: a record's key is its room, its partition is
-computed from it here, and it counts once all in-sync replicas have it. Epoch: the topic's id, which
-changes when the topic is made anew.
+computed from the room here, and it counts once all in-sync replicas have it. Epoch: the topic's id,
+which changes when the topic is recreated.
 
 Signals have their own topic, which keeps them for a minute. Nobody waits for them and none is sent
 twice, so they also have their own producer. Without that topic there are no signals, and everything
@@ -32,10 +32,10 @@ LAST_SIGNAL_SECONDS = 0.5
 
 
 class KafkaRelay(Relay):
-    """`rewind`: where to begin, in records before a partition's end. `in_flight` and
-    `in_flight_bytes`: how many appends may be open, and how much they may hold.
+    """`rewind`: start this many records before the end of each partition. `in_flight` and
+    `in_flight_bytes`: limits on open appends.
 
-    Raises `SecurityError` if a file of `security` does not hold what it should.
+    Raises `SecurityError` if a file of `security` has invalid content.
     """
 
     def __init__(
@@ -126,9 +126,9 @@ class KafkaRelay(Relay):
         return await self._readers_back.time_at(self._usable(), partition, offset)
 
     def _usable(self) -> Topic:
-        """The log to append to and to read back; raises `UnavailableError`.
+        """The log to append to and to read back. Raises `UnavailableError`.
 
-        A position belongs to a log, so none is used but the one that members are shown.
+        A position belongs to a log, so only the log that members see is used.
         """
         topic, delivered = self._watcher.messages, self._reader.delivered
         if topic is None or not self._watcher.reachable or delivered is None:

@@ -35,21 +35,23 @@ WATCH_SECONDS = 1.0
 SETTINGS_SECONDS = 10.0
 # Interval of asking why brokers refuse this client, in seconds.
 EXPLAIN_SECONDS = 10.0
-# Operations without which a topic is of no use.
+# Operations that a topic must allow to be usable.
 RIGHTS = ("READ", "WRITE")
 SETTINGS_RIGHT = "DESCRIBE_CONFIGS"
-# `max.message.bytes` where nobody has said otherwise.
+# Kafka's default of `max.message.bytes`.
 KAFKAS_MESSAGE_BYTES = 1_048_588
-# `message.timestamp.type` with which the time of a record is when the log took it.
+# The `message.timestamp.type` with which the broker sets a record's time when it stores the record.
 BROKERS_TIME = "LogAppendTime"
 
 
 class _RightsError(Exception):
-    """This client may not use the topic; the text says what is missing."""
+    """This client lacks rights on the topic; the text names them."""
 
 
 class Inquiry(threading.Thread):
-    """Asks brokers why they refuse this client. Nothing waits for it: a broker may hang."""
+    """Asks brokers why they refuse this client. It has its own thread, because a broker may
+    hang.
+    """
 
     def __init__(self, servers: Sequence[str], security: Security) -> None:
         super().__init__(name="kafka-inquiry", daemon=True)
@@ -63,9 +65,9 @@ class Inquiry(threading.Thread):
 
 
 class Watcher:
-    """`messages` and `signals`: the topics that were there a moment ago; None if there was none
-    that can be used. `reachable`: whether Kafka answered then. `away`: why it did not. Others read
-    them from their threads.
+    """`messages` and `signals`: the topics that existed at the last check; None if there was no
+    usable one. `reachable`: whether Kafka answered that check. `away`: why it did not. Other
+    threads read these attributes.
     """
 
     def __init__(
@@ -88,10 +90,11 @@ class Watcher:
         self.signals: Topic | None = None
         self.reachable = False
         self.away = ""
-        # The last one since Kafka went away, and what was learnt since then.
+        # The last inquiry since Kafka became unreachable, and its answer so far.
         self._inquiry: Inquiry | None = None
         self._refusal = ""
-        # Of the topic's settings: which cannot work, and the largest batch it takes.
+        # From the topic's settings: what prevents the chat from working, and the largest batch
+        # allowed.
         self.trouble = ""
         self._record_bytes = KAFKAS_MESSAGE_BYTES
         self._settings_due = 0.0
@@ -104,7 +107,7 @@ class Watcher:
         self._loop = loop
 
     def forget(self) -> None:
-        """Check the topic of messages again before it is used: it may have been replaced."""
+        """Check the message topic again before it is used: it may have been replaced."""
         self.messages = None
 
     # The watcher's thread.
@@ -120,9 +123,9 @@ class Watcher:
                         bootstrap_timeout_ms=ANSWER_MS,
                     )
                 topic, signals = self._look(admin)
-                # A producer counts its records per partition, and would continue to count in
-                # another topic of the same name. One that was there while Kafka was away may have
-                # been told, by a broker that starts, that there is no such topic.
+                # A producer numbers its records per partition, and would continue the numbers in a
+                # new topic of the same name. A producer that existed while Kafka was unreachable
+                # may have been told by a starting broker that the topic does not exist.
                 if self._appender.worn_out or topic != self.messages or not self.reachable:
                     self._read_settings(admin)
                     self._appender.renew(self._record_bytes)
@@ -147,13 +150,13 @@ class Watcher:
     def _look(self, admin: KafkaAdminClient) -> tuple[Topic, Topic | None]:
         """Look up the current topics for messages and for signals.
 
-        Raises `KafkaError` if there is none for messages that can be used.
+        Raises `KafkaError` if there is no usable topic for messages.
         """
         names = [self._topic, self._signal_topic]
         try:
             described = admin.describe_topics(names)
         except (KafkaConnectionError, KafkaTimeoutError):
-            # The broker that was asked has gone or hangs; the next attempt asks another one.
+            # The broker is gone or hangs. The second attempt asks another one.
             described = admin.describe_topics(names)
         topics = {topic["name"]: topic for topic in described}
         messages, signals = (topics[name] for name in names)
@@ -164,7 +167,7 @@ class Watcher:
         if missing := missing_rights(messages, RIGHTS):
             raise _RightsError(self._grant(*missing))
         self._note_settings_right(not missing_rights(messages, [SETTINGS_RIGHT]))
-        # Signals must not hold up the messages: a partition that nobody leads would.
+        # Signals must not delay messages: a partition without a leader would.
         usable = (
             not signals["error_code"]
             and not missing_rights(signals, RIGHTS)
@@ -173,7 +176,7 @@ class Watcher:
         return Topic.of(messages), Topic.of(signals) if usable else None
 
     def _inquire(self) -> str:
-        """Why brokers refuse this client, as far as is known; begin to ask them when it is time."""
+        """Why brokers refuse this client, as far as is known. Starts an inquiry when it is time."""
         inquiry = self._inquiry
         if inquiry is not None:
             if inquiry.is_alive():
@@ -191,7 +194,7 @@ class Watcher:
         )
 
     def _read_settings(self, admin: KafkaAdminClient) -> None:
-        """Read the topic's settings, as far as this client may know them."""
+        """Read the topic's settings, if this client has the right."""
         self._settings_due = time.monotonic() + SETTINGS_SECONDS
         if not self._may_read_settings:
             return
@@ -199,13 +202,13 @@ class Watcher:
         topic = ConfigResource(ConfigResourceType.TOPIC, self._topic, names)
         settings = admin.describe_configs([topic], config_filter="all")["topic"][self._topic]
         if not settings.keys() >= set(names):
-            # The topic has gone since: who asks for it next will say so.
+            # The topic has been deleted meanwhile. The next check reports that.
             raise UnknownTopicOrPartitionError
         self._record_bytes = int(settings["max.message.bytes"]["value"])
         policy = settings["cleanup.policy"]["value"]
         trouble = ""
         if "compact" in policy:
-            # Of a room's messages, which have its name as their key, one would be left.
+            # The key is the room's name, so compaction would leave one message per room.
             trouble = f"topic {self._topic} has cleanup.policy={policy}: set it to delete"
         if trouble != self.trouble:
             log.log(
