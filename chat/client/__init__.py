@@ -1,4 +1,4 @@
-"""A client of the chat, to import or to run: docs/bots.md begins with a bot of ten lines."""
+"""A client of the chat, as a library or a program. docs/bots.md starts with a bot of ten lines."""
 
 from chat.client.connection import Chat, connect
 from chat.client.room import Away, Back, DisconnectedError, Gap, Page, Room

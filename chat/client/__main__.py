@@ -1,6 +1,6 @@
 """`python -m chat.client URL --user NAME`: chat in a terminal, or from a pipe.
 
-Exit codes: 0: left, and the log holds everything that was sent. 1: an error. 2: a wrong argument.
+Exit codes: 0: you left, and the log has everything you sent. 1: an error. 2: a wrong argument.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     code = 0
-    # Several rooms may fail for the same reason at once.
+    # Several rooms may fail at once for the same reason.
     try:
         asyncio.run(run(arguments))
     except* KeyboardInterrupt:

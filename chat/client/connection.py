@@ -59,35 +59,36 @@ from chat.protocol import (
 
 log = logging.getLogger("chat.client")
 
-# The first pause after a lost connection and the longest; each time twice as long, and a random
-# part of that.
+# The shortest and the longest pause after a lost connection. The pause doubles with each attempt,
+# and is then reduced by up to half at random.
 RETRY_SECONDS = (0.5, 15.0)
-# What a server may ask for instead.
+# Limits of a pause that the server requests.
 ASKED_SECONDS = (0.1, 300.0)
-# A frame with a temporary refusal is sent again after a time between these.
+# A frame that was refused temporarily is sent again after a random time in this range.
 AGAIN_SECONDS = (0.5, 2.5)
-# See docs/protocol.md, "Timers". From the beginning of an attempt to `welcome`.
+# See docs/protocol.md, "Timers". From the start of an attempt to `welcome`.
 OPEN_SECONDS = 10.0
-# Without a frame for so long, the client asks for one (`ping`): sooner if it had news in the last
-# `LIVELY_SECONDS`. Without any answer to that, the connection is considered dead.
+# If no frame arrives for this long, the client sends `ping`: after the shorter time if a frame
+# other than `pong` arrived within `ACTIVE_SECONDS`. If nothing arrives after that, the connection
+# is considered lost.
 QUIET_SECONDS = (4.0, 15.0)
-LIVELY_SECONDS = 60.0
+ACTIVE_SECONDS = 60.0
 ANSWER_SECONDS = 6.0
-# A client that only listens sends nothing. After 5 s without a packet, its kernel asks every 2 s, 3
-# times, whether the other side is there. Whoever has taken over the address of a machine that died
-# says no at once.
+# A client that only listens sends nothing. After 5 s without a packet, its kernel probes the other
+# side 3 times, every 2 s. If another machine has taken over the address of a dead one, it resets
+# the connection at once.
 KEEPALIVE = (5, 2, 3)
-# After a connection that lasted so long, the pauses begin with the shortest again.
-PEACE_SECONDS = 30.0
-# Messages of this client that may wait for their acknowledgement; more wait before they are sent.
+# After a connection that lasted this long, the next pause is the shortest again.
+STABLE_SECONDS = 30.0
+# Maximum number of unacknowledged messages. Further ones wait before they are sent.
 MOST_PENDING = 100
-# A token is renewed when so much of its time is over, and at most once in so many seconds.
+# A token is renewed after this share of its lifetime, and at most once in this many seconds.
 RENEW_SHARE = 0.75
 RENEW_SECONDS = 1.0
-# Of one frame: a `joined` with 500 messages of the greatest length has half of it.
+# Maximum size of a frame. A `joined` with 500 messages of maximum length has half of it.
 MOST_BYTES = 16 << 20
 
-# The server would close again for the same reason: the client's author has to fix it.
+# The server would close the next connection for the same reason: the client needs a fix.
 _FATAL = {
     CloseCode.PROTOCOL_ERROR,
     CloseCode.NOT_TEXT,
@@ -96,7 +97,7 @@ _FATAL = {
 }
 _FOR_NOW = {ErrorCode.UNAVAILABLE, ErrorCode.RATE_LIMITED, ErrorCode.NOT_JOINED}
 
-# What gives a token that is fresh enough, each time it is asked.
+# A function that returns a sufficiently fresh token on each call.
 TokenSource = Callable[[], str | Awaitable[str]]
 
 _encoder = msgspec.json.Encoder()
@@ -121,19 +122,20 @@ async def connect(
     open_seconds: float = 10.0,
     headers: dict[str, str] | None = None,
 ) -> AsyncIterator[Chat]:
-    """A connection as `user` to the chat at `url`: ws://HOST/ws, or the page's http://HOST/.
+    """Connect as `user` to the chat at `url`: ws://HOST/ws, or the page's http://HOST/.
 
-    `key`: the secret by which the name is this client's, 16 to 64 of A-Z a-z 0-9 - _; two clients
-    with the same one are one person. Without it, one is made up, and the name is free as soon as
-    this client has left. `token`: where the chat requires tokens, one, or a function that gives one
-    (or awaits it). The function is called for each connection, and before a token ends. The token
-    then says who this client is, and `user` and `key` count for nothing. `open_seconds`: how long
-    the first connection is tried; later ones are tried for ever. `headers` go into each handshake.
+    `key`: the secret that proves who owns the name, 16 to 64 of A-Z a-z 0-9 - _. Two clients with
+    the same key are one person. Without a key, a random one is used, and the name is free as soon
+    as this client has left. `token`: a token, if the chat requires one, or a function that returns
+    one (or an awaitable). The function is called for each connection, and before a token expires.
+    The token then determines who this client is; `user` and `key` are ignored. `open_seconds`: time
+    limit for the first connection; later ones are retried forever. `headers` are sent with each
+    handshake.
 
-    Raises `RefusedError` if the name is refused, `DisconnectedError` if no connection comes to be,
-    `ValueError` if the URL is none.
+    Raises `RefusedError` if the name is refused, `DisconnectedError` if there is no connection in
+    time, `ValueError` if the URL is invalid.
     """
-    # Nobody comes back with a key that is made up.
+    # A random key is not used again, so do not reserve the name for it.
     hello = Hello(user, key or uuid.uuid4().hex, hold=key is not None)
     chat = Chat(_websocket_url(url), hello, headers or {}, token)
     running = asyncio.create_task(chat._run(), name=f"chat client {user}")
@@ -157,17 +159,17 @@ def _websocket_url(url: str) -> str:
 
 
 class _Pending:
-    """A message of ours that the log may not have yet."""
+    """A message of ours that may not be in the log yet."""
 
     def __init__(self, frame: Send) -> None:
         self.frame = frame
         self.answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        # On this connection.
+        # Sent on the current connection.
         self.sent = False
 
 
 class Chat:
-    """A user's connection; made by `connect`."""
+    """A user's connection, created by `connect`."""
 
     def __init__(
         self,
@@ -180,17 +182,17 @@ class Chat:
         self._hello = hello
         self._headers = headers
         self._token = token
-        # Until the token is to be renewed, and the task that does it.
+        # The timer until the token's renewal, and the renewal itself.
         self._renewal: asyncio.TimerHandle | None = None
         self._renewing: asyncio.Task[None] | None = None
-        # As the server writes it, once it has said so.
+        # As spelled by the server, once connected.
         self.user = hello.user
-        # By which this client's messages are known (`Message.author`): the same for one key,
+        # Identifies the author of this client's messages (`Message.author`): one value per key,
         # whatever the name.
         self.author = ""
-        # The replica that serves this client, or did last.
+        # The replica that serves this client, or served it last.
         self.replica = ""
-        # What may be sent, as the server says; there once `connect` has returned.
+        # The server's limits. Set when `connect` returns.
         self.limits: Limits
         self.connected = False
         self._rooms: dict[str, Feed] = {}
@@ -199,13 +201,14 @@ class Chat:
         self._outgoing: asyncio.Queue[ClientFrame] = asyncio.Queue()
         self._welcomed = asyncio.Event()
         self._attempts = 0
-        # By the loop's clock, on this connection.
+        # Time of `welcome` on this connection, by the loop's clock.
         self._welcomed_at = math.inf
-        # When anything but a pong came last.
+        # Time of the last frame other than `pong`.
         self._heard_at = -math.inf
-        # Seconds, from `bye`.
+        # In seconds, from `bye`.
         self._asked_to_wait: float | None = None
-        # Rooms of frames that were refused for now, and will be sent again; None: of no room.
+        # Rooms with a temporarily refused frame that will be sent again. None stands for a frame
+        # without a room.
         self._refused_for_now: set[str | None] = set()
         self._trouble = "no answer"
         self._failure: Exception | None = None
@@ -214,14 +217,15 @@ class Chat:
     def room(
         self, name: str, *, since: str | None = None, recent: bool = False, events: bool = False
     ) -> Room:
-        """The room, joined as soon as there is a connection; iterate it for its messages.
+        """Return the room. It is joined as soon as there is a connection; iterate over it to get
+        messages.
 
-        By default only what is said from now on comes. `since` is a position (`Room.position`,
-        or a message's id) after which to begin; `recent`: begin with the last messages; `events`:
-        give `Presence`, `IsTyping`, `Away` and `Back`, too. They count when the room is first asked
-        for.
+        By default, only messages from now on are returned. `since`: start after this position
+        (`Room.position` or a message's id). `recent`: start with the latest messages. `events`:
+        also return `Presence`, `IsTyping`, `Away` and `Back`. These options only have an effect on
+        the first call for a room.
 
-        Raises `RefusedError` if this is no room's name, or one room too many.
+        Raises `RefusedError` if the name is invalid or there are too many rooms.
         """
         if name not in self._rooms:
             protocol.check_room(name)
@@ -236,16 +240,16 @@ class Chat:
         return self._rooms[name]
 
     async def send(self, room: str, text: str, *, cid: str | None = None) -> str:
-        """Say `text` in the room (and join it first, if need be). Returns the message's id once the
-        log holds it, however many connections that takes; cancel it, or bound it with
-        `asyncio.timeout`, to wait no longer. The message may then be shown all the same; with the
-        same `cid` it can be sent again without being shown twice.
+        """Send `text` to the room, joining it first if necessary. Returns the message's id once the
+        log has it, even if that takes several connections. To wait for a shorter time, cancel the
+        call or use `asyncio.timeout`. The message may be delivered nevertheless; sending it again
+        with the same `cid` is idempotent.
 
-        What is sent by calls that wait for each other keeps its order; at the same time, it may
-        not.
+        Messages keep their order if each call waits for the previous one. Concurrent calls may be
+        reordered.
 
-        Raises `RefusedError` if the server does not take such a message (`cid_used`: another text
-        was sent under this `cid`; take another one), and `DisconnectedError`.
+        Raises `RefusedError` if the server refuses the message (`cid_used`: this `cid` was used for
+        another text; choose a new one), and `DisconnectedError`.
         """
         protocol.check_text(text, self.limits)
         frame = Send(room, text, protocol.check_cid(cid or uuid.uuid4().hex))
@@ -277,7 +281,7 @@ class Chat:
             while True:
                 self._welcomed_at = math.inf
                 retry_after = await self._converse()
-                if asyncio.get_running_loop().time() - self._welcomed_at >= PEACE_SECONDS:
+                if asyncio.get_running_loop().time() - self._welcomed_at >= STABLE_SECONDS:
                     self._attempts = 0
                 self._attempts += 1
                 most = min(RETRY_SECONDS[1], RETRY_SECONDS[0] * 2 ** min(self._attempts - 1, 10))
@@ -306,8 +310,8 @@ class Chat:
         return self._failure or DisconnectedError("The connection was closed.")
 
     async def _converse(self) -> float | None:
-        """Run one connection until it ends. Returns the seconds to wait, if the server asked for
-        that.
+        """Run one connection until it ends. Returns how many seconds the server asked to wait, if
+        it did.
         """
         try:
             async with open_websocket(
@@ -316,7 +320,7 @@ class Chat:
                 compression=None,
                 max_size=MOST_BYTES,
                 open_timeout=OPEN_SECONDS,
-                # The protocol has a `ping` of its own.
+                # The protocol has its own `ping`.
                 ping_interval=None,
                 close_timeout=1,
             ) as connection:
@@ -325,8 +329,8 @@ class Chat:
         except websockets.InvalidStatus as refused:
             response = refused.response
             self._trouble = f"the server answers {response.status_code} {response.reason_phrase}"
-            # A proxy that has just started does not know its routes yet, nor the chat the key of a
-            # token that was signed with a new one.
+            # A proxy that has just started may not know its routes yet, and the chat may not know
+            # the new key that signed a token yet.
             passing = (401, 404) if callable(self._token) else (404,)
             back_soon = response.status_code in passing and self._welcomed.is_set()
             if response.status_code < 500 and response.status_code != 429 and not back_soon:
@@ -355,10 +359,10 @@ class Chat:
         return float(asked[1]) if asked else self._asked_to_wait
 
     async def _talk(self, connection: ClientConnection) -> None:
-        """Raises `websockets.ConnectionClosed` when the connection ends, however it does."""
+        """Raises `websockets.ConnectionClosed` when the connection ends for any reason."""
         self._outgoing = asyncio.Queue()
         self._asked_to_wait = None
-        # Reading never waits for writing: the server may read no more until it is read from.
+        # Reading must not wait for writing: the server may stop reading until its frames are read.
         writing = asyncio.create_task(self._write(connection))
         self._outgoing.put_nowait(self._hello)
         try:
@@ -377,11 +381,11 @@ class Chat:
             await asyncio.wait([writing])
 
     async def _receive(self, connection: ClientConnection) -> bytes:
-        """Raises `TimeoutError` if the server is silent for too long."""
+        """Raises `TimeoutError` if the server sends nothing for too long."""
         if self.connected:
-            lively = asyncio.get_running_loop().time() - self._heard_at < LIVELY_SECONDS
+            recent = asyncio.get_running_loop().time() - self._heard_at < ACTIVE_SECONDS
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(QUIET_SECONDS[0 if lively else 1]):
+                async with asyncio.timeout(QUIET_SECONDS[0 if recent else 1]):
                     return await connection.recv(decode=False)
             self._say(Ping())
         async with asyncio.timeout(ANSWER_SECONDS if self.connected else OPEN_SECONDS):
@@ -472,7 +476,9 @@ class Chat:
         return await token if inspect.isawaitable(token) else token
 
     def _renew_later(self, until: int) -> None:
-        """`until`: when the server says that the token ends, in milliseconds; 0: never."""
+        """Renew the token before `until`, its expiry according to the server, in milliseconds; 0:
+        never.
+        """
         self._renew_no_more()
         if until and callable(self._token):
             delay = max(RENEW_SECONDS, RENEW_SHARE * (until / 1000 - time.time()))
@@ -491,7 +497,7 @@ class Chat:
                 self._say(Auth(await self._fresh_token()))
             except OSError as error:
                 log.warning("there is no new token: %s", error)
-            # Unless the server says `renewed`, once more before the old one ends.
+            # If the server does not answer `renewed`, try again before the old token expires.
             self._renewing = None
             self._renew_later(until)
 
@@ -526,24 +532,26 @@ class Chat:
         elif room is not None and room.refuse_earlier(refused):
             pass
         elif room is not None:
-            # The room was not joined, or somebody else has the name there.
+            # The room could not be joined, or somebody else owns the name there.
             del self._rooms[room.name]
             room.end(refused)
             for cid, pending in self._pending.items():
                 if pending.frame.room == room.name:
                     self._answer(cid, refused)
         elif error.code != ErrorCode.BAD_FRAME:
-            # A server of an earlier release does not know `ping`, and answers with that.
+            # A server of an earlier release does not know `ping` and answers with this error.
             log.warning("the server refused a frame: %s", error.message)
 
     def _ask_again_later(self, name: str | None) -> None:
-        """Once, however often it is refused meanwhile."""
+        """Repeat the request once, even if it is refused several times meanwhile."""
         if name not in self._refused_for_now:
             self._refused_for_now.add(name)
             _later(functools.partial(self._ask_again, name))
 
     def _ask_again(self, name: str | None) -> None:
-        """`name`: of the room whose frame was refused; None: it was `hello`, or of no room."""
+        """`name`: the room of the refused frame; None for `hello` or another frame without a
+        room.
+        """
         self._refused_for_now.discard(name)
         if not self.connected:
             self._outgoing.put_nowait(self._hello)
@@ -563,7 +571,7 @@ class Chat:
 
 
 def _decode(data: bytes) -> ServerFrame | None:
-    """A frame of the server; None if it is of a type that this client does not know yet."""
+    """Decode a server frame; None if this client does not know its type yet."""
     try:
         return _decoder.decode(data)
     except msgspec.ValidationError:
@@ -573,7 +581,9 @@ def _decode(data: bytes) -> ServerFrame | None:
 
 
 def _keep_alive(connection: ClientConnection) -> None:
-    """Have the kernel find out whether the other side is there, where it can: see `KEEPALIVE`."""
+    """Let the kernel check whether the other side is alive, if it supports that: see
+    `KEEPALIVE`.
+    """
     connected: socket.socket = connection.transport.get_extra_info("socket")
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")

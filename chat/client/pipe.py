@@ -1,5 +1,5 @@
-"""A room in a pipe: sends each line of standard input, and prints received messages as lines of
-fields, separated by tabs: time, room, name, text.
+"""A room in a pipe: sends each line of standard input, and prints each received message as a line
+of tab-separated fields: time, room, name, text.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\t": "\\t"})
 
 
 class Pipe:
-    """What is written goes to the first room. It ends with the input, once the log has all of it;
-    with `follow`, it goes on until it is ended.
+    """Input is sent to the first room. The pipe ends when the input has ended and the log has all
+    of it. With `follow`, it continues until it is stopped.
     """
 
     def __init__(self, chat: Chat, *, follow: bool) -> None:
@@ -58,7 +58,7 @@ class Pipe:
 
 
 async def _lines() -> AsyncIterator[str]:
-    """The lines of standard input that are not empty."""
+    """The non-empty lines of standard input."""
     loop = asyncio.get_running_loop()
     chunks: asyncio.Queue[bytes] = asyncio.Queue(1)
 
@@ -68,8 +68,8 @@ async def _lines() -> AsyncIterator[str]:
                 asyncio.run_coroutine_threadsafe(chunks.put(chunk), loop).result()
             asyncio.run_coroutine_threadsafe(chunks.put(b""), loop).result()
 
-    # No event loop waits for a file, so a thread does. Nobody waits for the thread: it may have
-    # nothing to read for ever.
+    # Event loops cannot wait for files, so a thread reads. Nothing waits for the thread, because
+    # its read may block forever.
     threading.Thread(target=read, daemon=True).start()
     rest = b""
     while chunk := await chunks.get():
@@ -85,5 +85,5 @@ def _time(milliseconds: int) -> str:
 
 
 def _line(text: str) -> str:
-    """`text` without anything that would end a field or steer a terminal."""
+    """Escape everything in `text` that could end a field or control a terminal."""
     return "".join(c if c.isprintable() else "\ufffd" for c in text.translate(_ESCAPES))

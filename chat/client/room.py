@@ -1,10 +1,10 @@
-"""A room as a client reads it, and what its connection tells it.
+"""A room as seen by a client, and its interface to the connection.
 
-`Room` is the public class. `Feed` is the connection's side of a room, and `Link` a room's side of
-the connection: neither knows more of the other.
+`Room` is the public class. `Feed` is what the connection knows of a room, and `Link` what a room
+knows of the connection.
 
-All buffers are bounded. A room that is read too slowly does not delay the others: messages that do
-not fit into its buffer are dropped and fetched from the log again.
+All buffers are bounded. A room that is read too slowly does not delay others: messages that do not
+fit into its buffer are dropped and fetched from the log again.
 """
 
 from __future__ import annotations
@@ -31,27 +31,29 @@ from chat.protocol import (
     Typing,
 )
 
-# Messages of a room that may wait to be read.
+# Maximum number of messages per room that wait to be read.
 BUFFERED = 1000
-# Ids of a room's last messages, by which one that comes again is known.
+# Number of message ids remembered per room, to recognise repeats.
 REMEMBERED = 2000
 
 _message_decoder = msgspec.json.Decoder(Message)
 
 
 class DisconnectedError(Exception):
-    """There is no connection, and trying again will not bring one; the text says why."""
+    """There is no connection, and retrying is pointless. The text says why."""
 
 
 class Gap(NamedTuple):
-    """Messages of the room may be missing here: the log does not reach back to the previous one."""
+    """Messages may be missing here: the log no longer has the records after the previous
+    message.
+    """
 
     room: str
 
 
 class Page(NamedTuple):
-    """All that was said in a room from `position` on and before what was asked for, oldest first;
-    there may be `more` before `position`.
+    """All messages of a room from `position` up to, not including, the requested position, oldest
+    first. There may be `more` before `position`.
     """
 
     messages: list[Message]
@@ -60,14 +62,14 @@ class Page(NamedTuple):
 
 
 class Away(NamedTuple):
-    """The connection is lost; it is tried again in so many seconds."""
+    """The connection is lost. The next attempt is in `retry_seconds`."""
 
     reason: str
     retry_seconds: float
 
 
 class Back(NamedTuple):
-    """There is a connection (again), to this replica."""
+    """The connection is (again) established, to this replica."""
 
     replica: str
 
@@ -76,61 +78,61 @@ Event: TypeAlias = Message | Gap | Presence | IsTyping | Away | Back
 
 
 class Link(NamedTuple):
-    """What a room asks of its connection."""
+    """What a room can ask of its connection."""
 
-    # Nothing is said while there is no connection.
+    # Send a frame; dropped while there is no connection.
     say: Callable[[ClientFrame], None]
-    # The room, the text, and the cid, if it is given.
+    # Send a text: room, text, and optionally cid.
     send: Callable[[str, str, str | None], Awaitable[str]]
-    # The room of this name; False if it was left already.
+    # Leave a room by name; False if it was left already.
     leave: Callable[[str], bool]
-    # Raises what the connection has ended with, if it has.
+    # Raise the error that ended the connection, if it has ended.
     check: Callable[[], None]
 
 
 class Room(ABC):
-    """A room as this client reads it: `async for` gives its messages, oldest first, each once, and
-    a `Gap` where some may be missing. Asked for by `Chat.room`.
+    """A room as seen by this client. `async for` returns each message once, oldest first, and a
+    `Gap` where some may be missing. `Chat.room` returns it.
 
-    One loop at a time; a further one goes on where the last one stopped. The loop ends when the
-    room is left or the connection is closed, and raises what the connection failed with.
+    Only one loop may run at a time; a later loop continues where the previous one stopped. The loop
+    ends when the room is left or the connection is closed, and raises the connection's error, if
+    any.
     """
 
     name: str
-    # What the loop has been given reaches up to here. With `since`, another process can go on.
+    # Everything up to this position was returned by the loop. Another process can continue here,
+    # with `since`.
     position: str | None
-    # How many people are in the room, and who, unless there are too many to be named.
+    # Number of people in the room, and their names unless there are too many to be listed.
     count: int
     users: frozenset[str]
 
     @abstractmethod
     async def joined(self) -> None:
-        """Wait until the room has been joined: from then on, nothing said there is missed."""
+        """Wait until the room is joined. From then on, no message is missed."""
 
     @abstractmethod
     async def send(self, text: str, *, cid: str | None = None) -> str:
-        """As `Chat.send`."""
+        """See `Chat.send`."""
 
     @abstractmethod
     async def earlier(self, before: str, *, limit: int | None = None) -> Page:
-        """What was said before the position (or the message of the id) `before`, from the log
-        itself: at most `limit` messages, and never more than the server gives at once.
+        """Messages before `before` (a position or a message's id), read from the log: at most
+        `limit`, and never more than the server returns at once.
 
-        To go on, ask for what is before the `position` of the answer. An answer without messages
-        may have `more` before it.
+        To continue, pass the `position` of the result. A page without messages may still have
+        `more` before it.
 
-        Raises `RefusedError`, and `DisconnectedError`.
+        Raises `RefusedError` and `DisconnectedError`.
         """
 
     @abstractmethod
     def typing(self) -> None:
-        """Tell the others that something is being written here; again every few seconds, while it
-        is.
-        """
+        """Tell the others that the user is typing. Repeat every few seconds while that is so."""
 
     @abstractmethod
     def leave(self) -> None:
-        """Be in the room no more. What has not been read is dropped."""
+        """Leave the room. Unread messages are dropped."""
 
     @abstractmethod
     def __aiter__(self) -> Room: ...
@@ -140,8 +142,8 @@ class Room(ABC):
 
 
 class Feed(Room):
-    """A room with what its connection tells it: it keeps what is to be read, and knows what to ask
-    for when there is a connection again.
+    """The connection's side of a room: buffers events until they are read, and knows what to
+    request after a reconnection.
     """
 
     def __init__(
@@ -154,18 +156,18 @@ class Feed(Room):
         self.users: frozenset[str] = frozenset()
         self._recent = recent
         self._events = events
-        # What has been buffered reaches up to here.
+        # Everything up to this position was buffered.
         self._reached = since
         self._buffer: deque[tuple[Event, str | None]] = deque()
         self._ids: deque[str] = deque(maxlen=REMEMBERED)
-        # The server knows that we are in the room, and all that it says comes into the buffer …
+        # Whether the server has confirmed the join; then everything it sends is buffered …
         self._in = False
-        # … unless that is full: then what is missing is asked for once it has been read.
+        # … unless the buffer is full: then the rest is requested again once the buffer is empty.
         self._behind = False
         self._ended = False
         self._failure: Exception | None = None
         self._reading = False
-        # What was said before these positions is asked for.
+        # Requests for messages before these positions.
         self._earlier: dict[str, tuple[History, asyncio.Future[Page]]] = {}
         self._entered = asyncio.Event()
         self._news = asyncio.Event()
@@ -221,15 +223,15 @@ class Feed(Room):
         self.position = position or self.position
         return event
 
-    # What the connection tells.
+    # Called by the connection.
 
     @property
     def is_in(self) -> bool:
-        """Whether the server knows that we are in the room, on this connection."""
+        """Whether the room is joined on the current connection."""
         return self._in
 
     def lose(self) -> None:
-        """The connection is lost, and with it our place in the room."""
+        """The connection is lost, so the room must be joined again."""
         self._in = False
 
     def join(self) -> None:
@@ -246,7 +248,7 @@ class Feed(Room):
         known: set[str] = set()
         if began and not joined.recovered:
             self._put(Gap(self.name), None)
-            # After a gap, the last messages come whether or not they came before.
+            # After a gap, recent messages are sent again even if they were received before.
             known.update(self._ids)
         if began or self._recent:
             for message in map(_message_decoder.decode, joined.messages):
@@ -255,7 +257,7 @@ class Feed(Room):
         self.reach(joined.position)
 
     def ask_again(self) -> None:
-        """Ask once more for what was refused for now."""
+        """Repeat a request that was refused temporarily."""
         if self._in:
             self._ask_for_earlier()
         else:
@@ -266,14 +268,16 @@ class Feed(Room):
             self._link.say(frame)
 
     def answer_earlier(self, page: protocol.Page) -> None:
-        # It may have been asked for twice, for the first answer was long in coming.
+        # If the first answer was slow, the page may have been requested twice.
         if page.before in self._earlier:
             _, answer = self._earlier.pop(page.before)
             messages = [_message_decoder.decode(message) for message in page.messages]
             answer.set_result(Page(messages, page.position, page.more))
 
     def refuse_earlier(self, refused: RefusedError) -> bool:
-        """Whether it was the first thing asked for here that was refused."""
+        """Fail the oldest open request for earlier messages. Returns False if there is none, or if
+        the refusal is about the room itself.
+        """
         if refused.code is ErrorCode.NAME_TAKEN or not self._earlier:
             return False
         _, answer = self._earlier.pop(next(iter(self._earlier)))
@@ -320,7 +324,7 @@ class Feed(Room):
         self._ended = True
         for _, answer in self._earlier.values():
             answer.set_exception(failure or DisconnectedError(f"Room {self.name} was left."))
-            # Nobody may be waiting any more.
+            # Avoid a warning if nobody waits any more.
             answer.exception()
         self._earlier.clear()
         self._entered.set()

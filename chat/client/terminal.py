@@ -19,9 +19,9 @@ from chat.client.connection import Chat
 from chat.client.room import Away, Back, DisconnectedError, Event, Gap, Room
 from chat.protocol import IsTyping, Message, RefusedError, harmless_text, harmless_user
 
-# Readable on dark and on light.
+# Readable on dark and light backgrounds.
 COLOURS = ["ansicyan", "ansigreen", "ansimagenta", "ansiblue", "ansiyellow"]
-# Between two times that the others are told of one's typing.
+# Minimum interval of typing notifications.
 TYPING_SECONDS = 3.0
 HELP = """\
 /join ROOM   go to a room, new or not
@@ -34,7 +34,7 @@ HELP = """\
 
 
 class Terminal:
-    """Several rooms, one of which is written to; each line says which room it is from."""
+    """Several rooms, one of which receives the input. Each line shows its room."""
 
     def __init__(self, chat: Chat) -> None:
         self._chat = chat
@@ -46,9 +46,9 @@ class Terminal:
         # Per room: who is typing, and until when.
         self._typing: dict[str, dict[str, float]] = {}
         self._told_typing = 0.0
-        # Per room and name: who was seen to write under it, and by which number.
+        # Per room and name: the authors seen under that name, numbered.
         self._authors: dict[str, dict[str, dict[str, int]]] = {}
-        # Per room: what was said before this has not been shown.
+        # Per room: messages before this one have not been shown.
         self._oldest: dict[str, str] = {}
         self._commands: dict[str, Callable[[str], None]] = {
             "/join": self._join,
@@ -80,7 +80,7 @@ class Terminal:
         if self._on_the_way:
             print(f"{self._on_the_way} messages were not acknowledged.")
 
-    # What is typed.
+    # Input.
 
     async def _read(self) -> None:
         while True:
@@ -103,7 +103,9 @@ class Terminal:
                 self._outgoing.put_nowait((self._room, text))
 
     async def _send(self) -> None:
-        """Say what was typed, each once the one before it is in the log."""
+        """Send what was typed, one after the other: each waits until the log has the previous
+        one.
+        """
         while True:
             room, text = await self._outgoing.get()
             try:
@@ -146,7 +148,7 @@ class Terminal:
         if self._room is not None:
             self._tasks.create_task(self._show_earlier(self._room))
 
-    # What is told.
+    # Output.
 
     async def _show(self, room: Room) -> None:
         try:
@@ -198,7 +200,7 @@ class Terminal:
                 self._away = None
 
     def _number(self, room: str, user: str, author: str) -> str:
-        """What tells this author from others of the same name; nothing while there is one."""
+        """A number that distinguishes authors of the same name; empty while there is only one."""
         authors = self._authors.setdefault(room, {}).setdefault(user, {})
         if author and author not in authors:
             authors[author] = len(authors) + 1

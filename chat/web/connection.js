@@ -1,25 +1,25 @@
-// The WebSocket, which may break at any time, or go silent. Each wait has an end; what is shown
-// about the connection is what this knows. Nothing here knows the document.
+// The WebSocket, which may break or go silent at any time. Every wait has a timeout. The status that
+// the page shows comes from here. This file does not touch the document.
 
 import { t } from "./texts.js";
 
-/** Milliseconds; docs/protocol.md, "Timers", has the rules. */
+/** Milliseconds; the rules are in docs/protocol.md, "Timers". */
 export const TIMERS = {
   open: 10_000,
   quiet: [4_000, 15_000],
-  lively: 60_000,
+  active: 60_000,
   answer: 6_000,
   probe: 3_000,
   retry: [500, 15_000],
-  peace: 30_000,
+  stable: 30_000,
 };
 
-// The service would close again for the same reason; so it would with 4000 to 4999.
+// The service would close the next one for the same reason; the same holds for 4000 to 4999.
 const FATAL = [1002, 1003, 1007];
 
 /** @typedef {{type: string, [field: string]: any}} Frame */
 /**
- * What is known of the connection. `until`: when the next attempt begins, by `performance.now()`.
+ * The state of the connection. `until`: time of the next attempt, by `performance.now()`.
  * @typedef {{name: "idle" | "connecting"}
  *   | {name: "connected", replica: string}
  *   | {name: "draining"}
@@ -31,7 +31,7 @@ const FATAL = [1002, 1003, 1007];
  * @property {() => Frame} hello the first frame of a connection
  * @property {(frame: Frame) => void} hear
  * @property {(state: State) => void} show
- * @property {(code: number) => void} lose the connection is gone; 0: nobody closed it
+ * @property {(code: number) => void} lose the connection has ended; 0: without a close frame
  */
 
 /**
@@ -55,10 +55,10 @@ export class Connection {
     this.again = false;        // not the first attempt
     this.attempts = 0;
     this.since = 0;
-    this.heard = 0;            // when anything but a pong came last
+    this.heard = 0;            // time of the last frame but pong
     /** @type {number | null} milliseconds, from `bye` */
     this.askedToWait = null;
-    // Until the next attempt; until silence asks for a ping; until a wait has been too long.
+    // For the next attempt; for a ping after silence; for the end of a wait.
     this.retryTimer = this.quietTimer = this.deadline = 0;
   }
 
@@ -74,7 +74,7 @@ export class Connection {
     else this.listener.show({ name: "idle" });
   }
 
-  /** Do not wait for the next attempt; and if all seems well, see whether it is. */
+  /** Try again at once, or check a connection that seems to work. */
   hurry() {
     if (this.live) {
       this.ping(TIMERS.probe);
@@ -94,7 +94,7 @@ export class Connection {
     if (this.socket) return;
     this.listener.show({ name: "connecting" });
     const url = new URL(this.url);
-    // The cookie may lead to a replica whose host is dead: the edge ignores it then.
+    // The cookie may lead to a replica on a dead host: `again` makes the edge ignore it.
     if (this.again) url.searchParams.set("again", "1");
     this.again = true;
     const socket = new WebSocket(url);
@@ -112,7 +112,7 @@ export class Connection {
     if (frame.type !== "pong") this.heard = performance.now();
     if (this.live || frame.type === "welcome") {
       clearTimeout(this.deadline);
-      const quiet = TIMERS.quiet[performance.now() - this.heard < TIMERS.lively ? 0 : 1];
+      const quiet = TIMERS.quiet[performance.now() - this.heard < TIMERS.active ? 0 : 1];
       this.quietTimer = setTimeout(() => this.ping(TIMERS.answer), quiet);
     }
     if (frame.type === "welcome") {
@@ -138,14 +138,14 @@ export class Connection {
     this.expect(most);
   }
 
-  /** @param {number} most milliseconds until the connection is taken for lost */
+  /** @param {number} most milliseconds until the connection counts as lost */
   expect(most) {
     clearTimeout(this.deadline);
     this.deadline = setTimeout(() => this.drop(0, ""), most);
   }
 
   /**
-   * Give the connection up. Its own end is not waited for: over a dead network it takes minutes.
+   * Give the connection up without waiting for its end: over a dead network that takes minutes.
    * @param {number} code
    * @param {string} reason
    */
@@ -164,7 +164,7 @@ export class Connection {
   lost(code, reason) {
     clearTimeout(this.deadline);
     clearTimeout(this.quietTimer);
-    if (this.live && performance.now() - this.since >= TIMERS.peace) this.attempts = 0;
+    if (this.live && performance.now() - this.since >= TIMERS.stable) this.attempts = 0;
     this.socket = null;
     this.live = false;
     this.listener.lose(code);
@@ -173,12 +173,12 @@ export class Connection {
       return;
     }
     if (FATAL.includes(code) || code >= 4000) {
-      // Not by itself: neither later, nor when the network comes back.
+      // Do not retry by itself, not even when the network comes back.
       this.wanted = false;
       this.listener.show({ name: "refused", reason: reason || `code ${code}` });
       return;
     }
-    // Whoever restarts says when to come back; otherwise later each time, and never all at once.
+    // A restarting server says when to come back; otherwise double the wait, with a random part.
     const asked = /retry_after=([0-9.]+)/.exec(reason);
     const most = Math.min(TIMERS.retry[1], TIMERS.retry[0] * 2 ** this.attempts);
     const delay = asked ? Number(asked[1]) * 1000 : this.askedToWait ?? between(most / 2, most);

@@ -596,7 +596,7 @@ async def test_who_has_had_no_news_asks_rarely(
     speak: Speak, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(library, "QUIET_SECONDS", (0.01, 0.3))
-    monkeypatch.setattr(library, "LIVELY_SECONDS", 0.0)
+    monkeypatch.setattr(library, "ACTIVE_SECONDS", 0.0)
     waited: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
     async def quiet(socket: ServerConnection) -> None:
@@ -661,13 +661,13 @@ async def test_the_pauses_grow_until_a_connection_has_lasted(
             return [event.retry_seconds for event in heard if isinstance(event, Away)]
 
         assert await pauses(4) == [0.001, 0.002, 0.004, 0.008]
-        monkeypatch.setattr(library, "PEACE_SECONDS", 0.0)
+        monkeypatch.setattr(library, "STABLE_SECONDS", 0.0)
         assert (await pauses(3))[1:] == [0.001, 0.001]
 
 
 def test_its_times_are_the_documented_ones() -> None:
     document = (ROOT / "docs" / "protocol.md").read_text()
-    names = ("open", "quiet", "lively", "answer", "peace")
+    names = ("open", "quiet", "active", "answer", "stable")
     pattern = rf"^\| ({'|'.join(names)}) \| ([0-9.]+)(?: to ([0-9.]+))? \|"
     rows = re.findall(pattern, document, re.MULTILINE)
     assert {name: getattr(library, f"{name.upper()}_SECONDS") for name in names} == {
