@@ -1,4 +1,4 @@
-"""A small client of the chat, for tests: it says frames, and waits for the ones a test asks for."""
+"""A small chat client for tests: it sends frames, and waits for the frames that a test asks for."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Frame = dict[str, Any]
 
 
 class ChatClient:
-    """One connection. Frames that nobody asked for yet stay in `inbox`, in the order they came."""
+    """One connection. Received frames stay in `inbox`, in order, until a test asks for them."""
 
     def __init__(self, port: int, user: str | None = "ada", **options: Any) -> None:
         self._url = f"ws://127.0.0.1:{port}/ws"
         self._user = user
-        # Nobody is slow by accident: what comes is taken, whether or not the test asks for it.
+        # Receive everything at once, so that this client is never slow by accident.
         self._options = {"max_queue": None, "compression": None} | options
         self.inbox: list[Frame] = []
         self.welcome: Frame = {}
@@ -28,7 +28,7 @@ class ChatClient:
     async def __aenter__(self) -> Self:
         self.ws = await websockets.connect(self._url, **self._options)
         if self._user is not None:
-            # Whoever has the same name here is the same person.
+            # The same name means the same person in these tests.
             key = uuid.uuid5(uuid.NAMESPACE_OID, self._user).hex
             await self.say(type="hello", user=self._user, key=key)
             self.welcome = await self.hear("welcome")
@@ -46,7 +46,7 @@ class ChatClient:
         await self.ws.send(json.dumps(frame))
 
     async def hear(self, *kinds: str, **fields: Any) -> Frame:
-        """The first frame of these kinds, and with these fields, that no one asked for before."""
+        """The first frame with one of these types and these fields that was not returned before."""
 
         def fits(frame: Frame) -> bool:
             return frame["type"] in kinds and fields.items() <= frame.items()
@@ -68,13 +68,13 @@ class ChatClient:
         return await self.hear("joined", room=room)
 
     async def send(self, room: str, text: str, cid: str | None = None) -> Frame:
-        """Send a message and return what it is answered with: its `ack`."""
+        """Send a message and return its `ack`."""
         cid = cid or text
         await self.say(type="send", room=room, text=text, cid=cid)
         return await self.hear("ack", cid=cid)
 
     async def refused(self, **frame: Any) -> Frame:
-        """Say a frame that must be answered with an error, and return the error."""
+        """Send a frame that must be answered with an error, and return the error."""
         await self.say(**frame)
         return await self.hear("error")
 

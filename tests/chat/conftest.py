@@ -1,4 +1,4 @@
-"""Replicas for tests: in this process or in one of their own, on a log of their own."""
+"""Replicas for tests, in this process or in their own, each test with its own log."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from chat.server import Server
 
 ROOT = Path(__file__).parent.parent.parent
 
-# What tests need otherwise: free ports, quick answers, and no patience on the way down.
+# Settings for tests: free ports, quick answers, and a short drain.
 ENVIRONMENT = {
     "CHAT_ADDRESS": "127.0.0.1",
     "CHAT_PORT": "0",
@@ -40,11 +40,11 @@ ENVIRONMENT = {
     "CHAT_BURST": "10000",
 }
 
-# The same examples each time, and no judgement on how busy the machine is.
+# Use the same examples in each run, and no time limits, because the machine may be busy.
 hypothesis_settings.register_profile("chat", deadline=None, derandomize=True)
 hypothesis_settings.load_profile("chat")
 
-# Of each topic that a test makes.
+# Partitions of each topic that a test creates.
 PARTITIONS = 3
 
 Replica = Callable[..., Awaitable[Server]]
@@ -52,7 +52,7 @@ Replica = Callable[..., Awaitable[Server]]
 
 @pytest.fixture(autouse=True)
 def nothing_is_logged_as_an_error(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Whatever clients do, it is no error of ours."""
+    """Fail if anything was logged as an error: clients must not be able to cause one."""
     yield
     for phase in ("setup", "call"):
         for line in caplog.get_records(phase):
@@ -70,8 +70,9 @@ def kafka_admin(kafka_broker: KafkaBroker) -> Iterator[KafkaAdminClient]:
 
 @pytest.fixture
 def lone_broker(kafka_home: Path, tmp_path: Path) -> Iterator[KafkaBroker]:
-    """A broker of the test's own, which may lose what it has written."""
-    # ZooKeeper misses soon one that was killed, and not yet one on a busy machine.
+    """A broker for one test, which may lose what it has written."""
+    # With a shorter timeout, ZooKeeper would lose sessions on a busy machine; with a longer one, it
+    # would notice a killed broker late.
     settings = ALONE | {"zookeeper.session.timeout.ms": "3000"}
     broker = KafkaBroker(kafka_home, tmp_path, settings=settings)
     try:
@@ -92,7 +93,7 @@ def make_topic(admin: KafkaAdminClient, *names: str, replicas: int = 1) -> None:
 
 
 def signals_of(topic: str) -> str:
-    """The name of the topic for signals that goes with a topic of a test."""
+    """The name of the signal topic that belongs to a test's topic."""
     return f"{topic}-signals"
 
 
@@ -105,7 +106,7 @@ def topic(kafka_admin: KafkaAdminClient) -> str:
 
 @pytest.fixture
 def kafka(kafka_broker: KafkaBroker, topic: str) -> dict[str, str]:
-    """The environment of replicas that share a topic made for this test."""
+    """The environment of replicas that share a topic created for this test."""
     return {
         "KAFKA_ENABLED": "true",
         "KAFKA_BOOTSTRAP_SERVERS": kafka_broker.bootstrap_servers,
@@ -116,7 +117,7 @@ def kafka(kafka_broker: KafkaBroker, topic: str) -> dict[str, str]:
 
 @pytest.fixture(params=["memory", "kafka"])
 def log(request: pytest.FixtureRequest) -> dict[str, str]:
-    """The environment for either relay: what is promised, both keep."""
+    """The environment for each relay: both must keep the same promises."""
     environment: dict[str, str] = (
         request.getfixturevalue("kafka") if request.param == "kafka" else {}
     )
@@ -125,7 +126,7 @@ def log(request: pytest.FixtureRequest) -> dict[str, str]:
 
 @pytest.fixture
 async def replica() -> AsyncIterator[Replica]:
-    """Start replicas in this process; each is ready when it is returned."""
+    """Start replicas in this process. Each is ready when it is returned."""
     servers: list[Server] = []
 
     async def start(*environments: dict[str, str], ready: bool = True, **more: str) -> Server:
@@ -152,7 +153,7 @@ async def provider() -> AsyncIterator[Provider]:
 
 
 async def until(condition: Callable[[], object], seconds: float = 30) -> None:
-    """Wait until the condition holds; fail when it does not in time."""
+    """Wait until the condition holds; fail if it does not hold in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds:g} s"
@@ -173,7 +174,7 @@ async def joined(client: ChatClient, since: str | None = None) -> Frame:
 
 @dataclass
 class Process:
-    """A replica in a process of its own, as it is run for real."""
+    """A replica in its own process, as in production."""
 
     popen: subprocess.Popen[str]
     port: int
@@ -189,9 +190,11 @@ def process(tmp_path: Path) -> Iterator[Callable[..., Process]]:
 
 @contextlib.contextmanager
 def processes(folder: Path) -> Iterator[Callable[..., Process]]:
-    """Start replicas as processes; each listens when it is returned. Their logs are in `folder`."""
+    """Start replicas as processes. Each is listening when it is returned. Their logs are in
+    `folder`.
+    """
     running: list[subprocess.Popen[str]] = []
-    # Several may be started at once, by threads: each has a log, and says its ports, of its own.
+    # Threads may start several at once, so each has its own log, from which its ports are read.
     numbers = itertools.count()
 
     def start(

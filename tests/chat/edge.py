@@ -1,4 +1,6 @@
-"""What is between browsers and replicas, as Traefik is: one address, and a replica that runs."""
+"""A stand-in for Traefik between browsers and replicas: one address that leads to a running
+replica.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from conftest import Process
 
 @dataclass
 class Way:
-    """A WebSocket that was passed on: to which replica, from when to when (`time.time`)."""
+    """A WebSocket that was forwarded: to which replica, from when to when (`time.time`)."""
 
     replica: str
     begin: float
@@ -23,13 +25,13 @@ class Way:
 
 
 class Edge:
-    """Each connection goes to the first of the replicas that accepts it."""
+    """Forwards each connection to the first replica that accepts it."""
 
     def __init__(self, **replicas: Process) -> None:
         self._replicas = replicas
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        # What this replica says on WebSockets is lost on the way.
+        # WebSocket data from this replica is dropped.
         self.mute = ""
         self.ways: list[Way] = []
 
@@ -38,7 +40,7 @@ class Edge:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Only this wakes a thread that accepts.
+        # Only this wakes up a thread that is blocked in `accept`.
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
@@ -75,7 +77,7 @@ class Edge:
 
 
 def _read(one: socket.socket) -> Iterator[bytes]:
-    """What it says, until it has ended, in whatever way."""
+    """Yield the data of a socket until it ends, even by an error."""
     with contextlib.suppress(OSError):
         while data := one.recv(65536):
             yield data

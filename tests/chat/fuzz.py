@@ -1,11 +1,11 @@
-"""Feeds strange bytes to everything that reads what strangers wrote: `fuzz.py 1000000 [TARGET...]`.
+"""Feeds unusual bytes to all code that parses input from strangers: `fuzz.py 1000000 [TARGET...]`.
 
-`frames` are the bytes of clients, `messages` the JSON in a client's text message; `records` and
-`signals` are what anybody may write to Kafka's topics, in the `batches` of Kafka's own format.
-Inputs are those of the target's corpus, changed and spliced at random. Only documented exceptions
-may leave the code, and each target checks what else must hold. An input that makes the code say
-something new joins the corpus of this run, and with `--keep` the one in tests/chat/corpus/, which
-the tests read first.
+`frames` are bytes from clients, and `messages` the JSON in a client's text message. `records` and
+`signals` are what anybody may write to Kafka's topics, and `batches` is Kafka's own format around
+them. Inputs come from the target's corpus, mutated and spliced at random. Only documented
+exceptions may leave the code, and each target checks its own invariants. An input that makes the
+code say something new joins the corpus of this run, and with `--keep` also the one in
+tests/chat/corpus/, which the tests read first.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from chat.websocket.frames import Close, Event, Fragment, Parser, Violation
 
 CORPUS = Path(__file__).parent / "corpus"
 FRAME_LIMIT = 300
-# No input is longer.
+# Maximum size of an input.
 MOST_BYTES = 2048
-# Sizes and bytes at which something changes in a frame.
+# Sizes and bytes at which a frame changes its meaning.
 EDGES = bytes([0, 1, 2, 8, 9, 10, 0x7D, 0x7E, 0x7F, 0x80, 0x81, 0x88, 0x89, 0xC3, 0xED, 0xF4, 0xFE])
-# What is easily forgotten where JSON is read.
+# JSON details that parsers easily get wrong.
 PIECES = [
     *(b'"\\ud83d"', b"\\udc00", b"\\u0000", b"\\u202e", b"\xff\xfe", b"\xed\xa0\xbd", b"\xf0\x9f"),
     *(b"null", b"-1", b"1e999", b"-0", b"18446744073709551616", b"0.1", b"[]", b"{}", b'"', b"\\"),
@@ -52,16 +52,16 @@ ODD_VALUES: list[Any] = [
     *("\ud83d", "\u2800", "\u202e", "e" + "\u0301" * 40, "x" * 65, "x" * 300, "0" * 32, "ada"),
 ]
 
-# Of a batch of records: its length, its checksum, and what is checked.
+# Fields of a record batch: its length, its checksum, and the start of the checked bytes.
 LENGTH, CHECKSUM, CHECKED_FROM = slice(8, 12), slice(17, 21), 21
 
-# What an input made the code say; two that made it say the same are of one kind.
+# What the code said about an input. Two inputs with equal values are of one kind.
 Said = frozenset[str]
 
 
 @dataclass(frozen=True)
 class Target:
-    """`check` raises `AssertionError`, or whatever the code should not have raised."""
+    """`check` raises `AssertionError`, or any exception that the code should not have raised."""
 
     name: str
     check: Callable[[bytes, random.Random], Said]
@@ -72,13 +72,13 @@ class Target:
 
 
 def read(parser: Parser, data: bytes) -> list[Event]:
-    """All that `data` completes; fragments say nothing."""
+    """All events that `data` completes, without fragments."""
     parser.feed(data)
     return [event for event in iter(parser.next, None) if not isinstance(event, Fragment)]
 
 
 def check_frames(data: bytes, cuts: list[int]) -> list[Event]:
-    """What the parser makes of `data`; raises AssertionError if it depends on the pieces."""
+    """Parse `data` as a whole and in pieces; raises AssertionError if the results differ."""
     whole = read(Parser(FRAME_LIMIT), data)
     parser = Parser(FRAME_LIMIT)
     pieces: list[Event] = []
@@ -104,7 +104,7 @@ LIMITS = Limits(1000, 500, 100, 10, 20, 100, 100)
 
 
 def check_message(data: bytes) -> Said:
-    """Read a client's message as a session does: it is refused, or of use."""
+    """Read a client's message as a session does. The result is a refusal or a valid frame."""
     text = data.decode(errors="replace")
     said = set()
     subject = protocol.subject_of(text)
@@ -143,7 +143,7 @@ def check_message(data: bytes) -> Said:
 
 
 def check_record(data: bytes) -> Said:
-    """Read a record; what is one can be written, and is the same again."""
+    """Read a record. A valid one must survive encoding and decoding."""
     read = record.decode(data)
     if isinstance(read, record.Record):
         assert record.decode(record.encode(read)) == read, data
@@ -151,7 +151,7 @@ def check_record(data: bytes) -> Said:
 
 
 class Signals:
-    """Another replica's signals, heard by one that remembers what it heard before."""
+    """Signals of another replica, received by one that keeps its state between signals."""
 
     def __init__(self) -> None:
         self._heard = 0
@@ -161,7 +161,7 @@ class Signals:
         self._presence = Presence(heartbeat=5.0, shown=100, typing=6.0, hold=300.0, elsewhere=1000)
 
     def check(self, data: bytes) -> Said:
-        """Hear it, and tell people here of it."""
+        """Process a signal, and send presence to people here."""
         self._heard += 1
         if self._heard % 1000 == 0:
             self._begin()
@@ -169,7 +169,7 @@ class Signals:
         presence.heard(data, now)
         presence.expire(now)
         for room in presence.due(now):
-            # In this order: a room that everybody has left is gone with its last changes.
+            # The order matters: an empty room is removed with its last changes.
             protocol.encode(presence.whole(room))
             protocol.encode(presence.changes(room, now))
         assert presence.replicas <= 1001
@@ -177,8 +177,8 @@ class Signals:
 
 
 def check_batch(data: bytes) -> Said:
-    """Read a batch of records as it may come from a broker: with the length and the checksum that
-    it has to have, and whatever there is in between.
+    """Read a batch of records as a broker may send it: with the correct length and checksum, and
+    arbitrary content.
     """
     sealed = bytearray(data)
     if len(sealed) > CHECKED_FROM:
@@ -197,7 +197,7 @@ def check_batch(data: bytes) -> Said:
 
 
 def _complaint(data: bytes) -> str:
-    """What is wrong with `data` as JSON, or of what it is."""
+    """Why `data` is invalid as JSON, or the kind of value it contains."""
     try:
         value = msgspec.json.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -208,7 +208,7 @@ def _complaint(data: bytes) -> str:
 
 
 def _kind(words: str) -> str:
-    """The words of an error without what it quotes of the input."""
+    """The text of an error without the parts that quote the input."""
     return re.sub(r"[^a-zA-Z ]|\$.*|'.*'|`.*`", "", words, flags=re.DOTALL)[:40]
 
 
@@ -226,7 +226,7 @@ TARGETS = {
 
 
 def change(data: bytes, others: list[bytes], dice: random.Random) -> bytes:
-    """`data`, changed in one to four places."""
+    """`data`, mutated in one to four places."""
     result = bytearray(data)
     for _ in range(dice.randint(1, 4)):
         at = dice.randint(0, len(result))
@@ -247,7 +247,7 @@ def change(data: bytes, others: list[bytes], dice: random.Random) -> bytes:
 
 
 def change_json(data: bytes, others: list[bytes], dice: random.Random) -> bytes:
-    """`data` with other values in it, or with pieces of JSON put where none belongs."""
+    """`data` with some values replaced, or with pieces of JSON in wrong places."""
     if dice.random() < 0.6:
         with contextlib.suppress(ValueError, RecursionError):
             value = _change_value(json.loads(data), dice)
@@ -263,7 +263,7 @@ def change_json(data: bytes, others: list[bytes], dice: random.Random) -> bytes:
 
 
 def _change_value(value: Any, dice: random.Random) -> Any:
-    """`value` with something changed somewhere in it."""
+    """`value` with a change somewhere in it."""
     if dice.random() < 0.2 or not value or not isinstance(value, dict | list):
         return dice.choice(ODD_VALUES)
     if isinstance(value, list):
@@ -282,7 +282,7 @@ def _change_value(value: Any, dice: random.Random) -> Any:
 
 
 def fuzz(target: Target, inputs: int, seed: int) -> list[bytes]:
-    """Try so many inputs; returns those that made the code say something new."""
+    """Try this many inputs. Returns those that made the code say something new."""
     dice = random.Random(seed)
     known = target.corpus()
     seen = {target.check(data, dice) for data in known}

@@ -1,4 +1,4 @@
-"""What a power cut does to the log of a broker that was killed: the last batches of a partition
+"""Simulates what a power cut does to the log of a killed broker: the last batches of a partition
 never reached the disk.
 """
 
@@ -12,13 +12,13 @@ from chat.relay.kafka.batches import read, split
 
 
 def cut_tail(segment: Path, batches: int) -> None:
-    """Cut up to so many batches off the end of a file of the log."""
+    """Cut up to this many batches off the end of a log file."""
     lengths = [len(batch.raw) for batch in split(segment.read_bytes())]
     os.truncate(segment, sum(lengths[: max(len(lengths) - batches, 0)]))
 
 
 def records_in(segments: Iterable[Path]) -> Iterator[tuple[int, int, bytes]]:
-    """Offset, time and value of the records in a partition's files, whatever packs them."""
+    """Offset, time and value of the records in a partition's files, whatever their compression."""
     for segment in segments:
         for batch in split(segment.read_bytes()):
             for offset, value in read(batch, batch.first).values:

@@ -1,4 +1,4 @@
-"""What was said in a room, over HTTP."""
+"""The history of a room over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/asyncapi.yaml is AsyncAPI 3, and describes what is really said."""
+"""docs/asyncapi.yaml is valid AsyncAPI 3, and describes the frames that are really sent."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ async def test_what_is_said_fits_its_schema(replica: Replica, provider: Provider
         await bob.say(type="typing", room="lobby")
         await ada.say(type="ping")
         await ada.say(type="auth", token=provider.token())
-        # In the same partition, so that the log moves on past what was said in the lobby.
+        # A room in the same partition, so that the log advances beyond the lobby's last message.
         other = next(
             name
             for name in map(str, range(100))

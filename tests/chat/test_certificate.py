@@ -1,4 +1,4 @@
-"""The job that gets the chat's certificate, against Pebble and a stand-in for Kubernetes."""
+"""The job that gets the chat's certificate, tested with Pebble and a stand-in for Kubernetes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ACCOUNT = "/api/v1/namespaces/chat-acme/secrets/account"
 
 
 class Kubernetes(ThreadingHTTPServer):
-    """Keeps the two Secrets, and takes merge patches."""
+    """Stores the two Secrets, and accepts merge patches."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -68,11 +68,11 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(json.dumps(secret).encode())
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 class Job:
-    """The job of a cluster whose Traefik leads challenges to it."""
+    """The job, in a cluster whose Traefik routes challenges to it."""
 
     def __init__(self, folder: Path, pebble: Pebble, kubernetes: Kubernetes, port: int) -> None:
         self.secrets, self.patched = kubernetes.secrets, kubernetes.patched
@@ -113,15 +113,15 @@ def pebble(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[Pebb
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory, pebble: Pebble, port: int) -> Iterator[Job]:
-    """One that has run once."""
+    """A job that has run once."""
     with pytest.MonkeyPatch.context() as patch, Kubernetes() as kubernetes:
         patch.setenv("REQUESTS_CA_BUNDLE", str(pebble.ca_file))
-        # There is one Traefik.
+        # There is only one Traefik.
         patch.setattr(certificate, "LED_EVERYWHERE", 0)
         patch.setattr(certificate, "LED_WITHIN", 1)
         for path in (SERVED, ACCOUNT):
             kubernetes.secrets[path] = {"metadata": {"resourceVersion": "1"}}
-        # Of the role's own authority.
+        # The CA of the role's own authority.
         kubernetes.secrets[SERVED]["data"] = {"ca.crt": "b3du"}
         threading.Thread(target=kubernetes.serve_forever, daemon=True).start()
         job = Job(tmp_path_factory.mktemp("job"), pebble, kubernetes, port)
@@ -144,7 +144,7 @@ def test_clients_of_the_authority_trust_every_name(
 
 
 def test_a_good_certificate_is_kept(job: Job) -> None:
-    # The account before it was used, then the certificate.
+    # First the unused account, then the certificate.
     assert job.patched == [ACCOUNT, SERVED]
     assert job.run() == 0
     assert job.patched == [ACCOUNT, SERVED]
@@ -187,7 +187,7 @@ def test_a_third_of_the_lifetime_is_left_when_it_is_due(job: Job) -> None:
 
 
 def signed(key: ec.EllipticCurvePrivateKey, *names: str, days: float = 90, ago: float = 0) -> bytes:
-    """A certificate in PEM that began so many days ago."""
+    """A certificate in PEM that became valid `ago` days ago."""
     begins = datetime.now(UTC) - timedelta(days=ago)
     by = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")])
     builder = x509.CertificateBuilder(by, by, key.public_key(), 1).not_valid_before(begins)
@@ -276,7 +276,7 @@ def test_one_of_a_day_is_replaced_at_the_next_run() -> None:
 
 
 def test_jobs_at_once_answer_each_others_challenges(job: Job, port: int) -> None:
-    # The challenges of the second arrive at the first.
+    # Let the challenges of the second job arrive at the first.
     account = serialization.load_pem_private_key(field(job.secrets[ACCOUNT], "account.key"), None)
     with certificate.answering(port, JWKEC(key=account)):
         assert job.run("two.example.org", port=str(free_port())) == 0
@@ -298,7 +298,7 @@ def test_only_challenges_are_answered(port: int) -> None:
 def test_jobs_at_once_share_the_first_ones_account(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Another job writes its key while this one makes one.
+    # Another job stores its key while this one creates its own.
     account = job.secrets[ACCOUNT]
     first = account.pop("data")
 
@@ -327,15 +327,15 @@ def test_what_fails_leaves_the_certificate_and_says_why(
     nowhere = free_port()
     away = f"https://127.0.0.1:{nowhere}/dir"
     for names, options, words in (
-        # The authority is away.
+        # The authority is unreachable.
         ([], {"directory": away}, f"no certificate from {away}: "),
-        # Challenges do not arrive at the job.
+        # Challenges do not reach the job.
         (
             ["a.example.org"],
             {"traefik": f"http://127.0.0.1:{nowhere}"},
             "for a.example.org does not lead here: ",
         ),
-        # They arrive there by Traefik, but not from the authority.
+        # Challenges reach the job through Traefik, but not from the authority.
         (
             ["b.example.org"],
             {"traefik": f"http://127.0.0.1:{nowhere}", "port": str(nowhere)},

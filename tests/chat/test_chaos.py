@@ -1,12 +1,12 @@
-"""Whatever is killed, every acknowledged message is seen by everybody once and in the same order;
-and when the log itself loses some, nobody is told that nothing is missing.
+"""Whatever is killed, everybody sees every acknowledged message once and in the same order. When
+the log itself loses messages, nobody is told that nothing is missing.
 
-Three replicas in processes of their own, and three brokers, or one that may lose the end of its
-log. People come and go, somebody tries for their names, and all the time something happens to a
-replica and something to a broker. A trial is one person who lost their connection and went on where
-they were, on whatever replica. `after a loss` counts those whose partition had lost its end since
-they were last told a position. What happens is drawn from a seed, which is printed; how the machine
-interleaves it is not, so the same seed is not the same course to the second.
+The site has three replicas in their own processes, and three brokers, or one broker that may lose
+the end of its log. People come and go, somebody tries to take their names, and all the time there
+is a fault in one replica and one broker. A trial is one person who lost the connection and
+continued from the last position on any replica. `after a loss` counts the trials of people whose
+partition had lost its end since their last position. The faults are drawn from a seed, which is
+printed. The scheduling of the machine is not, so runs with the same seed differ in their timing.
 
     pytest tests/chat/test_chaos.py -k everybody -s --trials 1000 --seed 7
 """
@@ -32,17 +32,17 @@ from chat.relay.base import partition_of
 PEOPLE_PER_ROOM = 5
 # The first two share a partition.
 ROOMS = ("lobby", "kafka", "garden", "kitchen")
-# After the faults, so many positions of a room are tried on each replica.
+# After the faults, this many positions of a room are tried on each replica.
 PROBES = 10
-# A replica that has just started may let somebody in under a name that is held, until the others
-# have told it: as soon as signals come through.
+# A replica that has just started may accept somebody under a reserved name until signals from the
+# others arrive.
 ROBBED_SECONDS = 5.0
 
 Start = Callable[..., Process]
 
 
 def shown(offset: int, time: int = 1) -> Shown:
-    """A message, and at another time another one in its place."""
+    """A message. With another time, it is another message at the same offset."""
     return Shown(f"e:0:{offset}:{time}", "a", "ada", f"c-{offset}-{time}", "text")
 
 
@@ -73,15 +73,16 @@ def test_the_judge_finds_what_is_wrong(
 @pytest.mark.parametrize(
     ("stretches", "counts"),
     [
-        # Told of the loss, and shown all of it, or the last messages.
+        # The client was told of the loss, and shown all messages, or the last ones.
         ([Stretch(-1, LOST), Stretch(-1, NOW)], (0, 0, 0, 0)),
         ([Stretch(-1, LOST[:3]), Stretch(1, NOW[2:])], (0, 0, 0, 0)),
-        # Went on behind what is lost, with and without a hole; or still believes in it.
+        # The client continued after a lost message, with and without a hole; or it still shows that
+        # message.
         ([Stretch(-1, [*LOST[:3], NOW[3]])], (1, 0, 0, 1)),
         ([Stretch(-1, [*LOST[:3], *NOW[2:]])], (0, 0, 0, 1)),
         ([Stretch(-1, [*LOST[:3], NOW[3]]), Stretch(1, NOW[2:])], (1, 0, 0, 1)),
         ([Stretch(1, LOST[2:])], (2, 0, 0, 1)),
-        # Nothing that is lost was seen, and there is a hole all the same.
+        # No lost message was seen, but there is a hole nevertheless.
         ([Stretch(-1, [NOW[0], NOW[1], NOW[3]])], (1, 0, 0, 0)),
         ([Stretch(-1, [LOST[1], LOST[2]]), Stretch(1, NOW[2:])], (1, 0, 0, 0)),
     ],
@@ -102,7 +103,7 @@ def test_the_judge_finds_an_id_that_means_two_messages() -> None:
 
 @dataclass
 class Course:
-    """What happened to a site, and what people and the log say of it."""
+    """What happened to a site, and what people and the log recorded."""
 
     site: Site
     people: list[Person]
@@ -113,7 +114,7 @@ class Course:
 
     @property
     def robbed(self) -> list[float]:
-        """For how many seconds people were told that their name is taken, each time."""
+        """How long (in seconds) people were told that their name is taken, for each time."""
         return [seconds for person in self.people for seconds in person.robbed]
 
     @property
@@ -163,16 +164,17 @@ def trials_of(people: list[Person]) -> int:
 
 
 def gone(versions: list[Version]) -> set[Shown]:
-    """What the log has lost."""
+    """The messages that the log has lost."""
     return {shown for version in versions for shown in version} - set(versions[-1])
 
 
 async def run(site: Site, trials: int, rng: random.Random) -> Course:
-    """Have people talk while things happen, to a replica and a broker at a time, until there were
-    so many trials.
+    """Let people talk while one replica and one broker at a time have faults, until there were
+    enough trials.
     """
     people = [
-        # One of each room begins anew each time, so that the log grows whatever it has lost.
+        # One person per room always starts without a position, so that the log grows even after
+        # losses.
         Person(f"{room}-{n}", room, site.ports, random.Random(rng.random()), forgets=n == 0)
         for room in ROOMS
         for n in range(PEOPLE_PER_ROOM)
@@ -196,7 +198,8 @@ async def run(site: Site, trials: int, rng: random.Random) -> Course:
         stealing.cancel()
         for person in people:
             person.leaves = False
-        # Who does not get in, has no answer or has not seen all by then never will: judged below.
+        # Whoever has not joined, got an answer or seen everything by then never will. The judge
+        # finds that.
         with contextlib.suppress(AssertionError):
             await until(lambda: all(person.here for person in people), 60)
         for person in people:
@@ -223,18 +226,18 @@ async def run(site: Site, trials: int, rng: random.Random) -> Course:
 
 
 def has_seen(person: Person, log: Version) -> bool:
-    """Whether they saw the end of the log."""
+    """Whether the person saw the end of the log."""
     return bool(person.seen) and person.seen[-1] == log[-1]
 
 
 async def probe(port: int, room: str, versions: list[Version], rng: random.Random) -> Verdict:
-    """Compare a room's history on a replica with the log, and go on from some positions."""
+    """Compare a replica's history of a room with the log, and resume from some positions."""
     verdict = Verdict()
     now = versions[-1]
     history = await history_of(port, room)
     if history != now:
         verdict.lost.append(f"{room} on port {port}: its history is not what the log holds")
-    # A replica waits for the log to reach a position that is ahead of it.
+    # For a position ahead of its own, a replica would wait until the log reaches it.
     false = sorted(shown for shown in gone(versions) if shown.offset < now[-1].offset)
     for shown in rng.sample(false, min(PROBES, len(false))):
         if await resume(port, room, shown.id) is not None:
@@ -259,7 +262,9 @@ TakeCourse = Callable[[Callable[[random.Random], Site]], Awaitable[Course]]
 def take_course(
     trials: int, seed: int, record_property: Callable[[str, object], None]
 ) -> TakeCourse:
-    """Does the trials on a site that is made with the seed's random numbers, and judges them."""
+    """Returns a function that runs the trials on a site built from the seed's random numbers, and
+    judges them.
+    """
 
     async def take(make: Callable[[random.Random], Site]) -> Course:
         rng = random.Random(seed)

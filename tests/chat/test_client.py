@@ -43,7 +43,7 @@ Start = Callable[..., Process]
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same way, in less time."""
+    """Shorten the pauses."""
     monkeypatch.setattr(library, "RETRY_SECONDS", (0.02, 0.2))
     monkeypatch.setattr(library, "AGAIN_SECONDS", (0.02, 0.1))
 
@@ -58,7 +58,7 @@ def url(port: int) -> str:
 
 
 async def texts(room: Room, count: int) -> list[str]:
-    """The texts of the room's next messages, `GAP` for a gap."""
+    """The texts of the room's next messages; `GAP` stands for a gap."""
     heard: list[str] = []
     async with asyncio.timeout(PATIENCE):
         while len(heard) < count:
@@ -71,13 +71,13 @@ async def texts(room: Room, count: int) -> list[str]:
 
 
 class Network:
-    """What is between a client and the replica, and fails when it is told to."""
+    """The network between a client and the replica. It fails on request."""
 
     def __init__(self, port: int) -> None:
         self._to = port
         self.port = 0
         self.connections = 0
-        # What the replica says from now on is lost on the way.
+        # From now on, data from the replica is dropped.
         self.deaf = False
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -92,7 +92,7 @@ class Network:
         await self._server.wait_closed()
 
     def cut(self) -> None:
-        """Break every connection, as when a cable is pulled and the system gives up."""
+        """Reset every connection, as if a cable was pulled and the system gave up."""
         for writer in self._writers:
             writer.transport.abort()
 
@@ -251,7 +251,7 @@ async def test_a_wait_that_is_cancelled_loses_no_message(server: Server) -> None
             waiting.cancel()
             await ada.send("lobby", str(number))
             assert await texts(room, 1) == [str(number)]
-        # The loop may be left and taken up again.
+        # A loop may be left, and another one continues.
         await ada.send("lobby", "a")
         await ada.send("lobby", "b")
         async for event in room:
@@ -325,7 +325,7 @@ async def test_who_is_there_and_who_types_is_told(server: Server) -> None:
             while not isinstance(typing := await anext(events), IsTyping):
                 pass
             assert typing.user == "bob"
-            # The name is kept across connections, also while the server has the old one.
+            # The name is kept across connections, even while the server still has the old one.
             network.cut()
             await bob.send("lobby", "still me")
         async with asyncio.timeout(PATIENCE):
@@ -375,7 +375,7 @@ async def test_leaving_ends_what_waits(server: Server) -> None:
         await ada.send("lobby", "too late")
 
 
-# What the server may say, said by one that can be told what to say.
+# A server whose answers the test scripts.
 
 Script = Callable[[ServerConnection], Awaitable[None]]
 Speak = Callable[[Script], Awaitable[int]]
@@ -509,7 +509,7 @@ async def test_after_a_gap_nothing_comes_twice(speak: Speak) -> None:
 async def test_silence_is_a_lost_connection_and_an_answer_to_a_ping_is_none(
     speak: Speak, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in docs/protocol.md, "Timers", in less time."""
+    """The rules of docs/protocol.md, "Timers", with shorter times."""
     monkeypatch.setattr(library, "QUIET_SECONDS", (0.05, 0.05))
     monkeypatch.setattr(library, "ANSWER_SECONDS", 0.2)
     pings: list[int] = []
@@ -522,7 +522,7 @@ async def test_silence_is_a_lost_connection_and_an_answer_to_a_ping_is_none(
                 if json.loads(await socket.recv())["type"] != "ping":
                     continue
                 pings[-1] += 1
-                # A server of an earlier release knows no `ping`.
+                # A server of an earlier release does not know `ping`.
                 answer = {"type": "error", "code": "bad_frame", "message": "Invalid value 'ping'."}
                 if pings[-1] == 2:
                     answer = {"type": "pong"}
@@ -541,14 +541,16 @@ async def test_silence_is_a_lost_connection_and_an_answer_to_a_ping_is_none(
 async def test_what_is_refused_for_now_is_asked_for_once_more_and_nothing_else_is(
     speak: Speak,
 ) -> None:
-    """Five rooms that were refused asked for all five each: 5, 25, 125 frames, and so on."""
+    """In an earlier release, each of five refused rooms repeated the requests of all five: 5, 25,
+    125 frames, and so on.
+    """
     rooms = [f"room-{number}" for number in range(5)]
     asked: list[str] = []
     done = asyncio.Event()
 
     async def busy(socket: ServerConnection) -> None:
         await welcome(socket)
-        # Each is refused once; the last one also again, when all have asked twice.
+        # Each request is refused once. The last one is refused again, after all have asked twice.
         while len(asked) <= 10:
             room = json.loads(await socket.recv())["room"]
             asked.append(room)
@@ -611,7 +613,7 @@ async def test_who_has_had_no_news_asks_rarely(
 
 
 async def test_who_only_listens_asks_within_seconds_whether_anybody_is_there(speak: Speak) -> None:
-    """By the kernel: a frame each would cost the server."""
+    """The kernel asks, because a frame from each client would cost the server more."""
 
     async def quiet(socket: ServerConnection) -> None:
         await welcome(socket)
@@ -712,7 +714,7 @@ async def test_the_documents_bot_answers_across_a_restart(process: Start) -> Non
             async with connect(url(replica.port), "ada") as ada:
                 room = ada.room("lobby")
                 await room.joined()
-                # It comes in its own time, and does not answer what was said before.
+                # The bot joins when it is ready, and does not answer older messages.
                 async with asyncio.timeout(PATIENCE):
                     await ada.send("lobby", "there?")
                     while "ada said: there?" not in await texts(room, 1):
@@ -728,7 +730,7 @@ async def test_the_documents_bot_answers_across_a_restart(process: Start) -> Non
 
 async def test_who_is_busy_is_asked_again_and_who_refuses_is_not() -> None:
     busy = [HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS, None]
-    # What leads to the service has restarted, and does not know the way yet.
+    # The proxy in front of the service has restarted and does not know the route yet.
     restarted = [HTTPStatus.NOT_FOUND, None]
     answers = iter(busy + restarted)
 

@@ -1,4 +1,4 @@
-"""`python -m chat.client`, in a terminal and in a pipe, as a process of its own."""
+"""`python -m chat.client`, in a terminal and in a pipe, as a separate process."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def pipe(
 
 
 class Terminal:
-    """A program in a terminal, as it is seen on the screen."""
+    """A program in a terminal, as seen on the screen."""
 
     def __init__(self, arguments: list[str]) -> None:
         self._screen = pyte.Screen(100, 40)
@@ -60,14 +60,14 @@ class Terminal:
             start_new_session=True,
         )
         os.close(inside)
-        # As any terminal, it says where its cursor is when it is asked.
+        # Like any terminal, report the cursor position when asked.
         self._screen.write_process_input = self.type  # type: ignore[method-assign]
 
     def type(self, text: str) -> None:
         os.write(self._outside, text.encode())
 
     def shows(self, pattern: str) -> None:
-        """Wait until something that fits `pattern` is on the screen."""
+        """Wait until text that matches `pattern` is on the screen."""
         deadline = time.monotonic() + PATIENCE
         while not re.search(pattern, "\n".join(self._screen.display)):
             seen = "\n".join(line.rstrip() for line in self._screen.display).rstrip()
@@ -141,7 +141,7 @@ def test_a_pipe_whose_name_is_taken_ends_though_its_input_does_not(process: Star
         ada.stdin.write("I am here\n")
         ada.stdin.flush()
         assert "I am here" in ada.stdout.readline()
-        # Its input is open for as long as ours is.
+        # Its input is never closed during the test.
         with subprocess.Popen(
             command(replica, "ada"), cwd=ROOT, stdin=PIPE, stderr=PIPE, text=True
         ) as other:
@@ -161,7 +161,7 @@ def test_two_who_write_under_one_name_are_two_in_a_terminal(
     bob.shows(r"1 here")
     assert pipe(replica, "ada", "one\n").returncode == 0
     bob.shows(r"lobby ada: one")
-    # Another key, so another person.
+    # Another key means another person.
     assert pipe(replica, "ada", "two\n").returncode == 0
     bob.shows(r"two people write as ada")
     bob.shows(r"lobby ada \(2\): two")

@@ -15,10 +15,10 @@ from conftest import ROOT, Process
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder into which pip installed the wheel; what it depends on is there already."""
+    """A directory into which pip installed the wheel. Its dependencies are already installed."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
-    # A build leaves files behind where the sources are.
+    # Build from a copy, because a build leaves files in the source directory.
     shutil.copytree(ROOT / "chat", source / "chat", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("LICENSE", "pyproject.toml", "docs/bots.md"):
         (source / name).parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""One connection over a transport that does what the test says."""
+"""One connection over a transport that the test controls."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PING = b"\x89\x00"
 
 
 class Transport(asyncio.Transport):
-    """Keeps what is written; paused, as a transport is whose client does not read."""
+    """Records what is written. It is paused like a transport whose client does not read."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,13 +107,13 @@ class Client:
         self.connection.data_received(b"".join(masked(text.encode()) for text in texts))
 
     def wait(self, seconds: float) -> None:
-        """Let so many seconds pass on the wheel."""
+        """Let this many seconds pass on the wheel."""
         for _ in range(round(seconds / TICK_SECONDS) + 2):
             self.wheel.turn(1)
 
 
 def masked(payload: bytes, first: int = 0x81) -> bytes:
-    """A client's frame of less than 126 bytes, under a mask that changes nothing."""
+    """A client's frame of less than 126 bytes, with a mask of zeros."""
     return bytes([first, 0x80 | len(payload)]) + bytes(4) + payload
 
 
@@ -183,7 +183,7 @@ async def test_while_a_client_is_slow_frames_wait_and_offers_are_dropped(client:
     client.connection.offer(b"typing ")
     client.connection.push(b"first")
     client.connection.pause_writing()
-    # What the receiver pushed before it was told is on its way.
+    # Frames pushed before `slow` was called are on their way.
     assert client.receiver.knows
     assert client.transport.written.pop() == b"typing first"
     await asyncio.sleep(0)
@@ -199,7 +199,7 @@ async def test_while_a_client_is_slow_frames_wait_and_offers_are_dropped(client:
 
 async def test_a_client_that_takes_nothing_is_given_up_once_the_limit_waits(client: Client) -> None:
     client.connection.pause_writing()
-    # One answer may be larger than the limit.
+    # A single answer may be larger than the limit.
     client.connection.push(b"x" * 500)
     assert client.transport.written == []
     client.connection.push(b"y")
@@ -262,7 +262,7 @@ async def test_what_waits_for_the_message_before_is_no_more_than_a_message_may_h
     client.says("slow", *later)
     assert not client.transport.reading
     assert client.connection._held_bytes < LIMITS.message_bytes + 200
-    # Its answers cannot be heard now.
+    # Reading is paused, so the client's pongs cannot be read.
     client.wait(60)
     assert not client.transport.ended
     done.set_result(None)

@@ -1,4 +1,4 @@
-"""docs/protocol.md says what the service does."""
+"""docs/protocol.md describes what the service does."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ FIRST, AGAIN, BACK = re.findall(r"^```\n(.*?)^```", DOCUMENT, re.DOTALL | re.MUL
 
 
 def table(heading: str) -> list[list[str]]:
-    """The rows of the table below a heading, each a list of its cells."""
+    """The rows of the table below a heading, each as a list of its cells."""
     section = DOCUMENT.split(f"## {heading}\n")[1]
     rows = re.findall(r"^\|(.*)\|$", section.split("\n## ")[0], re.MULTILINE)
     return [[cell.strip() for cell in row.split("|")] for row in rows[2:]]
 
 
 class Script:
-    """Plays an example: says what → says, and compares what comes with what ← says."""
+    """Plays an example: sends the frames after →, and compares received frames with those after
+    ←.
+    """
 
     def __init__(self) -> None:
         self.positions: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""How clients are sent away: evenly, and faster while others take them in."""
+"""How clients are disconnected: evenly, and faster while other replicas accept them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def test_a_drain_goes_at_an_even_pace_and_never_at_more_than_twice_of_it() -> No
     pace = Pace(100, 1)
     assert pace.batch(100, 0) == (10, 20)
     assert pace.batch(90, 0.1) == (10, 20)
-    # Ahead, it may wait; after a moment in which nothing went on, it does not rush.
+    # Ahead of schedule, it may wait. After a pause of the process, it does not rush.
     assert pace.batch(60, 0.1) == (0, 20)
     assert pace.batch(100, 0.9) == (20, 20)
     assert pace.batch(5, 2) == (5, 5)
@@ -21,7 +21,7 @@ def test_a_drain_goes_at_an_even_pace_and_never_at_more_than_twice_of_it() -> No
 
 @pytest.mark.parametrize(("people", "first"), [(1000, 23), (20, 12)])
 async def test_a_drain_is_quicker_while_few_are_away(people: int, first: int) -> None:
-    """It waits for others to come back elsewhere, as long as it has the time."""
+    """It waits until clients have arrived elsewhere, as long as there is time."""
     batches: list[int] = []
 
     class Client:
@@ -31,7 +31,7 @@ async def test_a_drain_is_quicker_while_few_are_away(people: int, first: int) ->
             people -= 1
             if not batches or batches[-1] == 0:
                 batches.append(0)
-                # Runs when the server lets go of the event loop: after the batch.
+                # Runs when the server yields to the event loop, which is after the batch.
                 asyncio.get_running_loop().call_soon(batches.append, 0)
             batches[-1] += 1
 

@@ -1,4 +1,4 @@
-"""The parser of frames alone. The rules of RFC 6455, case by case, are in test_rfc6455.py."""
+"""The frame parser alone. The rules of RFC 6455, case by case, are in test_rfc6455.py."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from chat.websocket.frames import (
 
 @st.composite
 def messages(draw: st.DrawFn) -> list[tuple[str, bytes]]:
-    """Texts, each with the frames that say it: in pieces, with pings between."""
+    """Texts, each with its frames: fragmented, with pings in between."""
     said = []
     for words in draw(st.lists(st.text(max_size=200), max_size=5)):
         payload = words.encode()

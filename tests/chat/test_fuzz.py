@@ -1,6 +1,6 @@
-"""Whatever strangers send or write to the log, no exception leaves the code that reads it.
+"""Whatever strangers send or write to the log, no exception leaves the code that parses it.
 
-A few thousand inputs each; `tests/chat/fuzz.py` tries as many as one likes.
+These tests run a few thousand inputs per target; `tests/chat/fuzz.py` runs any number.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CHANGES = {
     "typing": {"lobby": ["ada"]},
 }
 
-# Surrogates without their other half, too: JSON can say them.
+# Includes single surrogates, which JSON can express.
 characters = st.text(
     st.characters() | st.sampled_from("\ud83d\udc00\x00\u2028\u202e\u2800\u0301"), max_size=80
 )
@@ -38,7 +38,7 @@ values = st.recursive(
 
 
 def nearly(what: dict[str, Any]) -> st.SearchStrategy[bytes]:
-    """JSON of `what`, with some fields missing or of whatever value, and others besides."""
+    """JSON of `what`, with some fields missing or with other values, and with additional fields."""
     kept = {key: st.just(value) | values for key, value in what.items()}
     changed = st.fixed_dictionaries({}, optional=kept)
     return st.builds(

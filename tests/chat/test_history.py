@@ -1,4 +1,4 @@
-"""The past read back from the log is what members were shown when it was the present."""
+"""Messages read back from the log equal what members were shown live."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WINDOW = 20
 
 
 class KeptLog(PlayedRelay):
-    """A log of one partition that the test writes, and may cut at its beginning."""
+    """A log of one partition. The test writes it, and may delete its start."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ def texts(messages: Sequence[StoredMessage]) -> list[str]:
 
 
 async def all_before(made: Hub, limit: int) -> list[str]:
-    """Everything there is, page by page from the end."""
+    """The whole history, page by page from the end."""
     found: list[str] = []
     before = None
     for _ in range(1000):
@@ -121,7 +121,7 @@ cids = st.tuples(st.sampled_from("abcdefgh"), st.integers(1, 12))
 def test_live_and_paged_back_and_paged_on_and_resumed_is_the_same(
     records: list[tuple[str, int]], limit: int, seen: int
 ) -> None:
-    """Cids come again inside the window and beyond it; offsets have gaps."""
+    """Cids are repeated within the window and beyond it; offsets have gaps."""
 
     async def play() -> None:
         log = KeptLog()
@@ -137,7 +137,7 @@ def test_live_and_paged_back_and_paged_on_and_resumed_is_the_same(
         expected = [str(message["text"]) for message in shown]
         assert await all_before(live, limit) == expected
         assert await all_after(live, None, limit) == expected
-        # Another replica, which was started later, has seen no more than two windows.
+        # Another replica that started later has read at most two windows.
         late = hub(log, history=100, window=WINDOW)
         late.reset(EPOCH, [max(offset - 2 * WINDOW, -1)] * PARTITIONS)
         rest = [entry for entry in log.entries if entry.offset > offset - 2 * WINDOW]

@@ -1,4 +1,4 @@
-"""What a hub makes of a log: rooms, history, repeats. No sockets; the test plays the relay."""
+"""How a hub processes a log: rooms, history, repeats. Without sockets; the test plays the relay."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EPOCH = "log"
 
 
 class PlayedRelay(Relay):
-    """Appends go nowhere; the test delivers what it likes."""
+    """Appends go nowhere; the test delivers records itself."""
 
     def __init__(self) -> None:
         self.appended: list[tuple[Record, asyncio.Future[None]]] = []
@@ -69,7 +69,7 @@ class PlayedRelay(Relay):
 
 
 class Listening:
-    """A member, and where its frames go: it remembers them."""
+    """A member that records its frames."""
 
     def __init__(self, user: str = "ada", secret: str = "") -> None:
         self.address = ""
@@ -83,7 +83,7 @@ class Listening:
         return self
 
     def push(self, frames: bytes) -> None:
-        # Frames of a server are not masked: the payload follows its size.
+        # The server's frames are not masked: the payload follows the size.
         while frames:
             size, start = frames[1], 2
             if size == 126:
@@ -177,7 +177,7 @@ def texts(answer: dict[str, object]) -> list[str]:
 ROOM = "lobby"
 AUTHOR = Person.of("ada", "").author
 PARTITION = partition_of(ROOM, PARTITIONS)
-# Another room whose records share the partition.
+# Another room in the same partition.
 OTHER = next(name for name in "abcdefgh" if partition_of(name, PARTITIONS) == PARTITION)
 
 
@@ -186,7 +186,7 @@ def said(offset: int, cid: str = "", room: str = ROOM) -> tuple[int, Record]:
 
 
 def taken_at(offset: int) -> int:
-    """When the log took a record, in milliseconds."""
+    """When the log stored a record, in milliseconds."""
     return 1000 + offset
 
 
@@ -346,7 +346,7 @@ async def test_positions_follow_the_log_also_where_nothing_was_said() -> None:
     await made.join(member, ROOM, None)
     feed(made, [said(0, room=OTHER)], PARTITION)
     await until(lambda: member.of("position"))
-    # And not again, while nothing moves.
+    # No further position frame while the log does not advance.
     await asyncio.sleep(0.05)
     assert member.of("position") == [{"type": "position", "room": ROOM, "position": at(0)}]
     assert not member.of("message")
@@ -379,7 +379,7 @@ async def test_rooms_nobody_needs_are_forgotten() -> None:
     assert not made._window.rooms
 
 
-# Somebody repeats now and then; records of others, and of nobody we know, lie between.
+# A sometimes repeated message, with records of other rooms and other writers in between.
 logs = st.lists(
     st.tuples(st.integers(1, 4), st.sampled_from([ROOM, OTHER]), st.integers(0, 12)), max_size=80
 )
@@ -401,7 +401,7 @@ def test_every_replica_decides_alike_whenever_it_was_started(
     end = log[-1][0] if log else -1
     old, young = hub(window=window), hub(window=window)
     feed(old, log, PARTITION)
-    # The younger one began two windows back, and got it in batches of its own.
+    # The younger replica started two windows back, and gets other batches.
     start = max(0, end + 1 - 2 * window)
     young.reset(EPOCH, [start - 1] * PARTITIONS)
     rest = [entry for entry in log if entry[0] >= start]

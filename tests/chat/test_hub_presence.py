@@ -1,6 +1,4 @@
-"""What hubs make of who is present: on two replicas that share a log, with members that the test
-plays.
-"""
+"""Presence in two hubs that share a log, with members played by the test."""
 
 from __future__ import annotations
 
@@ -45,7 +43,7 @@ async def hubs() -> AsyncIterator[tuple[Hub, Hub]]:
 
 
 def users(member: Listening) -> set[str]:
-    """The list that a client would have."""
+    """The list of users that a client would show."""
     seen: set[str] = set()
     for frame in member.of("presence"):
         whole, left, joined = (frame.get(name, []) for name in ("users", "left", "joined"))
@@ -80,7 +78,7 @@ async def test_who_did_not_get_the_list_on_joining_gets_it_later(hubs: tuple[Hub
     first, again = Listening("ada"), Listening("ada")
     await hubs[0].join(first, "lobby", None)
     await until(lambda: len(first.of("presence")) == 2)
-    # Nobody comes or goes by it: there is no change to tell.
+    # This join changes no list, so there is no change to send.
     again.slow = True
     await hubs[0].join(again, "lobby", None)
     assert not again.of("presence")
@@ -111,7 +109,7 @@ async def test_of_two_who_took_a_name_in_the_same_moment_one_is_put_out(
 async def test_a_replica_with_many_people_is_heard_bit_by_bit(
     hubs: tuple[Hub, Hub], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever chats has their turn in between."""
+    """Chat messages are processed in between."""
     monkeypatch.setattr(announcer, "HEAR_SECONDS", 0)
     here, _ = hubs
     elsewhere = Presence(heartbeat=5, shown=100, typing=6, hold=300, elsewhere=0)

@@ -1,4 +1,4 @@
-"""The image on one machine: replicas that share a room, or islands, and compose.yml."""
+"""The image on one machine: replicas that share a room, isolated replicas, and compose.yml."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def podman(*arguments: str, command: str = "podman", **environment: str) -> str:
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The image, built as on a site without internet, of a checkout made under umask 077."""
+    """The image, built as on a site without internet, from a checkout made under umask 077."""
     pip = tmp_path_factory.mktemp("pip") / "pip.conf"
     pip.write_text("[global]\nno-index = true\nfind-links = /run/wheels\n")
     subprocess.run([ROOT / "sandbox" / "hosts" / "leave-root-cgroup"], check=True)
@@ -61,7 +61,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def run(image: str) -> Iterator[Run]:
-    """Run three replicas as the cluster does, without rights; returns their ports."""
+    """Run three replicas as the cluster does, without privileges. Returns their ports."""
     containers: list[str] = []
 
     def run(**environment: str) -> list[int]:
@@ -118,10 +118,10 @@ def status(url: str) -> int | None:
 
 @pytest.fixture
 def composed(image: str, kafka_home: Path, tmp_path: Path) -> Iterator[str]:
-    """compose.yml with images that are here; returns the address of its Traefik."""
+    """compose.yml with local images. Returns the address of its Traefik."""
     podman("load", "--quiet", "--input", str(ARTIFACTS / "traefik" / "traefik.tar"))
     java = Path("/usr/bin/java").resolve().parent
-    # This machine's Java, and the archive where its published image has it.
+    # This machine's Java, and Kafka's archive at the place where its published image has it.
     mounts = ["/usr:/usr:ro", "/etc/java-17-openjdk:/etc/java-17-openjdk:ro"]
     kafka = {
         "image": "localhost/python:3.11",
@@ -139,7 +139,7 @@ def composed(image: str, kafka_home: Path, tmp_path: Path) -> Iterator[str]:
     try:
         podman(*project, "up", "--detach", "--no-build", command="podman-compose", PORT=port)
         url = f"http://127.0.0.1:{port}/"
-        # Until Traefik has read its file it answers 404, and then 502 until a replica listens.
+        # Traefik answers 404 until it has read its file, and then 502 until a replica listens.
         deadline = time.monotonic() + 60
         while status(url) != 200:
             assert time.monotonic() < deadline, f"Traefik answers {status(url)}"

@@ -1,4 +1,4 @@
-"""How the modules of chat/ depend on each other, and that docs/architecture.md lists them all."""
+"""The dependencies between the modules of chat/, and their list in docs/architecture.md."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "chat"
 
-# What each module may import of the others. Nobody knows who uses it.
+# The modules that each module may import. No module knows who uses it.
 ALLOWED: dict[str, set[str]] = {
     "bounds": set(),
     "protocol": {"bounds"},

@@ -1,4 +1,4 @@
-"""How many frames may come, and from whom they come."""
+"""Limits on the rate of frames, and the addresses they are counted by."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_bucket_allows_a_burst_and_then_its_rate() -> None:
     ("peer", "forwarded", "address"),
     [
         ("192.0.2.1", [], "192.0.2.1"),
-        # Anybody can write the header.
+        # Any client can send this header.
         ("192.0.2.1", ["198.51.100.7"], "192.0.2.1"),
         ("10.1.2.3", ["198.51.100.7"], "198.51.100.7"),
         ("10.1.2.3", ["203.0.113.9, 198.51.100.7"], "198.51.100.7"),
@@ -41,7 +41,7 @@ def test_a_bucket_allows_a_burst_and_then_its_rate() -> None:
         ("fd00::1", ["2001:db8:1:2:3::4"], "2001:db8:1:2::/64"),
         ("2001:db8:1:2:ffff::", [], "2001:db8:1:2::/64"),
         ("", [], ""),
-        # Nobody has so many proxies: whoever wrote that is one of ours, and is charged.
+        # No client has so many proxies: one of ours wrote the header, and is charged.
         ("10.1.2.3", ["198.51.100.7", *["10.1.9.9"] * 30], "10.1.9.9"),
     ],
 )

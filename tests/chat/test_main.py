@@ -1,4 +1,4 @@
-"""The service as a process: how it starts, how it ends, and what it says about it."""
+"""The service as a process: start, end, and log output."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ async def test_without_kafka_each_process_is_an_island(process: Start) -> None:
         await ada.send("lobby", "anybody?")
         await bob.send("lobby", "alone")
         assert await bob.texts("lobby", 1) == ["alone"]
-        # And says so: a position of one is none of the other's.
+        # And their positions show it: each rejects those of the other.
         assert (await bob.join("lobby", since=here["position"]))["recovered"] is False
         assert here["position"] != there["position"]
 

@@ -1,4 +1,4 @@
-"""What is watched is there to be seen: alerts and dashboard ask for nothing that /metrics lacks."""
+"""Alerts and the dashboard use only metrics that /metrics has."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def questions() -> Iterator[str]:
 
 @pytest.fixture
 async def exposed(replica: Replica, kafka: dict[str, str]) -> dict[str, str]:
-    """The metrics of a replica that has been used: name and kind."""
+    """The metrics of a replica that has been used, by name, with their kinds."""
     server = await replica(kafka)
     async with connect(f"http://127.0.0.1:{server.port}/", "ada") as ada:
         await ada.send("lobby", "hello")

@@ -1,9 +1,10 @@
-"""Whatever people, replicas and the log do, everybody sees what the log says: live, when they come
-back on any replica, and when they look it up.
+"""Whatever people, replicas and the log do, everybody sees what the log has: live, after
+reconnecting to any replica, and in the history.
 
-Hypothesis plays: people join, talk, repeat themselves, vanish and come back somewhere else;
-replicas start, die and read at their own pace; the log is made anew. After each step the view of
-everybody is compared with a model that has no replicas: a list of records and the rule for repeats.
+Hypothesis generates the steps: people join, talk, repeat messages, disconnect and return on another
+replica; replicas start, die and read at different speeds; the log is recreated. After each step,
+everybody's view is compared with a model without replicas: a list of records and the rule for
+repeats.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ Ids = list[str]
 
 
 class Log(Protocol):
-    """What happens to a log beside the replicas, and what it holds."""
+    """A log under test: its contents, and what happens to it independently of replicas."""
 
     epoch: str
     ends: Sequence[int]
@@ -71,7 +72,7 @@ class Log(Protocol):
     def append(self, record: Record) -> None: ...
 
     async def settle(self, relays: Sequence[PacedRelay]) -> None:
-        """Return when the relays have got all that was appended."""
+        """Return when the relays have received everything that was appended."""
 
 
 class InMemory(MemoryLog):
@@ -79,11 +80,11 @@ class InMemory(MemoryLog):
         return MemoryRelay(self, rewind=2 * WINDOW)
 
     async def settle(self, relays: Sequence[PacedRelay]) -> None:
-        """They get it within a few turns of the event loop."""
+        """They receive it within a few turns of the event loop."""
 
 
 class InKafka:
-    """A topic, and what was read from it by other means than the relay's."""
+    """A topic, read by a separate consumer."""
 
     def __init__(self, admin: KafkaAdminClient, bootstrap_servers: str, partitions: int) -> None:
         self._admin = admin
@@ -112,7 +113,7 @@ class InKafka:
         return KafkaRelay(
             [self._servers],
             self._topic,
-            # Presence is another test's.
+            # Presence has its own tests.
             "no-signals",
             client_id="model",
             rewind=2 * WINDOW,
@@ -155,12 +156,12 @@ class InKafka:
 
 
 class PacedRelay(Relay):
-    """Delivers what another relay reads as far as the test lets it, record by record."""
+    """Delivers what another relay reads, record by record, as far as the test allows."""
 
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
         self._calls: deque[tuple[Any, ...]] = deque()
-        # What came, and how far of that the listener was told.
+        # What was received, and how much of it the listener got.
         self._got: tuple[str, dict[int, int]] = ("", {})
         self.epoch = ""
         self.position: dict[int, int] = {}
@@ -211,7 +212,7 @@ class PacedRelay(Relay):
         self._told.signalled(payloads)
 
     def has_got(self, log: Log) -> bool:
-        """Whether all that the log holds has come."""
+        """Whether everything in the log was received."""
         ends = {partition: end - 1 for partition, end in enumerate(log.ends)}
         return self.up and self.caught_up and self._got == (log.epoch, ends)
 
@@ -238,7 +239,7 @@ class Replica:
             page=PAGE,
             page_bytes=1 << 20,
             scan=10 * WINDOW,
-            # Nothing here waits for a clock.
+            # Disable everything that depends on a clock.
             position_seconds=3600,
             heartbeat=3600,
             members_shown=100,
@@ -248,7 +249,7 @@ class Replica:
 
 
 class Person:
-    """Somebody in one room, what they saw since they last had to begin anew, and what they said."""
+    """A person in one room, what they saw since their last reload, and what they sent."""
 
     def __init__(self, name: str, room: str) -> None:
         self.name = name
@@ -277,12 +278,12 @@ class Replicas(RuleBasedStateMachine):
     def run_(self, doing: Coroutine[Any, Any, Any]) -> Any:
         done = self.loop.run_until_complete(doing)
         self.loop.run_until_complete(self.log.settle([one.relay for one in self.replicas]))
-        # What it has scheduled for later is now.
+        # Run what was scheduled for later.
         for _ in range(5):
             self.loop.run_until_complete(asyncio.sleep(0))
         return done
 
-    # The model: the log, and what a repeat is.
+    # The model: the log, and the rule for repeats.
 
     def records(self, epoch: str) -> list[list[Entry]]:
         if epoch != self.log.epoch:
@@ -305,7 +306,7 @@ class Replicas(RuleBasedStateMachine):
                 found[str(Position(epoch, number, entry.offset, entry.ts))] = record.cid
         return found
 
-    # What happens.
+    # Steps.
 
     @initialize()
     def begin(self) -> None:
@@ -356,7 +357,7 @@ class Replicas(RuleBasedStateMachine):
             assert not self.must_recover(replica, person, Position.parse(since))
 
     def must_recover(self, replica: Replica, person: Person, since: Position) -> bool:
-        """Whether a replica has no excuse for not knowing what came after."""
+        """Whether the replica must be able to return what came after the position."""
         if since.epoch != self.log.epoch or replica.relay.epoch != self.log.epoch:
             return False
         read = replica.relay.position.get(since.partition, -1)
@@ -385,7 +386,9 @@ class Replicas(RuleBasedStateMachine):
 
     @rule(who=st.integers(0, 99), texts=st.lists(st.integers(0, 9), min_size=1, max_size=6))
     def say(self, who: int, texts: list[int]) -> None:
-        """Something new, or what they said some time ago: they may not know that it was taken."""
+        """Send a new message, or repeat an older one whose sender may not know that it was
+        accepted.
+        """
         here = [person for person in self.people if person.connection is not None]
         if not here:
             return
@@ -404,7 +407,7 @@ class Replicas(RuleBasedStateMachine):
 
     @rule(who=st.integers(0, 99), ago=st.integers(1, 9))
     def be_appended_twice(self, who: int, ago: int) -> None:
-        """What was refused may be in the log all the same, and then it is there again."""
+        """A refused message may be in the log nevertheless, and is then there twice."""
         person = self.people[who % len(self.people)]
         if ago <= len(person.said):
             cid = person.said[-ago]
@@ -416,7 +419,7 @@ class Replicas(RuleBasedStateMachine):
 
     @rule(partitions=st.integers(1, 3))
     def make_the_log_anew(self, partitions: int) -> None:
-        # A topic that is made anew is another test's: it takes seconds until all brokers know it.
+        # Kafka needs seconds until all brokers know a recreated topic, so another test covers that.
         log = self.log
         if not isinstance(log, InMemory) or not any(log.ends):
             return
@@ -427,10 +430,10 @@ class Replicas(RuleBasedStateMachine):
 
         self.run_(recreate())
 
-    # What must hold.
+    # Invariants.
 
     def hear(self, person: Person) -> None:
-        """Take in what the person was sent, as a client does."""
+        """Process what the person was sent, like a client."""
         assert person.connection is not None
         for frame in person.connection.frames:
             match frame["type"]:
@@ -480,7 +483,7 @@ class Replicas(RuleBasedStateMachine):
             self.everybody_saw_what_the_log_says()
             for person in self.people:
                 everything = list(self.messages(self.log.epoch, person.room))
-                # Who begins anew in a room that was quiet for a window is told nothing.
+                # After a reload, a room without messages in the window shows nothing.
                 last = person.view[-RECENT:]
                 assert last == everything[len(everything) - len(last) :]
         finally:
@@ -492,7 +495,7 @@ class Replicas(RuleBasedStateMachine):
         return [person for person in self.people if person.connection is None]
 
     async def all_pages(self, hub: Hub, room: str) -> Ids:
-        """The whole history of a room, from its beginning."""
+        """The whole history of a room, from its start."""
         found: Ids = []
         position = None
         while True:
@@ -517,7 +520,7 @@ def test_replicas_and_history_say_what_the_log_says() -> None:
 def test_replicas_and_history_say_what_kafka_says(
     kafka_admin: KafkaAdminClient, kafka_broker: KafkaBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same, with few examples, for each takes seconds."""
+    """The same with few examples, because each takes seconds."""
     monkeypatch.setattr(watcher, "WATCH_SECONDS", 0.1)
     monkeypatch.setattr(reader, "POLL_MS", 50)
     with contextlib.ExitStack() as logs:
@@ -530,7 +533,7 @@ def test_replicas_and_history_say_what_kafka_says(
         monkeypatch.setattr(Replicas, "make_log", make_log)
         run_state_machine_as_test(
             Replicas,
-            # A failure is told as it is: to make it smaller would take minutes.
+            # Report a failure without shrinking it, which would take minutes.
             settings=settings(
                 max_examples=6,
                 stateful_step_count=40,

@@ -1,4 +1,4 @@
-"""A busy log is fetched less often, and any other at once. The clock is the test's own."""
+"""A busy log is fetched less often, a quiet one at once. The tests have their own clock."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RECORD_BYTES = 250
 
 class Log(threading.Event):
     """A consumer of one partition that gets `rate` records a second. It is also the event that
-    stops its reader, after so many `seconds` of its clock.
+    stops its reader, after `seconds` of its clock.
     """
 
     def __init__(self, rate: float, seconds: float) -> None:
@@ -55,7 +55,7 @@ class Log(threading.Event):
         return int(self.now * self._rate)
 
     def poll(self, **_: object) -> dict[TopicPartition, list[RecordBatch]]:
-        """Fetch, as a broker answers."""
+        """Fetch, and wait as a broker would."""
         self.polls += 1
         config = self._fetcher.config
         enough = self._read + config["fetch_min_bytes"] / RECORD_BYTES
@@ -92,7 +92,7 @@ def read(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_busy_log_is_fetched_fifty_times_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     log = Log(rate=6000, seconds=10)
     read(log, monkeypatch)
-    # And once per millisecond before it is known to be busy.
+    # Before the log is known to be busy, it is fetched once per millisecond.
     assert log.polls <= 10 * 1000 / GATHER_MS + 101
 
 

@@ -1,5 +1,5 @@
-"""Who is where, told from replica to replica: what gets lost, who dies, and what it costs. Nothing
-here waits: time is what the test says.
+"""Presence across replicas: lost signals, dead replicas, and costs. Nothing here waits: the test
+sets the time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from chat.protocol import ErrorCode, RefusedError
 from chat.room import Person
 
 HEARTBEAT = 5.0
-# After so many, a silent replica is dead.
+# A replica is dead after this many heartbeats without a signal.
 HEARTBEATS = 3
 TICK = 0.5
 SHOWN = 4
@@ -28,7 +28,7 @@ ELSEWHERE = 10_000
 
 
 class World:
-    """Replicas that hear each other, and a clock."""
+    """Replicas that receive each other's signals, and a clock."""
 
     def __init__(self, replicas: int = 0, hold: float = 0) -> None:
         self.now = 1000.0
@@ -51,8 +51,8 @@ class World:
         return presence
 
     def tick(self, lost: set[tuple[int, int]] = frozenset()) -> list[tuple[Presence, str, str]]:
-        """Half a second goes by: everyone says and hears what there is, but for the (from, to) that
-        are lost. Returns who lost a name.
+        """Half a second passes: all replicas exchange their signals, except the `lost` ones, which
+        are (from, to) pairs. Returns who lost a name.
         """
         self.now += TICK
         losers = []
@@ -95,7 +95,7 @@ def code_of(presence: Presence, who: Person, room: str = "lobby") -> ErrorCode |
 
 
 class Client:
-    """Makes of presence frames what docs/protocol.md says."""
+    """Processes presence frames according to docs/protocol.md."""
 
     def __init__(self) -> None:
         self.users: set[str] | None = None
@@ -215,7 +215,9 @@ def test_of_two_who_took_a_name_in_the_same_moment_the_later_one_loses_it() -> N
 
 @pytest.mark.parametrize("first", ["the owner", "the thief"])
 def test_a_name_stays_its_owners_though_new_replicas_let_two_take_it(first: str) -> None:
-    """They know nothing of what is held, and the one that does hears of one of the two first."""
+    """The new replicas know no reservations, and the one that does hears of only one of the two
+    first.
+    """
     world = World(1, hold=600)
     (knows,) = world.alive
     knows.enter("lobby", person("ada"))
@@ -410,8 +412,9 @@ PEOPLE = ["ada", "bob", "eve", "Ada", "dan", "flo"]
 
 
 class Convergence(RuleBasedStateMachine):
-    """Whatever happens to replicas, people and signals, three quiet heartbeats later everyone's
-    picture is the truth; and a client that is told the changes has the picture of its replica.
+    """Whatever happens to replicas, people and signals: after three heartbeats without faults,
+    every replica has the correct state. A client that applies the changes has the same state as its
+    replica.
     """
 
     def __init__(self) -> None:
@@ -515,7 +518,7 @@ TestConvergence.settings = hypothesis_settings(max_examples=60, stateful_step_co
 
 @pytest.mark.parametrize("field", ["people", "reserved"])
 def test_a_signal_with_more_than_a_replica_writes_is_foreign(field: str) -> None:
-    """To hear it would take longer than a turn of the event loop may."""
+    """It would block the event loop for too long."""
     here = World(1).alive[0]
     claim = ["0123456789abcdef", 1] + ([1 << 50] if field == "reserved" else [])
 

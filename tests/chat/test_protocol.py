@@ -246,7 +246,7 @@ def test_a_text_is_as_long_as_it_is_when_normalised() -> None:
     assert len(decomposed.encode()) == 300
     limits = msgspec.structs.replace(LIMITS, text_bytes=200)
     assert protocol.check_text(decomposed, limits) == "\u00e9" * 100
-    # This one grows: normalised, it is three characters.
+    # This text grows: normalised, it has three characters.
     limits = msgspec.structs.replace(LIMITS, text_bytes=4)
     assert len("\U0001d160".encode()) == 4
     assert code_of(protocol.check_text, "\U0001d160", limits) is ErrorCode.TOO_LONG

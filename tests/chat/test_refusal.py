@@ -1,4 +1,4 @@
-"""Each way in which a broker refuses a client has its own words, which name the remedy."""
+"""Each way in which a broker refuses a client has its own message, which names the remedy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SECONDS = 20.0
 
 @pytest.fixture(scope="module")
 def security(secured_broker: SecuredBroker) -> Security:
-    """What a client needs on `SASL_SSL`."""
+    """The options of a client for `SASL_SSL`."""
     secured_broker.make_user("ada")
     return Security(
         security_protocol="SASL_SSL",
@@ -163,7 +163,7 @@ def test_addresses_where_no_broker_is_are_told_apart(security: Security) -> None
 
 @contextlib.contextmanager
 def peer(sends: bytes, *, closes: bool) -> Iterator[str]:
-    """Something that listens and is not Kafka."""
+    """A server that is not Kafka."""
     with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as open_ones:
 
         def serve() -> None:
@@ -187,7 +187,7 @@ def test_one_that_hangs_is_not_waited_for(security: Security, protocol: str) -> 
         began = time.monotonic()
         said = explain([server], replace(security, security_protocol=protocol), 0.5)
         assert "does not answer" in said
-        # As long as an idle machine needs several times over; the bound itself is 0.5 s.
+        # Several times what an idle machine needs; the time limit itself is 0.5 s.
         assert time.monotonic() - began < 10
 
 

@@ -1,4 +1,4 @@
-"""What a relay promises, asked of both."""
+"""The promises of a relay, tested on both implementations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from chat.relay.memory import MemoryLog, MemoryRelay
 
 
 class Recorder:
-    """A listener that keeps what it is told."""
+    """A listener that records its calls."""
 
     def __init__(self) -> None:
         self.epochs: list[str] = []
@@ -50,7 +50,9 @@ class Recorder:
 
 @pytest.fixture
 async def relay(log: dict[str, str]) -> AsyncIterator[Callable[..., Any]]:
-    """Start relays on one log; each has caught up when it is returned, with its listener."""
+    """Start relays on one log. Each has caught up when it is returned, together with its
+    listener.
+    """
     started: list[Relay] = []
     in_memory = MemoryLog()
 
@@ -144,7 +146,7 @@ async def test_a_signal_reaches_every_replica_and_is_not_in_the_log(
             (one if b"one" in payload else other).signal(payload)
         await until(lambda: set(payloads) <= set(first.signals) & set(second.signals), 1)
 
-    # A replica hears nothing from before it listened, and nobody learns when it does.
+    # A replica misses signals from before it subscribed, and nothing reports when it has.
     async with asyncio.timeout(20):
         while True:
             first.signals.clear()
@@ -181,7 +183,7 @@ async def test_the_log_can_be_read_back_beside_the_delivery(relay: Callable[...,
     assert await texts(-1, 99) == between(0, 100)
     assert await texts(9, 19) == between(10, 20)
     assert await texts(19, 19) == []
-    # No more than there is, on either side.
+    # Only existing records are returned, at both ends.
     assert await texts(89, 1000) == between(90, 100)
     assert await texts(-50, 1) == between(0, 2)
     many = await asyncio.gather(*(texts(at, at + 10) for at in range(50)), made.append(record(100)))

@@ -1,4 +1,4 @@
-"""What is Kafka's alone: being away, coming back, being another, holding what others wrote."""
+"""What only Kafka can do: be unreachable, return, be replaced, and contain records of others."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ async def test_records_that_no_chat_wrote_are_skipped_and_counted(
     relay, listener = await start()
     assert [one.text for one in listener.records] == ["hi"]
     assert relay.foreign_records == len(foreign)
-    # The position is past them: who resumes there misses nothing.
+    # The position is after them, so a client that resumes there misses nothing.
     assert listener.positions[right] == len(foreign) - 1
 
 
@@ -132,7 +132,7 @@ async def test_what_comes_while_fetching_is_prepared_does_not_hold_up_what_follo
         producer.send(topic, value=text, partition=0).get(10)
 
     def hear() -> Sequence[bytes]:
-        # A fetch that leaves the partition out would last for twenty seconds.
+        # A fetch without the partition would last for twenty seconds.
         with contextlib.closing(new_consumer(connect, fetch_max_wait_ms=20_000)) as consumer:
             consumer.assign([tp, TopicPartition(topic, 1)])
             consumer.seek(tp, 0)
@@ -148,7 +148,7 @@ async def test_what_comes_while_fetching_is_prepared_does_not_hold_up_what_follo
                     time.sleep(0.001)
                 return drained
 
-            # The first answer names every partition, the next one those with news.
+            # The first response lists every partition, later ones only those with new records.
             say(b"before")
             heard = consumer.poll(timeout_ms=5000)[tp]
             while not fetcher.in_flight_fetches():
@@ -166,7 +166,7 @@ async def test_what_comes_while_fetching_is_prepared_does_not_hold_up_what_follo
 async def test_offsets_that_kafka_python_leaves_out_are_kafkas_trouble_and_not_ours(
     kafka_broker: KafkaBroker, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A thread that ends takes the process with it; trouble of Kafka is tried again."""
+    """An exception in the thread would end the process. Kafka's errors are retried instead."""
 
     async def nothing(*_: Any) -> dict[TopicPartition, Any]:
         return {}
@@ -229,7 +229,7 @@ async def test_another_topic_of_the_same_name_is_another_log(
     await relay.append(record(0))
     await until(lambda: listener.heard)
     kafka_admin.delete_topics([topic])
-    # Kafka deletes in its own time, and refuses the name until then.
+    # Kafka deletes asynchronously, and refuses the name until then.
     await until(lambda: made_again(kafka_admin, topic))
     await until(lambda: len(listener.epochs) == 2 and relay.up and relay.caught_up)
     assert listener.epochs[0] != listener.epochs[1]
@@ -238,7 +238,7 @@ async def test_another_topic_of_the_same_name_is_another_log(
 
 
 async def test_a_log_that_was_not_delivered_is_neither_read_nor_written(start: Start) -> None:
-    """Its positions are none that anybody here knows."""
+    """Nobody here knows any of its positions."""
     relay, listener = await start()
     await relay.append(record(0))
     await until(lambda: listener.heard)
@@ -283,7 +283,7 @@ async def test_who_waits_is_told_as_soon_as_kafka_is_away(
     finally:
         kafka_broker.resume()
     await until(lambda: relay.up)
-    # It may be in the log all the same, and what was counted as open is not any more.
+    # The record may be in the log nevertheless, and must no longer count as open.
     await relay.append(record(1))
     await until(lambda: record(1) in listener.records)
     await until(lambda: not relay._appender.in_flight)
@@ -299,7 +299,7 @@ async def test_a_record_the_topic_does_not_take_is_refused_for_good_and_alone(
     producer = relay._appender.producer
     with pytest.raises(TooLargeError):
         relay.append(said("x" * 3000, "too large"))
-    # Together they are too large for one batch, and none is alone.
+    # Together they exceed a batch, but each alone fits.
     records = [said("x" * size, str(size)) for size in (1000, 1500, 1600, 1200)]
     await asyncio.gather(*(relay.append(one) for one in records))
     await until(lambda: listener.records == records)
@@ -320,7 +320,9 @@ async def test_a_large_record_of_others_does_not_stop_the_reading(
 async def test_more_partitions_are_another_log(
     start: Start, topic: str, kafka_admin: KafkaAdminClient
 ) -> None:
-    """Rooms move, so it should not be done; if it is, no room is in two places."""
+    """Rooms move to other partitions, so operators should not do this. If they do, no room is in
+    two partitions.
+    """
     (one, first), (other, second) = await start(), await start()
     stays = next(f"room-{n}" for n in range(99) if _place(n, 3) == _place(n, 5))
     moves = next(f"room-{n}" for n in range(99) if _place(n, 3) != _place(n, 5))
@@ -329,7 +331,7 @@ async def test_more_partitions_are_another_log(
     kafka_admin.create_partitions({topic: 5})
     await until(lambda: len(first.started_at) == len(second.started_at) == 5)
     await until(lambda: one.caught_up and other.caught_up)
-    # The room that moved begins anew; its old messages are where nobody looks for them.
+    # The room that moved starts empty; its old messages stay in a partition where nobody looks.
     assert first.records[2:] == second.records[2:] == [record(0, stays)]
     for relay in (one, other):
         await relay.append(record(1, moves))
@@ -360,7 +362,7 @@ async def test_the_loss_of_a_leader_costs_seconds_and_no_record(
     held: list[Record] = []
 
     async def keep(number: int) -> None:
-        """As a client does: again, until it is there."""
+        """Retry like a client, until the record is stored."""
         while True:
             try:
                 await relay.append(record(number))
@@ -428,7 +430,7 @@ async def test_a_broker_that_stops_and_starts_is_survived(
     finally:
         kafka_broker.start()
     await until(lambda: relay.up)
-    # A broker that has just started may have told this one that there is no such topic.
+    # A starting broker may have told this producer that the topic does not exist.
     assert relay._appender.producer is not producer
     await relay.append(record(1))
     await until(lambda: listener.records == [record(0), record(1)])
@@ -462,7 +464,7 @@ async def test_without_the_topic_for_signals_all_else_works(
     await asyncio.sleep(2 * WATCH_SECONDS)
     (line,) = [line for line in caplog.messages if signals_of("no-signals") in line]
     assert "create it" in line
-    # It may be made at any time, and deleted.
+    # The topic may be created and deleted at any time.
     make_topic(kafka_admin, signals_of("no-signals"))
 
     def heard() -> bool:

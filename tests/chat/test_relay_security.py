@@ -1,4 +1,4 @@
-"""Brokers that want to know who asks, and show who they are."""
+"""Brokers that require authentication, and prove their identity."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from chat.__main__ import relay_for
 from chat.relay.base import Relay, UnavailableError
 from chat.settings import SettingsError
 
-# What docs/operations/security.md promises to be enough.
+# docs/operations/security.md promises that these are enough.
 RIGHTS = ("READ", "WRITE", "DESCRIBE_CONFIGS")
 
 
 @dataclass
 class Secured:
-    """A user without rights, topics made for a test, and the environment that leads there."""
+    """A user without rights, topics created for a test, and an environment that uses them."""
 
     broker: SecuredBroker
     user: str
@@ -44,7 +44,7 @@ class Secured:
             self.broker.allow(self.user, topic, *operations)
 
     def disallow(self) -> None:
-        """Take all rights away again."""
+        """Revoke all rights."""
         pattern = ResourcePatternFilter(ResourceType.TOPIC, None, PatternType.ANY)
         every = ACLFilter(
             f"User:{self.user}", None, ACLOperation.ANY, ACLPermissionType.ANY, pattern
@@ -148,7 +148,7 @@ async def test_rights_that_are_taken_away_are_named(secured: Secured) -> None:
 
 @pytest.fixture
 def wrong(tmp_path: Path) -> Callable[[str], dict[str, str]]:
-    """Settings with which a broker and the chat do not come together."""
+    """Settings with which the chat cannot connect to a broker."""
     password = tmp_path / "other"
     password.write_text("battery staple")
     stranger = Authority(tmp_path, "stranger")

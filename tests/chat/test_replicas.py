@@ -1,4 +1,4 @@
-"""Several replicas on one log: the promises that hold whichever of them a client is on."""
+"""Several replicas on one log: promises that hold on every replica."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def test_who_moves_between_replicas_sees_each_message_once_and_in_order(
                 answer = await ada.join("lobby", since=position)
                 assert answer["recovered"]
                 seen += answer["messages"]
-                # Away again, in the middle of whatever is said.
+                # Disconnect in the middle of the messages.
                 seen += [await ada.hear("message") for _ in range(min(10, total - len(seen)))]
                 position = seen[-1]["id"]
             if len(seen) >= total:
@@ -90,7 +90,7 @@ async def test_a_repeat_on_another_replica_or_after_a_restart_is_shown_once(
     async with ChatClient(one.port, "ada") as here, ChatClient(other.port, "ada") as there:
         await here.join("lobby")
         await there.join("lobby")
-        # At once on both, so that the log has it twice.
+        # On both at once, so that the log has it twice.
         for client in (here, there):
             await client.say(type="send", room="lobby", text="hello", cid="c-1")
         acks = [await client.hear("ack") for client in (here, there)]
@@ -119,7 +119,7 @@ async def test_a_killed_replica_loses_no_acknowledged_message(
             doomed.popen.kill()
         async with ChatClient(safe.port, "ada") as ada:
             await ada.join("lobby")
-            # Whatever was not acknowledged is sent again.
+            # Send again what was not acknowledged.
             for number in range(50):
                 if str(number) not in acknowledged:
                     await ada.send("lobby", f"text {number}", cid=str(number))
@@ -181,7 +181,7 @@ async def test_draining_loses_no_acknowledged_message(
 async def test_a_replica_that_missed_deleted_records_says_so(
     process: Start, kafka: dict[str, str], topic: str, kafka_admin: KafkaAdminClient
 ) -> None:
-    """A replica may be cut off for so long that what it has not read is deleted."""
+    """A replica may be cut off for so long that Kafka deletes records it has not read."""
     frozen, other = process(kafka, CHAT_PING_SECONDS="300"), process(kafka)
     async with ChatClient(frozen.port, "ada") as ada, ChatClient(other.port, "bob") as bob:
         await joined(ada)
@@ -193,7 +193,7 @@ async def test_a_replica_that_missed_deleted_records_says_so(
             await bob.send("lobby", f"text {number}")
         kafka_admin.delete_records({TopicPartition(topic, partition_of("lobby", 3)): 8})
         frozen.popen.send_signal(signal.SIGCONT)
-        # What it has shown is not all there was: its clients must join again.
+        # It has not shown everything, so its clients must join again.
         code, reason = await ada.closed()
         assert (code, reason) == (1012, "the log was replaced; retry_after=1")
     async with ChatClient(frozen.port, "ada") as ada:
@@ -219,7 +219,7 @@ async def test_kafka_away_is_told_to_senders_and_cuts_nobody_off(
             began = time.monotonic()
             await ada.refused(type="send", room="lobby", text="during", cid="c-1")
             assert time.monotonic() - began < 0.5
-            # What was said can still be read, and the replica stays where clients find it.
+            # Old messages can still be read, and the replica stays ready for clients.
             assert [one["text"] for one in (await bob.join("lobby"))["messages"]] == ["before"]
             assert (await get(server.internal_port, "/livez")).code == 200
             assert (await get(server.internal_port, "/readyz")).code == 200
@@ -269,7 +269,7 @@ async def test_a_message_is_on_another_replica_within_100_ms(
     p50, p99 = took[100], took[197]
     record_property("latency_ms", {"p50": p50, "p99": p99})
     print(f"\nA message was on another replica after {p50:.1f} ms (p50), {p99:.1f} ms (p99)")
-    # On a machine that does other things meanwhile, the median is what can be asserted.
+    # The machine may be busy, so only the median can be asserted.
     assert p50 < 100
 
 

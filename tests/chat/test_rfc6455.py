@@ -1,8 +1,8 @@
 """RFC 6455 on the wire: the cases of the Autobahn suite's sections 1 to 10, in our own words.
 
-Against a server that echoes text, on both transports. Each case is what a client writes, in how
-many pieces, and every frame that must come back, to the end of the connection. Where Autobahn's
-server echoes binary messages ours refuses them (1003), for a chat takes text alone.
+The server echoes text, on both transports. Each case lists what a client writes, in pieces, and
+every frame that must come back until the connection ends. Autobahn's server echoes binary messages;
+ours refuses them (1003), because a chat accepts text only.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LIMITS = Limits(
 
 
 class Echo:
-    """Says everything again."""
+    """Sends every message back."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.connection = Connection(endpoint)
@@ -95,7 +95,7 @@ async def port(request: pytest.FixtureRequest) -> AsyncIterator[int]:
 def frame(
     opcode: int, payload: bytes = b"", *, final: bool = True, rsv: int = 0, masked: bool = True
 ) -> bytes:
-    """A frame as a client sends it; `rsv` is the reserved bits as a number from 0 to 7."""
+    """A frame as a client sends it. `rsv` is the reserved bits as a number from 0 to 7."""
     size = len(payload)
     head = bytes([final << 7 | rsv << 4 | opcode])
     flag = masked << 7
@@ -141,7 +141,7 @@ Answer = tuple[int, bytes]
 Case = tuple[str, list[bytes], list[Answer], int | None]
 
 HELLO = "Hello-µ@ßöäüàá-UTF-8!!".encode()
-# No text at all: as a ping's payload it is fine.
+# Not valid text, but valid as the payload of a ping.
 BYTES = b"\x00\xff\xfe\xfd\xfc\xfb\x00\xff"
 
 
@@ -154,8 +154,8 @@ def ponged(payload: bytes = b"") -> Answer:
 
 
 def cases() -> Iterator[Case]:
-    """Number, what is written, what comes back, and the code that it ends with; None: that of the
-    normal close that the test sends then.
+    """Number, what is written, what comes back, and the close code. None: the code of the normal
+    close that the test sends at the end.
     """
     for number, size in enumerate((0, 125, 126, 127, 128, 65_535, 65_536), 1):
         yield f"1.1.{number}", [text(b"*" * size)], [said(b"*" * size)], None
@@ -226,7 +226,7 @@ def cases() -> Iterator[Case]:
     broken = greek + b"\xed\xa0\x80edited"
     yield "6.3.1", [text(broken)], [], 1007
     yield "6.3.2", [fragments(broken, 1)], [], 1007
-    # Invalid already, while the rest of the message has not come: nobody waits for it.
+    # Invalid before the message is complete, so the server must not wait for the rest.
     over = greek + b"\xf4\x90\x80\x80edited"
     yield "6.4.1", [begin(greek), go_on(b"\xf4\x90\x80\x80")], [], 1007
     yield "6.4.2", [begin(greek + b"\xf4"), go_on(b"\x90")], [], 1007
@@ -279,7 +279,7 @@ def cases() -> Iterator[Case]:
 
     yield "10.1.1", [fragments(payload, 1300)], [said(payload)], None
 
-    # What the suite does not ask for, and the RFC does.
+    # Cases that the suite lacks, but the RFC requires.
     yield "unmasked", [text(HELLO, masked=False)], [], 1002
     yield "unmasked close", [frame(8, struct.pack("!H", 1000), masked=False)], [], 1002
     yield "size in too many bytes", [b"\x81\xfe\x00\x05maskhello"], [], 1002
@@ -293,15 +293,15 @@ VALID = [
     "a\u0308 ﷺ 👩‍👩‍👧‍👦 \u202e".encode(),
 ]
 INVALID = [
-    # Continuation bytes alone, and beginnings without their continuation.
+    # Continuation bytes without a start, and starts without their continuation.
     b"\x80", b"\xbf", b"\x80\xbf", bytes(range(0x80, 0xC0)),
     b"\xc3 ", b"\xe0\xa0 ", b"\xf0\x90\x80 ", b"\xc3", b"\xe1\x80", b"\xf1\x80\x80",
-    # Bytes that UTF-8 never has.
+    # Bytes that never occur in UTF-8.
     b"\xfe", b"\xff", b"\xfe\xfe\xff\xff", b"\xf5", b"\xf8\x88\x80\x80\x80", b"\xfc\x84\x80",
-    # Overlong: more bytes than it takes.
+    # Overlong encodings: more bytes than necessary.
     b"\xc0\xaf", b"\xe0\x80\xaf", b"\xf0\x80\x80\xaf", b"\xc1\xbf", b"\xe0\x9f\xbf", b"\xc0\x80",
     b"\xf0\x8f\xbf\xbf",
-    # Halves of surrogate pairs, and beyond the last code point.
+    # Halves of surrogate pairs, and code points beyond the last one.
     b"\xed\xa0\x80", b"\xed\xaf\xbf", b"\xed\xbf\xbf", b"\xed\xa0\x80\xed\xb0\x80",
     b"\xf4\x90\x80\x80",
 ]  # fmt: skip
@@ -323,7 +323,7 @@ async def test_case(
     async def talk() -> None:
         for piece in written:
             writer.write(piece)
-            # Each piece is to come alone.
+            # Each piece must arrive alone.
             await asyncio.sleep(0)
 
     async with asyncio.timeout(10):
@@ -338,7 +338,7 @@ async def test_case(
         opcode, payload = await next_frame(reader)
         assert opcode == 8
         assert int.from_bytes(payload[:2], "big") == (1000 if code is None else code)
-        # And then nothing but the end.
+        # After that, only the end.
         assert await end(reader) == b""
     writer.close()
 
@@ -357,5 +357,5 @@ async def end(reader: asyncio.StreamReader) -> bytes:
     try:
         return await reader.read()
     except ConnectionResetError:
-        # It hung up while the client still talked.
+        # The server closed the connection while the client was still sending.
         return b""

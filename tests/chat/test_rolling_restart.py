@@ -1,8 +1,8 @@
-"""A rolling restart of two replicas under many clients: nobody misses anything, and few are away at
-once.
+"""A rolling restart of two replicas with many clients: nobody misses a message, and few are
+disconnected at the same time.
 
-`ROLLING_CLIENTS=5000 pytest -s tests/chat/test_rolling_restart.py` measures it at size; it prints
-what it found.
+`ROLLING_CLIENTS=5000 pytest -s tests/chat/test_rolling_restart.py` measures it at full size, and
+prints the results.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from conftest import Process, joined, until
 
 MEASURED = "ROLLING_CLIENTS" in os.environ
 CLIENTS = int(os.environ.get("ROLLING_CLIENTS", "300"))
-# Measured, it is what role chat gives; a test has less time.
+# A measurement uses the value of role chat; a test has less time.
 DRAIN_SECONDS = 10 if MEASURED else 4
 SPEAKS_EACH_SECONDS = 0.2
 
 
 class Crowd:
-    """All the clients, and where they may connect: to the replicas that are ready, as an edge would
-    send them.
+    """All clients, and the ports they may connect to: those of ready replicas, as an edge would
+    choose.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Crowd:
         self.here = 0
         self.most_away = 0
         self.connects = 0
-        # How long each was away, each time.
+        # The duration of each disconnection.
         self.absences: list[float] = []
         self.wrong: list[str] = []
 
@@ -52,8 +52,8 @@ class Crowd:
 
 
 class Listener(asyncio.Protocol):
-    """One client, as light as it can be: it joins, checks that messages come in order and none is
-    missing, and comes back when it is told to.
+    """A minimal client: it joins, checks that messages arrive in order and without gaps, and
+    reconnects when told to.
     """
 
     def __init__(self, crowd: Crowd, number: int) -> None:
@@ -163,7 +163,7 @@ class Listener(asyncio.Protocol):
         size = bytes([0x80 | len(payload)])
         if len(payload) > 125:
             size = b"\xfe" + struct.pack("!H", len(payload))
-        # Under a mask that changes nothing.
+        # The mask consists of zeros.
         self.transport.write(bytes([first]) + size + bytes(4) + payload)
 
     def leave(self) -> None:
@@ -181,7 +181,7 @@ class Listener(asyncio.Protocol):
 
 
 async def speak(crowd: Crowd, done: asyncio.Event) -> int:
-    """Say 0, 1, 2 … until it is `done`; how many were acknowledged."""
+    """Send 0, 1, 2 … until it is `done`. Returns how many were acknowledged."""
     number = 0
     while not done.is_set():
         try:
@@ -197,7 +197,7 @@ async def speak(crowd: Crowd, done: asyncio.Event) -> int:
 
 
 def computed(who: int) -> float:
-    """CPU seconds of this process, or of those that it started and that have ended."""
+    """CPU seconds of this process, or of its children that have ended."""
     usage = resource.getrusage(who)
     return usage.ru_utime + usage.ru_stime
 
@@ -243,7 +243,7 @@ async def test_a_rolling_restart_loses_nothing(
         began = time.monotonic()
         for old in tuple(replicas):
             replicas.append(await start())
-            # As the edge does, once the old one is not ready any more.
+            # Like the edge, once the old replica is not ready any more.
             replicas.remove(old)
             crowd.ports = [replica.port for replica in replicas]
             old.popen.send_signal(signal.SIGTERM)
@@ -263,7 +263,7 @@ async def test_a_rolling_restart_loses_nothing(
             f" the clients for {computed(resource.RUSAGE_SELF):.1f} s"
         )
         assert crowd.wrong == []
-        # How many are away depends on how busy the machine is, so only a measurement judges it.
+        # The number depends on how busy the machine is, so only a measurement asserts it.
         assert not MEASURED or crowd.most_away <= CLIENTS / 10
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

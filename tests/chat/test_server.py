@@ -1,4 +1,4 @@
-"""A conversation with one replica, on either relay: the protocol as a client meets it."""
+"""Conversations with one replica, on both relays: the protocol as a client sees it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from chat.relay.base import partition_of
 from chat.server import Server
 
-# A room of the lobby's partition: the memory relay has four of them, the topic of the tests three.
+# A room in the lobby's partition, both with the memory relay's four partitions and the topic's
+# three.
 NEIGHBOUR = next(
     name
     for name in map(str, range(100))
@@ -220,7 +221,7 @@ async def test_bad_frames_are_answered_and_disturb_nobody(server: Server) -> Non
             assert error["message"]
             cid = frame.get("cid") if isinstance(frame, dict) else None
             assert error.get("cid") == cid
-        # The connection goes on, for both.
+        # Both connections continue.
         await mallory.send("lobby", "sorry")
         await ada.send("lobby", "never mind")
         assert await ada.texts("lobby", 2) == ["sorry", "never mind"]
@@ -260,7 +261,7 @@ async def test_a_client_is_in_no_more_rooms_than_allowed(
         await ada.join("one")
         await ada.join("two")
         assert (await ada.refused(type="join", room="three"))["code"] == "too_many_rooms"
-        # Joining again is no further room, and leaving makes room.
+        # Joining a room again does not count twice, and leaving frees a place.
         await ada.join("two")
         await ada.say(type="leave", room="one")
         await ada.join("three")
@@ -340,7 +341,7 @@ async def test_the_page_is_small_on_the_way_and_comes_again_only_when_it_changed
 
     total = 0
     files = {file.name for file in (ROOT / "chat" / "web").iterdir()}
-    # The document is at /. Only systems on which the page is installed ask for the icon.
+    # The document is at /. Only systems on which the page is installed request the icon.
     for path in ("/", *(f"/{name}" for name in files - {"index.html", "icon.png"})):
         plain, compressed = await get(path, "identity"), await get(path, "br, gzip")
         assert "Content-Encoding" not in plain.headers
@@ -367,7 +368,8 @@ async def test_what_the_page_names_never_changes_and_is_kept(replica: Replica) -
         always = name not in ("manifest.webmanifest", "icon.png")
         expected = "max-age=31536000, immutable" if always else "no-cache"
         assert response.headers["Cache-Control"] == expected, name
-    # A document of another replica, during a rollout: this one's files, which are not kept.
+    # During a rollout, a document of another replica asks for its files: it gets this replica's,
+    # uncached.
     other = await get(server.port, "/0123456789ab/app.js")
     assert (other.code, other.headers["Cache-Control"]) == (200, "no-cache")
     assert other.body == (await get(server.port, "/app.js")).body
@@ -420,7 +422,7 @@ async def test_who_does_not_read_is_sent_away_and_can_resume(replica: Replica) -
     server = await replica(CHAT_OUTBOX_BYTES="65536", CHAT_TEXT_GRAPHEMES="8192")
     async with ChatClient(server.port, "ada") as ada:
         await ada.join("lobby")
-        # It reads no further than the buffers on the way.
+        # It reads only what fits into the buffers in between.
         async with ChatClient(server.port, "slow", max_queue=1) as slow:
             await slow.join("lobby")
             await slow.join("garden")
@@ -432,7 +434,7 @@ async def test_who_does_not_read_is_sent_away_and_can_resume(replica: Replica) -
             assert code == 1013
             assert "last position" in reason
             seen = [frame for frame in slow.inbox if frame["type"] == "message"]
-            # Where it was cut off is the last thing that it is told.
+            # The last frames are the positions at which it was cut off.
             last = sorted(slow.inbox[-2:], key=lambda frame: frame["room"])
             assert [frame["room"] for frame in last] == ["garden", "lobby"]
             position = last[1]["position"]
@@ -446,7 +448,7 @@ async def test_who_does_not_read_is_sent_away_and_can_resume(replica: Replica) -
 async def test_who_talks_without_listening_is_not_listened_to_for_a_while(
     replica: Replica,
 ) -> None:
-    """The answers would pile up; so the server reads on when the client does."""
+    """The answers would pile up, so the server stops reading until the client reads."""
     server = await replica(CHAT_OUTBOX_BYTES="65536", CHAT_RATE="100000", CHAT_BURST="100000")
     total = 60_000
     async with ChatClient(server.port, max_queue=1) as rude:
@@ -456,7 +458,7 @@ async def test_who_talks_without_listening_is_not_listened_to_for_a_while(
                 await rude.ws.send('{"type":"?"}')
 
         talking = asyncio.create_task(talk())
-        # As far as it gets, until nothing moves any more.
+        # Wait until nothing advances any more.
         before = -1
         while (now := refusals(server)) != before:
             before = now
@@ -478,7 +480,7 @@ async def test_a_restart_tells_clients_when_to_come_back(replica: Replica) -> No
         await ada.join("lobby")
         draining = asyncio.create_task(server.drain())
         await asyncio.sleep(0.05)
-        # Until nobody is sent here any more, those who are here go on.
+        # Clients stay connected until the edge sends nobody here any more.
         assert (await get(server.internal_port, "/readyz")).code == 503
         assert (await get(server.internal_port, "/livez")).code == 200
         await ada.send("lobby", "still here")
@@ -496,7 +498,7 @@ async def test_a_restart_tells_clients_when_to_come_back(replica: Replica) -> No
 
 
 async def sees(client: ChatClient, room: str, *users: str) -> None:
-    """Wait until the client's list of the room is this one: kept as docs/protocol.md says."""
+    """Wait until the client has this list of the room, kept as docs/protocol.md describes."""
     seen: set[str] = set()
     while seen != set(users):
         frame = await client.hear("presence", room=room)

@@ -1,4 +1,6 @@
-"""Clients that never read: what waits for them is bounded, and they are told."""
+"""Clients that never read: the memory for them is bounded, and they are told why they are
+closed.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ OUTBOX = 65_536
 
 
 def resident(replica: Process) -> int:
-    """Bytes of memory that a replica has."""
+    """Resident memory of a replica, in bytes."""
     status = Path(f"/proc/{replica.popen.pid}/status").read_text()
     return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) * 1024
 
@@ -44,7 +46,7 @@ async def test_many_clients_that_never_read_cost_little_and_disturb_nobody(
             await ada.join("lobby")
             for number in range(CLIENTS):
                 slow = stack.enter_context(socket.socket())
-                # Little fits between the two, so that it is the replica that has to hold the rest.
+                # Small buffers in between, so that the replica has to hold the rest.
                 slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                 slow.connect(("127.0.0.1", replica.port))
                 slow.sendall(request)
@@ -54,15 +56,15 @@ async def test_many_clients_that_never_read_cost_little_and_disturb_nobody(
             before = most = resident(replica)
             closed, sent = 0.0, 0
             while closed < CLIENTS:
-                # Each round is more than what may wait for a client.
+                # Each round is more than may wait for one client.
                 for _ in range(20):
                     await ada.send("lobby", "x" * 8000, cid=str(sent))
                     sent += 1
                 most = max(most, resident(replica))
                 closed = await asyncio.to_thread(slow_closes, replica)
             print(f"\n{transport}: {(most - before) / CLIENTS / 1024:.0f} KiB per client")
-            # They wait for the same bytes, not each for a copy; with a copy, and what the
-            # transport holds, it is a multiple.
+            # Clients share the same bytes. A copy for each, in the connection and its transport,
+            # would take a multiple.
             assert most - before < CLIENTS * 2 * OUTBOX
             await until(lambda: b"chat_clients 1.0" in metrics(replica))
             assert (await ada.send("lobby", "still here"))["id"]

@@ -1,4 +1,4 @@
-"""Bytes on the wire that no well-behaved client sends, and what each is answered with."""
+"""Bytes on the wire that no well-behaved client sends, and the server's answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def server(replica: Replica, request: pytest.FixtureRequest) -> Server:
 
 
 class Wire:
-    """A WebSocket connection by hand."""
+    """A WebSocket connection without a client library."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -62,7 +62,7 @@ class Wire:
             return first & 0x0F, await self.reader.readexactly(size)
 
     async def closed(self) -> tuple[int, bytes]:
-        """The close frame, whatever comes before; and nothing after it but the end."""
+        """The close frame, after any other frames. Nothing but the end may follow."""
         while True:
             opcode, payload = await self.get()
             if opcode == 8:
@@ -127,7 +127,7 @@ async def test_what_breaks_the_rules_is_closed_with_the_code_that_says_so(
         closed, reason = await wire.closed()
         assert closed == code
         assert reason
-        # Nobody else notices.
+        # Other clients are not affected.
         assert (await ada.send("lobby", "hello"))["id"]
 
 

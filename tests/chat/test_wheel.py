@@ -48,7 +48,7 @@ def test_a_new_deadline_replaces_the_old_one_and_a_cancelled_one_never_comes() -
 
 
 async def test_who_answers_after_this_process_stood_still_is_not_late() -> None:
-    """A ping and the deadline of its pong do not both come before anything is read."""
+    """After a pause, the ping and its deadline must not both be handled before anything is read."""
     wheel = Wheel(on_lag=lambda _: None)
     pinged, answered = Deadline(), Deadline()
     wheel.schedule(pinged, 0.2)
