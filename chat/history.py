@@ -80,7 +80,8 @@ class History:
 
     async def holds(self, position: Position, address: str) -> bool:
         """Whether the log still has the record at a position, as far as is known. It does not if
-        the log lost its end and other records took those offsets. A client is waiting to join.
+        the log lost its end and other records took those offsets. The read is urgent, because a
+        client waits to join.
         """
         try:
             async with asyncio.timeout(MISSED_SECONDS):

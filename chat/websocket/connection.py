@@ -169,8 +169,8 @@ class Endpoint:
             asyncio.get_running_loop().call_soon(self._shed)
 
     def _shed(self) -> None:
-        """Close clients until the total is below the limit again. First choose the address with the
-        most waiting bytes, then its client with the most.
+        """Close clients until the total is at most 90 % of the limit. First choose the address with
+        the most waiting bytes, then its client with the most.
         """
         self._shedding = False
         of_address: dict[object, list[tuple[int, Waiting]]] = {}

@@ -1,11 +1,11 @@
 """Action role_variables: refuse variables of a role that have the wrong type or do not exist.
 
-A variable with a misspelt name is silently nothing, and its default is used instead. So whatever
-is set and begins with the role's name must be in the role's argument specs. The role is the one
-whose task this is; what it hands on as facts itself is named in `facts`.
+Ansible silently ignores a variable with a misspelt name, and uses the default instead. So every
+variable that starts with the role's name must be in the role's argument specs. The role is the one
+that contains this task. Facts that the role itself sets for others are listed in `facts`.
 
-Ansible's own check converts a copy: "02" passes for a number and "a,b" for a list, and templates
-use the text. So both are refused here.
+Ansible's own check works on a converted copy: it accepts "02" as a number and "a,b" as a list, but
+templates use the original text. So both are refused here.
 
     - name: Refuse unknown variables and wrong types
       baremetal_chat.platform.role_variables:
@@ -23,9 +23,10 @@ from ansible.plugins.action.validate_argument_spec import ActionModule as Valida
 
 
 def unknown(role: Path, names: set[str], options: set[str]) -> list[str]:
-    """Names that look like the role's and are not, each with the one it may have meant.
+    """Names that start with the role's name and do not exist, each with the one that was probably
+    meant.
 
-    Another role's name may begin with this one's: its variables are its own affair.
+    If another role's name starts with this one's, its variables are skipped.
     """
     others = tuple(
         f"{other.name}_"
@@ -41,7 +42,7 @@ def unknown(role: Path, names: set[str], options: set[str]) -> list[str]:
 
 
 def not_as_written(values: dict[str, Any], options: dict[str, Any]) -> list[str]:
-    """Values that Ansible would convert and templates would use unconverted, with the remedy."""
+    """Values that Ansible's check would convert but templates use unconverted, with the remedy."""
     found = []
     for name, value in sorted(values.items()):
         kind = options[name].get("type")

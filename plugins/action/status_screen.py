@@ -1,16 +1,16 @@
-"""Action status_screen: show what playbooks/status.yml has seen, a line or a few for each layer.
+"""Action status_screen: show what playbooks/status.yml has found, in one or a few lines per layer.
 
-It runs on the controller and asks nobody. What is not as it should be is marked, with what is known
-of the reason. It fails only when no host could be looked at.
+It runs on the controller and makes no requests. Problems are marked, with the known reason. It
+fails only if no host could be examined.
 
     - name: Show it
       baremetal_chat.platform.status_screen:
-        hosts: {chat1: {...}}              # what host_status said, if it was asked
-        unreached: {chat1: ""}             # why a host could not be reached
+        hosts: {chat1: {...}}              # result of host_status, if it ran
+        unreached: {chat1: ""}             # why a host is unreachable
         members: {chat1: "192.0.2.11:2181"}  # "" for a host that is down
-        ensemble: {...}                    # what zookeeper_info said
+        ensemble: {...}                    # result of zookeeper_info
         brokers: {chat1: "1"}              # ids
-        cluster: {...}                     # what kafka_cluster_info said
+        cluster: {...}                     # result of kafka_cluster_info
         cluster_hosts: [chat1]
 """
 
@@ -24,15 +24,15 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 WIDTH = 120
-# Of a long list, and of what a program says when it fails. One screen is to be enough.
+# Limits for long lists and for error messages, so that everything fits on one screen.
 SHOWN = 5
 REASON = 150
-# As systemd says it of a unit.
+# systemd's word for a running unit.
 RUNS = "active"
 
 
 class Line(NamedTuple):
-    """One line: the layer, whether it is well, and what there is to say."""
+    """One line: the layer, whether it is healthy, and the text."""
 
     layer: str
     well: bool
@@ -54,17 +54,17 @@ def some(names: Iterable[Any]) -> str:
 
 
 def reason(said: str) -> str:
-    """What SSH or a module says, on one line; of SSH, its own words at the end of Ansible's."""
+    """An error of SSH or a module on one line. Of SSH errors, only SSH's own words at the end."""
     return " ".join(said.split()).rpartition("ssh: ")[2][:REASON]
 
 
 def told(seen: Mapping[str, Any]) -> list[str]:
-    """Hosts that said what runs on them."""
+    """Hosts that reported what runs on them."""
     return [name for name, said in seen.items() if "services" in said]
 
 
 def shortened(image: str) -> str:
-    """An image as people speak of it: of a digest, the beginning is enough."""
+    """A short name of an image: the start of the digest is enough."""
     name, _, digest = image.partition("@sha256:")
     return f"{name.removeprefix('docker.io/library/')}{'@' + digest[:8] if digest else ''}"
 
@@ -92,7 +92,8 @@ def zookeeper_line(members: Mapping[str, str], ensemble: Mapping[str, Any]) -> L
         return Line("ZooKeeper", True, "skipped: the inventory has no host in the group zookeeper")
     names = {server: name for name, server in members.items() if server}
     modes, failed = ensemble.get("modes", {}), ensemble.get("failed_servers", {})
-    # Alone among several is no member: zookeeper_info cannot know when it asks one alone.
+    # Among several members, "standalone" means not a member. zookeeper_info cannot know that when
+    # it asks a single server.
     alone = len(members) > 1
     serve = [server for server, mode in modes.items() if not (alone and mode == "standalone")]
     leaders = [
@@ -118,7 +119,7 @@ def kafka_lines(brokers: Mapping[str, str], cluster: Mapping[str, Any]) -> Itera
     answer = [str(b["id"]) for b in cluster["brokers"] if str(b["id"]) not in silent]
     missing = [name for broker, name in names.items() if broker not in answer]
     controller = str(cluster["controller"])
-    # One that died stays the controller until its session ends.
+    # A dead broker stays the controller until its session expires.
     leads = names.get(controller, controller) if controller in answer else "none"
     text = f"{len(answer)} of {len(brokers)} brokers, controller: {leads}"
     text += f"; not there: {some(missing)}" if missing else ""
@@ -140,7 +141,7 @@ def cluster_lines(hosts: list[str], seen: Mapping[str, Any]) -> Iterator[Line]:
         yield Line("Nodes", True, "skipped: the inventory has no host in the group microk8s")
         return
     alive = [name for name in told(seen) if name in hosts]
-    # Any that answers knows all of it; one that has not joined knows itself alone.
+    # Any host that answers knows the whole cluster, but one that has not joined knows only itself.
     cluster = max((seen[name] for name in alive), key=lambda host: len(host["nodes"]), default={})
     if not cluster.get("nodes"):
         yield Line("Nodes", False, f"0 of {len(hosts)}: no cluster host answers for the cluster")
@@ -160,7 +161,9 @@ def cluster_lines(hosts: list[str], seen: Mapping[str, Any]) -> Iterator[Line]:
 
 
 def pod_lines(workloads: list[Mapping[str, Any]]) -> Iterator[Line]:
-    """One for each of ours, and of the cluster's own parts those that are not ready."""
+    """One line for each of our workloads. Of the cluster's own workloads, only those that are not
+    ready.
+    """
     well = [each for each in workloads if each["ready"] >= each["wanted"]]
     for each in workloads:
         if each["ours"] or each not in well:
@@ -183,9 +186,9 @@ def chat_line(replicas: Mapping[str, Any]) -> Line:
 
 
 def certificate_line(seen: Mapping[str, Any]) -> Line:
-    """Those of secrets once, those of hosts by host.
+    """Certificates in secrets are listed once, those on hosts per host.
 
-    First what ends soon, then what clients of the chat see, then the many of hosts.
+    First those that expire soon, then those that chat clients see, then the others.
     """
     found: dict[str, int] = {}
     ending: set[str] = set()
@@ -204,7 +207,7 @@ def certificate_line(seen: Mapping[str, Any]) -> Line:
 
 
 def screen(options: Mapping[str, Any]) -> list[Line]:
-    """All lines, in the order in which the layers depend on each other."""
+    """All lines, ordered by the dependencies of the layers."""
     seen, hosts = options["hosts"], options["cluster_hosts"]
     return [
         *host_lines(seen, options["unreached"]),

@@ -1,7 +1,7 @@
-"""Filter crowded_pods: the pods to delete so that the others of a Deployment are spread evenly.
+"""Filter crowded_pods: the pods to delete so that a Deployment is spread evenly.
 
-Kubernetes places a pod once. After a host was down, its pods stay where they went, until somebody
-deletes them and their successors are placed anew.
+Kubernetes schedules a pod once. After a host was down, its pods stay where they were rescheduled,
+until somebody deletes them and Kubernetes schedules new ones.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,16 +11,16 @@ Object = Mapping[str, Any]
 
 
 def takes_pods(node: Object) -> bool:
-    """Whether new pods are placed on the node: it has no taint that keeps them away."""
+    """Whether the scheduler can place new pods on the node: it has no taint that prevents this."""
     taints = node.get("spec", {}).get("taints") or []
     return not any(taint["effect"] in ("NoSchedule", "NoExecute") for taint in taints)
 
 
 def crowded_pods(pods: Sequence[Object], nodes: Sequence[Object]) -> list[str]:
-    """Return the names of the pods that a node has more than its share.
+    """Return the names of the pods that exceed a node's share.
 
-    Both are objects of the API. A node's share is the number of pods by the number of nodes that
-    take pods, and one more on as many nodes as that leaves over.
+    Both arguments are lists of API objects. A node's share is the number of pods divided by the
+    number of nodes that accept pods. If there is a remainder, that many nodes may have one more.
     """
     on_node: dict[str, list[str]] = {
         node["metadata"]["name"]: [] for node in nodes if takes_pods(node)
@@ -39,7 +39,7 @@ def crowded_pods(pods: Sequence[Object], nodes: Sequence[Object]) -> list[str]:
 
 
 class FilterModule:
-    """What Ansible looks for in this file."""
+    """Ansible looks for this class."""
 
     def filters(self) -> dict[str, Callable[..., list[str]]]:
         return {"crowded_pods": crowded_pods}

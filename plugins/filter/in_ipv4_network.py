@@ -1,8 +1,8 @@
-"""Filter in_ipv4_network: whether a host of a network can have an address.
+"""Filter in_ipv4_network: whether an address belongs to a host in a network.
 
-The network is what the facts of an interface say, for example
-{'network': '192.0.2.0', 'netmask': '255.255.255.0'}.
-A name, an IPv6 address, the network's own address and its broadcast address are refused.
+The network comes from the facts of an interface, for example {'network': '192.0.2.0', 'netmask':
+'255.255.255.0'}.
+Names, IPv6 addresses, the network address and the broadcast address are refused.
 """
 
 import ipaddress
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 
 def in_ipv4_network(address: str, interface: Mapping[str, str]) -> bool:
-    """Whether the address is a literal IPv4 address of a host in the network of the interface."""
+    """Whether the address is an IPv4 address of a host in the interface's network."""
     network = ipaddress.IPv4Network((interface["network"], interface["netmask"]))
     try:
         host = ipaddress.IPv4Address(address)
@@ -20,7 +20,7 @@ def in_ipv4_network(address: str, interface: Mapping[str, str]) -> bool:
 
 
 class FilterModule:
-    """What Ansible looks for in this file."""
+    """Ansible looks for this class."""
 
     def filters(self) -> dict[str, Callable[[str, Mapping[str, str]], bool]]:
         return {"in_ipv4_network": in_ipv4_network}

@@ -1,7 +1,7 @@
-"""Filter ipv4_address: the address that a name has for the controller, '' if it has none.
+"""Filter ipv4_address: the address to which the controller resolves a name, or ''.
 
-For hosts that are not in the run or do not answer, whose own address nobody can ask. A loopback
-address means the controller alone, so it is none.
+For hosts that are not in the run or do not answer, and so cannot report their own address. A
+loopback address would mean the controller itself, so the result is then ''.
 """
 
 import ipaddress
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 
 def ipv4_address(name: str) -> str:
-    """The IPv4 address of a host by its name or address."""
+    """The IPv4 address of a host, by its name or address."""
     try:
         address = socket.gethostbyname(name)
     except OSError:
@@ -19,7 +19,7 @@ def ipv4_address(name: str) -> str:
 
 
 class FilterModule:
-    """What Ansible looks for in this file."""
+    """Ansible looks for this class."""
 
     def filters(self) -> dict[str, Callable[[str], str]]:
         return {"ipv4_address": ipv4_address}

@@ -1,9 +1,9 @@
-r"""Filter java_properties: settings as the lines of a file that Java reads.
+r"""Filter java_properties: settings as the lines of a Java properties file.
 
-Values are meant as they stand in the inventory: what `java.util.Properties` takes for more than
-itself (a backslash, the end of a line, whatever is not ASCII) is escaped. JSON's strings escape the
-same characters in the same way, but for the quotation mark, which is none in properties. Booleans
-are lower case, elements of a list joined by commas, nothing is an empty value.
+Values are literal: characters that `java.util.Properties` would interpret (backslashes, line
+breaks, anything outside ASCII) are escaped. JSON strings escape the same characters in the same
+way, except for quotation marks, which need no escape in properties. Booleans become lower case,
+list elements are joined by commas, and None becomes an empty value.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def value_of(setting: Any) -> str:
-    """The string that Java is to read."""
+    """The string that Java should read."""
     if isinstance(setting, bool):
         return str(setting).lower()
     if isinstance(setting, list | tuple):
@@ -25,13 +25,13 @@ def java_properties(settings: Mapping[str, Any]) -> str:
     lines = []
     for name in sorted(settings, key=str.lower):
         escaped = json.dumps(value_of(settings[name]))[1:-1].replace('\\"', '"')
-        # Java passes over blanks before a value.
+        # Java skips blanks before a value.
         lines.append(f"{name}=" + ("\\" if escaped.startswith(" ") else "") + escaped + "\n")
     return "".join(lines)
 
 
 class FilterModule:
-    """What Ansible looks for in this file."""
+    """Ansible looks for this class."""
 
     def filters(self) -> dict[str, Callable[..., str]]:
         return {"java_properties": java_properties}

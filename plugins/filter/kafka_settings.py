@@ -1,8 +1,8 @@
-"""Filters kafka_settings_refused and kafka_settings_unknown: settings against Kafka's own list.
+"""Filters kafka_settings_refused and kafka_settings_unknown: check settings against Kafka's list.
 
-The list, roles/kafka/files/settings.json, gives each setting's type by its name, for brokers and
-for topics; script/kafka_settings.py makes it from the documentation in Kafka's archive. Settings
-that are not in it may be a plugin's: any value but a mapping passes.
+The list, roles/kafka/files/settings.json, has the type of each setting for brokers and topics.
+script/kafka_settings.py generates it from the documentation in Kafka's archive. Unknown settings
+may belong to a plugin: any value except a mapping is accepted.
 """
 
 import difflib
@@ -10,14 +10,14 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# What Java's types hold.
+# Sizes of Java's integer types.
 BITS = {"short": 16, "int": 32, "long": 64}
-# Of one listener alone: what follows is a setting or a plugin's.
+# Prefix of settings for a single listener. The rest is a setting's name, or a plugin's.
 OF_A_LISTENER = "listener.name."
 
 
 def obstacle(value: Any, kind: str | None) -> str | None:
-    """Why Kafka would not start with the value, or None."""
+    """Why Kafka would not start with this value, or None."""
     text = str(value).strip()
     if isinstance(value, Mapping):
         return "write its keys out, as Kafka names them"
@@ -41,18 +41,18 @@ def obstacle(value: Any, kind: str | None) -> str | None:
 
 
 def kafka_settings_refused(settings: Mapping[str, Any], known: Mapping[str, str]) -> list[str]:
-    """Each setting whose value Kafka cannot read, with what it takes."""
+    """Each setting with a value that Kafka cannot parse, and what it accepts."""
     found = []
     for name, value in settings.items():
         if why := obstacle(value, known.get(name)):
-            # There may be a password in a mapping.
+            # A mapping may contain a password.
             shown = "a mapping" if isinstance(value, Mapping) else repr(value)
             found.append(f"{name} is {shown}: {why}")
     return found
 
 
 def kafka_settings_unknown(settings: Mapping[str, Any], known: Mapping[str, str]) -> list[str]:
-    """Each setting that is not Kafka's, with the name that may have been meant."""
+    """Each setting that Kafka does not have, with the name that was probably meant."""
     found = []
     for name in sorted(set(settings) - set(known)):
         if not name.startswith(OF_A_LISTENER):
@@ -62,7 +62,7 @@ def kafka_settings_unknown(settings: Mapping[str, Any], known: Mapping[str, str]
 
 
 class FilterModule:
-    """What Ansible looks for in this file."""
+    """Ansible looks for this class."""
 
     def filters(self) -> dict[str, Callable[..., list[str]]]:
         return {

@@ -1,10 +1,10 @@
-"""Filter masked: replaces secrets in a text by asterisks.
+"""Filter masked: replace secrets in a text by asterisks.
 
-The only place that defines what a secret looks like. Tasks that show a configuration mask it; tasks
-that would show a diff first check that masking changes nothing. It masks:
+This is the only definition of what a secret looks like. Tasks that show a configuration mask it.
+Tasks that would show a diff first check that masking changes nothing. It masks:
 
-- what follows a name that says it is a secret, up to the end of the line, and of the lines that
-  continue it: `ssl.key.password=...`, `sasl.jaas.config=...`, `"token": ...`;
+- the value after a name that denotes a secret, up to the end of the line and its continuation
+  lines: `ssl.key.password=...`, `sasl.jaas.config=...`, `"token": ...`;
 - users of JAAS' plain login module: `user_alice="..."`;
 - private keys in PEM.
 """
@@ -29,12 +29,12 @@ NAMED = re.compile(
 
 
 def masked(text: str) -> str:
-    """Return the text with asterisks for its secrets; names and everything else stay."""
+    """Return the text with its secrets replaced by asterisks. Names and other text stay."""
     return NAMED.sub(rf"\1{MASK}", PRIVATE_KEY.sub(rf"\1{MASK}", text))
 
 
 class FilterModule:
-    """What Ansible looks for in this file."""
+    """Ansible looks for this class."""
 
     def filters(self) -> dict[str, Callable[..., str]]:
         return {"masked": masked}

@@ -1,8 +1,8 @@
-r"""Filter systemd_escaped: a text for between the quotation marks of a unit's Environment=.
+r"""Filter systemd_escaped: escape a text for the quoted value of a unit's Environment=.
 
-It is meant as it stands in the inventory, and systemd takes `%` for a specifier (systemd.unit(5))
-and a backslash for an escape (systemd.syntax(7)): `-XX:ErrorFile=/x/hs_%p.log` would get the unit's
-name, and not the number of the process.
+The text is literal, but systemd interprets `%` as a specifier (systemd.unit(5)) and a backslash as
+an escape (systemd.syntax(7)). Unescaped, `-XX:ErrorFile=/x/hs_%p.log` would contain the unit's name
+instead of the process id.
 """
 
 from collections.abc import Callable
@@ -11,12 +11,12 @@ MEANT = str.maketrans({"%": "%%", "\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
 
 def systemd_escaped(text: str) -> str:
-    """Return the text with nothing in it that systemd would change."""
+    """Return the text with everything escaped that systemd would interpret."""
     return text.translate(MEANT)
 
 
 class FilterModule:
-    """What Ansible looks for in this file."""
+    """Ansible looks for this class."""
 
     def filters(self) -> dict[str, Callable[..., str]]:
         return {"systemd_escaped": systemd_escaped}

@@ -30,7 +30,7 @@ else:
 if TYPE_CHECKING:
     from typing import Any
 
-# Those that are handed to `Security`, by its names.
+# Options that are passed to `Security` under the same names.
 SECURITY_OPTIONS: dict[str, Any] = {
     "security_protocol": {
         "type": "str",
@@ -53,18 +53,18 @@ CONNECTION_OPTIONS: dict[str, Any] = {
     "timeout": {"type": "int", "default": 30},
     **SECURITY_OPTIONS,
 }
-# To ask brokers why they refuse, after `timeout`.
+# Additional time to ask brokers why they refuse the client, after `timeout`.
 EXPLAIN_SECONDS = 2
 
 
 def security(module: AnsibleModule) -> Security:
-    """How the module is told to connect."""
+    """The connection options of the module."""
     given = {option: module.params[option] for option in SECURITY_OPTIONS}
     return Security(**{option: value for option, value in given.items() if value is not None})
 
 
 def client_options(module: AnsibleModule) -> dict[str, Any]:
-    """What all clients of kafka-python are told, or fail the module."""
+    """The options for all kafka-python clients. Fails the module if they are invalid."""
     try:
         return {
             "bootstrap_servers": module.params["bootstrap_servers"],
@@ -77,13 +77,13 @@ def client_options(module: AnsibleModule) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def connected(module: AnsibleModule) -> Iterator[KafkaAdminClient]:
-    """Return an admin client, or fail the module with one clear sentence."""
+    """Yield an admin client, or fail the module with one clear sentence."""
     if IMPORT_ERROR:
         module.fail_json(
             msg=missing_required_lib("kafka-python"),
             exception=IMPORT_ERROR,
         )
-    # The client's retries are its own affair: what matters is in the exception.
+    # Suppress the client's log of retries: the exception has the important part.
     logging.getLogger("kafka").addHandler(logging.NullHandler())
     servers, timeout = module.params["bootstrap_servers"], module.params["timeout"]
     try:
@@ -91,8 +91,8 @@ def connected(module: AnsibleModule) -> Iterator[KafkaAdminClient]:
             **client_options(module),
             bootstrap_timeout_ms=timeout * 1000,
             request_timeout_ms=timeout * 1000,
-            # A host that hangs takes connections and does not answer. The client would wait 10 s
-            # for each, and has no option for it.
+            # A host that hangs accepts connections but does not answer. The client would wait 10 s
+            # for each, and has no option for that.
             kafka_client=functools.partial(
                 KafkaNetClient, socket_connection_setup_timeout_ms=min(timeout, 10) * 1000
             ),

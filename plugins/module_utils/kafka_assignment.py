@@ -1,9 +1,9 @@
-"""Plans which broker holds which partition: pure functions, so that plans are easy to test.
+"""Plans which broker holds which partition. Pure functions, so that plans are easy to test.
 
-An assignment maps each partition, (topic, number), to the ids of its brokers; the first is the one
-that leads by preference. A plan is the part of an assignment that differs from what there is.
-Moving a replica copies all of its data, so a plan moves no more than balance or a broker's
-leaving demands; changing who leads costs nothing.
+An assignment maps each partition, (topic, number), to the ids of its brokers. The first one is the
+preferred leader. A plan is the part of an assignment that differs from the current one. Moving a
+replica copies all its data, so a plan moves only what is necessary to balance the load or empty a
+broker. Changing the leader costs nothing.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Iterable, Mapping
 
 Partition = tuple[str, int]
 Assignment = dict[Partition, list[int]]
-# Each broker that may hold partitions, and its rack.
+# The brokers that may hold partitions, with their racks.
 Brokers = Mapping[int, "str | None"]
 
 
 class ImpossibleError(Exception):
-    """No assignment does what is asked; the text says why."""
+    """No assignment meets the requirements. The text says why."""
 
 
 def changes(before: Assignment, after: Assignment) -> Assignment:
@@ -31,10 +31,10 @@ def changes(before: Assignment, after: Assignment) -> Assignment:
 
 
 def spread(current: Assignment, brokers: Brokers) -> Assignment:
-    """`current` on `brokers` alone, as evenly as can be, with as many replicas as it has.
+    """`current`, spread over `brokers` as evenly as possible, with the same number of replicas.
 
-    Each broker ends with as many replicas as the others, or one more, and leads as many
-    partitions; racks come first where they contradict that. Raises ImpossibleError.
+    In the end, the numbers of replicas per broker differ by at most one, and so do the numbers of
+    preferred leaders. Racks take priority over that. Raises ImpossibleError.
     """
     after = resize(current, {topic: len(ids) for (topic, _), ids in current.items()}, brokers)
     _balance_replicas(after, brokers)
@@ -43,9 +43,9 @@ def spread(current: Assignment, brokers: Brokers) -> Assignment:
 
 
 def resize(current: Assignment, factors: Mapping[str, int], brokers: Brokers) -> Assignment:
-    """`current` on `brokers` alone, with the given number of replicas for each topic.
+    """`current`, restricted to `brokers`, with the given number of replicas for each topic.
 
-    What is on such a broker stays where it is. Raises ImpossibleError.
+    Replicas on these brokers stay where they are. Raises ImpossibleError.
     """
     for topic, factor in sorted(factors.items()):
         if factor > len(brokers):
@@ -89,7 +89,7 @@ def _balance_replicas(assignment: Assignment, brokers: Brokers) -> None:
 def _next_move(
     assignment: Assignment, brokers: Brokers, load: Counter[int]
 ) -> tuple[Partition, int, int] | None:
-    """A replica whose move makes the load more even: of the topic that profits most."""
+    """The replica whose move balances the load, of the topic that gains most."""
     by_load = sorted(brokers, key=lambda broker: (load[broker], broker))
     for giver in reversed(by_load):
         for taker in by_load:
@@ -126,7 +126,7 @@ def _racks(replicas: Iterable[int], brokers: Brokers) -> int:
 
 
 def _balance_leaders(assignment: Assignment) -> None:
-    """Balance the preferred leaders over the brokers, where replicas allow it."""
+    """Balance the preferred leaders over the brokers, as far as the replicas allow."""
     leads = Counter({broker: 0 for replicas in assignment.values() for broker in replicas})
     leads.update(replicas[0] for replicas in assignment.values())
     while True:

@@ -1,7 +1,7 @@
-"""Moves replicas between brokers: start, throttle, watch, and remove the throttle.
+"""Moves replicas between brokers: start, throttle, wait, and remove the throttle.
 
-Kafka moves the replicas, also after the module has ended. A throttle, however, is a setting of
-brokers and topics that nobody else removes. It would slow down a broker that catches up later.
+Kafka moves the replicas, even after the module has ended. But nobody else removes a throttle, which
+is a setting of brokers and topics. It would later slow down a broker that catches up.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 RATES = ["leader.replication.throttled.rate", "follower.replication.throttled.rate"]
 REPLICAS = ["leader.replication.throttled.replicas", "follower.replication.throttled.replicas"]
-# Seconds; Kafka takes milliseconds, and a machine may pause.
+# In seconds. Kafka needs milliseconds, but a machine may pause.
 FOLLOWED_WITHIN = 30
-# Seconds between two readings.
+# Seconds between two reads.
 AGREED_FOR = 0.5
 
 
 def assignment(admin: KafkaAdminClient) -> Assignment:
-    """What each broker holds; of a partition that is being moved, where it goes.
+    """The brokers of each partition. For a partition that is being moved, its target.
 
-    A broker hears of the end of a move a moment after the controller. In between, the controller
-    does not list the move any more, and the broker still tells where the partition was. So this is
-    read until two readings agree.
+    A broker learns of the end of a move slightly later than the controller. In between, the
+    controller no longer lists the move, but the broker still reports the old place. So this reads
+    until two reads agree.
     """
     current = _read_assignment(admin)
     deadline = time.monotonic() + FOLLOWED_WITHIN
@@ -64,10 +64,11 @@ def _read_assignment(admin: KafkaAdminClient) -> Assignment:
 
 
 def throttle(admin: KafkaAdminClient, before: Assignment, plan: Assignment, rate: int) -> None:
-    """Allow `rate` bytes/s to and from each broker for what is being moved, and for the plan.
+    """Limit replication of current moves and of the plan to `rate` bytes/s per broker and
+    direction.
 
-    0 is no limit. A rate that is too low, so that what producers write is never caught up with, is
-    mended by another one while Kafka moves.
+    0 means no limit. A rate below the producers' rate never lets replicas catch up. A new call with
+    another rate fixes that, even while Kafka moves replicas.
     """
     if not rate:
         _unthrottle(admin)
@@ -83,7 +84,7 @@ def throttle(admin: KafkaAdminClient, before: Assignment, plan: Assignment, rate
         from_[topic] += [f"{number}:{broker}" for broker in sources]
         to[topic] += [f"{number}:{broker}" for broker in replicas if broker not in sources]
     involved = {broker for place, ids in target.items() for broker in held[place] + ids}
-    # A dead one cannot be told a rate, and has none.
+    # A dead broker accepts no settings, and needs none.
     brokers = sorted(involved & _alive(admin))
     _set(admin, "BROKER", {str(broker): dict.fromkeys(RATES, str(rate)) for broker in brokers})
     _set(
@@ -99,7 +100,7 @@ def throttle(admin: KafkaAdminClient, before: Assignment, plan: Assignment, rate
 def begin(admin: KafkaAdminClient, plan: Assignment) -> None:
     """Start the moves of the plan.
 
-    Raises KafkaError with the first partition that a broker refuses.
+    Raises KafkaError for the first partition that a broker refuses.
     """
     asked = {TopicPartition(*partition): replicas for partition, replicas in plan.items()}
     for place, error in admin.alter_partition_reassignments(asked).items():
@@ -108,9 +109,9 @@ def begin(admin: KafkaAdminClient, plan: Assignment) -> None:
 
 
 def finish(admin: KafkaAdminClient, seconds: float) -> int:
-    """Wait so long for what is being moved; return how many partitions still are.
+    """Wait up to `seconds` for the moves to end. Return how many partitions are still being moved.
 
-    When none is, preferred leaders lead again and no throttle is left.
+    If there are none, preferred leaders lead again and all throttles are removed.
     """
     deadline = time.monotonic() + seconds
     while moving := len(admin.list_partition_reassignments()):
@@ -136,7 +137,7 @@ def _unthrottle(admin: KafkaAdminClient) -> None:
 
 
 def _remove(admin: KafkaAdminClient, kind: str, names: list[str], settings: list[str]) -> None:
-    """Remove settings where they are set: what was never throttled is not touched."""
+    """Remove settings where they are set. Others are not touched."""
     if not names:
         return
     found = _told(admin, kind, names)
@@ -148,7 +149,7 @@ def _remove(admin: KafkaAdminClient, kind: str, names: list[str], settings: list
 
 
 def _set(admin: KafkaAdminClient, kind: str, changes: dict[str, dict[str, Any]]) -> None:
-    """Change settings, and return when they hold: a broker follows its own a moment later."""
+    """Change settings, and wait until they are in effect: brokers apply them slightly later."""
     if not changes:
         return
     resources = [
@@ -170,7 +171,7 @@ def _set(admin: KafkaAdminClient, kind: str, changes: dict[str, dict[str, Any]])
 
 
 def _told(admin: KafkaAdminClient, kind: str, names: list[str]) -> dict[str, dict[str, Any]]:
-    """The settings that brokers and topics say they have of their own, by their names."""
+    """The dynamic settings that brokers and topics report for themselves, by name."""
     resources = [ConfigResource(ConfigResourceType[kind], name) for name in names]
     found = admin.describe_configs(resources)[kind.lower()]
     return {
@@ -180,7 +181,7 @@ def _told(admin: KafkaAdminClient, kind: str, names: list[str]) -> dict[str, dic
 
 
 def _behind(told: dict[str, dict[str, Any]], changes: dict[str, dict[str, Any]]) -> list[str]:
-    """Who says something else than what was set last."""
+    """Names that still report other values than the last ones set."""
     removed = (AlterConfigOp.DELETE, None)
     return [
         name

@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 
 
 def min_insync_replicas(admin: KafkaAdminClient, topics: list[str]) -> dict[str, int]:
-    """How many replicas of each topic must have a record that is sent with acks=all."""
+    """The number of replicas that must store a record sent with acks=all, for each topic."""
     found = _in_effect(admin, "TOPIC", topics, "min.insync.replicas")
     return {topic: int(value) for topic, value in found.items()}
 
 
 def protocol_version(admin: KafkaAdminClient, broker: int) -> str:
-    """What the broker speaks to others, from itself. Raises KafkaError when it does not answer."""
+    """The inter-broker protocol version reported by the broker itself. Raises KafkaError if it does
+    not answer.
+    """
     [version] = _in_effect(admin, "BROKER", [str(broker)], "inter.broker.protocol.version").values()
     return version.partition("-")[0]
 
@@ -33,8 +35,8 @@ def _in_effect(
     resources = [ConfigResource(ConfigResourceType[kind], name, [setting]) for name in names]
     found = admin.describe_configs(resources, config_filter="all")[kind.lower()]
     for name in names:
-        # The client (kafka-python 3.0.12) drops why a broker does not tell, which mostly is that it
-        # has not heard of a new topic yet.
+        # kafka-python 3.0.12 drops the broker's error. Usually the broker has not heard of a new
+        # topic yet.
         if setting not in found[name]:
             raise RetriableError(f"{setting} of {kind.lower()} {name} is not told")
     return {name: str(found[name][setting]["value"]) for name in names}

@@ -104,8 +104,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
-# Not websockets.sync: it reads and writes one TLS connection in two threads, which OpenSSL does not
-# allow. In one of fifty handshakes or so, the request was never sent (Python 3.11).
+# Not websockets.sync: it reads and writes a TLS connection in two threads, which OpenSSL does not
+# allow. In about one of fifty handshakes, the request was never sent (Python 3.11).
 try:
     from websockets.asyncio.client import ClientConnection, connect
     from websockets.exceptions import WebSocketException
@@ -113,23 +113,23 @@ except ImportError:
     connect = None
 
 PAUSE_SECONDS = 0.3
-# What a handshake may take on a busy machine. None begins later than that before the end.
+# Duration of a handshake on a busy machine. None starts later than this before the deadline.
 HANDSHAKE_SECONDS = 1.0
 
 
 class Service(NamedTuple):
-    """Where clients connect, and whom they trust (None: no TLS)."""
+    """Where clients connect, and the CAs they trust (None: no TLS)."""
 
     url: str
     trust: ssl.SSLContext | None
 
 
 class ProbeError(Exception):
-    """The service did not do what it promises; the text says what and where to look."""
+    """The service does not work as promised. The text says what is wrong and where to look."""
 
 
 class Client:
-    """One person's connection, which knows the replica that answered its hello."""
+    """One person's connection. It knows which replica serves it."""
 
     def __init__(self, connection: ClientConnection, deadline: float) -> None:
         self._connection = connection
@@ -141,7 +141,7 @@ class Client:
         self.replica = "a replica"
 
     async def greet(self, user: str) -> None:
-        """Say hello."""
+        """Say hello, and note the replica."""
         await self.say(type="hello", user=user)
         self.replica = (await self.hear("welcome"))["replica"]
 
@@ -150,7 +150,7 @@ class Client:
         await self._connection.send(json.dumps(frame))
 
     async def hear(self, kind: str) -> dict[str, Any]:
-        """The next frame of this type. What the service says besides is passed over."""
+        """Return the next frame of this type, and drop others."""
         while True:
             try:
                 async with asyncio.timeout(left(self._deadline)):
@@ -164,7 +164,7 @@ class Client:
 
 
 def certificate_days(connection: ClientConnection) -> int | None:
-    """Until the certificate ends by which a connection was checked."""
+    """Days until the certificate of the connection expires."""
     certificate = connection.transport.get_extra_info("peercert")
     if certificate is None:
         return None
@@ -178,7 +178,8 @@ async def client(
 ) -> AsyncIterator[Client]:
     """Connect and say hello."""
     headers = {"Cookie": cookie} if cookie else None
-    # The service is the site's own: a proxy in the environment is for downloads.
+    # Connect directly: the service belongs to the site, and a proxy in the environment is for
+    # downloads.
     async with connect(
         service.url,
         ssl=service.trust,
@@ -192,12 +193,12 @@ async def client(
 
 
 def left(deadline: float) -> float:
-    """Seconds until the deadline, and never none: zero would mean that there is no deadline."""
+    """Seconds until the deadline; more than zero, which would mean no deadline."""
     return max(deadline - time.monotonic(), 0.001)
 
 
 async def probe(service: Service, seconds: int, replicas: int, messages: int) -> dict[str, Any]:
-    """What RETURN promises. Raises ProbeError with one sentence when it cannot be had."""
+    """Return the values described in RETURN. Raises ProbeError with one sentence if that fails."""
     deadline = time.monotonic() + seconds
     async with AsyncExitStack() as stack:
         first = await first_client(stack, service, deadline)
@@ -216,13 +217,13 @@ async def probe(service: Service, seconds: int, replicas: int, messages: int) ->
 
 
 async def first_client(stack: AsyncExitStack, service: Service, deadline: float) -> Client:
-    """Connect, as soon as the service lets somebody in."""
+    """Connect as soon as the service accepts a connection."""
     refusal: Exception | None = None
     while True:
         try:
             return await stack.enter_async_context(client(service, "probe-1", deadline))
         except (OSError, WebSocketException) as error:
-            # That our own time ran out says less than what the service answered before.
+            # The service's last answer is more useful than our own timeout.
             if refusal is None or not isinstance(error, TimeoutError):
                 refusal = error
             if time.monotonic() + PAUSE_SECONDS >= deadline:
@@ -233,7 +234,9 @@ async def first_client(stack: AsyncExitStack, service: Service, deadline: float)
 async def second_client(
     stack: AsyncExitStack, service: Service, deadline: float, *, other_than: str, replicas: int
 ) -> Client:
-    """Connect without a cookie until the balancer chooses another replica, if one is asked for."""
+    """Connect without a cookie, until the load balancer chooses another replica if one is
+    required.
+    """
     tries = 0
     while True:
         tries += 1
@@ -249,13 +252,13 @@ async def second_client(
 
 
 async def sticks(service: Service, cookie: str, first: Client, deadline: float) -> bool:
-    """Whether a client with the first one's cookie comes to the same replica."""
+    """Whether a client with the first one's cookie reaches the same replica."""
     async with client(service, "probe-3", deadline, cookie) as again:
         return again.replica == first.replica
 
 
 async def converse(first: Client, second: Client, messages: int) -> dict[str, Any]:
-    """Let the two take turns, and compare what each of them saw."""
+    """Let the two clients take turns, and compare what each received."""
     room = f"probe-{uuid.uuid4().hex}"
     for client in (first, second):
         await client.say(type="join", room=room)
@@ -284,12 +287,12 @@ async def converse(first: Client, second: Client, messages: int) -> dict[str, An
 
 
 def reason(error: Exception) -> str:
-    """What an error says, or at least its name."""
+    """The text of an error, or at least its name."""
     return str(error) or type(error).__name__
 
 
 def websocket_url(url: str) -> str:
-    """Where the service's page connects to: /ws, below the page."""
+    """The WebSocket URL of the service's page: /ws, below the page."""
     parts = urlsplit(url)
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme)
     if scheme is None or not parts.hostname:
@@ -300,7 +303,7 @@ def websocket_url(url: str) -> str:
 
 
 def trust(url: str, ca: str | None) -> ssl.SSLContext | None:
-    """Of a service with TLS: the authorities in the file `ca`, or the system's."""
+    """The trusted CAs for a service with TLS: those in the file `ca`, or the system's."""
     if not url.startswith("wss:"):
         return None
     try:

@@ -107,22 +107,23 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-# /proc/net/tcp writes the state LISTEN so (include/net/tcp_states.h).
+# The state LISTEN in /proc/net/tcp (include/net/tcp_states.h).
 LISTEN = "0A"
-# adjtimex(2): the clock is not synchronised. The structure has 208 bytes; more do no harm.
+# adjtimex(2): the clock is not synchronised. The structure has 208 bytes; a larger buffer is
+# harmless.
 TIME_ERROR = 5
 SIZE_OF_TIMEX = 512
 UNREMARKABLE = "lost+found"
-# What systemd.exec(5) has a unit see others of, or none, by ProtectHome, PrivateTmp, PrivateDevices
-# and ProtectKernelTunables.
+# Paths that systemd.exec(5) replaces or hides for a unit with ProtectHome, PrivateTmp,
+# PrivateDevices and ProtectKernelTunables.
 KEPT_FROM_UNITS = ["/home", "/root", "/run/user", "/tmp", "/var/tmp", "/dev", "/proc", "/sys"]
 
 
 def directory(path: Path) -> dict:
-    """What RETURN promises of a directory, which need not exist, and whose disk may fail."""
+    """The values described in RETURN. The directory need not exist, and its disk may fail."""
     entries, free, unreadable = [], 0, ""
     existing = path
-    # Unlike Path.exists, this takes a disk that fails for one that is away.
+    # Unlike Path.exists, this treats a failing disk as missing.
     while not os.path.exists(existing):  # noqa: PTH110
         existing = existing.parent
     try:
@@ -131,7 +132,7 @@ def directory(path: Path) -> dict:
         free = space.f_bavail * space.f_frsize // 2**20
     except OSError as error:
         unreadable = error.strerror or str(error)
-    # Not os.path.ismount: it takes a folder bound from the same file system for a plain one.
+    # Not os.path.ismount: it does not recognise a bind mount from the same file system.
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     leads_to = path.resolve()
     return {
@@ -146,7 +147,7 @@ def directory(path: Path) -> dict:
 
 
 def contents(paths: list[str]) -> dict[str, str]:
-    """What is in each of the files that are there and can be read."""
+    """The contents of the files that exist and are readable."""
     found = {}
     for path in paths:
         with contextlib.suppress(OSError):
@@ -155,7 +156,7 @@ def contents(paths: list[str]) -> dict[str, str]:
 
 
 def listeners() -> dict[str, int]:
-    """Port of each listening TCP socket, by what a process's descriptor of it links to."""
+    """The ports of listening TCP sockets, by the link target of a descriptor in /proc."""
     found = {}
     for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
         for line in table.read_text().splitlines()[1:] if table.exists() else ():
@@ -166,7 +167,7 @@ def listeners() -> dict[str, int]:
 
 
 def links(process: Path) -> set[str]:
-    """What a process's descriptors lead to, as far as it lasts and is ours to look at."""
+    """The link targets of a process's descriptors. Empty if it has ended or we may not look."""
     found = set()
     with contextlib.suppress(OSError):
         for descriptor in (process / "fd").iterdir():
@@ -176,7 +177,7 @@ def links(process: Path) -> set[str]:
 
 
 def taken(ports: list[int], unit: str) -> dict[int, str]:
-    """Who has each of the ports, if it is not the unit."""
+    """The owners of the ports, except for the unit."""
     sockets = {link: port for link, port in listeners().items() if port in ports}
     owners = dict.fromkeys(sockets.values(), "another program")
     for process in Path("/proc").glob("[0-9]*") if sockets else ():
@@ -189,13 +190,13 @@ def taken(ports: list[int], unit: str) -> dict[int, str]:
 
 
 def clock_synchronised() -> bool:
-    """What adjtimex(2) says when it is asked to change nothing."""
+    """Whether adjtimex(2) reports a synchronised clock. The call changes nothing."""
     changes_nothing = ctypes.create_string_buffer(SIZE_OF_TIMEX)
     return ctypes.CDLL(None).adjtimex(changes_nothing) != TIME_ERROR
 
 
 def obstacle(peer: str, timeout: float) -> str | None:
-    """Why a peer cannot be reached, or None."""
+    """Why a peer is unreachable, or None."""
     host, _, port = peer.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout).close()
@@ -225,7 +226,7 @@ def main() -> None:
     for peer in wanted["peers"]:
         if not re.fullmatch(r".+:\d{1,5}", peer):
             module.fail_json(msg=f"'{peer}' is not a peer: write HOST:PORT")
-    # All at once, so that several silent peers take no longer than one.
+    # In parallel, so that several silent peers take no longer than one.
     with ThreadPoolExecutor(len(wanted["peers"]) or 1) as pool:
         tried = {peer: pool.submit(obstacle, peer, wanted["timeout"]) for peer in wanted["peers"]}
     obstacles = {peer: answer.result() for peer, answer in tried.items()}

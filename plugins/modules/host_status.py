@@ -139,16 +139,16 @@ DAY = 86400
 SOON = 30 * DAY
 PART_OF = ("app.kubernetes.io/part-of", "baremetal-chat")
 OBJECTS = "nodes,deployments.apps,daemonsets.apps,statefulsets.apps,pods"
-# What MicroK8s answers, with success, on a host that runs pods alone. It has no API server to ask.
+# MicroK8s prints this, and exits with 0, on a worker, which has no API server.
 WORKER = "acting as a node in a cluster"
-# A line for each certificate that the cluster serves with. Keys are not asked for.
+# One line for each certificate that the cluster serves. Private keys are not requested.
 CERTIFICATES = (
     'jsonpath={range .items[*]}{.metadata.namespace}/{.metadata.name} {.data.tls\\.crt}{"\\n"}{end}'
 )
 
 
 def run(timeout: float, *command: str, given: bytes | None = None) -> str:
-    """Output of a command; raises OSError with the last line of what it says when it fails."""
+    """The output of a command. If it fails, raises OSError with the last line of its output."""
     try:
         done = subprocess.run(command, input=given, capture_output=True, timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -163,7 +163,7 @@ def run(timeout: float, *command: str, given: bytes | None = None) -> str:
 
 
 def version(pid: str, service: str) -> str:
-    """Of Kafka or ZooKeeper, by the folder that the process was started from."""
+    """The version of Kafka or ZooKeeper, from the directory the process was started from."""
     arguments = Path("/proc", pid, "cmdline").read_text(errors="replace")
     found = re.search(r"(/[^\0:=]*/kafka_[\d.]+-(\d+\.\d+\.\d+)[^\0:/]*)/libs/", arguments)
     if not found:
@@ -175,13 +175,13 @@ def version(pid: str, service: str) -> str:
 
 
 def services(names: list[str], timeout: float) -> dict[str, dict[str, str]]:
-    """What RETURN promises of units."""
+    """The values for units described in RETURN."""
     found = {}
     for name in names:
         shown = run(timeout, "systemctl", "show", "--property=ActiveState,MainPID", name)
         properties = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
         found[name] = {"state": properties["ActiveState"], "version": ""}
-        # A process may end meanwhile.
+        # The process may end meanwhile.
         with contextlib.suppress(OSError):
             if properties["MainPID"] != "0":
                 found[name]["version"] = version(properties["MainPID"], name)
@@ -189,14 +189,16 @@ def services(names: list[str], timeout: float) -> dict[str, dict[str, str]]:
 
 
 class Certificate(NamedTuple):
-    """Days until it ends, negative when it has, and whether it should have been renewed."""
+    """Days until it expires (negative if it has expired), and whether it should have been
+    renewed.
+    """
 
     days: int
     ending: bool
 
 
 def examined(certificate: bytes, timeout: float) -> Certificate:
-    """What there is to say of the first certificate of a text in PEM."""
+    """The first certificate of a text in PEM."""
     shown = run(timeout, "openssl", "x509", "-noout", "-startdate", "-enddate", given=certificate)
     begins, ends = (ssl.cert_time_to_seconds(line.partition("=")[2]) for line in shown.splitlines())
     left = ends - time.time()
@@ -204,7 +206,7 @@ def examined(certificate: bytes, timeout: float) -> Certificate:
 
 
 def certificates(patterns: list[str], timeout: float) -> dict[str, Certificate]:
-    """Each file that holds a certificate."""
+    """The files that contain a certificate."""
     found = {}
     root = Path("/")
     for path in sorted({path for given in patterns for path in root.glob(given.lstrip("/"))}):
@@ -218,13 +220,13 @@ def certificates(patterns: list[str], timeout: float) -> dict[str, Certificate]:
 
 
 def snap(timeout: float) -> str:
-    """Version and channel, from `snap list` in columns."""
+    """Version and channel, from the columns of `snap list`."""
     _, release, _, channel, *_ = run(timeout, "snap", "list", "microk8s").splitlines()[-1].split()
     return f"{release} ({channel})"
 
 
 def registry(address: str, timeout: float) -> int:
-    """How many images there are. Directly, whatever proxy the environment names."""
+    """The number of images in the registry. Ignores any proxy in the environment."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with direct.open(f"http://{address}/v2/_catalog", timeout=timeout) as answer:
         return len(json.load(answer)["repositories"])
@@ -238,7 +240,7 @@ def ready(node: dict[str, Any]) -> bool:
 
 
 def workload(found: dict[str, Any]) -> dict[str, Any]:
-    """What RETURN promises of one."""
+    """The values for a workload described in RETURN."""
     status, daemons = found["status"], found["kind"] == "DaemonSet"
     return {
         "name": f"{found['metadata']['namespace']}/{found['metadata']['name']}",
@@ -252,7 +254,7 @@ def workload(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def metrics_path(pod: dict[str, Any]) -> str:
-    """Where the API server fetches a replica's metrics."""
+    """The API path that fetches a replica's metrics."""
     (port,) = [
         port["containerPort"]
         for container in pod["spec"]["containers"]
@@ -264,7 +266,7 @@ def metrics_path(pod: dict[str, Any]) -> str:
 
 
 def measured(text: str) -> dict[str, int]:
-    """What the status needs of a replica's metrics."""
+    """The metrics of a replica that the status shows."""
     values = re.findall(r"^(chat_clients|chat_relay_lag_records)(?:\{.*\})? (\S+)$", text, re.M)
     sums = {"chat_clients": 0, "chat_relay_lag_records": 0}
     for name, value in values:
@@ -273,11 +275,11 @@ def measured(text: str) -> dict[str, int]:
 
 
 class WorkerError(Exception):
-    """The host is a worker: others tell of the cluster."""
+    """The host is a worker, so other hosts report the cluster."""
 
 
 class Cluster:
-    """What this host's API server says; raises WorkerError on a host without one."""
+    """The state reported by this host's API server. Raises WorkerError on a host without one."""
 
     def __init__(self, command: str, timeout: float) -> None:
         self._command = command
@@ -291,7 +293,7 @@ class Cluster:
         return said
 
     def objects(self) -> dict[str, Any]:
-        """Nodes, workloads, and the chat's replicas with what they measure."""
+        """Nodes, workloads, and the chat's replicas with their metrics."""
         listed = self.kubectl("get", OBJECTS, "--all-namespaces", "--output=json")
         items = json.loads(listed)["items"]
         chats = [
@@ -318,7 +320,7 @@ class Cluster:
             return None
 
     def certificates(self) -> dict[str, Certificate]:
-        """Of secrets for TLS: those that Traefik serves with are there."""
+        """The certificates in TLS secrets, which include those that Traefik serves."""
         kind = "--field-selector=type=kubernetes.io/tls"
         listed = self.kubectl("get", "secrets", "--all-namespaces", kind, "--output", CERTIFICATES)
         return {

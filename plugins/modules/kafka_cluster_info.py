@@ -122,7 +122,7 @@ with contextlib.suppress(ImportError):  # `connected` says so.
 
 
 def describe(admin: KafkaAdminClient) -> dict[str, Any]:
-    """What RETURN promises, as far as one broker knows it."""
+    """The values described in RETURN, as far as one broker knows them."""
     cluster = admin.describe_cluster()
     topics = sorted(admin.describe_topics(), key=lambda topic: topic["name"])
     minimum = min_insync_replicas(admin, [topic["name"] for topic in topics])
@@ -156,9 +156,9 @@ def describe(admin: KafkaAdminClient) -> dict[str, Any]:
 
 
 def describe_within(seconds: float, admin: KafkaAdminClient) -> dict[str, Any]:
-    """Describe the cluster, and again when the broker asked is the one that has just gone.
+    """Describe the cluster. Retry if the broker that was asked has just gone.
 
-    Once more also after the deadline: a broker that hangs has taken all the time for itself.
+    Retry once more after the deadline, because a broker that hangs may have used up all the time.
     """
     deadline = time.monotonic() + seconds
     last = False
@@ -173,7 +173,7 @@ def describe_within(seconds: float, admin: KafkaAdminClient) -> dict[str, Any]:
 
 
 def ask_each(admin: KafkaAdminClient, cluster: dict[str, Any]) -> None:
-    """Add what the brokers say themselves, or why one does not."""
+    """Add what each broker reports about itself, or why it does not."""
     cluster["silent"] = {}
     for broker in cluster["brokers"]:
         broker["protocol_version"] = None

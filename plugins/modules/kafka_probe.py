@@ -76,11 +76,11 @@ with contextlib.suppress(ImportError):  # `connected` says so.
 
 
 class ProbeError(Exception):
-    """Kafka does not do what it is for; the text says what it did instead."""
+    """Kafka does not work. The text says what happened instead."""
 
 
 def round_trip(connect: dict[str, Any], topic: str, text: str, timeout: int) -> dict[str, Any]:
-    """What RETURN promises. Raises ProbeError, or KafkaError."""
+    """Return the values described in RETURN. Raises ProbeError or KafkaError."""
     with (
         contextlib.closing(KafkaProducer(**connect, acks="all")) as to,
         contextlib.closing(KafkaConsumer(**connect)) as back,
