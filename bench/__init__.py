@@ -1,1 +1,1 @@
-"""The chat and its peers, measured side by side. See README.md."""
+"""Measurements of the chat and its peers, side by side. See README.md."""

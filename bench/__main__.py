@@ -1,4 +1,4 @@
-"""`script/bench`: build what is missing, measure, and write what was found."""
+"""`script/bench`: build what is missing, measure, and write the results."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from bench.contenders import CHAT, ROOT
 from bench.run import LOAD_CORE, BenchError, Run, run
 from bench.workloads import WORKLOADS, Workload
 
-# What does not come with script/bootstrap, and the Debian package that has it.
+# Programs that script/bootstrap does not install, and their Debian packages.
 PROGRAMS = {"node": "nodejs", "npm": "npm", "taskset": "util-linux", "setpriv": "util-linux"}
-# A moment is enough to see that everything works; it gives no figures.
+# Long enough to see that everything works, but too short for figures.
 MOMENT = ("--warm-up=0.1", "--seconds=0.5")
 
 
@@ -52,7 +52,7 @@ def main() -> int:
         for workload in WORKLOADS
         if not options.workload or workload.name in options.workload
     ]
-    # The servers are given the other core; the broker and whatever else is started stay off it.
+    # The servers get the other core; the broker and everything else stay off it.
     os.sched_setaffinity(0, {LOAD_CORE})
     act = try_out if options.quick else measure
     failed = False
@@ -70,7 +70,7 @@ def main() -> int:
             try:
                 act(workload, options.rounds, kafka if workload.kafka else None)
             except BenchError as error:
-                # The other workloads can have their results.
+                # The other workloads can still produce results.
                 print(f"\nscript/bench: {workload.name}: {error}", file=sys.stderr)
                 failed = True
     return int(failed)
@@ -108,7 +108,7 @@ def build(chosen: list[Workload], *, quick: bool) -> None:
 
 
 def try_out(workload: Workload, rounds: int, kafka: Broker | None) -> None:
-    """Run ours for a moment: what fails, fails here, but a moment gives no figures."""
+    """Run our server for a moment to find errors. It gives no figures."""
     print(workload.title, end=": ", flush=True)
     for _ in range(rounds):
         for entry in workload.entries:

@@ -1,4 +1,4 @@
-"""A real Kafka broker for the workloads that go through it; each run has topics of its own."""
+"""A real Kafka broker for the workloads that need it. Each run has its own topics."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Broker:
         return self._kafka.pid
 
     def new_topics(self) -> dict[str, str]:
-        """Make topics, and return the variables that say where they are."""
+        """Create topics, and return the environment variables that name them."""
         name = f"bench-{next(self._numbers)}"
         topic = {
             "num_partitions": PARTITIONS,

@@ -1,5 +1,5 @@
-"""Who is measured, and how each is started: ours, and peers as small as their documentation writes
-a chat, each at the best settings it has for this.
+"""The measured servers and how each is started: ours, and peers as small as the chats in their
+documentation, each with its best settings for this purpose.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ PEERS = ROOT / "bench" / "peers"
 class Contender:
     """A server that `wsload` can talk to.
 
-    `command` gets the port on which it has to listen; `version` says what was measured;
-    `artifact` is what `sandbox/build --from bench/peers` has to build, if anything; `ready` is a
-    path that answers 200 once clients may join, for a server that listens before.
+    `command` gets the port to listen on. `version` is what was measured. `artifact` is what
+    `sandbox/build --from bench/peers` must build, if anything. `ready` is a path that answers 200
+    once clients may join, for a server that listens earlier than that.
     """
 
     name: str
@@ -37,8 +37,9 @@ class Contender:
 
 
 def _ours(port: int) -> dict[str, str]:
-    """One process with its relay in memory. What limits a client is lifted: the load's are few and
-    speak for many."""
+    """One process with its relay in memory. Client limits are lifted, because the few clients of
+    the load send as much as many would.
+    """
     return {
         "KAFKA_ENABLED": "false",
         "CHAT_ADDRESS": "127.0.0.1",
@@ -174,7 +175,7 @@ CENTRIFUGE_TUNED = Contender(
     name="centrifuge, tuned",
     dialect="centrifuge",
     artifact="centrifuge",
-    # Of no delay, 2 ms and 10 ms, and of 16 messages in a frame and any number, the cheapest.
+    # The cheapest of: no delay, 2 ms and 10 ms; 16 messages per frame and any number.
     command=_centrifuge("-write-delay=2ms", "-frame=-1"),
     version=_centrifuge_version,
     note="the same with a write delay of 2 ms, and frames of all messages that wait",

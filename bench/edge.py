@@ -1,9 +1,9 @@
 """What a socket costs Traefik: memory, and how evenly new clients are spread over the replicas.
 
-Traefik of the sandbox's image stands with TLS before replicas of the chat without Kafka, with the
-rules of the roles that matter here: a cookie that leads back to the same replica, and a retry. New
-clients come from many addresses, join a room and stay. Then each says something, so that all
-buffers have been used once, and at last all go.
+Traefik of the sandbox's image runs with TLS in front of replicas without Kafka. It has those rules
+of the roles that matter here: a cookie for sticky sessions, and a retry. New clients connect from
+many addresses, join a room and stay. Then each sends a message, so that all buffers have been used
+once, and finally all disconnect.
 
     .venv/bin/python bench/edge.py --clients 10000
 """
@@ -34,7 +34,7 @@ from kafka_broker import free_port  # noqa: E402
 from reconnect import cpu_seconds  # noqa: E402
 from traefik import traefik  # noqa: E402
 
-# Clients of one address. Linux gives loopback all of 127.0.0.0/8.
+# Clients per address. On Linux, all of 127.0.0.0/8 is loopback.
 PER_ADDRESS = 250
 CONNECTING_AT_ONCE = 50
 IN_A_ROOM = 4
@@ -42,7 +42,7 @@ SETTLE_SECONDS = 3.0
 
 
 def routing(replicas: list[int]) -> dict[str, Any]:
-    """As role `chat` routes requests."""
+    """The routing rules of role `chat`."""
     return {
         "http": {
             "routers": {
@@ -93,7 +93,7 @@ def replica(log: Path) -> Iterator[int]:
 
 
 def resident(process: int) -> float:
-    """MiB in memory."""
+    """Resident memory in MiB."""
     status = Path(f"/proc/{process}/status").read_text()
     (size,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))
     return int(size) / 1024
@@ -102,7 +102,7 @@ def resident(process: int) -> float:
 async def come(
     number: int, port: int, context: ssl.SSLContext, turns: asyncio.Semaphore
 ) -> tuple[websockets.ClientConnection, str]:
-    """A client that has joined a room, and its replica."""
+    """Connect a client and join a room. Returns the client and its replica."""
     block, host = divmod(number // PER_ADDRESS, 250)
     async with turns:
         client = await websockets.connect(
@@ -157,7 +157,7 @@ async def measure(traefik: int, port: int, count: int) -> None:
             "text": "x" * 100,
         }
         await client.send(json.dumps(text))
-        # Let them hear, too.
+        # Let the clients receive, too.
         await asyncio.sleep(0)
     await asyncio.sleep(SETTLE_SECONDS)
     report("each has spoken, and heard its room")
@@ -173,7 +173,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=10_000, help="sockets (10000)")
     parser.add_argument("--replicas", type=int, default=4, help="replicas of the chat (4)")
     options = parser.parse_args()
-    # Traefik needs two files per socket. Children inherit the limit.
+    # Traefik needs two files per socket. Child processes inherit the limit.
     files = 2 * options.clients + 1000
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))

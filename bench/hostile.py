@@ -1,10 +1,11 @@
-"""What one offender costs others: each kind alone, at full speed, beside 100 honest clients.
+"""What one offender costs others: each kind alone, at full speed, next to 100 honest clients.
 
-For each kind a server is started; honest clients chat, first alone and then beside the offender,
-for the same time. Printed are, before and during: how long honest clients wait for an `ack`, the
-longest wait for `/livez`, for a page of the HTTP API and for a `join` with `since`, how much of a
-core the server uses, its memory, what it logs, how many honest clients lost their connection, and
-when the offender was closed. With `--against`, the same is measured of another checkout, in turns.
+A server is started for each kind. Honest clients chat for the same time, first alone and then next
+to the offender. The output has, before and with the offender: how long honest clients wait for an
+`ack`; the longest wait for `/livez`, for a page of the HTTP API and for a `join` with `since`; the
+server's share of a core, its memory and its log output; how many honest clients lost their
+connection; and when the offender was disconnected. With `--against`, another checkout is measured
+in turn.
 
     .venv/bin/python bench/hostile.py --against ../other-checkout pings texts
 """
@@ -46,11 +47,11 @@ from chat.relay.base import partition_of  # noqa: E402
 
 HONEST = 100
 HONEST_PER_ROOM = 10
-# Of each honest client, in a second.
+# Messages per second of each honest client.
 SENDS_PER_SECOND = 2
-# Everybody has an address of their own: what the server holds against an address is the offender's.
+# Each client has its own address, so that limits per address affect only the offender.
 OFFENDERS_ADDRESS = "127.0.0.2"
-# What is not answered within this time is given up, and counted as this long.
+# A wait is given up after this time, and counted as this long.
 PATIENCE_SECONDS = 10.0
 LOG_RECORDS = 300_000
 FULL_ROOM_MESSAGES = 500
@@ -61,11 +62,11 @@ FILLERS = 10
 TEXT, CONTINUATION, FINAL, PING, PONG = 0x01, 0x00, 0x80, 0x89, 0x8A
 
 
-# What an offender sends.
+# What offenders send.
 
 
 def frame(kind: int, payload: bytes = b"") -> bytes:
-    """A frame of a client; a mask of zeros is a mask."""
+    """A client's frame, with a mask of zeros."""
     size = len(payload)
     sized = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
     return bytes([kind]) + sized + bytes(4) + payload
@@ -77,8 +78,8 @@ def say(**fields: object) -> bytes:
 
 @dataclass(frozen=True)
 class Site:
-    """What an offender knows of the server. `since` is a position before all that room `full` has;
-    `ends` are the last offsets of the log's partitions.
+    """What an offender knows about the server. `since` is a position before all messages of room
+    `full`; `ends` are the last offsets of the log's partitions.
     """
 
     port: int
@@ -92,8 +93,8 @@ class Site:
 
 @dataclass
 class Fate:
-    """What became of an offender's connections: seconds until each that was closed was closed, and
-    the close code, where one came.
+    """What happened to an offender's connections: for each closed one the seconds until then, and
+    the close code, if any.
     """
 
     connections: int
@@ -116,8 +117,8 @@ class Fate:
 
 
 class Peer:
-    """A connection of an offender. It sends `once`, and then `again` and again; if it is `paced`,
-    each time that something came.
+    """A connection of an offender. It sends `once`, and then `again` repeatedly; if it is `paced`,
+    only after each received chunk.
     """
 
     def __init__(self, sock: socket.socket, once: bytes, again: bytes, *, paced: bool) -> None:
@@ -133,14 +134,14 @@ class Peer:
         return bool(self._outgoing)
 
     def write(self) -> None:
-        """Raises `OSError` when the server has hung up."""
+        """Raises `OSError` if the server has closed the connection."""
         with contextlib.suppress(BlockingIOError):
             self._outgoing = self._outgoing[self.sock.send(self._outgoing) :]
         if not self._outgoing and not self._paced:
             self._outgoing = self._again
 
     def read(self, buffer: bytearray) -> None:
-        """Raises `OSError` when the server has hung up."""
+        """Raises `OSError` if the server has closed the connection."""
         size = self.sock.recv_into(buffer)
         if size == 0:
             raise ConnectionResetError
@@ -150,7 +151,7 @@ class Peer:
 
     @property
     def close_code(self) -> int | None:
-        """Of the close frame with which all that came ends."""
+        """The code of the close frame at the end of the received data."""
         for at in range(len(self._tail) - 3):
             if self._tail[at] == 0x88 and at + 2 + self._tail[at + 1] == len(self._tail):
                 return int.from_bytes(self._tail[at + 2 : at + 4], "big")
@@ -158,8 +159,8 @@ class Peer:
 
 
 def send(peers: Sequence[Peer], fate: Fate, began: float, until: float, *, reads: bool) -> None:
-    """Have the peers send as fast as they can. One whose connection the server ends goes on until
-    the server takes no more.
+    """Let the peers send as fast as they can. After the server has ended a connection, its peer
+    sends until the server accepts nothing more.
     """
     poll = select.epoll()
     by_number = {peer.sock.fileno(): peer for peer in peers}
@@ -195,8 +196,8 @@ def send(peers: Sequence[Peer], fate: Fate, began: float, until: float, *, reads
 
 @dataclass(frozen=True, kw_only=True)
 class Flood:
-    """So many connections that send these bytes; `hello`: they introduce themselves first. Those
-    that `shake` no hands are TCP connections and no more.
+    """A number of connections that send these bytes. `hello`: they introduce themselves first.
+    Without `shake`, they are plain TCP connections without a handshake.
     """
 
     connections: int = 1
@@ -225,11 +226,11 @@ class Flood:
                 return fate
 
     def _connect(self, site: Site, number: int) -> Peer:
-        """Raises `OSError` if the server does not let this one in."""
+        """Raises `OSError` if the server refuses the connection."""
         sock = socket.socket()
         sock.settimeout(PATIENCE_SECONDS)
         if not self.reads:
-            # What the kernel takes for somebody who does not read shall be little.
+            # Let the kernel buffer little for an offender that does not read.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.bind((OFFENDERS_ADDRESS, 0))
         sock.connect(("127.0.0.1", site.port))
@@ -249,7 +250,7 @@ class Flood:
 
 
 def ask_far_ahead(site: Site, until: float, returns: bool) -> Fate:  # noqa: ARG001
-    """Ask the HTTP API for what is said after a position far ahead, eight times, and hang up."""
+    """Ask the HTTP API eight times for messages after a position far ahead, and disconnect."""
     place = f"{site.epoch}:{partition_of('lobby', len(site.ends))}:999999999"
     request = f"GET /api/rooms/lobby/messages?after={place} HTTP/1.1\r\nHost: localhost\r\n\r\n"
     while time.monotonic() < until:
@@ -266,8 +267,8 @@ def ask_far_ahead(site: Site, until: float, returns: bool) -> Fate:  # noqa: ARG
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of offender, and the server it meets: with how many file descriptors, and whether on a
-    long log in Kafka.
+    """A kind of offender, and its server: the number of file descriptors, and whether it has a long
+    log in Kafka.
     """
 
     does: str
@@ -277,7 +278,7 @@ class Kind:
 
 
 def fragments(count: int) -> bytes:
-    """The beginning of a message, in frames of a byte each; no character is kept in one byte."""
+    """The start of a message, in frames of one byte each; every character has several bytes."""
     first, second = "\u0101".encode()
     begun = frame(TEXT, bytes([first])) + frame(CONTINUATION, bytes([second]))
     more = frame(CONTINUATION, bytes([first])) + frame(CONTINUATION, bytes([second]))
@@ -301,7 +302,7 @@ def join_twice(site: Site, _number: int) -> bytes:
 
 
 def question(site: Site, number: int) -> bytes:
-    """About messages that no replica has in its memory; each number asks of another place."""
+    """A request for messages that no replica has in memory. Each number asks for other messages."""
     room = f"room-{number}"
     partition = partition_of(room, len(site.ends))
     before = site.ends[partition] * (1 + number % 7) // 10
@@ -378,25 +379,25 @@ KINDS = {
 }
 
 
-# Those who are not to notice.
+# The honest clients, who should not notice anything.
 
 
 class Honest(Client):
-    """Says something all the time, and knows how long each `ack` took."""
+    """Sends messages all the time, and measures the wait for each `ack`."""
 
     def __init__(self, number: int) -> None:
         super().__init__(
             f"honest-{number}", f"honest-{number // HONEST_PER_ROOM}", f"127.0.1.{number + 1}"
         )
         self.lost = False
-        # Nothing waits for its `ack`.
+        # Set while no `ack` is awaited.
         self.answered = asyncio.Event()
         self._sent: dict[str, float] = {}
         self._waits: list[float] = []
 
     async def talk(self) -> None:
         await asyncio.sleep(random.random() / SENDS_PER_SECOND)
-        # The log may be one that somebody of this name wrote to before.
+        # The log may have messages of an earlier client with this name.
         run = random.randbytes(4).hex()
         number = 0
         while not self.lost:
@@ -410,7 +411,7 @@ class Honest(Client):
         self.say({"type": "send", "room": self.room, "cid": cid, "text": text})
 
     def waits(self) -> list[float]:
-        """Since this was asked last; of those that have not ended, what they took so far."""
+        """The waits since the last call. An unfinished wait counts with its time so far."""
         now = time.monotonic()
         waits, self._waits = self._waits, []
         return waits + [now - sent for sent in self._sent.values()]
@@ -447,7 +448,7 @@ class Returning(Client):
 
 
 class Probe:
-    """Does something again and again, and knows the longest that it took."""
+    """Repeats an action, and measures the longest duration."""
 
     def __init__(self, act: Callable[[], Awaitable[object]], pause: float) -> None:
         self._act = act
@@ -474,7 +475,7 @@ class Probe:
                 return
 
     def worst(self) -> float:
-        """In seconds, since this was asked last."""
+        """The longest duration in seconds since the last call."""
         if self._began is not None:
             self._worst = max(self._worst, time.monotonic() - self._began)
         worst, self._worst = self._worst, 0.0
@@ -504,7 +505,7 @@ async def get(port: int, path: str, address: str) -> None:
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one phase: seconds, bytes, and cores."""
+    """Figures of one phase, in seconds, bytes and cores."""
 
     ack_p50: float
     ack_p99: float
@@ -529,7 +530,7 @@ class Server:
 def serve(
     checkout: Path, variables: Mapping[str, str], descriptors: int | None
 ) -> Iterator[Server]:
-    """The chat of a checkout with its default limits, on a core of its own."""
+    """The chat of a checkout with its default limits, on its own core."""
     interpreter = checkout / ".venv" / "bin" / "python"
     command = ["taskset", "-c", str(SERVER_CORE), "setpriv", "--pdeathsig=KILL"]
     if descriptors is not None:
@@ -562,12 +563,12 @@ def _text(path: Path) -> str:
 
 
 async def come(client: Client, port: int) -> str:
-    """Connect and join, once the server has read the log; return the room's position."""
+    """Connect and join once the server has read the log. Returns the room's position."""
     while True:
         try:
             joined = await client.connect(port)
         except RuntimeError:
-            # What the old connection still says must not be taken for the new one's.
+            # Frames of the old connection must not be mistaken for the new one's.
             client.transport.abort()
             await asyncio.sleep(0.1)
         else:
@@ -576,7 +577,7 @@ async def come(client: Client, port: int) -> str:
 
 
 async def fill_room(port: int) -> str:
-    """Have somebody say much in room `full`; return the position before all that."""
+    """Let clients write much in room `full`. Returns the position before that."""
     fillers = [Honest(HONEST + number) for number in range(FILLERS)]
     for filler in fillers:
         filler.room = "full"
@@ -602,7 +603,7 @@ async def measure(
     if kind.long_log:
         returning.since = await come(returning, server.port)
         epoch, partition, offset, *_ = returning.since.split(":")
-        # Further back than memory reaches, and no further than is read for somebody who joins.
+        # Older than the window, but within the limit of what is read for a `join`.
         returning.since = f"{epoch}:{partition}:{int(offset) - 6000}"
         since, ends = returning.since, long_log_ends()
     else:
@@ -672,9 +673,9 @@ async def background(*happening: Awaitable[None]) -> AsyncIterator[None]:
 def offender(
     kind: Kind, site: Site, until: float, *, returns: bool
 ) -> Iterator[Callable[[], Fate]]:
-    """Have a process of its own offend; what is given waits for its end."""
+    """Run the offender in its own process. The yielded function waits for its end."""
     ours, theirs = multiprocessing.Pipe(duplex=False)
-    # Forked: it has to be quick, and the clock is the same.
+    # Fork, because that is fast and the clock is the same.
     process = multiprocessing.get_context("fork").Process(
         target=_offend, args=(kind, site, until, returns, theirs), daemon=True
     )
@@ -687,7 +688,7 @@ def offender(
 
 
 def _offend(kind: Kind, site: Site, until: float, returns: bool, told: Connection) -> None:
-    # Honest clients share the core, and shall not wait for it.
+    # Honest clients share the core and must not wait for the offender.
     os.nice(10)
     told.send(kind.offend(site, until, returns))
 
@@ -781,7 +782,7 @@ def main() -> None:
 
 
 def long_log_ends() -> list[int]:
-    """How many records each partition of the long log has."""
+    """The number of records in each partition of the long log."""
     ends = [0] * PARTITIONS
     for number in range(ROOMS):
         ends[partition_of(f"room-{number}", PARTITIONS)] += LOG_RECORDS // ROOMS
@@ -790,7 +791,7 @@ def long_log_ends() -> list[int]:
 
 @contextlib.contextmanager
 def long_log() -> Iterator[dict[str, str]]:
-    """A broker with many records; what says where it is."""
+    """A broker with many records. Yields the environment variables for it."""
     with tempfile.TemporaryDirectory() as folder:
         broker = KafkaBroker(unpack(Path(folder)), Path(folder))
         try:

@@ -1,10 +1,10 @@
-"""From Enter on one person's page to the words on another's, on different replicas.
+"""The time from Enter on one person's page until the text is on another's, across replicas.
 
-Two pages in one browser are connected to two replicas, so both read the same clock. One notes when
-Enter is pressed, the other when the message is part of its document; the next message is sent a
-tenth of a second after the last one was seen, for who is faster than the chat's limit is told to
-wait. In between are both browsers' event loops, the edge, two replicas and Kafka with all its
-copies. The first ten messages warm everything up and are not counted.
+Two pages in one browser are connected to two replicas, so both use the same clock. One notes when
+Enter is pressed, the other when the message is in its document. The next message is sent a tenth of
+a second after the last one was seen, because the chat limits the rate of a client. The path
+includes both browsers' event loops, the edge, two replicas and Kafka with all its copies. The first
+ten messages are for warming up and are not counted.
 
     script/up
     .venv/bin/python bench/page_latency.py 10.89.0.11
@@ -40,7 +40,7 @@ new MutationObserver(() => {
 
 
 def open_page(browser: Browser, address: str, name: str) -> tuple[Page, str]:
-    """A page that is connected, and the name of its replica."""
+    """Open a page and connect it. Returns the page and the name of its replica."""
     page = browser.new_context(ignore_https_errors=True).new_page()
     page.goto(f"http://{address}/")
     page.get_by_label("Name").fill(name)
@@ -50,7 +50,7 @@ def open_page(browser: Browser, address: str, name: str) -> tuple[Page, str]:
 
 
 def measure(browser: Browser, address: str, count: int) -> tuple[list[float], list[str]]:
-    """Milliseconds per message, and the two replicas."""
+    """Milliseconds per message, and the names of the two replicas."""
     ada, here = open_page(browser, address, "Ada")
     for _ in range(20):
         bob, there = open_page(browser, address, "Bob")

@@ -1,10 +1,10 @@
-"""How smooth the page scrolls with 10,000 messages.
+"""How smoothly the page scrolls with 10,000 messages.
 
-A service of this script's own hands out the messages in pages, as the page asks for earlier ones.
-Then the page scrolls through all of them and back, a third of its height per frame, and notes when
-each frame begins (`requestAnimationFrame`), and how much CPU time each task of the main thread
-takes (tracing): on a busy machine, only the latter says something about the page. The page is the
-checkout's; with `--web`, another one's, to compare two versions in turn.
+The script's own service returns the messages in pages, when the page asks for earlier ones. Then
+the page scrolls through all of them and back, a third of its height per frame. It notes when each
+frame starts (`requestAnimationFrame`), and how much CPU time each task of the main thread takes
+(tracing). On a busy machine, only the latter is meaningful. The page is the checkout's, or with
+`--web` another one, to compare two versions in turn.
 
     .venv/bin/python bench/page_scroll.py
 """
@@ -36,7 +36,7 @@ TEXTS = [
 ] * 5
 TEXTS[7] = "```\nfor host in hosts:\n    print(host)\n```"
 
-# Messages in one answer, and frames in which the page scrolls one way.
+# Messages per answer, and frames for scrolling in one direction.
 PAGE = 100
 TASK = "ThreadControllerImpl::RunTask"
 FRAMES = 200
@@ -92,7 +92,7 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
 
 def tasks(trace: Path) -> list[float]:
-    """Milliseconds of CPU time that each task of the page's main thread took while it scrolled."""
+    """The CPU time of each task of the page's main thread while it scrolled, in milliseconds."""
     events = json.loads(trace.read_text())["traceEvents"]
     threads = {
         (event["pid"], event["tid"])

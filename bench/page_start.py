@@ -1,9 +1,9 @@
 """How soon the page shows something, and the last message of a room.
 
-A service without Kafka has a room of 70 messages. A browser visits it for the first time and gives
-a name; then it comes back, with the name remembered and with what its cache has. Times count from
-the start of navigation, in the browser's own clock, and are medians. With `--against`, the page and
-service of another checkout are visited in turn with these.
+A service without Kafka has a room with 70 messages. A browser visits it for the first time and
+enters a name. Then it returns, with a remembered name and a filled cache. Times count from the
+start of navigation, by the browser's own clock, and are medians. With `--against`, another
+checkout's page and service are visited in turn.
 
     .venv/bin/python bench/page_start.py --against ../before
 """
@@ -32,7 +32,7 @@ from tests.chromium import launch
 ROOT = Path(__file__).parent.parent
 ROOM = "kafka"
 LAST = "Broker 69 is back."
-# Notes in the page when it first has the last message.
+# Makes the page note when it first shows the last message.
 WATCH = f"""
 new MutationObserver((_, watch) => {{
   if (!document.body?.innerText.includes("{LAST}")) return;
@@ -46,7 +46,7 @@ PATIENCE_SECONDS = 30.0
 
 
 class Visit(NamedTuple):
-    """Milliseconds until something was painted, and until the last message was there."""
+    """Milliseconds until the first paint, and until the last message was shown."""
 
     painted: float
     shown: float
@@ -54,7 +54,7 @@ class Visit(NamedTuple):
 
 @contextmanager
 def served(tree: Path, folder: Path) -> Iterator[str]:
-    """The address of a checkout's service, whose room has been talked in."""
+    """The address of a checkout's service, with messages in its room."""
     environment = os.environ | {
         "KAFKA_ENABLED": "false",
         "CHAT_ADDRESS": "127.0.0.1",
@@ -85,7 +85,9 @@ async def talk(url: str) -> None:
 
 
 def noted(page: Page, expression: str) -> float:
-    """What the page has noted, once it has. Its policy forbids Playwright's own way to wait."""
+    """What the page has noted, as soon as it has. Its policy forbids Playwright's own way of
+    waiting.
+    """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while (found := page.evaluate(expression)) is None:
         assert time.monotonic() < deadline, expression
@@ -94,7 +96,7 @@ def noted(page: Page, expression: str) -> float:
 
 
 def visit(browser: Browser, url: str, name: str) -> tuple[float, Visit]:
-    """How soon the first visit painted something, and the second one."""
+    """The time of the first visit's first paint, and the second visit."""
     context = browser.new_context()
     context.add_init_script(WATCH)
     page = context.new_page()
@@ -123,11 +125,11 @@ def main() -> None:
         for tree in trees:
             folder = Path(ending.enter_context(tempfile.TemporaryDirectory()))
             urls[tree] = ending.enter_context(served(tree, folder))
-        # Its loop is in the way of others.
+        # Its event loop would get in the way of others.
         browser = launch(ending.enter_context(sync_playwright()))
         for number in range(options.rounds):
             for tree, url in urls.items():
-                # A name belongs to the first who brought it.
+                # A name belongs to the first person who used it.
                 visits[tree].append(visit(browser, url, f"Ada {number}"))
         browser.close()
     for tree, found in visits.items():

@@ -1,10 +1,10 @@
-"""Five tasks of somebody who sees the page for the first time, on a phone: what each costs.
+"""What five tasks cost a person who sees the page for the first time, on a phone.
 
-The page and the service are this checkout's. Others wrote 71 messages; the page believes that this
-was yesterday. Counted are taps, keystrokes (as many as a text has letters) and the seconds in which
-the machine works or waits, without those in which people read, think and type. A task is done when
-the page shows what one wanted; the script fails if it never does, or if what is to be tapped is out
-of sight or smaller than 24 pixels (WCAG 2.2, 2.5.8).
+The page and the service are this checkout's. Others wrote 71 messages, and the page believes that
+this was yesterday. The script counts taps, keystrokes (one per letter of a text) and the seconds in
+which the machine works or waits, without the time people need to read, think and type. A task is
+done when the page shows the wanted result. The script fails if it never does, or if a tap target is
+out of sight or smaller than 24 pixels (WCAG 2.2, 2.5.8).
 
     .venv/bin/python bench/page_tasks.py
 """
@@ -41,7 +41,7 @@ async def talk(origin: str) -> None:
 
 
 class Thumb:
-    """Does things, and counts them."""
+    """Performs actions, and counts them."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
@@ -135,7 +135,7 @@ def do_all(browser: Browser, origin: str) -> None:
 
 def main() -> None:
     with served() as origin:
-        # Playwright has the thread's event loop once it runs.
+        # Playwright occupies the thread's event loop once it runs.
         asyncio.run(talk(origin))
         print("| task | taps | keystrokes | seconds |\n|---|---|---|---|")
         with sync_playwright() as playwright:

@@ -1,9 +1,9 @@
-"""What it costs that people see who is here: CPU time of the service per client and minute.
+"""What presence costs: CPU time of the service per client and minute.
 
 Two replicas share a broker. All clients are in one room, half of them on each replica, and nobody
-says anything. First all of them stay; then some leave every second and come back a moment later,
-over the connection that they have, so that no handshake is in the figure. In it are heartbeats,
-pings and all else that goes on by itself, and what everyone is told of those who come and go.
+sends a message. First all of them stay. Then some leave every second and return a moment later,
+over the same connection, so that no handshake is in the figure. The figure includes heartbeats,
+pings and all other periodic work, and the frames about people who come and go.
 
     .venv/bin/python bench/presence.py --clients 1000 --moves 5
 """
@@ -33,7 +33,7 @@ AWAY_SECONDS = 1.0
 
 
 class Person(Client):
-    """A client that may join again, and counts what it is told."""
+    """A client that may join again, and counts the frames it gets."""
 
     told = 0
 
@@ -45,7 +45,7 @@ class Person(Client):
 
 
 async def move(people: list[Person], moves: float, seconds: float) -> None:
-    """Have so many people a second leave, and come back."""
+    """Let this many people per second leave and return."""
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
     there = random.sample(people, len(people))
@@ -96,7 +96,7 @@ async def measure(broker: KafkaBroker, folder: Path, options: argparse.Namespace
 
 
 async def come(person: Person, port: int) -> None:
-    """Connect and join, once the replica has read the log."""
+    """Connect and join once the replica has read the log."""
     while True:
         try:
             await person.connect(port)

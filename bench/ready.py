@@ -1,8 +1,8 @@
-"""From the start of a replica to its readiness, with a history in Kafka.
+"""The time from a replica's start until it is ready, with a history in Kafka.
 
-A broker is started and given the messages, spread over rooms and partitions; then replicas are
-started one after the other, each as a process of its own, and each is timed from its start until it
-has read all of them. What it takes to start Python and to import the chat is part of it.
+A broker is started and filled with messages, spread over rooms and partitions. Then replicas are
+started one after the other, each in its own process. Each is timed from its start until it has read
+all messages. This includes starting Python and importing the chat.
 
     .venv/bin/python bench/ready.py --messages 100000
 """
@@ -58,8 +58,8 @@ def fill(broker: KafkaBroker, messages: int, text_bytes: int = 106, linger_ms: i
 
 
 class Run(NamedTuple):
-    """Seconds until a replica was ready, and the most memory it took until then (MiB); seconds of
-    processor time until it had drained.
+    """Seconds until a replica was ready; its peak memory until then (MiB); its processor time in
+    seconds until it had drained.
     """
 
     took: float

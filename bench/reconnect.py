@@ -1,10 +1,10 @@
-"""From the death of a replica until all of its clients go on where they were, on another one.
+"""The time from a replica's death until all its clients have resumed on another one.
 
-Two replicas share a broker. All clients are on the first, each in one of fifty rooms; it is killed,
-something is said in every room meanwhile, and all clients come back on the second at once, each
-with its last position. Timed is from the first new connection to the last answer; a client counts
-if it was told exactly what it missed (`recovered`, and the messages). Real clients wait a random
-while; these only do when their connection fails, which is the worst case. They share the machine
+Two replicas share a broker. All clients are on the first, each in one of fifty rooms. It is killed,
+a message is sent in every room meanwhile, and all clients reconnect to the second at once, each
+with its last position. The time is from the first new connection to the last answer. A client
+counts if it gets exactly what it missed (`recovered`, and the messages). Real clients wait a random
+time; these do so only after a failed connection, which is the worst case. They share the machine
 with the replica.
 
     .venv/bin/python bench/reconnect.py --clients 5000
@@ -41,8 +41,8 @@ HANDSHAKE = (
 
 
 class Client(asyncio.Protocol):
-    """A WebSocket client as small as can be: it joins one room and keeps its position. `address` is
-    its own.
+    """A minimal WebSocket client: it joins one room and keeps its position. `address` is its source
+    address.
     """
 
     def __init__(self, name: str, room: str, address: str = "127.0.0.1") -> None:
@@ -54,7 +54,7 @@ class Client(asyncio.Protocol):
         self.transport: asyncio.Transport
 
     async def connect(self, port: int) -> dict[str, Any]:
-        """Connect, join, and return the answer."""
+        """Connect and join. Returns the answer."""
         loop = asyncio.get_running_loop()
         self.joined = loop.create_future()
         self._received = b""
@@ -116,7 +116,7 @@ class Client(asyncio.Protocol):
     def _write(self, kind: int, payload: bytes) -> None:
         size = len(payload)
         sized = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
-        # A mask of zeros is a mask.
+        # The mask consists of zeros.
         self.transport.write(bytes([kind]) + sized + bytes(4) + payload)
 
 

@@ -1,5 +1,5 @@
-"""What was measured is kept in `results.json`, a record per workload, and `RESULTS.md` is written
-from it.
+"""Keeps measurements in `results.json`, one record per workload, and writes `RESULTS.md` from
+it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bench.workloads import WORKLOADS, Entry, Goal, Workload
 JSON = Path(__file__).parent / "results.json"
 MARKDOWN = Path(__file__).parent / "RESULTS.md"
 
-# What the rest of a quiet machine takes at most, in cores.
+# Maximum load of the rest of a quiet machine, in cores.
 QUIET = 0.15
 
 METHOD = f"""\
@@ -50,7 +50,7 @@ How it is measured:
 def record(
     workload: Workload, runs: dict[str, list[Run]], versions: dict[str, str]
 ) -> dict[str, Any]:
-    """What is kept of a workload."""
+    """The record of a workload."""
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": _machine(),
@@ -93,7 +93,7 @@ def record(
 
 
 def save(workload: Workload, found: dict[str, Any]) -> None:
-    """Put a record in the place of the last one of the same workload, and write the report."""
+    """Replace the workload's record, and write the report."""
     kept = json.loads(JSON.read_text()) if JSON.exists() else {}
     kept[workload.name] = found
     JSON.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")

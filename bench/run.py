@@ -1,4 +1,4 @@
-"""One run: a fresh server on one core, the load on another, and what was measured."""
+"""One run: a fresh server on one core, the load on another, and the results."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from bench.contenders import ARTIFACTS, ROOT, Contender
 from tests.kafka_broker import free_port
 
 SERVER_CORE, LOAD_CORE = 0, 1
-# Above this share of its core the load may be what limits a run, and its figures are not used; but
-# if the servers have no more to give, it is they who limit it.
+# Above this share of its core, the load may be the limit, and the figures are not used. But if the
+# servers use their core fully, they are the limit.
 LOAD_SHARE_LIMIT = 0.9
 SERVER_SHARE_FULL = 0.97
 START_SECONDS = 20
-# Memory is read when it has been the same for this long.
+# Memory is read when it has been constant for this long.
 SETTLE_SECONDS = 1.0
 SETTLE_LIMIT = 5.0
 
 
 class BenchError(Exception):
-    """A run that has no result; the text says why."""
+    """A run without a result. The text says why."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one run found. Seconds are seconds; CPU time is user and system time together."""
+    """The results of one run. CPU time is user and system time together."""
 
     clients: int
     messages: int
@@ -53,7 +53,7 @@ class Run:
 
     @property
     def load_share(self) -> float:
-        """What was taken of the load's core, by the load and by who shares it."""
+        """The used share of the load's core, including other processes on it."""
         return (self.load_cpu + self.neighbour_cpu) / self.seconds
 
     @property
@@ -62,12 +62,12 @@ class Run:
 
     @property
     def limited_by_load(self) -> bool:
-        """Whether the figures may be the load's own."""
+        """Whether the load may have limited the figures."""
         return self.load_share > LOAD_SHARE_LIMIT and self.server_share < SERVER_SHARE_FULL
 
     @property
     def others_share(self) -> float:
-        """What the rest of the machine took meanwhile, in cores."""
+        """The load of the rest of the machine, in cores."""
         return max(0.0, self.others_cpu / self.seconds)
 
     @property
@@ -83,13 +83,13 @@ def run(
     replicas: int = 1,
     kafka: Broker | None = None,
 ) -> Run:
-    """Start the server, put it under load and return what was measured.
+    """Start the server, put it under load and return the results.
 
-    With `settle`, memory is read after it has stopped changing. With `kafka`, the server has topics
-    of its own there; the broker shares the load's core.
+    With `settle`, memory is read after it has stopped changing. With `kafka`, the server has its
+    own topics there; the broker shares the load's core.
 
-    Raises `BenchError` if the server does not start, if something was lost, repeated or misordered,
-    and when the load was the limit.
+    Raises `BenchError` if the server does not start, if messages were lost, repeated or reordered,
+    or if the load was the limit.
     """
     with contextlib.ExitStack() as stack:
         ports = [free_port() for _ in range(replicas)]
@@ -129,7 +129,7 @@ def run(
 
 @contextlib.contextmanager
 def _server(contender: Contender, port: int, variables: Mapping[str, str]) -> Iterator[int]:
-    """Its process id, once it listens."""
+    """The server's process id, once it listens."""
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             [*_pinned(SERVER_CORE), *contender.command(port)],
@@ -187,19 +187,19 @@ def _load(dialect: str, options: Sequence[str]) -> Iterator[subprocess.Popen[str
 
 
 def _pinned(core: int) -> list[str]:
-    # The kernel ends it when the bench is gone, however that went.
+    # The kernel ends the process when the bench has ended for any reason.
     return ["taskset", "-c", str(core), "setpriv", "--pdeathsig=KILL"]
 
 
 def rss(pid: int) -> int:
-    """Bytes of the process that are in memory."""
+    """Resident memory of the process, in bytes."""
     with open(f"/proc/{pid}/statm") as file:  # noqa: PTH123
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _settled_rss(pid: int) -> int:
-    """The same, once it has not changed for a while; a collector that goes on and on is not awaited
-    for ever.
+    """Resident memory, once it has been constant for a while. The wait is limited, because a
+    garbage collector may never stop.
     """
     start = then = time.monotonic()
     before = rss(pid)

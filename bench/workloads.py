@@ -1,4 +1,4 @@
-"""What is measured, of whom, and what it should show."""
+"""The workloads: what is measured, of which servers, and the goals."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Metric:
 CPU_PER_DELIVERY = Metric(
     "µs", "CPU time of the server per delivery", lambda run: run.server_cpu / run.deliveries * 1e6
 )
-# For rooms of one: what is delivered was received once and delivered once. What still waits to be
-# read does not count, as what was said would.
+# For rooms of one member: each message is received once and delivered once. Deliveries are counted
+# instead of sent messages, because some of those may still be unread.
 CPU_PER_MESSAGE = Metric("µs", "CPU time of the server per message", CPU_PER_DELIVERY.of)
 DELIVERIES = Metric(
     "deliveries/s", "deliveries per second", lambda run: run.deliveries / run.seconds
@@ -47,7 +47,7 @@ RSS_PER_CLIENT = Metric(
 
 @dataclass(frozen=True)
 class Entry:
-    """A contender, with what is different for it."""
+    """A contender, with its settings for this workload."""
 
     contender: Contender
     load: tuple[str, ...] = ()
@@ -60,8 +60,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Goal:
-    """The figure of `entry` is at most `limit` times that of `than`, or without that, at most so
-    many units; with `more`, at least.
+    """The figure of `entry` is at most `limit` times that of `than`; without `than`, at most
+    `limit` units. With `more`, it is at least that.
     """
 
     limit: float
@@ -72,8 +72,8 @@ class Goal:
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """`settle`: memory is read once it has stopped changing; `quick`: the same with few clients;
-    `kafka`: through a real broker, by so many replicas.
+    """`settle`: memory is read once it has stopped changing. `quick`: a version with few clients.
+    `kafka`: through a real broker, with this many replicas.
     """
 
     name: str
