@@ -1,7 +1,7 @@
-"""Add-ons: what there is, what is on, and turning it on and off [microk8s-core-addons].
+"""Add-ons: list, enable and disable them [microk8s-core-addons].
 
-Whether one is on is not stored: as in the real snap it is read from the names of what runs in the
-cluster, so a foreign pod called `registry-…` counts too, and one that is broken counts as on.
+Whether an add-on is enabled is not stored. As in the real snap, it is derived from the names of
+running objects. So a foreign pod called `registry-…` counts as well, and so does a broken add-on.
 """
 
 import fcntl
@@ -29,7 +29,7 @@ def available() -> list[dict]:
 
 
 def split() -> tuple[list[dict], list[dict]]:
-    """The add-ons that are on, and those that are off."""
+    """The enabled add-ons, and the disabled ones."""
     running = kubernetes.kubectl("get", "all,ingress,ingressclass", "--all-namespaces").stdout
     running += kubernetes.kubectl("get", "clusterroles", "--show-kind", "--no-headers").stdout
 
@@ -42,7 +42,7 @@ def split() -> tuple[list[dict], list[dict]]:
 
 
 def change(action: str, words: list[str]) -> None:
-    """One add-on with options, or (deprecated) several, each NAME[:ARGUMENTS]."""
+    """Change one add-on with options, or (deprecated) several, each as NAME[:ARGUMENTS]."""
     names = {addon["name"] for addon in available()}
     bare = [word.split(":")[0].removeprefix(f"{REPOSITORY}/") for word in words]
     if len(words) > 1 and set(bare) <= names:
@@ -53,7 +53,7 @@ def change(action: str, words: list[str]) -> None:
     else:
         repository, name, inline = parse(words[0], names)
         chosen = [(repository, name, inline + words[1:])]
-    # One at a time: they restart daemons.
+    # One at a time, because add-ons restart daemons.
     with (LOCKS / "addons.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         on, off = split()
@@ -106,7 +106,7 @@ def apply(text: str, action: str = "apply") -> subprocess.CompletedProcess:
 
 
 def option(options: list[str], name: str, default: str | None = None) -> str | None:
-    """The value of `--name VALUE` or `--name=VALUE` (or the old inline form `name=VALUE`)."""
+    """The value of `--name VALUE` or `--name=VALUE` (or of the old inline form `name=VALUE`)."""
     words = iter(options)
     for word in words:
         if word == f"--{name}":
@@ -196,7 +196,7 @@ def disable_hostpath_storage(_options: list[str]) -> None:
 
 
 def enable_registry(options: list[str]) -> None:
-    """As upstream, neither a refused size nor a failed `kubectl apply` shows in the exit code."""
+    """As upstream, the exit code shows neither a refused size nor a failed `kubectl apply`."""
     size = option(options, "size", "20Gi")
     storage_class = option(options, "storageclass")
     on, _ = split()

@@ -1,7 +1,7 @@
-"""The cluster agent: answers nodes that join, and takes images [microk8s-cluster-agent].
+"""The cluster agent: serves joining nodes, and imports images [microk8s-cluster-agent].
 
-HTTPS on port 25000 with the API server's certificate. It also applies the launch configuration:
-that has to wait for the cluster, and nothing waits for the agent.
+HTTPS on port 25000 with the API server's certificate. It also applies the launch configuration,
+which has to wait for the cluster. The agent can wait, because nothing waits for the agent.
 """
 
 import json
@@ -26,7 +26,7 @@ from microk8s import (
 )
 from microk8s.paths import ARGS, CERTS
 
-# Tokens that joining nodes hold while they have their certificates signed.
+# Tokens of joining nodes that still need signed certificates.
 signing: set[str] = set()
 
 
@@ -37,7 +37,7 @@ class RefusedError(Exception):
 
 
 def join(request: dict, here: str, there: str) -> dict:
-    """What the node at the address `there` needs, which reached this one at `here`."""
+    """What the node at address `there` needs. It reached this node at `here`."""
     if not cluster.accept_token(request.get("token", "")):
         raise RefusedError(500, "Invalid token")
     if here == there:
@@ -101,7 +101,7 @@ class Handler(BaseHTTPRequestHandler):
             raise RefusedError(401, "Invalid token")
 
     def promote(self, request: dict) -> dict:
-        """Not in the real one's: there the datastore gives roles to its members by itself."""
+        """The real agent lacks this: in dqlite, members get their roles automatically."""
         self.check_callback_token()
         datastore.promote(request["address"])
         return {}
@@ -135,11 +135,11 @@ def launch_once() -> None:
 
 class Server(ThreadingHTTPServer):
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
-        """With the certificate of now: `join` and `refresh-certs` replace it."""
+        """Load the current certificate: `join` and `refresh-certs` replace it."""
         accepted, address = super().get_request()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(CERTS / "server.crt", CERTS / "server.key")
-        # The handshake is left to the request's own thread.
+        # Leave the handshake to the request's own thread.
         wrapped = context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
         return wrapped, address
 

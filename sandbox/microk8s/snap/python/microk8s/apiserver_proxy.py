@@ -1,7 +1,8 @@
-"""A worker's way to the API servers: its own port 16443 leads to any of them [ag pkg/proxy].
+"""A worker's proxy to the API servers: its local port 16443 forwards to any of them [ag pkg/proxy].
 
-It knows them from `args/traefik/provider.yaml`, which in the real snap is Traefik's, and asks the
-cluster again every `--refresh-interval` (in `args/apiserver-proxy`; 0s never does).
+It reads their addresses from `args/traefik/provider.yaml`, which belongs to Traefik in the real
+snap. It queries the cluster again every `--refresh-interval` (in `args/apiserver-proxy`; 0s means
+never).
 """
 
 import argparse
@@ -47,7 +48,7 @@ def write(addresses: list[str]) -> None:
 
 
 def refresh() -> None:
-    """Ask the cluster for its API servers. Without an answer, those that are known stay."""
+    """Query the API servers of the cluster. Without an answer, keep the known ones."""
     try:
         items = kubernetes.get(SLICES).get("items", [])
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -70,7 +71,7 @@ class Proxy:
         self.turn = 0
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """To the next API server that takes a connection, each in its turn."""
+        """Connect to the next API server that accepts a connection, round robin."""
         known = servers()
         for _attempt in known:
             self.turn += 1
@@ -105,7 +106,7 @@ async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 def seconds(duration: str) -> float:
-    """A duration as Go writes it: 30s, 1m30s."""
+    """A duration in Go's notation: 30s, 1m30s."""
     parts = re.findall(r"([0-9.]+)(ms|s|m|h)", duration)
     if "".join(number + unit for number, unit in parts) != duration:
         raise argparse.ArgumentTypeError(f"'{duration}' is no duration such as 30s or 1m30s")

@@ -1,4 +1,4 @@
-"""Files of flags, one per daemon in `args/`: a flag per line, `#` comments, `$NAME` expanded."""
+"""Files of flags, one per daemon in `args/`: one flag per line, `#` comments, `$NAME` expanded."""
 
 import os
 import shlex
@@ -7,7 +7,7 @@ from microk8s.paths import ARGS
 
 
 def read(daemon: str) -> list[str]:
-    """The daemon's flags as it is to get them."""
+    """The flags that the daemon is started with."""
     lines = (ARGS / daemon).read_text().splitlines()
     return [
         word
@@ -18,13 +18,13 @@ def read(daemon: str) -> list[str]:
 
 
 def value(daemon: str, flag: str) -> str | None:
-    """What the flag is set to, or None."""
+    """The value of the flag, or None."""
     given = (word.partition("=") for word in read(daemon))
     return next((text for name, _, text in given if name == flag), None)
 
 
 def change(daemon: str, changes: dict[str, str | None]) -> bool:
-    """Set flags (None takes one away), in place; say whether that changed anything."""
+    """Set flags in place (None removes one). Returns whether anything changed."""
     path = ARGS / daemon
     before = path.read_text() if path.exists() else ""
     pending = dict(changes)

@@ -1,4 +1,4 @@
-"""The cgroup of all pods. A host in a container has none, and systemd makes none for kubelet."""
+"""The cgroup of all pods. A host in a container has none, and systemd creates none for kubelet."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ PODS = "kubelet"  # kubelet's --cgroup-root
 
 
 def add_pods(root: Path = ROOT) -> None:
-    """Add the cgroup, whichever version of cgroups the machine has."""
+    """Add the cgroup, for version 1 or 2 of cgroups."""
     if (root / "cgroup.controllers").exists():
         add_pods_v2(root)
     else:
@@ -15,10 +15,11 @@ def add_pods(root: Path = ROOT) -> None:
 
 
 def add_pods_v2(root: Path) -> None:
-    """Pass on every controller the host has, or kubelet refuses to start.
+    """Enable every controller of the host for pods, or kubelet refuses to start.
 
-    systemd passes on only those it knows, hugetlb not among them, and takes back those that no unit
-    needs whenever it starts one. It cannot take what the pods' cgroup passes on in turn.
+    systemd enables only the controllers it knows, which do not include hugetlb. Whenever it starts
+    a unit, it disables those that no unit needs. It cannot disable controllers that the pods'
+    cgroup has enabled for its children.
     """
     pods = root / PODS
     pods.mkdir(exist_ok=True)
@@ -35,7 +36,7 @@ def add_pods_v1() -> None:
             continue
         hierarchy = Path(mount.split()[4])
         (hierarchy / PODS).mkdir(exist_ok=True)
-        # A new group of version 1 has no CPUs and then takes no process.
+        # A new cgroup of version 1 has no CPUs, and then accepts no process.
         for file in ("cpuset.cpus", "cpuset.mems"):
             if (hierarchy / file).exists():
                 (hierarchy / PODS / file).write_text((hierarchy / file).read_text())

@@ -1,9 +1,9 @@
 """More nodes: add-node, join, leave, remove-node.
 
-A node that joins asks the cluster agent of any control plane, with a token. A worker gets the
-authority's certificate and the kubelet's flags, and has its own two certificates signed (kubelet,
-kube-proxy). A control plane gets the authority's key as well, signs for itself, and starts a member
-of the datastore beside the others' (datastore.py). Who leaves starts again as a cluster of its own.
+A joining node sends a token to the cluster agent of any control plane. A worker gets the CA's
+certificate and the kubelet's flags, and has its own two certificates signed (kubelet, kube-proxy).
+A control plane gets the CA's key as well, signs its own certificates, and starts a datastore member
+next to the others (datastore.py). A node that leaves starts again as a separate cluster.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ CALLBACK = CREDENTIALS / "callback-token.txt"
 TOKEN_LENGTH = 32
 FINGERPRINT_LENGTH = 12
 API = "/cluster/api"
-# What tells a worker, and which services do not run.
+# Files that mark a worker, and services that do not run on it.
 WORKER_LOCKS = (WORKER, LOCKS / "no-k8s-dqlite")
 NO_PROXY = LOCKS / "no-apiserver-proxy"
 WORKER_LABELS = "microk8s.io/cluster=true,node.kubernetes.io/microk8s-worker=microk8s-worker"
@@ -54,7 +54,7 @@ def add_token(token: str | None, ttl: int) -> str:
 
 
 def accept_token(token: str) -> bool:
-    """Whether a node may join with this token; a token for one use is used up."""
+    """Whether a node may join with this token. A token for one use is consumed."""
     if PERSISTENT.exists() and PERSISTENT.read_text().strip() == token:
         return True
     lines = TOKENS.read_text().splitlines() if TOKENS.exists() else []
@@ -69,7 +69,7 @@ def accept_token(token: str) -> bool:
 
 
 def callback_token() -> str:
-    """What the nodes of one cluster know each other by."""
+    """The secret by which the nodes of a cluster recognise each other."""
     if not CALLBACK.exists():
         CALLBACK.write_text(secrets.token_hex(32))
         CALLBACK.chmod(0o660)
@@ -77,7 +77,9 @@ def callback_token() -> str:
 
 
 class Agent:
-    """The cluster agent of another node; the end of its URL, where given, proves who it is."""
+    """The cluster agent of another node. The last part of its URL, if present, is its
+    fingerprint.
+    """
 
     def __init__(self, address: str, fingerprint: str | None = None) -> None:
         context = ssl._create_unverified_context()  # there is no common authority yet
@@ -133,7 +135,7 @@ def join(url: str, worker: bool, verify: bool = True) -> None:
     )
 
     services.stop("kubelite", "k8s-dqlite")
-    # What ran here is not of the cluster to come.
+    # Containers of the old cluster must not continue in the new one.
     containers.end_pods()
     shutil.copyfile(ARGS / "kubelet", ARGS / "kubelet.backup")
     (ARGS / "kubelet").write_text(answer["kubelet_args"])
@@ -201,7 +203,7 @@ def join_control_plane(agent: Agent, answer: dict) -> None:
 
 
 def elect_leaders(among_several: bool) -> None:
-    """Tell controller manager and scheduler whether they are the only ones, from the next start."""
+    """Turn leader election on or off for controller manager and scheduler, from the next start."""
     for program in ("kube-controller-manager", "kube-scheduler"):
         arguments.change(program, {"--leader-elect": "true" if among_several else "false"})
 
@@ -227,7 +229,7 @@ def leave_as_worker() -> None:
     for file in (*WORKER_LOCKS, CERTS / "ca.remote.crt"):
         file.unlink(missing_ok=True)
     NO_PROXY.touch()
-    # The real one goes back to the default flags; some machines need those that were given.
+    # The real snap restores the default flags; some machines need the flags that were given.
     shutil.copyfile(ARGS / "kubelet.backup", ARGS / "kubelet")
 
 
@@ -249,7 +251,7 @@ def leave_datastore() -> None:
 
 
 def remove_node(name: str, force: bool) -> None:
-    """A member of the datastore is known by its node's address, not by its name."""
+    """Identify a datastore member by its node's address, not by its name."""
     nodes = json.loads(kubernetes.kubectl("get", "nodes", "-o", "json").stdout)["items"]
     for node in nodes:
         addresses = {each["address"] for each in node["status"]["addresses"]}

@@ -1,4 +1,4 @@
-"""containerd's containers: its client, the images to import, and an end to what still runs."""
+"""containerd's containers: its client, image imports, and the end of running containers."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ def ctr(*words: str | Path) -> subprocess.CompletedProcess:
 
 
 def import_images() -> None:
-    """Import, once each, the images that came with the snap and those put into `sideload`."""
+    """Import the images of the snap and those in `sideload`, each once."""
     while ctr("version").returncode != 0:
         time.sleep(0.1)
     for archive in [*sorted((SNAP / "images").glob("*.tar")), *sorted(SIDELOAD.glob("*.tar"))]:
@@ -39,7 +39,7 @@ def import_images() -> None:
 
 
 def end_pods() -> None:
-    """End every container and its shim. They are in no unit's cgroup, so systemd cannot."""
+    """End every container and its shim. They are in no unit's cgroup, so systemd cannot do it."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
             in_pod = f"/{cgroups.PODS}/" in (process / "cgroup").read_text()

@@ -1,8 +1,8 @@
 """The snap's services: `python -m microk8s.daemons NAME`, run by the units daemon-NAME.
 
-kubelite, in the real snap, is one process that holds the API server, controller manager, scheduler,
-kubelet and proxy. Here it is one unit with a process for each: when one of them ends, all do, and
-systemd starts the unit again, which is what happens to the real one.
+In the real snap, kubelite is one process with the API server, controller manager, scheduler,
+kubelet and proxy. Here it is one unit with a process for each. When one of them ends, all end, and
+systemd restarts the unit, as with the real one.
 """
 
 import http.client
@@ -26,10 +26,11 @@ def start(program: str) -> subprocess.Popen:
 
 
 def supervise(children: list[subprocess.Popen], grace: float = 2) -> int:
-    """Wait until one of the children ends or we are told to end; then end all, the last first.
+    """Wait until a child ends or a SIGTERM arrives. Then end all children, the last one first.
 
-    That order because the API server, the first, waits for its clients; for those in pods it would
-    wait a minute, so it gets no more than `grace` seconds. What it has accepted is in etcd.
+    The API server is first in the list and so ends last, because it waits for its clients. It would
+    wait a minute for those in pods, so it gets at most `grace` seconds. Everything it has accepted
+    is in etcd.
     """
     told = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: told.set())
@@ -60,7 +61,7 @@ def containerd() -> int:
 
 
 def end_pods_at_shutdown() -> int:
-    """When the host goes down, pods go down: systemd would wait for shims that do not listen."""
+    """End the pods when the host shuts down: systemd would wait for shims that ignore signals."""
     state = subprocess.run(
         ["systemctl", "is-system-running"], capture_output=True, text=True
     ).stdout.strip()
@@ -85,7 +86,7 @@ def kubelite() -> int:
 
 
 def prepare_node() -> None:
-    """What a container's boot leaves undone: a cgroup for the pods, mounts that propagate."""
+    """Do what the boot of a container omits: a cgroup for pods, and propagated mounts."""
     subprocess.run(["mount", "--make-rshared", "/"], check=True)
     cgroups.add_pods()
 

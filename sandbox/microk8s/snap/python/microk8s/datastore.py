@@ -1,9 +1,9 @@
-"""The datastore's members: etcd's, in place of dqlite's.
+"""The datastore's members, which are etcd's instead of dqlite's.
 
-A node alone has a member that only the node itself reaches. When the first control plane joins,
-that member begins to listen at the node's address, with TLS. One that joins follows as a
-learner, without a vote, until it has everything: should it fail meanwhile, the others keep their
-majority. A member is known by its address; a node may be another one's successor in name.
+The member of a single node listens only locally. When the first control plane joins, that member
+starts to listen at the node's address, with TLS. A joining member starts as a learner, without a
+vote, until it has all data. If it fails before that, the others keep their majority. A member is
+identified by its address, because a new node may have the name of an old one.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ STATUS_PORT = 19001  # dqlite's, which `microk8s status` names
 JOINING = "joining"  # the name of one that has yet to start
 FLAGS = ARGS / "k8s-dqlite"
 FLAGS_ALONE = ARGS / "k8s-dqlite.backup"
-# Of a member among others. On a few busy cores a second without a heartbeat, etcd's own limit, is
-# no sign of death.
+# Settings of a member with peers. On a few busy cores, a second without a heartbeat (etcd's own
+# limit) does not mean that a member is dead.
 SHARED = {
     "--initial-cluster-state": "existing",
     "--peer-cert-file": "${SNAP_DATA}/certs/server.crt",
@@ -36,7 +36,7 @@ SHARED = {
 
 
 class RefusedError(Exception):
-    """What etcd answers to what it cannot do, or that it does not answer."""
+    """etcd refused a request, or did not answer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Member:
 
 
 def ask(path: str, **body: object) -> dict:
-    """etcd's own interface as JSON [etcd api/etcdserverpb/rpc.proto, "/v3/cluster/..."]."""
+    """Call etcd's own API with JSON [etcd api/etcdserverpb/rpc.proto, "/v3/cluster/..."]."""
     connection = http.client.HTTPConnection(CLIENT, timeout=10)
     try:
         connection.request("POST", f"/v3/cluster/member/{path}", json.dumps(body))
@@ -72,7 +72,7 @@ def ask(path: str, **body: object) -> dict:
 
 
 def members() -> list[Member]:
-    """As this node knows them, also without a majority; in the order of their addresses."""
+    """The members that this node knows, even without a majority, ordered by address."""
     found = [
         Member(each["ID"], each.get("name", ""), each["peerURLs"][0], each.get("isLearner", False))
         for each in ask("list", linearizable=False)["members"]
@@ -85,14 +85,14 @@ def peer_url(address: str) -> str:
 
 
 def share(address: str) -> bool:
-    """Have the member of a node alone listen to others at `address`, from its next start on.
+    """Make a single node's member listen to others at `address`, from its next start.
 
-    Returns False if it does so already.
+    Returns False if it already does.
     """
     if FLAGS_ALONE.exists():
         return False
     (alone,) = members()
-    # The node may have another address than when it first started.
+    # The node's address may have changed since its first start.
     if alone.url != peer_url(address):
         ask("update", ID=alone.identity, peerURLs=[peer_url(address)])
     write_flags(address, f"{paths.node_name()}={peer_url(address)}")
@@ -100,12 +100,14 @@ def share(address: str) -> bool:
 
 
 def add(address: str) -> str:
-    """Take in a member that is to start at `address`; returns all, as it has to be told of them."""
+    """Add a member that will start at `address`. Returns all members, as the new one must be
+    told.
+    """
     for member in members():
         if member.address == address and member.learner:  # left of a join that broke off
             remove(member)
     ask("add", peerURLs=[peer_url(address)], isLearner=True)
-    # They know each other by their URLs; names are told later.
+    # Members identify each other by URL; names are set later.
     return ",".join(
         f"{JOINING if each.address == address else each.name or each.identity}={each.url}"
         for each in members()
@@ -113,14 +115,14 @@ def add(address: str) -> str:
 
 
 def start(address: str, cluster: str) -> None:
-    """Start as the member that was added at `address`, with nothing of what was here before."""
+    """Start as the member that was added at `address`, without any old data."""
     shutil.rmtree(BACKEND, ignore_errors=True)
     write_flags(address, cluster.replace(f"{JOINING}=", f"{paths.node_name()}="))
     services.start("k8s-dqlite")
 
 
 def promote(address: str, timeout: float = 60) -> None:
-    """Let the member at `address` vote as soon as it has everything."""
+    """Let the member at `address` vote as soon as it has all data."""
     deadline = time.monotonic() + timeout
     member = next((each for each in members() if each.address == address), None)
     if member is None:
@@ -156,7 +158,7 @@ def write_flags(address: str, cluster: str) -> None:
 
 
 def forget() -> None:
-    """Be alone again, with nothing in it, from the next start on."""
+    """Return to a single, empty member, from the next start."""
     shutil.rmtree(BACKEND, ignore_errors=True)
     with contextlib.suppress(FileNotFoundError):
         FLAGS_ALONE.replace(FLAGS)

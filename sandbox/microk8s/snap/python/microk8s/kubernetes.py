@@ -1,4 +1,4 @@
-"""kubectl, and what commands and daemons ask the cluster."""
+"""kubectl, and requests of commands and daemons to the cluster."""
 
 import http.client
 import json
@@ -19,12 +19,13 @@ def kubectl_command(*words: str) -> list[str]:
 
 
 def get(path: str) -> dict:
-    """What the API server says at `path`, to a daemon with kube-proxy's rights. May raise OSError,
-    HTTPException or ValueError."""
+    """The response of the API server at `path`, with kube-proxy's rights. May raise OSError,
+    HTTPException or ValueError.
+    """
     authority = CERTS / ("ca.remote.crt" if WORKER.exists() else "ca.crt")
     context = ssl.create_default_context(cafile=authority)
     context.load_cert_chain(CERTS / "proxy.crt", CERTS / "proxy.key")
-    # A worker's own port leads to any API server (apiserver_proxy.py).
+    # On a worker, this port is the proxy to any API server (apiserver_proxy.py).
     connection = http.client.HTTPSConnection(
         "127.0.0.1", paths.API_PORT, context=context, timeout=5
     )
@@ -36,13 +37,13 @@ def get(path: str) -> dict:
 
 
 def is_ready() -> bool:
-    """As the real snap has it: the API answers with its own service, and some node is Ready."""
+    """As in the real snap: the API returns its own service, and a node is Ready."""
     services = kubectl("get", "service/kubernetes", "--no-headers").stdout
     return "kubernetes" in services and " Ready " in kubectl("get", "nodes").stdout
 
 
 def wait_for_ready(timeout: float) -> bool:
-    """Without a timeout (0) this waits for ever, as the real one does."""
+    """A timeout of 0 means to wait forever, as in the real snap."""
     deadline = time.monotonic() + timeout
     while not is_ready():
         if timeout and time.monotonic() > deadline:

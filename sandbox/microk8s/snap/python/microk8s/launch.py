@@ -1,8 +1,8 @@
-"""The launch configuration: a node set up without commands [microk8s-cluster-agent pkg/k8sinit].
+"""The launch configuration: sets up a node without commands [microk8s-cluster-agent pkg/k8sinit].
 
-It is applied in two steps. Before the daemons start (from the install hook) what concerns files: a
-mistake there fails the installation. After they started (from the cluster agent, so `snap install`
-does not wait for it) what needs a cluster: joining and add-ons.
+It is applied in two steps. Before the daemons start (in the install hook), everything that concerns
+files: an error there fails the installation. After they have started (in the cluster agent, so that
+`snap install` does not wait), everything that needs a cluster: joining and add-ons.
 """
 
 import os
@@ -14,7 +14,7 @@ import yaml
 from microk8s import arguments, certificates, paths
 from microk8s.paths import ARGS, CERTS, COMMON, CREDENTIALS, SNAP
 
-# The first that exists counts.
+# The first file that exists is used.
 CANDIDATES = (
     Path("/etc/microk8s.yaml"),
     Path(os.environ.get("SNAP_USER_COMMON", "/root/snap/microk8s/common")) / ".microk8s.yaml",
@@ -31,7 +31,7 @@ FLAGS = {
     "extraKubeSchedulerArgs": "kube-scheduler",
     "extraKubeletArgs": "kubelet",
 }
-# Accepted, and without effect here.
+# Accepted, but without effect here.
 WITHOUT_EFFECT = {
     "addonRepositories",
     "extraCNIEnv",
@@ -54,11 +54,11 @@ KEYS = {
 
 
 class MistakeError(Exception):
-    """A launch configuration that cannot be applied."""
+    """The launch configuration is invalid."""
 
 
 def parse(text: str) -> list[dict]:
-    """The parts of the file (YAML documents), or a MistakeError."""
+    """The YAML documents of the file. Raises MistakeError."""
     try:
         parts = [part for part in yaml.safe_load_all(text) if part is not None]
     except yaml.YAMLError as error:
@@ -93,7 +93,7 @@ def check_version(text: str) -> None:
 
 
 def apply_files(parts: list[dict]) -> set[str]:
-    """Everything that is a matter of files; returns the daemons whose files changed."""
+    """Apply everything that concerns files. Returns the daemons whose files changed."""
     changed = set()
     for part in parts:
         for key, daemon in FLAGS.items():
@@ -126,7 +126,7 @@ def apply_files(parts: list[dict]) -> set[str]:
 
 
 def apply_to_cluster(parts: list[dict]) -> None:
-    """Joining, then add-ons, in the file's order."""
+    """Join, then enable add-ons, in the file's order."""
     from microk8s import addons, cluster  # they need a cluster; the rest of this module must not
 
     for part in parts:

@@ -1,8 +1,8 @@
-"""The pod network, in place of Calico: a bridge and a /24 per node, and routes to the others'.
+"""The pod network instead of Calico: a bridge and a /24 per node, and routes to the others.
 
-The controller manager gives each node its /24. This thread of kubelite writes the node's CNI
-configuration when it learns it, which makes the node Ready, and keeps the routes: they are gone
-after every restart, and nodes come and go.
+The controller manager assigns a /24 to each node. This thread of kubelite writes the node's CNI
+configuration when it learns the /24, which makes the node Ready. It also maintains the routes,
+which are lost at every restart, and change as nodes come and go.
 """
 
 import http.client
@@ -57,7 +57,9 @@ def list_nodes() -> dict[str, tuple[str, str | None]]:
 
 
 def masquerade() -> None:
-    """Pods reach each other as themselves and everything else by their node's address."""
+    """Pods use their own addresses among each other, and their node's address for everything
+    else.
+    """
     rule = ["POSTROUTING", "-s", PODS, "!", "-d", PODS, "-j", "MASQUERADE"]
     for action in ("-C", "-A"):  # add it unless it is there
         command = ["iptables", "-w", "-t", "nat", action, *rule]
@@ -69,7 +71,9 @@ def masquerade() -> None:
 
 
 def write_routes(wanted: dict[str, str]) -> None:
-    """Routes to the other nodes' pods, and to no node that is gone: its network may be ours now."""
+    """Set routes to the other nodes' pods. Remove those to nodes that are gone, because this node
+    may have their network now.
+    """
     ours = ["proto", PROTOCOL]
     listed = subprocess.run(["ip", "-json", "route", "show", *ours], capture_output=True, text=True)
     for route in json.loads(listed.stdout or "[]"):
@@ -85,7 +89,7 @@ def write_configuration(subnet: str) -> None:
         "bridge": BRIDGE,
         "isGateway": True,
         "hairpinMode": True,
-        # Kept where a restart of the host clears it, because no pod survives one.
+        # In a directory that a reboot clears, because no pod survives a reboot.
         "ipam": {
             "type": "host-local",
             "ranges": [[{"subnet": subnet}]],
@@ -96,7 +100,7 @@ def write_configuration(subnet: str) -> None:
     ports = {"type": "portmap", "capabilities": {"portMappings": True}}
     text = json.dumps({"cniVersion": "0.4.0", "name": "pods", "plugins": [bridge, ports]}, indent=2)
     if CONFIGURATION.exists() and CONFIGURATION.read_text() != text:
-        # The bridge has an address of the network that this node had in another cluster.
+        # The bridge still has an address from this node's network in another cluster.
         subprocess.run(["ip", "link", "delete", BRIDGE], capture_output=True)
     new = Path(f"{CONFIGURATION}.new")
     new.write_text(text)

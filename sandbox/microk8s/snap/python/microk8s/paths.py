@@ -1,4 +1,4 @@
-"""Where things are. The names are those of the real snap; roles and people look for them there."""
+"""Paths. The names are those of the real snap, because roles and people expect them."""
 
 import os
 import socket
@@ -18,9 +18,9 @@ LOCKS = DATA / "var/lock"
 SIDELOAD = COMMON / "etc/sideload"
 CONTAINERD_SOCKET = COMMON / "run/containerd.sock"
 
-# There while `microk8s stop` is in force.
+# Exists after `microk8s stop`.
 STOPPED = LOCKS / "stopped.lock"
-# There while this node is a worker of another node's cluster.
+# Exists while this node is a worker of another node's cluster.
 WORKER = LOCKS / "clustered.lock"
 
 API_PORT = 16443
@@ -28,7 +28,7 @@ AGENT_PORT = 25000
 
 
 def environment() -> dict[str, str]:
-    """For the programs of the snap that are not static: it brings their libraries."""
+    """The environment for dynamically linked programs of the snap, which brings their libraries."""
     return os.environ | {"LD_LIBRARY_PATH": f"{SNAP}/lib", "XTABLES_LIBDIR": f"{SNAP}/lib/xtables"}
 
 
@@ -37,7 +37,7 @@ def node_name() -> str:
 
 
 def default_address() -> str:
-    """The address of the interface with the default route; the loopback's without such a route."""
+    """The address of the interface with the default route, or the loopback address without one."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # sends nothing: it only asks for a route

@@ -1,4 +1,6 @@
-"""`microk8s status` [canonical/microk8s scripts/wrappers/status.py]; YAML by hand, as there."""
+"""`microk8s status` [canonical/microk8s scripts/wrappers/status.py]. Writes YAML by hand, as
+there.
+"""
 
 import argparse
 
