@@ -1,17 +1,16 @@
-/* wsload: puts a chat server of any make under load, and checks what it delivers.
+/* wsload: puts any chat server under load, and checks what it delivers.
  *
- * One thread and one epoll hold all clients. They connect, each joins a room, and some of them
- * speak. Every message carries its sender, its number and the time it was sent; every delivery is
- * found by parsing WebSocket frames, so that servers may join or split writes as they like, and its
- * number must be the sender's next one at that client. What is lost, repeated or misordered ends
- * the run.
+ * One thread with one epoll handles all clients. They connect, each joins a room, and some of them
+ * send. Every message has its sender, its number and its time of sending. Deliveries are found by
+ * parsing WebSocket frames, so that servers may join or split writes. For each client, a delivery
+ * must have the sender's next number. A lost, repeated or reordered message ends the run.
  *
- * What differs between servers is a `dialect`: the path, how a room is joined, what a message looks
- * like. A probe finds out how many bytes the server puts around a text, and texts are padded so
- * that the messages that all servers deliver have the same size.
+ * A `dialect` describes the differences between servers: the path, how a room is joined, and the
+ * format of a message. A probe measures how many bytes the server adds to a text. Texts are padded
+ * so that the messages delivered by all servers have the same size.
  *
- * The CPU time of the server's processes is read from the kernel's clocks at both ends of the
- * measured span, and the load's own beside it. The result is one JSON object on standard output. */
+ * The CPU time of the server's processes and of the load is read from the kernel's clocks at the
+ * start and the end of the measurement. The result is one JSON object on standard output. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -35,11 +34,11 @@
 struct dialect {
     const char *name, *path;
     struct {
-        const char *say;   /* what the client says, if anything */
-        const char *until; /* what the answer has in it */
+        const char *say;   /* sent by the client, if not NULL */
+        const char *until; /* contained in the answer */
     } steps[3];
-    const char *message, *refusal; /* refusal: what a frame has in it that says no */
-    const char *ping, *pong;       /* heartbeat of its own, above WebSocket's */
+    const char *message, *refusal; /* refusal: contained in a frame that refuses something */
+    const char *ping, *pong;       /* an additional heartbeat on top of WebSocket's */
 };
 
 static const struct dialect dialects[] = {
@@ -67,14 +66,14 @@ static const struct dialect dialects[] = {
      .pong = "{}"},
 };
 
-/* The example of RFC 6455, 1.3: one key for all, so that no one here needs SHA-1. */
+/* The example of RFC 6455, 1.3. All clients use this key, so that no SHA-1 is needed here. */
 #define KEY "dGhlIHNhbXBsZSBub25jZQ=="
 #define ACCEPT "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
 #define SECOND 1000000000ull
 #define PATIENCE (20 * SECOND) /* without any progress */
-#define NAP (200 * 1000)       /* nanoseconds; latencies are late by as much at most */
-#define CONNECTING 64          /* handshakes under way at once: fewer than any backlog */
+#define NAP (200 * 1000)       /* nanoseconds; the maximum error of a latency */
+#define CONNECTING 64          /* parallel handshakes: fewer than any backlog */
 #define READ_BYTES (256 << 10)
 #define MESSAGE_BYTES 4096
 
@@ -86,7 +85,7 @@ struct client {
     unsigned step;
     unsigned number, room;
     unsigned said; /* messages of this sender */
-    char *rest;    /* the beginning of a frame whose end has not come yet */
+    char *rest;    /* the start of an incomplete frame */
     size_t rest_length;
 };
 
@@ -94,9 +93,9 @@ static struct {
     const struct dialect *dialect;
     const char *host;
     unsigned clients, senders, rooms, burst, sources, size;
-    unsigned window; /* messages each sender may have under way; 0: not by window */
+    unsigned window; /* undelivered messages per sender; 0: not by window */
     double rate;     /* messages per second of all senders; 0: not by rate */
-    double share;    /* by rate, such that the servers take this share of a core */
+    double share;    /* by the rate at which the servers use this share of a core */
     double interval, seconds, warm_up;
     unsigned ports[8], port_count;
     clockid_t servers[8], neighbours[8];
@@ -121,7 +120,7 @@ static int poller;
 static unsigned joined;
 static unsigned padding;
 static uint64_t said, delivered, expected, delivered_bytes;
-static uint64_t delivered_size; /* of the last message, with what the server puts around the text */
+static uint64_t delivered_size; /* of the last message, with the bytes that the server adds */
 
 /* Latency in powers of two, each in 32 steps, of microseconds: within 3 %. */
 static uint64_t histogram[40 * 32];
@@ -171,7 +170,7 @@ static double milliseconds_at(double share) {
     return 0;
 }
 
-/* Write `template` to `out` with what it names filled in; returns the length. */
+/* Write `template` to `out`, with its variables replaced; returns the length. */
 static size_t expand(char *out, const char *template, const struct client *client,
                      const char *text) {
     char *end = out;
@@ -228,7 +227,7 @@ static void say(const struct client *client, unsigned opcode, const char *payloa
     transmit(client, bytes, frame(bytes, opcode, payload, length));
 }
 
-/* What marks a message in whatever is around it: @@, sender, number and time. */
+/* The marker of a message within a frame: @@, sender, number and time. */
 #define MARK_DIGITS (4 + 8 + 16)
 #define MARK_LENGTH (2 + MARK_DIGITS)
 
@@ -239,7 +238,7 @@ static uint64_t parse_hex(const unsigned char *text, unsigned length) {
     return value;
 }
 
-/* Let a sender say `count` messages in one write. */
+/* Send `count` messages of a sender in one write. */
 static void speak(struct client *client, unsigned count) {
     static unsigned char bytes[256 * (MESSAGE_BYTES + 8)];
     char text[MESSAGE_BYTES], message[MESSAGE_BYTES];
@@ -285,7 +284,7 @@ static void take_step(struct client *client) {
     if (template) say(client, 1, message, expand(message, template, client, ""));
 }
 
-/* Messages that share a frame are on lines of their own. */
+/* Messages that share a frame are on separate lines. */
 static void note_size(const unsigned char *begin, const unsigned char *end,
                       const unsigned char *mark) {
     const unsigned char *before = memrchr(begin, '\n', mark - begin);
@@ -341,7 +340,7 @@ static void on_frame(struct client *client, unsigned first, const unsigned char 
     }
 }
 
-/* Act on the whole frames in `bytes`; returns how many bytes they were. */
+/* Process the complete frames in `bytes`; returns their size. */
 static size_t take_frames(struct client *client, const unsigned char *bytes, size_t length,
                           uint64_t time) {
     size_t taken = 0;
@@ -367,7 +366,7 @@ static size_t take_frames(struct client *client, const unsigned char *bytes, siz
     return taken;
 }
 
-/* The answer to the handshake, once it is complete; returns how many bytes it was. */
+/* Process the answer to the handshake, once it is complete; returns its size. */
 static size_t take_handshake(struct client *client, const unsigned char *bytes, size_t length) {
     const unsigned char *end = memmem(bytes, length, "\r\n\r\n", 4);
     if (!end) return 0;
@@ -407,9 +406,9 @@ static void on_readable(struct client *client) {
     }
 }
 
-/* Take what has come. If nothing has, nap until `deadline` at most, rather than wait in epoll: a
- * server would pay for waking the load at each send, the more often the slower it is, and clients
- * that are elsewhere are not woken by it. */
+/* Process received data. If there is none, sleep for a moment, until `deadline` at most, instead of
+ * waiting in epoll. Otherwise the server would pay for waking up the load at each send, the more
+ * often the slower it is. Clients on other machines do not cost it that. */
 static void pump(uint64_t deadline) {
     static const struct timespec at_once = {0};
     struct epoll_event events[256];
@@ -427,7 +426,7 @@ static void pump_until(uint64_t deadline) {
     while (now(CLOCK_MONOTONIC) < deadline);
 }
 
-/* Take what comes until all that was said is delivered. */
+/* Process received data until all messages are delivered. */
 static void pump_until_delivered(void) {
     uint64_t before = delivered, deadline = now(CLOCK_MONOTONIC) + PATIENCE;
     while (delivered < expected) {
@@ -491,7 +490,7 @@ static void connect_all(void) {
     }
 }
 
-/* Find out what the server puts around a text, and pad the text to make up the size. */
+/* Measure the bytes that the server adds to a text, and pad the text to the wanted size. */
 static void probe(void) {
     probing = true;
     speak(&clients[0], 1);
@@ -503,7 +502,7 @@ static void probe(void) {
     padding = options.size - delivered_size;
 }
 
-/* Let the senders speak in turns and evenly, whatever the server makes of it. */
+/* Let the senders send in turn at a constant rate, independently of the server. */
 static void speak_evenly(uint64_t end) {
     static unsigned turn;
     uint64_t start = now(CLOCK_MONOTONIC), time = start;
@@ -523,14 +522,14 @@ static uint64_t time_of(const clockid_t *processes, unsigned count) {
 
 static uint64_t server_time(void) { return time_of(options.servers, options.server_count); }
 
-/* Of those with whom the load shares its core. */
+/* CPU time of other processes on the load's core. */
 static uint64_t neighbour_time(void) {
     return time_of(options.neighbours, options.neighbour_count);
 }
 
-/* Find the rate at which the servers take the share of a core that they should: the warm-up, in
- * steps. It begins low and at most doubles, and is halved when deliveries fall behind, so that
- * nothing piles up on the way. */
+/* Find the rate at which the servers use the wanted share of a core. This is the warm-up, in steps.
+ * The rate starts low and at most doubles per step. It is halved when deliveries fall behind, so
+ * that no messages pile up. */
 static void find_rate(uint64_t end) {
     const uint64_t step = SECOND / 2;
     options.rate = 10;
@@ -544,11 +543,11 @@ static void find_rate(uint64_t end) {
     }
 }
 
-/* Let the senders speak as the options say until `end`. */
+/* Let the senders send according to the options until `end`. */
 static void speak_until(uint64_t end) {
     uint64_t time = now(CLOCK_MONOTONIC);
     if (options.window) {
-        /* Each message under way is followed by the next when the sender itself hears it. */
+        /* A sender sends its next message when it receives its own. */
         while ((time = now(CLOCK_MONOTONIC)) < end) {
             for (unsigned i = 0; i < options.senders; i++) {
                 unsigned own = heard[(size_t)i * senders_per_room + i / options.rooms];
@@ -560,7 +559,7 @@ static void speak_until(uint64_t end) {
     } else if (options.rate > 0) {
         speak_evenly(end);
     } else if (options.burst) {
-        /* A tick begins when the one before is delivered everywhere, and not before its time. */
+        /* A tick starts on schedule, but not before the previous one is delivered everywhere. */
         while (time < end) {
             uint64_t next = time + options.interval * 1e9;
             for (unsigned i = 0; i < options.senders; i++) speak(&clients[i], options.burst);
