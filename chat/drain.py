@@ -24,7 +24,7 @@ RETRY_SECONDS = (0.05, 0.25)
 
 class Client(Protocol):
     def send_away(self, reason: str, retry_after: float) -> None:
-        """Ask the client to reconnect after so many seconds."""
+        """Ask the client to reconnect after `retry_after` seconds."""
 
 
 class Presence(Protocol):

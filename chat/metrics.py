@@ -43,29 +43,31 @@ class Metrics:
         # The process's memory, processor time and open files, under Prometheus' standard names.
         ProcessCollector(registry=registry)
 
-        self.ready = Gauge("chat_ready", "1 while new clients may be sent here.", registry=registry)
+        self.ready = Gauge(
+            "chat_ready", "1 while this replica accepts new clients.", registry=registry
+        )
         self.clients = Gauge("chat_clients", "Connected clients.", registry=registry)
         self.rooms = Gauge("chat_rooms", "Rooms with members or history.", registry=registry)
         self.places = Gauge(
             "chat_places",
-            "Clients here, and people elsewhere, counted once for each room they are in.",
+            "Clients here, and people on other replicas, counted once per room.",
             ["where"],
             registry=registry,
         )
         self.messages = Tally(
-            "chat_messages", "Messages the log delivered, repeats left out.", registry
+            "chat_messages", "Messages delivered by the log, without repeats.", registry
         )
         self.repeats = Tally(
             "chat_repeats",
-            "Messages the log held already, and nobody was shown.",
+            "Repeated messages, which are not shown.",
             registry,
         )
         self.deliveries = Tally(
-            "chat_deliveries", "Messages shown to a client, counted per client.", registry
+            "chat_deliveries", "Messages sent to clients, counted per client.", registry
         )
         self.round_trip = Histogram(
             "chat_round_trip_seconds",
-            "From a client's send until the log delivered the message.",
+            "Time from a client's send until the log delivers the message.",
             buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
             registry=registry,
         )
@@ -79,40 +81,44 @@ class Metrics:
             "chat_closes", "Connections the server closed.", ["code"], registry=registry
         )
         self.pending = Gauge(
-            "chat_pending_connections", "Connections that are no WebSocket.", registry=registry
+            "chat_pending_connections",
+            "Connections that are not WebSockets yet.",
+            registry=registry,
         )
         self.refused_connections = Counter(
             "chat_refused_connections",
-            "Connections that were closed or refused because there were too many.",
+            "Connections closed or refused because of a limit.",
             ["reason"],
             registry=registry,
         )
         self.over_budget = Tally(
             "chat_over_budget",
-            "Times a client was not read for a while because it sent too much.",
+            "Times that reading paused because a client sent too much.",
             registry,
         )
         self.drops = Tally(
             "chat_drops",
-            "Frames of presence and typing left out because their client read slowly.",
+            "Presence and typing frames dropped because a client reads too slowly.",
             registry,
         )
         self.outbox_bytes = Gauge(
-            "chat_outbox_bytes", "What waits for clients to read it.", registry=registry
+            "chat_outbox_bytes", "Bytes that wait for clients to read them.", registry=registry
         )
         self.loop_lag = Histogram(
             "chat_loop_lag_seconds",
-            "How late the event loop did what was due.",
+            "How late the event loop runs its timers.",
             buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
             registry=registry,
         )
-        self.relay_up = Gauge("chat_relay_up", "1 while the log takes messages.", registry=registry)
+        self.relay_up = Gauge(
+            "chat_relay_up", "1 while the log accepts messages.", registry=registry
+        )
         self.relay_caught_up = Gauge(
-            "chat_relay_caught_up", "1 once the log's history is read.", registry=registry
+            "chat_relay_caught_up", "1 once the log's history has been read.", registry=registry
         )
         self.relay_lag = Gauge(
             "chat_relay_lag_records",
-            "Records that the log holds and this replica has not read.",
+            "Records in the log that this replica has not read yet.",
             ["partition"],
             registry=registry,
         )
@@ -123,7 +129,7 @@ class Metrics:
             "chat_unknown_records", "Records in the log that a later release wrote.", registry
         )
         self.replicas = Gauge(
-            "chat_replicas", "Replicas that this one hears, itself included.", registry=registry
+            "chat_replicas", "Live replicas, including this one.", registry=registry
         )
         self.foreign_signals = Tally(
             "chat_foreign_signals", "Signals between replicas that no chat sent.", registry

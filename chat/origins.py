@@ -42,15 +42,15 @@ def parse_host(text: str) -> str:
     name = text.removesuffix(".")
     # Python's IDNA codec takes time quadratic in the length of a name.
     if len(name) > _LONGEST_NAME:
-        raise ValueError(f"{text[:_LONGEST_NAME]!r}… is no host: it is too long")
+        raise ValueError(f"{text[:_LONGEST_NAME]!r}… is not a host: it is too long")
     if _DEVIATIONS.search(name):
         raise ValueError(f"{text!r} differs between versions of IDNA: write it as xn--…")
     try:
         name = name.encode("idna").decode().lower()
     except UnicodeError:
-        raise ValueError(f"{text!r} is no host") from None
+        raise ValueError(f"{text!r} is not a host") from None
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{text!r} is no host")
+        raise ValueError(f"{text!r} is not a host")
     return name
 
 
@@ -60,7 +60,7 @@ def parse_authority(text: str) -> tuple[str, int | None]:
     if not colon or text.endswith("]"):
         return parse_host(text), None
     if not re.fullmatch(r"[0-9]{0,5}", port) or int(port or 0) > 65535:
-        raise ValueError(f"{text!r} has no port that can be")
+        raise ValueError(f"{text!r} has an invalid port")
     return parse_host(host), int(port) if port else None
 
 
@@ -69,7 +69,7 @@ def parse_origin(text: str) -> Origin:
     scheme, separator, authority = text.partition("://")
     scheme = scheme.lower()
     if not separator or scheme not in _PORTS:
-        raise ValueError(f"{text!r} is no origin")
+        raise ValueError(f"{text!r} is not an origin")
     host, port = parse_authority(authority)
     return Origin(scheme, host, _PORTS[scheme] if port is None else port)
 

@@ -153,7 +153,7 @@ def _websocket_url(url: str) -> str:
     parts = urlsplit(url)
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
     if scheme not in ("ws", "wss") or not parts.hostname:
-        raise ValueError(f"{url!r} is no chat's address: give ws://HOST/ws or http://HOST/")
+        raise ValueError(f"{url!r} is not a chat's address: give ws://HOST/ws or http://HOST/")
     path = parts.path if parts.path.strip("/") else "/ws"
     return urlunsplit((scheme, parts.netloc, path, parts.query, ""))
 
@@ -496,7 +496,7 @@ class Chat:
             try:
                 self._say(Auth(await self._fresh_token()))
             except OSError as error:
-                log.warning("there is no new token: %s", error)
+                log.warning("cannot get a new token: %s", error)
             # If the server does not answer `renewed`, try again before the old token expires.
             self._renewing = None
             self._renew_later(until)

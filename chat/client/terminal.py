@@ -24,13 +24,13 @@ COLOURS = ["ansicyan", "ansigreen", "ansimagenta", "ansiblue", "ansiyellow"]
 # Minimum interval of typing notifications.
 TYPING_SECONDS = 3.0
 HELP = """\
-/join ROOM   go to a room, new or not
+/join ROOM   join a room, or switch to it
 /leave       leave this room
-/rooms       the rooms you are in
-/who         who is in this room
-/earlier     what was said before the first message you see
+/rooms       list your rooms
+/who         list the people in this room
+/earlier     show older messages
 /quit        leave the chat; so does Ctrl-D
-//TEXT       say something that begins with a slash"""
+//TEXT       send a text that begins with a slash"""
 
 
 class Terminal:
@@ -53,7 +53,7 @@ class Terminal:
         self._commands: dict[str, Callable[[str], None]] = {
             "/join": self._join,
             "/leave": lambda _: self._leave(),
-            "/rooms": lambda _: self._note("  ".join(self._readers) or "You are in no room."),
+            "/rooms": lambda _: self._note("  ".join(self._readers) or "You are not in a room."),
             "/who": lambda _: self._note(self._who()),
             "/earlier": lambda _: self._look_back(),
             "/help": lambda _: self._note(HELP),
@@ -69,7 +69,7 @@ class Terminal:
 
     async def run(self, names: list[str]) -> None:
         with patch_stdout(raw=True):
-            self._note("/help tells what you can do here.")
+            self._note("/help lists the commands.")
             async with asyncio.TaskGroup() as self._tasks:
                 sending = self._tasks.create_task(self._send())
                 for name in names:
@@ -94,9 +94,9 @@ class Terminal:
             if command in self._commands:
                 self._commands[command](rest.strip())
             elif line.startswith("/") and not line.startswith("//"):
-                self._note(f"There is no {command}; /help tells what there is.")
+                self._note(f"Unknown command {command}; /help lists the commands.")
             elif line and self._room is None:
-                self._note("You are in no room: /join one.")
+                self._note("You are not in a room: /join one.")
             elif line and self._room is not None:
                 self._on_the_way += 1
                 text = line[1:] if line.startswith("//") else line
@@ -140,7 +140,7 @@ class Terminal:
 
     def _who(self) -> str:
         if self._room is None:
-            return "You are in no room."
+            return "You are not in a room."
         names = "  ".join(map(harmless_user, sorted(self._room.users)))
         return names or f"{self._room.count} people, too many to be named."
 

@@ -195,7 +195,7 @@ class Relay(abc.ABC):
 
     @abc.abstractmethod
     async def stop(self, seconds: float) -> None:
-        """Wait up to so many seconds until all appended records are in the log, and end."""
+        """Wait up to `seconds` until all appended records are in the log, and end."""
 
 
 def author_by_name(user: str) -> str:

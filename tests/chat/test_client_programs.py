@@ -127,7 +127,7 @@ def test_an_address_that_is_none_is_said_in_one_line() -> None:
     )
     assert ended.returncode == 2
     assert ended.stderr == (
-        "chat.client: 'chat.example.org' is no chat's address: give ws://HOST/ws or http://HOST/\n"
+        "chat.client: 'chat.example.org' is not a chat's address: give ws://HOST/ws or http://HOST/\n"
     )
 
 
@@ -184,7 +184,7 @@ def test_two_people_chat_in_terminals(process: Start, terminal: Callable[..., Te
     bob.type("alone\r")
     bob.shows(r"kafka bob: alone")
     bob.type("/nonsense\r")
-    bob.shows(r"There is no /nonsense")
+    bob.shows(r"Unknown command /nonsense")
     bob.type("/earlier\r")
     bob.shows(r"kafka, earlier, from the beginning")
     bob.type("/leave\r")

@@ -126,7 +126,7 @@ class Reader:
                 try:
                     self._read_topic(topic, self._watcher.signals, stopping)
                 except (LogTruncationError, ReplacedError):
-                    log.warning("Kafka lost records that were read: starting over")
+                    log.warning("Kafka lost records that this replica has read: starting over")
                     # The topic may have been replaced by another one of the same name. The watcher
                     # detects that. Positions of one log must not be used for another.
                     self._reading = None
@@ -134,7 +134,7 @@ class Reader:
                 except KafkaError as error:
                     # Do not log that Kafka is down: the watcher has done so.
                     level = logging.WARNING if self._watcher.reachable else logging.DEBUG
-                    log.log(level, "reading is interrupted: %s", named(error))
+                    log.log(level, "reading was interrupted: %s", named(error))
                     self._interruption = named(error)
             stopping.wait(POLL_MS / 1000)
 
@@ -161,7 +161,7 @@ class Reader:
             pace = Pace(time.monotonic())
             while not stopping.is_set() and self._still(topic, signals):
                 if self._failure is not None:
-                    raise RuntimeError("what was read could not be shown") from self._failure
+                    raise RuntimeError("delivering records failed") from self._failure
                 polled = consumer.poll(timeout_ms=POLL_MS, max_records=POLL_BATCHES)
                 if interrupted.is_set():
                     interrupted.clear()
@@ -306,5 +306,5 @@ class Reader:
 
     def _catch_up(self) -> None:
         if not self.caught_up:
-            log.info("all that the topic held is read")
+            log.info("the topic's history has been read")
         self.caught_up = True

@@ -214,7 +214,7 @@ class Watcher:
             log.log(
                 logging.ERROR if trouble else logging.INFO,
                 "%s",
-                trouble or f"topic {self._topic} has settings that can work",
+                trouble or f"the settings of topic {self._topic} are valid now",
             )
         self.trouble = trouble
         self._note_timestamp_type(settings["message.timestamp.type"]["value"])
@@ -236,11 +236,11 @@ class Watcher:
     def _note_signals(self, there: bool) -> None:
         if there != self._noted_signals:
             if there:
-                log.info("topic %s is there: presence is on", self._signal_topic)
+                log.info("topic %s exists: presence works", self._signal_topic)
             else:
                 log.warning(
-                    "there is no topic %s that can be used: create it, with the rights to READ and"
-                    " WRITE it; until then nobody sees who is here",
+                    "topic %s is missing or unusable: create it, and grant READ and WRITE on it;"
+                    " until then there is no presence and no typing",
                     self._signal_topic,
                 )
         self._noted_signals = there
