@@ -18,6 +18,7 @@ import re
 import socket
 from collections import Counter
 from collections.abc import Awaitable
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -97,17 +98,32 @@ class Page:
         plain = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
         content = b"".join(name.encode() + b"\0" + bytes_ for name, bytes_ in plain.items())
         self.version = hashlib.sha256(content).hexdigest()[:12]
-        named = NAMED.sub(f"{self.version}/".encode(), plain["index.html"])
-        plain["index.html"] = named
+        self._document = plain["index.html"]
+        plain["index.html"] = self._versioned(self._document)
         self.files = {name: PageFile(name, bytes_) for name, bytes_ in plain.items()}
+
+    def document_for_sign_in(self, sign_in: str, sign_out: str) -> PageFile:
+        """The document where tokens are required. Only there, the page loads sign_in.js."""
+        script = (
+            '<script src="sign_in.js" type="module" id="sign-in"'
+            f' data-in="{escape(sign_in)}" data-out="{escape(sign_out)}"></script>\n  '
+        )
+        first, app, last = self._document.partition(b'<script src="app.js"')
+        return PageFile("index.html", self._versioned(first + script.encode() + app + last))
+
+    def _versioned(self, document: bytes) -> bytes:
+        return NAMED.sub(f"{self.version}/".encode(), document)
 
 
 PAGE = Page(WEB)
 
 
 class PageHandler(PublicHandler):
+    def initialize(self, document: PageFile) -> None:
+        self._document = document
+
     def get(self, version: str | None, name: str) -> None:
-        file = PAGE.files[name or "index.html"]
+        file = PAGE.files[name] if name not in ("", "index.html") else self._document
         self.set_header("Content-Type", file.type)
         # Otherwise ask each time whether it has changed (ETag). That includes another version, for
         # a document of another replica during a rollout: its files are better new than missing.
@@ -364,6 +380,7 @@ class Server:
                 (
                     rf"/(?:([0-9a-f]{{12}})/)?(|{'|'.join(map(re.escape, PAGE.files))})",
                     PageHandler,
+                    {"document": _document(self._settings)},
                 ),
             ],
             default_handler_class=MissingPageHandler,
@@ -550,6 +567,12 @@ class Server:
         metrics.replicas.set(self._hub.presence.replicas)
         metrics.foreign_signals.value = self._hub.presence.foreign
         return metrics.text()
+
+
+def _document(settings: Settings) -> PageFile:
+    if settings.auth == "off":
+        return PAGE.files["index.html"]
+    return PAGE.document_for_sign_in(settings.auth_sign_in_url, settings.auth_sign_out_url)
 
 
 def _verifier(settings: Settings) -> Verifier | None:

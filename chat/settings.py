@@ -104,6 +104,13 @@ def _network_list(text: str) -> tuple[str, ...]:
     return parts
 
 
+# Visible ASCII but for what ends an attribute, or what browsers take for something else.
+_link = _matching(
+    r"(https://[A-Za-z0-9.-]+(:[0-9]{1,5})?)?/(?!/)[!$-&(-;=?-\[\]_a-z|~]*",
+    "give a path such as /oauth2/start?rd=/, or an address such as https://id.example.org/logout",
+)
+
+
 def _file(text: str) -> str:
     try:
         with Path(text).open("rb"):
@@ -273,6 +280,20 @@ class Settings:
         "",
         _file,
         "CA certificates (PEM) that signed the providers' certificates; empty: well-known CAs",
+    )
+    auth_sign_in_url: str = _setting(
+        "CHAT_AUTH_SIGN_IN_URL",
+        "",
+        _link,
+        "where the page sends people to sign in: a path of the chat's own origin, such as"
+        " `/oauth2/start?rd=/`, or an https address; empty: the page says only that they are not"
+        " signed in",
+    )
+    auth_sign_out_url: str = _setting(
+        "CHAT_AUTH_SIGN_OUT_URL",
+        "",
+        _link,
+        "the same to sign out; empty: there is no such link",
     )
     transport: str = _setting(
         "CHAT_TRANSPORT",
@@ -631,6 +652,13 @@ def _check_auth(settings: Settings) -> None:
         raise SettingsError(
             "CHAT_AUTH_ISSUERS='': with CHAT_AUTH=required, give the providers whose tokens count"
         )
+    links = {
+        "CHAT_AUTH_SIGN_IN_URL": settings.auth_sign_in_url,
+        "CHAT_AUTH_SIGN_OUT_URL": settings.auth_sign_out_url,
+    }
+    for variable, link in links.items():
+        if settings.auth == "off" and link:
+            raise SettingsError(f"{variable}={link!r}: it is used with CHAT_AUTH=required only")
     if settings.auth == "off" and settings.auth_issuers:
         named = ", ".join(one.issuer for one in settings.auth_issuers)
         raise SettingsError(

@@ -1,10 +1,10 @@
 // The page: several rooms over one connection. This module knows all others, and none knows it.
 //
-//   app ─► connection            what is known of the WebSocket
+//   app ─► sign_in ─► connection   what is known of the WebSocket; sign_in only where people do
 //       ─► outbox ─► store       what was written and is not in the log yet
 //       ─► reading ─► rooms      what was said, who is there
 //          rooms ─► messages ─► markup, times
-//       ─► status, pending, people, latest, compose ─► dom, texts
+//       ─► status, pending, latest, compose ─► dom, texts
 
 import { setUpCompose, prepend } from "./compose.js";
 import { between, Connection } from "./connection.js";
@@ -44,7 +44,9 @@ let toldTyping = 0;
 sessionStorage.removeItem("chat.boots");
 fillIn();
 
-const connection = new Connection(
+// Then the name is the token's.
+const signIn = document.getElementById("sign-in") && await import("./sign_in.js");
+const connection = new (signIn?.SignedInConnection ?? Connection)(
   new URL("ws", location.href.replace(/^http/, "ws").replace(/#.*/, "")),
   {
     hello: () => ({ type: "hello", user, key }),
@@ -85,7 +87,7 @@ setUpRooms({
     // There may be a place now for one that was too many.
     joinMissing();
   },
-  rename: () => ask(),
+  rename: signIn ? null : () => ask(),
   shown: endSearch,
   grown: searchFurther,
   mentioned: notify,
@@ -132,7 +134,7 @@ const hearing = {
       if (room?.stopAsking()) notice(message);
       clearTimeout(joinTimer);
       joinTimer = setTimeout(joinMissing, between(500, 2000));
-    } else if (!known && code === "name_taken") {
+    } else if (!known && code === "name_taken" && !signIn) {
       room?.refuse(code, message);
       ask(message);
     } else if (!known && room && (!room.joined || code === "bad_position")) {
@@ -247,4 +249,4 @@ for (const name of stored("rooms", ["lobby"])) roomNamed(name);
 show(rooms.get(last) ?? [...rooms.values()].at(-1) ?? null);
 showNamed(named);
 outbox.adopt();
-if (user) connection.start(); else ask();
+if (user || signIn) connection.start(); else ask();

@@ -14,13 +14,14 @@ export const TIMERS = {
   stable: 30_000,
 };
 
-// The service would close the next one for the same reason; the same holds for 4000 to 4999.
+// The service would close the next one for the same reason; the same holds for 4000 to 4999, except
+// for a token that has ended (4401).
 const FATAL = [1002, 1003, 1007];
 
 /** @typedef {{type: string, [field: string]: any}} Frame */
 /**
  * The state of the connection. `until`: time of the next attempt, by `performance.now()`.
- * @typedef {{name: "idle" | "connecting"}
+ * @typedef {{name: "idle" | "connecting" | "signed-out"}
  *   | {name: "connected", replica: string}
  *   | {name: "draining"}
  *   | {name: "waiting", reason: string, until: number}
@@ -172,7 +173,7 @@ export class Connection {
       this.listener.show({ name: "idle" });
       return;
     }
-    if (FATAL.includes(code) || code >= 4000) {
+    if (FATAL.includes(code) || (code >= 4000 && code !== 4401)) {
       // Do not retry by itself, not even when the network comes back.
       this.wanted = false;
       this.listener.show({ name: "refused", reason: reason || `code ${code}` });

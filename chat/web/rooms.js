@@ -7,10 +7,9 @@ import { composeIn, dropDraft } from "./compose.js";
 import { button, element, page } from "./dom.js";
 import { atEnd, miss, scrollToEnd, scrollToNew } from "./latest.js";
 import { drawMessage, drawNewLine, messageOf, place } from "./messages.js";
-import { drawPeople, drawTyping } from "./people.js";
 import { showPending } from "./pending.js";
 import { onStored, store, stored } from "./store.js";
-import { t } from "./texts.js";
+import { locale, t } from "./texts.js";
 
 /** @typedef {import("./messages.js").Message} Message */
 /** @typedef {import("./connection.js").Frame} Frame */
@@ -22,7 +21,7 @@ import { t } from "./texts.js";
  * @property {() => RegExp | null} name finds one's own
  * @property {(room: Room) => void} entered
  * @property {(room: Room) => void} left
- * @property {() => void} rename
+ * @property {(() => void) | null} rename
  * @property {() => void} shown another room, or none
  * @property {() => void} grown by earlier messages, the room that is shown
  * @property {(message: Message) => void} mentioned while nobody looked
@@ -384,6 +383,30 @@ export function loseRooms() {
   drawEarlier();
 }
 
+/**
+ * @param {number} count 0 while it is not known
+ * @param {Set<string>} people unless there are too many
+ */
+function drawPeople(count, people) {
+  page.people.hidden = count === 0;
+  if (count === 0) return;
+  page.count.textContent = t.people(count);
+  const names = [...people].sort((one, other) => one.localeCompare(other, locale));
+  page.names.replaceChildren(...(names.length
+    ? names.map((name) => element("li", {}, element("bdi", {}, name)))
+    : [element("li", {}, t.tooManyPeople)]));
+}
+
+/** @param {string[]} names */
+function drawTyping(names) {
+  if (names.length > 3) {
+    page.typing.replaceChildren(t.severalType);
+    return;
+  }
+  const who = names.flatMap((name, n) => [n ? ", " : "", element("bdi", {}, name)]);
+  page.typing.replaceChildren(...who, names.length ? t.typing(names.length) : "");
+}
+
 function drawHere() {
   drawPeople(current?.count ?? 0, current?.people ?? new Set());
   drawTyping(current ? [...current.typing.keys()] : []);
@@ -401,7 +424,7 @@ function drawWhy() {
     page.why.replaceChildren();
     return;
   }
-  page.why.replaceChildren(t.notIn(room.why), room.code === "name_taken"
+  page.why.replaceChildren(t.notIn(room.why), room.code === "name_taken" && ways.rename
     ? button(t.rename, ways.rename)
     : button(t.joinAgain, () => room.askIn()));
 }

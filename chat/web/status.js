@@ -35,6 +35,7 @@ function describe() {
   switch (state.name) {
     case "idle": return t.idle;
     case "connecting": return t.connecting;
+    case "signed-out": return t.signedOut;
     case "connected": return t.connected(state.replica);
     case "draining": return t.draining;
     case "waiting": return navigator.onLine ? state.reason : t.offline;

@@ -1,6 +1,12 @@
 // What this page keeps in the browser: JSON, under names of its own.
 
-const PREFIX = "chat.";
+let ours = "chat.";
+
+/**
+ * From now on, keep what is this person's, who may not be the only one at this browser.
+ * @param {string} person
+ */
+export function keepFor(person) { ours = `chat.${person}.`; }
 
 /**
  * @param {string} name
@@ -9,7 +15,7 @@ const PREFIX = "chat.";
  */
 export function stored(name, otherwise) {
   try {
-    return JSON.parse(localStorage.getItem(PREFIX + name) ?? "null") ?? otherwise;
+    return JSON.parse(localStorage.getItem(ours + name) ?? "null") ?? otherwise;
   } catch {
     return otherwise;
   }
@@ -22,8 +28,8 @@ export function stored(name, otherwise) {
  */
 export function store(name, value) {
   try {
-    if (value === null) localStorage.removeItem(PREFIX + name);
-    else localStorage.setItem(PREFIX + name, JSON.stringify(value));
+    if (value === null) localStorage.removeItem(ours + name);
+    else localStorage.setItem(ours + name, JSON.stringify(value));
   } catch {
     // Private windows may refuse; the page works without.
   }
@@ -36,8 +42,8 @@ export function store(name, value) {
 export function storedNames(prefix) {
   try {
     return Object.keys(localStorage)
-      .filter((key) => key.startsWith(PREFIX + prefix))
-      .map((key) => key.slice(PREFIX.length));
+      .filter((key) => key.startsWith(ours + prefix))
+      .map((key) => key.slice(ours.length));
   } catch {
     return [];
   }
@@ -50,8 +56,8 @@ export function storedNames(prefix) {
  */
 export function onStored(prefix, tell) {
   addEventListener("storage", ({ key, newValue }) => {
-    if (!key?.startsWith(PREFIX + prefix)) return;
-    tell(key.slice(PREFIX.length + prefix.length), newValue && JSON.parse(newValue));
+    if (!key?.startsWith(ours + prefix)) return;
+    tell(key.slice(ours.length + prefix.length), newValue && JSON.parse(newValue));
   });
 }
 

@@ -6,6 +6,7 @@
 
 const KEPT = "chat";
 const DOCUMENT = "./";
+const HERE = new URL(DOCUMENT, location.href).pathname;
 const FILE = /\/[0-9a-f]{12}\/[^/]+$/;
 
 /** @param {Response} response the document */
@@ -49,7 +50,8 @@ const events = {
   activate(event) { event.waitUntil(/** @type {any} */ (self).clients.claim()); },
   fetch(event) {
     const { request } = event;
-    if (request.mode === "navigate") {
+    // Other addresses of this origin are not the page, such as those of a proxy for signing in.
+    if (request.mode === "navigate" && new URL(request.url).pathname === HERE) {
       event.respondWith(answer({ request, waitUntil: event.waitUntil.bind(event) }));
     } else if (FILE.test(request.url)) {
       event.respondWith(caches.match(request).then((kept) => kept ?? fetch(request)));

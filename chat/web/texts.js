@@ -27,6 +27,9 @@ const en = {
   again: (/** @type {number} */ seconds) => `again in ${seconds} s`,
   now: "Now",
 
+  signedOut: "You are not signed in",
+  signIn: "Sign in",
+  signOut: "Sign out",
   whoAreYou: "What are you called?",
   name: "Name",
   start: "Start",
@@ -153,6 +156,9 @@ const de = {
   again: (seconds) => `erneut in ${seconds} s`,
   now: "Jetzt",
 
+  signedOut: "Sie sind nicht angemeldet",
+  signIn: "Anmelden",
+  signOut: "Abmelden",
   whoAreYou: "Wie heißen Sie?",
   name: "Name",
   start: "Los",

@@ -8,7 +8,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -34,6 +34,8 @@ class Edge:
         # WebSocket data from this replica is dropped.
         self.mute = ""
         self.ways: list[Way] = []
+        # What becomes of a connection's first request.
+        self.change: Callable[[bytes], bytes] = lambda request: request
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -52,7 +54,7 @@ class Edge:
 
     def _pass_on(self, client: socket.socket) -> None:
         with client, contextlib.suppress(OSError):
-            first = client.recv(65536)
+            first = self.change(client.recv(65536))
             reached = next(self._reach(), None)
             if not first or not reached:
                 return

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from conftest import Process
+from edge import Edge
 from playwright.sync_api import Browser, Page, WebSocketRoute, expect, sync_playwright
 
 from tests.chromium import launch
@@ -17,7 +18,8 @@ Open = Callable[..., Page]
 
 PATIENCE_MS = 30_000
 EXCUSED = re.compile(
-    "WebSocket connection|ERR_(NETWORK_CHANGED|INTERNET_DISCONNECTED|CONNECTION_REFUSED)"
+    "WebSocket connection|/api/session|"
+    "ERR_(NETWORK_CHANGED|INTERNET_DISCONNECTED|CONNECTION_REFUSED)"
 )
 
 
@@ -37,7 +39,7 @@ def open_page(browser: Browser) -> Iterator[Open]:
     trouble: list[str] = []
 
     def open_page(
-        replica: Process,
+        replica: Process | Edge,
         name: str = "",
         prepare: Callable[[Page], object] = lambda _page: None,
         **options: object,
@@ -52,9 +54,10 @@ def open_page(browser: Browser) -> Iterator[Open]:
             "console",
             lambda line: (
                 trouble.append(line.text)
-                # The browser reports a connection that fails, and gives up requests when other
-                # tests on this machine add a network; the page goes on.
-                if line.type == "error" and not EXCUSED.search(line.text)
+                # The browser reports a connection that fails, or who is not signed in, and gives up
+                # requests when other tests on this machine add a network; the page goes on.
+                if line.type == "error"
+                and not EXCUSED.search(f"{line.text} {line.location['url']}")
                 else None
             ),
         )

@@ -389,7 +389,9 @@ def test_the_arrows_between_the_modules_of_the_page_point_one_way() -> None:
     loaded = re.findall(
         r'(?:modulepreload" href|script src)="(.+?)"', (web / "index.html").read_text()
     )
-    assert sorted([*loaded, "sw.js"]) == sorted(path.name for path in web.glob("*.js"))
+    assert sorted([*loaded, "sw.js", "sign_in.js"]) == sorted(
+        path.name for path in web.glob("*.js")
+    )
 
 
 def test_words_are_found_in_what_is_loaded_from_the_newest_on(visit: Visit) -> None:

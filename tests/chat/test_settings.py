@@ -50,6 +50,12 @@ def test_lists_are_separated_by_commas() -> None:
         ("CHAT_REPLICA", "a b", "give a host name"),
         ("CHAT_ALLOWED_ORIGINS", "chat.example", "give origins"),
         ("CHAT_ALLOWED_ORIGINS", "https://chat.example/path", "without a path"),
+        ("CHAT_AUTH_SIGN_IN_URL", "//evil.example/", "give a path such as"),
+        ("CHAT_AUTH_SIGN_IN_URL", "/\\evil.example/", "give a path such as"),
+        ("CHAT_AUTH_SIGN_IN_URL", "http://id.example.org/", "an address such as https"),
+        ("CHAT_AUTH_SIGN_IN_URL", "javascript:alert(1)", "give a path such as"),
+        ("CHAT_AUTH_SIGN_IN_URL", "/oauth2/start", "with CHAT_AUTH=required"),
+        ("CHAT_AUTH_SIGN_OUT_URL", "https://id.example.org", "https://id.example.org/logout"),
         ("CHAT_LOG_LEVEL", "loud", "say debug"),
         ("CHAT_FRAME_BYTES", "4096", "give at least 17408"),
         ("CHAT_HELLO_SECONDS", "nan", "give seconds"),
@@ -62,7 +68,7 @@ def test_a_value_that_cannot_work_is_named_with_a_remedy(
 ) -> None:
     with pytest.raises(SettingsError) as refused:
         load({variable: value})
-    assert str(refused.value).startswith(f"{variable}='{value}': ")
+    assert str(refused.value).startswith(f"{variable}={value!r}: ")
     assert remedy in str(refused.value)
     assert "\n" not in str(refused.value)
 

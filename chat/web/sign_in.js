@@ -1,0 +1,162 @@
+// Where people sign in. A proxy of the site turns their cookie into a token, and no script sees it:
+// the service says whose it is, and how long it counts. The document has this module, and the
+// addresses for signing in and out, only if the service wants tokens.
+
+import { between, Connection, TIMERS } from "./connection.js";
+import { element, page } from "./dom.js";
+import { keepFor, stored } from "./store.js";
+import { t } from "./texts.js";
+
+// A token is renewed when so much of its time is over.
+const RENEW_SHARE = 0.75;
+const SOON_MS = 1_000;
+// If that failed, or if the token is no newer: all pages notice it, and do not ask all at once.
+const AGAIN_MS = [5_000, 15_000];
+// What setTimeout takes.
+const LONGEST_MS = 2 ** 31 - 1;
+
+const script = document.getElementById("sign-in");
+const signIn = element("a", { href: script?.dataset.in ?? "", hidden: true }, t.signIn);
+const signOut = element("a", { href: script?.dataset.out ?? "" }, t.signOut);
+const me = element("bdi", { id: "me" });
+page.now.after(signIn);
+
+// Whose the things are that this page keeps in the browser; empty until somebody signs in here.
+let author = stored("author", "");
+keepFor(author);
+drawInert();
+
+/** What is written before anybody has signed in would be nobody's. */
+function drawInert() {
+  for (const part of document.querySelectorAll("nav, main > *")) {
+    part.toggleAttribute("inert", !author);
+  }
+}
+
+/**
+ * Another person begins with a page of their own, and sends nothing that the first one wrote.
+ * @param {string} who is signed in
+ */
+function isAnother(who) {
+  if (who === author) return false;
+  try {
+    localStorage.setItem("chat.author", JSON.stringify(who));
+  } catch {
+    // Private windows may refuse; nothing is kept then.
+  }
+  if (author) return true;
+  author = who;
+  keepFor(who);
+  drawInert();
+  return false;
+}
+
+/**
+ * @param {"GET" | "POST"} method
+ * @param {string} query
+ * @returns {Promise<{status: number, who: string, left: number}>} `status`: 0 if there is no
+ *   answer; `left`: for how many milliseconds the token counts
+ */
+async function ask(method, query = "") {
+  try {
+    const signal = /** @type {any} */ (AbortSignal).timeout(TIMERS.open);
+    const response = await fetch(`api/session${query}`, { method, signal, cache: "no-store" });
+    const { author: who = "", until = 0 } = response.ok ? await response.json() : {};
+    // By the service's clock: this machine's may be hours off.
+    const now = Date.parse(response.headers.get("Date") ?? "");
+    return { status: response.status, who, left: until - (now || Date.now()) };
+  } catch {
+    return { status: 0, who: "", left: 0 };
+  }
+}
+
+export class SignedInConnection extends Connection {
+  /**
+   * @param {URL} url
+   * @param {import("./connection.js").Listener} listener
+   */
+  constructor(url, listener) {
+    super(url, {
+      ...listener,
+      show(state) {
+        signIn.hidden = state.name !== "signed-out" || !script?.dataset.in;
+        listener.show(state);
+      },
+    });
+    this.asking = false;
+    this.renewal = 0;
+    this.ends = 0;    // when the token does, by `performance.now()`
+  }
+
+  /**
+   * An answer to a WebSocket tells neither 401 from 503, nor sets a cookie that the proxy has
+   * renewed. So the service is asked first.
+   */
+  async connect() {
+    clearTimeout(this.retryTimer);
+    if (this.socket || this.asking) return;
+    this.listener.show({ name: "connecting" });
+    this.asking = true;
+    const { status, who, left } = await ask("GET");
+    this.asking = false;
+    if (!this.wanted) return;
+    if (status === 401) {
+      // Whoever signs in elsewhere and comes back to this page is asked again (`hurry`).
+      this.listener.show({ name: "signed-out" });
+    } else if (status !== 200) {
+      this.lost(0, "");
+    } else if (isAnother(who)) {
+      location.reload();
+    } else {
+      this.ends = performance.now() + left;
+      super.connect();
+    }
+  }
+
+  /** @param {import("./connection.js").Frame} frame */
+  hear(frame) {
+    super.hear(frame);
+    if (frame.type !== "welcome") return;
+    // The name is the token's, and cannot be changed here.
+    page.rename.replaceWith(me, ...script?.dataset.out ? [signOut] : []);
+    me.textContent = frame.user;
+    this.renewLater(frame.connection, true);
+  }
+
+  /**
+   * @param {string} id of the connection
+   * @param {boolean} renewed
+   */
+  renewLater(id, renewed) {
+    clearTimeout(this.renewal);
+    const wait = RENEW_SHARE * (this.ends - performance.now());
+    const delay = renewed && wait >= SOON_MS ? wait
+      : Math.max(wait, between(AGAIN_MS[0], AGAIN_MS[1]));
+    this.renewal = setTimeout(() => this.renew(id), Math.min(delay, LONGEST_MS));
+  }
+
+  /** @param {string} id */
+  async renew(id) {
+    const { socket } = this;
+    const { status, left } = await ask("POST", `?connection=${id}`);
+    if (!socket || this.socket !== socket) return;
+    if (status === 404 || status === 409) {
+      // Another tab was led to another replica, where this one now goes, too; or somebody else has
+      // signed in.
+      this.again = false;
+      this.drop(0, "");
+      return;
+    }
+    if (status === 200) this.ends = performance.now() + left;
+    this.renewLater(id, status === 200);
+  }
+
+  /**
+   * @param {number} code
+   * @param {string} reason
+   */
+  lost(code, reason) {
+    clearTimeout(this.renewal);
+    super.lost(code, reason);
+  }
+}
