@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import time
 import traceback
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_security import (
@@ -55,6 +56,8 @@ CONNECTION_OPTIONS: dict[str, Any] = {
 }
 # Additional time to ask brokers why they refuse the client, after `timeout`.
 EXPLAIN_SECONDS = 2
+
+T = TypeVar("T")
 
 
 def security(module: AnsibleModule) -> Security:
@@ -113,3 +116,13 @@ def connected(module: AnsibleModule) -> Iterator[KafkaAdminClient]:
             )
         except KafkaError as error:
             module.fail_json(msg=f"Kafka at {', '.join(servers)} answered: {error}")
+
+
+def read_until(read: Callable[[], T], done: Callable[[T], bool], seconds: float) -> T:
+    """What `read` returns, as soon as that is `done`; otherwise what it returns when the seconds
+    have passed. After a change: each broker hears of it by itself.
+    """
+    deadline = time.monotonic() + seconds
+    while not done(found := read()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found

@@ -101,13 +101,13 @@ operations:
 """
 
 import contextlib
-import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_admin import (
     CONNECTION_OPTIONS,
     connected,
+    read_until,
 )
 
 with contextlib.suppress(ImportError):  # `connected` says so.
@@ -181,15 +181,14 @@ class AclChange:
 
     def _wait(self) -> None:
         """Until the broker that is asked has heard of it: each does so by itself."""
-        deadline = time.monotonic() + self._module.params["timeout"]
-        while (found := self._read()) != self.after:
-            if time.monotonic() > deadline:
-                raise KafkaError(
-                    f"{self._module.params['principal']} is to have {sorted(self.after)}, and after"
-                    f" {self._module.params['timeout']} s has {sorted(found)}: see whether somebody"
-                    " else changes ACLs, and run this again"
-                )
-            time.sleep(0.1)
+        timeout = self._module.params["timeout"]
+        found = read_until(self._read, self.after.__eq__, timeout)
+        if found != self.after:
+            raise KafkaError(
+                f"{self._module.params['principal']} is to have {sorted(self.after)}, and after"
+                f" {timeout} s has {sorted(found)}: see whether somebody else changes ACLs, and run"
+                " this again"
+            )
 
 
 def main() -> None:

@@ -81,13 +81,13 @@ topic:
 """
 
 import contextlib
-import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_admin import (
     CONNECTION_OPTIONS,
     connected,
+    read_until,
 )
 from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_assignment import (
     Assignment,
@@ -218,18 +218,20 @@ class TopicChange:
     def _known(self) -> Topic:
         """The topic, once the brokers that are asked know it: each hears of a new one by itself."""
         timeout = self._module.params["timeout"]
-        deadline = time.monotonic() + timeout
         self._admin.wait_for_topics([self._name], timeout * 1000)
-        while True:
+
+        def described() -> Topic:
             with contextlib.suppress(UnknownTopicOrPartitionError):
-                if topic := describe(self._admin, self._name):
-                    return topic
-            if time.monotonic() > deadline:
-                self._refuse(
-                    f"was created, and not all brokers know it after {timeout} s: see whether"
-                    " ZooKeeper serves the brokers, and run this again"
-                )
-            time.sleep(0.1)
+                return describe(self._admin, self._name)
+            return {}
+
+        topic = read_until(described, bool, timeout)
+        if not topic:
+            self._refuse(
+                f"was created, and not all brokers know it after {timeout} s: see whether ZooKeeper"
+                " serves the brokers, and run this again"
+            )
+        return topic
 
     def _grow(self) -> None:
         answer = self._admin.create_partitions(
@@ -255,22 +257,26 @@ class TopicChange:
 
     def _held(self) -> Assignment:
         """Who holds which partition, once there is word of all: of new ones, it takes a moment."""
-        deadline = time.monotonic() + self._module.params["timeout"]
-        while True:
-            held = {
+        timeout = self._module.params["timeout"]
+
+        def known() -> Assignment:
+            return {
                 partition: replicas
                 for partition, replicas in assignment(self._admin).items()
                 if partition[0] == self._name
             }
-            if len(held) >= self.after["partitions"] or self._module.check_mode:
-                return held
-            if time.monotonic() > deadline:
-                self._refuse(
-                    f"is to have {self.after['partitions']} partitions, and after"
-                    f" {self._module.params['timeout']} s there is word of {len(held)}: see whether"
-                    " ZooKeeper serves the brokers, and run this again"
-                )
-            time.sleep(0.1)
+
+        def complete(held: Assignment) -> bool:
+            return len(held) >= self.after["partitions"] or self._module.check_mode
+
+        held = read_until(known, complete, timeout)
+        if not complete(held):
+            self._refuse(
+                f"is to have {self.after['partitions']} partitions, and after {timeout} s there is"
+                f" word of {len(held)}: see whether ZooKeeper serves the brokers, and run this"
+                " again"
+            )
+        return held
 
     def _configure(self, settings: dict[str, str]) -> None:
         resource = ConfigResource(ConfigResourceType.TOPIC, self._name, settings)

@@ -81,13 +81,14 @@ user:
 
 import contextlib
 import dataclasses
-import time
+from collections.abc import Callable
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_admin import (
     CONNECTION_OPTIONS,
     connected,
+    read_until,
     security,
 )
 
@@ -206,16 +207,13 @@ class UserChange:
 
         self._until(sent, "there is no controller")
 
-    def _until(self, done: Any, otherwise: str) -> None:
+    def _until(self, done: Callable[[], bool], otherwise: str) -> None:
         timeout = self._module.params["timeout"]
-        deadline = time.monotonic() + timeout
-        while not done():
-            if time.monotonic() > deadline:
-                raise KafkaError(
-                    f"user '{self._name}': {otherwise} after {timeout} s. See whether somebody else"
-                    " changes the user, and whether all brokers are well, and run this again"
-                )
-            time.sleep(0.1)
+        if not read_until(done, bool, timeout):
+            raise KafkaError(
+                f"user '{self._name}': {otherwise} after {timeout} s. See whether somebody else"
+                " changes the user, and whether all brokers are well, and run this again"
+            )
 
 
 def main() -> None:
