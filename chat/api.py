@@ -71,6 +71,8 @@ class ApiHandler(BearerHandler):
         return None if self.verifier is None else self._require_identity()
 
     async def _require_identity(self) -> None:
+        # It may wait for keys for seconds, and until then others of its address would cost nothing.
+        self.charge()
         refusal = await self.authenticate()
         if refusal is not None:
             self.fail(*refusal)

@@ -35,9 +35,12 @@ class SecurityHeaders(RequestHandler):
 class PublicHandler(SecurityHeaders):
     """Serves only our own hosts, and pages of sites that may use the chat, according to the
     application's `sites`. Each request, and each further kilobyte of its head, is charged to its
-    address, even if it is refused. The application's `budget` returns the bucket. A handler with
-    its own `prepare` must call this one first.
+    address, even if it is refused: when it ends, unless its handler does it before. The
+    application's `budget` returns the bucket. A handler with its own `prepare` must call this one
+    first.
     """
+
+    _charged = False
 
     def prepare(self) -> Awaitable[None] | None:
         if self._budget.empty:
@@ -57,14 +60,23 @@ class PublicHandler(SecurityHeaders):
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.finish(f"{status}: {why}\n")
 
+    def charge(self) -> bool:
+        """Charge the request now. Whether the budget allows it."""
+        self._charged = True
+        stream = self._connection.stream
+        size = stream.head_size if isinstance(stream, PendingStream) else 0
+        return self._budget.take(1 + size // 1024)
+
     def on_finish(self) -> None:
+        if not self._charged and not self.charge():
+            # The client's further requests are not read.
+            self._connection.close()
+
+    @property
+    def _connection(self) -> HTTP1Connection:
         connection = self.request.connection
         assert isinstance(connection, HTTP1Connection), "this is HTTP/1"
-        stream = connection.stream
-        size = stream.head_size if isinstance(stream, PendingStream) else 0
-        if not self._budget.take(1 + size // 1024):
-            # The client's further requests are not read.
-            connection.close()
+        return connection
 
     @functools.cached_property
     def _budget(self) -> TokenBucket:

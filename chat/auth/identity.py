@@ -37,4 +37,4 @@ class Verifier(Protocol):
         """Do what has to be done again and again, until cancelled."""
 
     async def verify(self, token: str) -> Identity:
-        """Who it is. Raises `TokenError`, after one line in the log, and `KeysUnavailableError`."""
+        """Who it is. Raises `TokenError` and `KeysUnavailableError`."""

@@ -20,6 +20,7 @@ from chat import protocol
 from chat.auth.identity import TOLERANCE, Identity, TokenError
 from chat.auth.issuers import Issuer
 from chat.auth.keys import Fetch, KeySource, UnknownKeyError
+from chat.limits import TokenBucket
 from chat.protocol import RefusedError
 from chat.room import Person
 
@@ -34,6 +35,8 @@ MOST_SECONDS = 10 * 365 * 86_400
 MOST_HEADER_BYTES = 2048
 # A provider signs other tokens for the same audience, such as those that end sessions (logout+jwt).
 _TYPES = ("jwt", "at+jwt", "application/at+jwt")
+# Of refused tokens, at once: anybody may send them.
+MOST_LINES = 20
 # Of what others wrote, so much is logged.
 _SHOWN = 100
 
@@ -73,11 +76,15 @@ class TokenVerifier:
         algorithms: Collection[str],
         fetch: Fetch,
         clock: Callable[[], float] = time.time,
+        log_clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._issuers = {one.issuer: (one, KeySource(one, fetch)) for one in issuers}
         self._algorithms = algorithms
         self._registry = _Registry(algorithms=algorithms, strict_check_header=False)
         self._clock = clock
+        # One a second for long, which is 10 MB a day.
+        self._lines = TokenBucket(1, MOST_LINES, log_clock)
+        self._unlogged = 0
 
     async def run(self) -> None:
         """Keep the keys of all issuers fresh, until cancelled."""
@@ -86,12 +93,20 @@ class TokenVerifier:
                 tasks.create_task(keys.keep_fresh())
 
     async def verify(self, token: str) -> Identity:
-        """Who it is. Raises `TokenError`, after one line in the log, and `KeysUnavailableError`."""
+        """Who it is. Raises `TokenError` and `KeysUnavailableError`."""
         try:
             return await self._verify(token)
         except TokenError as error:
-            log.info("refused a token: %s", error)
+            self._log(error)
             raise
+
+    def _log(self, error: TokenError) -> None:
+        if not self._lines.take():
+            self._unlogged += 1
+            return
+        others = f" ({self._unlogged} others were not logged)" if self._unlogged else ""
+        self._unlogged = 0
+        log.info("refused a token: %s%s", error, others)
 
     async def _verify(self, token: str) -> Identity:
         if len(token) > MOST_BYTES:

@@ -23,7 +23,7 @@ from test_server import get
 from chat.auth.identity import Identity, KeysUnavailableError, TokenError
 from chat.auth.issuers import Issuer
 from chat.auth.keys import AGAIN_SECONDS, Fetcher, KeySource, UnknownKeyError
-from chat.auth.tokens import TokenVerifier
+from chat.auth.tokens import MOST_LINES, TokenVerifier
 from chat.server import Server
 from chat.settings import SettingsError, load
 
@@ -356,6 +356,49 @@ async def test_a_provider_that_does_not_answer_is_waited_for_so_long_and_by_nobo
     assert not waiting.done()
     assert (await waiting).code == 503
     go_on.set()
+
+
+async def test_requests_that_wait_for_keys_are_charged_already(
+    replica: Replica, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chat.server.REQUEST_RATE", 0.01)
+    monkeypatch.setattr("chat.server.REQUEST_BURST", 3)
+    go_on = asyncio.Event()
+
+    async def slow() -> bytes:
+        await go_on.wait()
+        return jwks(provider.key)
+
+    provider.answers["/keys"] = slow
+    # Who connects directly is charged for the connection, too.
+    proxy = {"CHAT_TRUSTED_PROXIES": "127.0.0.1/32"}
+    server = await replica(provider.environment() | proxy)
+    headers = provider.headers() | {"X-Forwarded-For": "192.0.2.1"}
+    asking = [asyncio.create_task(get(server.port, MESSAGES, **headers)) for _ in range(8)]
+    await until(lambda: sum(one.done() for one in asking) == 5)
+    go_on.set()
+    codes = [answer.code for answer in await asyncio.gather(*asking)]
+    assert sorted(codes) == [200] * 3 + [429] * 5
+
+
+async def test_a_flood_of_bad_tokens_does_not_fill_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "chat.auth")
+    now = 0.0
+    verifier = TokenVerifier((), ("ES256",), Fetcher(), log_clock=lambda: now)
+    for _ in range(100):
+        with pytest.raises(TokenError):
+            await verifier.verify("forged")
+    assert len(caplog.messages) == MOST_LINES
+    now += 1
+    with pytest.raises(TokenError):
+        await verifier.verify("forged")
+    (line,) = caplog.messages[MOST_LINES:]
+    assert line == (
+        "refused a token: it is no JWT: three parts, separated by dots"
+        f" ({100 - MOST_LINES} others were not logged)"
+    )
 
 
 async def test_who_leaves_while_keys_are_fetched_leaves_nothing_behind(
