@@ -188,6 +188,39 @@ print(count, time.monotonic() - began)
     assert most <= count <= most + 200 * (seconds + 1)
 
 
+def test_a_network_of_ipv6_gets_as_many_as_an_address_of_ipv4() -> None:
+    target, *strangers = "2001:db8::1", "2001:db8:0:1::2", "2001:db8:0:1::3"
+    program = """
+import itertools, socket, sys, time
+
+target, *strangers = sys.argv[1:]
+began, count = time.monotonic(), 0
+try:
+    for source in itertools.cycle(strangers):
+        if time.monotonic() > began + 30:
+            sys.exit("none was dropped")
+        try:
+            socket.create_connection((target, 443), 0.5, (source, 0)).close()
+        except ConnectionRefusedError:
+            # It came through. Traefik does not listen here.
+            pass
+        count += 1
+except TimeoutError:
+    print(count, time.monotonic() - began)
+"""
+    name, other = map(connect, group("microk8s")[1:])
+    has = [(name, target), *((other, source) for source in strangers)]
+    for each, its_address in has:
+        each.check_output(f"ip address add {its_address}/32 dev eth0 nodad")
+    try:
+        output = other.check_output(f"python3 -c '{program}' {target} {' '.join(strangers)}")
+    finally:
+        for each, its_address in has:
+            each.check_output(f"ip address delete {its_address}/32 dev eth0")
+    count, seconds = map(float, output.split())
+    assert 2000 <= count <= 2000 + 200 * (seconds + 1)
+
+
 @pytest.mark.parametrize("name", group("all"))
 def test_a_stranger_reaches_ssh_and_the_chat_and_nothing_else(name: str) -> None:
     other = next(each for each in group("all") if each != name)
