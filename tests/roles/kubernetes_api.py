@@ -1,7 +1,8 @@
 """The part of the Kubernetes API that shows a node, this machine, on a loopback port with TLS.
 
 It keeps what is applied: that replaces what was there, is not checked, and is ready at once. As in
-a cluster, data that was written by others stays and is in the answer, if none is applied.
+a cluster, data that was written by others stays and is in the answer, if none is applied. A dry run
+is refused in a namespace that is not there, as in a cluster; what is applied there is not.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ def resource(kind: str, *, namespaced: bool = False) -> dict[str, Any]:
 NAMESPACED = {
     "apps/v1": ["DaemonSet", "Deployment", "ReplicaSet"],
     "autoscaling/v2": ["HorizontalPodAutoscaler"],
+    "batch/v1": ["CronJob"],
     "networking.k8s.io/v1": ["NetworkPolicy"],
     "policy/v1": ["PodDisruptionBudget"],
     "rbac.authorization.k8s.io/v1": ["Role", "RoleBinding"],
@@ -90,6 +92,9 @@ ANSWERS: dict[str, dict[str, Any]] = {
 }
 
 
+NAMESPACES = "/api/v1/namespaces"
+
+
 def ready(item: dict[str, Any]) -> dict[str, Any]:
     """The status of a workload whose pods are all ready, and of a definition that is known."""
     replicas = item.get("spec", {}).get("replicas")
@@ -103,26 +108,40 @@ def ready(item: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def is_namespace(path: str) -> bool:
+    return path.rpartition("/")[0] == NAMESPACES
+
+
 class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         kept = self.server.objects.get(path)
-        self._answer({**kept, "status": ready(kept)} if kept else ANSWERS.get(path))
+        if path == NAMESPACES:
+            found = [one for key, one in self.server.objects.items() if is_namespace(key)]
+            self._answer({"kind": "NamespaceList", "apiVersion": "v1", "items": found})
+        else:
+            self._answer({**kept, "status": ready(kept)} if kept else ANSWERS.get(path))
 
     def do_POST(self) -> None:
-        path = self.path.partition("?")[0]
+        path, _, query = self.path.partition("?")
         made = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         meta = made["metadata"]
         if prefix := meta.pop("generateName", None):
             meta["name"] = f"{prefix}x7k2p"
-        self.server.objects[f"{path}/{meta['name']}"] = made
+        if "dryRun" not in query:
+            self.server.objects[f"{path}/{meta['name']}"] = made
         self._answer(made)
 
     def do_PATCH(self) -> None:
         path, _, query = self.path.partition("?")
         applied = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if "dryRun" in query and not is_namespace(path):
+            namespace = applied["metadata"].get("namespace")
+            if namespace and f"{NAMESPACES}/{namespace}" not in self.server.objects:
+                self._answer(None)
+                return
         kept = self.server.objects.get(path, {})
         if "data" in kept:
             applied = {"data": kept["data"]} | applied
@@ -176,6 +195,11 @@ class KubernetesApi:
     def objects(self) -> dict[str, dict[str, Any]]:
         """What was applied, by its path in the API."""
         return self._server.objects
+
+    def make_namespaces(self, *names: str) -> None:
+        for name in names:
+            meta = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+            self.objects[f"{NAMESPACES}/{name}"] = meta
 
     @property
     def port(self) -> int:

@@ -33,7 +33,7 @@ TASKS = [
             "tasks_from": "{{ item }}",
         },
         "loop": ["tls.yml", "ca.yml"],
-        "vars": {"__chat_namespace_missing": False},
+        "vars": {"__chat_missing_namespaces": []},
     },
 ]
 
@@ -72,6 +72,7 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("certificate")
     with KubernetesApi(folder) as api:
+        api.make_namespaces("chat", "chat-ca")
         yield Site(folder, api)
 
 

@@ -128,6 +128,34 @@ def test_what_is_rendered_is_what_is_applied_but_for_secrets(
         assert item == applied[name], name
 
 
+def test_a_dry_run_passes_over_what_needs_a_namespace_that_it_does_not_make(tmp_path: Path) -> None:
+    chat = "baremetal_chat.platform.chat"
+    files = ("preflight.yml", "cluster.yml", "deploy.yml")
+    tasks = [{ROLE: {"name": chat, "tasks_from": file}} for file in files]
+    play = tmp_path / "play.json"
+    play.write_text(json.dumps([{"hosts": "host1", "gather_facts": False, "tasks": tasks}]))
+    # The chat runs with the role's own authority, and ACME is new.
+    acme = {"chat_tls_certificate": None, "chat_tls_key": None, "chat_acme": True}
+    with KubernetesApi(tmp_path) as api:
+        api.make_namespaces("chat", "chat-ca")
+        before = json.dumps(api.objects)
+        done = run(
+            tmp_path,
+            "--check",
+            "playbooks/render.yml",
+            play,
+            **acme,
+            manifests_directory=str(tmp_path / "manifests"),
+            chat_kafka_bootstrap_servers="192.0.2.11:9093",
+            microk8s_kubeconfig=api.kubeconfig,
+            ansible_connection="local",
+            ansible_python_interpreter="{{ ansible_playbook_python }}",
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert json.dumps(api.objects) == before
+    assert "chat-acme/account, type Opaque, empty" in done.stdout
+
+
 def test_kubernetes_knows_every_field_of_the_files(rendered: Rendered) -> None:
     for text in rendered.files.values():
         item = yaml.safe_load(text)
