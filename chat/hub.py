@@ -123,7 +123,9 @@ class Hub:
     # What clients ask for.
 
     async def join(self, member: Member, name: str, since: str | None) -> None:
-        """Put `member` into the room and push `joined`: missed messages, or the last ones."""
+        """Put `member`, who may read it, into the room and push `joined`: missed messages, or the
+        last ones. Raises `RefusedError`.
+        """
         position = Position.parse(since) if since is not None else None
         older = None
         if position is not None:
@@ -137,6 +139,8 @@ class Hub:
             if history is not self._history:
                 position = None
         # Do not await from here on: messages that are not in `joined` arrive as `message` frames.
+        # Another token may have come meanwhile, of somebody who may do less.
+        member.rights.check_read(name)
         self._require_history()
         if not self._is_in(member, name):
             self._require_place(member.address)
@@ -171,6 +175,7 @@ class Hub:
             missed is not None,
             [Raw(message.payload) for message in messages],
             more=missed is None and room.has_before(messages, partition.floor),
+            read_only=not member.rights.may_write(name),
         )
         member.connection.push(frame_of(joined))
         self._announcer.welcome(member, name)

@@ -69,6 +69,7 @@ class ErrorCode(enum.StrEnum):
     RATE_LIMITED = "rate_limited"
     UNAVAILABLE = "unavailable"
     BAD_TOKEN = "bad_token"
+    READ_ONLY = "read_only"
 
     @classmethod
     def _missing_(cls, value: object) -> ErrorCode:
@@ -105,6 +106,15 @@ def name_taken(room: str, user: str) -> RefusedError:
     return RefusedError(
         ErrorCode.NAME_TAKEN,
         f"Somebody else in {room} is called {user}: come with another name.",
+    )
+
+
+def no_room() -> RefusedError:
+    """Also for a room that somebody may not read: it is not told from one that cannot be."""
+    return RefusedError(
+        ErrorCode.BAD_ROOM,
+        "There is no such room, or it is not for you. A room is named by 1 to 64 of these: A-Z a-z"
+        " 0-9 - _ .",
     )
 
 
@@ -215,6 +225,15 @@ class Joined(msgspec.Struct, tag_field="type", tag="joined"):
     messages: list[msgspec.Raw]
     # There may be messages between these and the last one that the client has seen.
     more: bool = False
+    # The client may not send here.
+    read_only: bool = False
+
+
+class Access(msgspec.Struct, tag_field="type", tag="access"):
+    """What a client may do in a room that it is in has changed."""
+
+    room: str
+    read_only: bool
 
 
 class Left(msgspec.Struct, tag_field="type", tag="left"):
@@ -284,6 +303,7 @@ class Renewed(msgspec.Struct, tag_field="type", tag="renewed"):
 ServerFrame = (
     Welcome
     | Joined
+    | Access
     | Left
     | Message
     | Ack
@@ -428,9 +448,7 @@ def check_user(user: str) -> str:
 
 def check_room(room: str) -> str:
     if not _ROOM.fullmatch(room):
-        raise RefusedError(
-            ErrorCode.BAD_ROOM, "A room is named by 1 to 64 of these: A-Z a-z 0-9 - _ ."
-        )
+        raise no_room()
     return room
 
 

@@ -20,6 +20,7 @@ import msgspec
 
 from chat.protocol import CloseCode, Message, Position, RefusedError, ServerFrame, encode
 from chat.relay.base import Entry, Record
+from chat.rights import Rights
 from chat.times import Times
 from chat.websocket.frames import text_frame
 
@@ -106,6 +107,10 @@ class Member(Protocol):
     @property
     def address(self) -> str:
         """Whom what is done for this member is charged to."""
+
+    @property
+    def rights(self) -> Rights:
+        """What the member may do now."""
 
     def put_out(self, room: str, why: RefusedError) -> None:
         """The member has been taken out of the room."""

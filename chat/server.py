@@ -41,6 +41,7 @@ from chat.metrics import Metrics
 from chat.origins import Sites
 from chat.protocol import Limits
 from chat.relay.base import Relay
+from chat.rights import Rules
 from chat.session import Session
 from chat.settings import Settings
 from chat.websocket.budget import Allowance
@@ -583,7 +584,8 @@ def _verifier(settings: Settings) -> Verifier | None:
     from chat.auth.tokens import TokenVerifier
 
     fetch = Fetcher(settings.auth_ca_file)
-    return TokenVerifier(settings.auth_issuers, settings.auth_algorithms, fetch)
+    rules = Rules(settings.rooms)
+    return TokenVerifier(settings.auth_issuers, settings.auth_algorithms, fetch, rules)
 
 
 def _log_request(handler: RequestHandler) -> None:

@@ -10,13 +10,14 @@ from collections.abc import Awaitable, Callable
 
 from msgspec import Raw
 
-from chat import protocol
+from chat import protocol, rights
 from chat.auth.identity import Identity, KeysUnavailableError, TokenError
 from chat.auth.leases import Leases, OtherPersonError
 from chat.hub import Hub
 from chat.limits import TokenBucket
 from chat.metrics import Metrics
 from chat.protocol import (
+    Access,
     CloseCode,
     Error,
     ErrorCode,
@@ -53,6 +54,7 @@ class Session:
         "address",
         "connection",
         "number",
+        "rights",
         "until",
     )
 
@@ -82,6 +84,7 @@ class Session:
         # From its token, until it says hello; from then on, when the token ends.
         self._identity = identity
         self.until = 0.0
+        self.rights = identity.rights if identity else rights.ALL
         self._leases = leases
         # Its rooms, and the position of each when it was last found to read slowly.
         self._rooms: dict[str, str | None] = {}
@@ -137,6 +140,17 @@ class Session:
         self._metrics.refusals.labels(why.code).inc()
         self._say(Error(why.code, why.message, room=room))
         self._say(Left(room))
+
+    def extend(self, identity: Identity) -> None:
+        """Go on with this token: what its person may not do any more ends now."""
+        self.until = identity.until
+        before, self.rights = self.rights, identity.rights
+        for room in tuple(self._rooms):
+            if not self.rights.may_read(room):
+                self._hub.leave(self, room)
+                self.put_out(room, protocol.no_room())
+            elif (may_write := self.rights.may_write(room)) != before.may_write(room):
+                self._say(Access(room, read_only=not may_write))
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Say goodbye: what waits is still sent, then the code and the reason."""
@@ -221,7 +235,7 @@ class Session:
     async def _join(self, join: protocol.Join, text: str) -> None:
         try:
             self._require_user()
-            room = protocol.check_room(join.room)
+            room = self.rights.check_read(join.room)
             if room not in self._rooms and len(self._rooms) >= self._limits.rooms:
                 raise RefusedError(
                     ErrorCode.TOO_MANY_ROOMS,
@@ -248,19 +262,25 @@ class Session:
     def _send(self, send: protocol.Send) -> None:
         self._require_user()
         room = self._require_joined(send.room)
+        self.rights.check_write(room)
         cid = protocol.check_cid(send.cid)
         text = protocol.check_text(send.text, self._limits)
         self._hub.send(self, room, text, cid)
 
     def _typing(self, typing: protocol.Typing) -> None:
         self._require_user()
-        self._hub.typing(self, self._require_joined(typing.room))
+        room = self._require_joined(typing.room)
+        # Nobody waits for an answer, so who may not write gets none.
+        if self.rights.may_write(room):
+            self._hub.typing(self, room)
 
     async def _history(self, history: protocol.History, text: str) -> None:
         try:
             self._require_user()
             room = self._require_joined(history.room)
             page = await self._hub.before(room, history.before, history.limit, self.address)
+            # Another token may have come meanwhile, of somebody who may not read this any more.
+            self._require_joined(room)
         except RefusedError as refused:
             self._refuse(refused, text)
             return
@@ -293,7 +313,7 @@ class Session:
 
     def _require_joined(self, name: str) -> str:
         if name not in self._rooms:
-            room = protocol.check_room(name)
+            room = self.rights.check_read(name)
             raise RefusedError(ErrorCode.NOT_JOINED, f"You are not in {room}: join it first.")
         return name
 

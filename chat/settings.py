@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from chat import rights
 from chat.auth import issuers
 from chat.bounds import TEXT_BYTES, USER_BYTES
 from chat.origins import parse_host, parse_origin
@@ -260,10 +261,11 @@ class Settings:
         (),
         issuers.parse,
         'identity providers whose tokens count, a list in JSON: `[{"issuer": URL, "audience":'
-        ' NAME, "jwks": FILE or URL, "name_claim": CLAIM}, …]`. Without `jwks`, the provider\'s'
-        " discovery document tells where its keys are. `name_claim`: the claim with the name to"
-        " show, `preferred_username` if not given; it should be unique. Addresses begin with"
-        " https, except on this machine",
+        ' NAME, "jwks": FILE or URL, "name_claim": CLAIM, "groups_claim": CLAIM, "groups_prefix":'
+        " TEXT}, …]`. Without `jwks`, the provider's discovery document tells where its keys are."
+        " `name_claim`: the claim with the name to show, `preferred_username` if not given; it"
+        " should be unique. `groups_claim`: the claim with a person's groups, none if not given;"
+        " `groups_prefix` is put before each. Addresses begin with https, except on this machine",
     )
     auth_algorithms: tuple[str, ...] = _setting(
         "CHAT_AUTH_ALGORITHMS",
@@ -294,6 +296,16 @@ class Settings:
         "",
         _link,
         "the same to sign out; empty: there is no such link",
+    )
+    rooms: tuple[rights.Rule, ...] = _setting(
+        "CHAT_ROOMS",
+        (),
+        rights.parse,
+        'who may use which rooms, a list in JSON: `[{"rooms": PATTERN, "read": [GROUP, …],'
+        ' "write": [GROUP, …]}, …]`. A pattern is a name, or a beginning and `*`; the longest one'
+        " that fits counts, case does not. Without `read`, everybody may read; without `write`,"
+        " all who read may write. `[]` is nobody. One rule is for `*`. Needs"
+        " `CHAT_AUTH=required`. Must be the same on all replicas",
     )
     transport: str = _setting(
         "CHAT_TRANSPORT",
@@ -664,4 +676,15 @@ def _check_auth(settings: Settings) -> None:
         raise SettingsError(
             f"CHAT_AUTH='off': CHAT_AUTH_ISSUERS names {named}; say CHAT_AUTH=required, or name no"
             " issuers"
+        )
+    if settings.rooms and settings.auth == "off":
+        raise SettingsError(
+            f"CHAT_AUTH='off': CHAT_ROOMS has {len(settings.rooms)} rules, and nobody is known; say"
+            " CHAT_AUTH=required, or give no rules"
+        )
+    groups = frozenset[str]().union(*(rule.groups for rule in settings.rooms))
+    if groups and not any(one.groups_claim for one in settings.auth_issuers):
+        raise SettingsError(
+            f"CHAT_AUTH_ISSUERS: CHAT_ROOMS names the group {min(groups)!r}, and nobody is in a"
+            " group; give groups_claim, the claim that has a person's groups"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+from chat.rights import Rights
 from chat.room import Person
 
 # By how much clocks may differ, in seconds.
@@ -21,10 +22,11 @@ class KeysUnavailableError(Exception):
 
 
 class Identity(NamedTuple):
-    """Whom a token is of, and when it ends, in seconds since the epoch."""
+    """Whom a token is of, when it ends, in seconds since the epoch, and what they may do."""
 
     person: Person
     until: float
+    rights: Rights
 
     @property
     def until_ms(self) -> int:

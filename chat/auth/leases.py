@@ -23,8 +23,9 @@ class OtherPersonError(Exception):
 class Holder(Protocol):
     """A connection that ends with its token."""
 
-    # When that is, in seconds since the epoch.
-    until: float
+    @property
+    def until(self) -> float:
+        """When that is, in seconds since the epoch; 0 before it has said hello."""
 
     @property
     def number(self) -> int:
@@ -32,6 +33,9 @@ class Holder(Protocol):
 
     @property
     def person(self) -> Person: ...
+
+    def extend(self, identity: Identity) -> None:
+        """Go on with this token, and with what its person may do now."""
 
 
 class Leases:
@@ -67,7 +71,7 @@ class Leases:
         """Go on with another token, which is verified. Raises `OtherPersonError`."""
         if identity.person.author != holder.person.author:
             raise OtherPersonError
-        holder.until = identity.until
+        holder.extend(identity)
 
     def id_of(self, holder: Holder) -> str:
         """By which its client names the connection."""

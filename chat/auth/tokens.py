@@ -22,6 +22,7 @@ from chat.auth.issuers import Issuer
 from chat.auth.keys import Fetch, KeySource, UnknownKeyError
 from chat.limits import TokenBucket
 from chat.protocol import RefusedError
+from chat.rights import Rules
 from chat.room import Person
 
 log = logging.getLogger("chat.auth")
@@ -66,8 +67,8 @@ class _Registry(jws.JWSRegistry):
 
 
 class TokenVerifier:
-    """Verifies tokens of `issuers`, signed by one of `algorithms`. `clock`: seconds since the
-    epoch.
+    """Verifies tokens of `issuers`, signed by one of `algorithms`. `rules` say what their people
+    may do. `clock`: seconds since the epoch.
     """
 
     def __init__(
@@ -75,11 +76,13 @@ class TokenVerifier:
         issuers: Sequence[Issuer],
         algorithms: Collection[str],
         fetch: Fetch,
+        rules: Rules,
         clock: Callable[[], float] = time.time,
         log_clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._issuers = {one.issuer: (one, KeySource(one, fetch)) for one in issuers}
         self._algorithms = algorithms
+        self._rules = rules
         self._registry = _Registry(algorithms=algorithms, strict_check_header=False)
         self._clock = clock
         # One a second for long, which is 10 MB a day.
@@ -145,7 +148,12 @@ class TokenVerifier:
         except (ValueError, TypeError, RecursionError):
             raise TokenError("its signature cannot be read") from None
         until = min(claims.exp, self._clock() + MOST_SECONDS)
-        return Identity(self._person(issuer, claims, payload), until)
+        try:
+            all_claims = _all_claims_decoder.decode(payload)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            raise TokenError("it has a claim that cannot be read") from None
+        person = Person.known(_user(issuer, all_claims), claims.iss, claims.sub)
+        return Identity(person, until, self._rules.rights(_groups(issuer, all_claims)))
 
     def _check(self, claims: _Claims, issuer: Issuer) -> None:
         audiences = [claims.aud] if isinstance(claims.aud, str) else claims.aud
@@ -162,18 +170,29 @@ class TokenVerifier:
         if not claims.sub:
             raise TokenError("its subject is empty")
 
-    def _person(self, issuer: Issuer, claims: _Claims, payload: bytes) -> Person:
-        try:
-            name = _all_claims_decoder.decode(payload).get(issuer.name_claim)
-        except (msgspec.MsgspecError, ValueError, RecursionError):
-            raise TokenError("it has a claim that cannot be read") from None
-        if not isinstance(name, str):
-            raise TokenError(f"it has no claim {issuer.name_claim!r}, which has the name to show")
-        try:
-            user = protocol.check_user(protocol.fitting_user(name))
-        except RefusedError:
-            raise TokenError(f"its claim {issuer.name_claim!r} has nothing to show") from None
-        return Person.known(user, claims.iss, claims.sub)
+
+def _user(issuer: Issuer, claims: dict[str, Any]) -> str:
+    """The name to show. Raises `TokenError`."""
+    name = claims.get(issuer.name_claim)
+    if not isinstance(name, str):
+        raise TokenError(f"it has no claim {issuer.name_claim!r}, which has the name to show")
+    try:
+        return protocol.check_user(protocol.fitting_user(name))
+    except RefusedError:
+        raise TokenError(f"its claim {issuer.name_claim!r} has nothing to show") from None
+
+
+def _groups(issuer: Issuer, claims: dict[str, Any]) -> frozenset[str]:
+    """Of which groups somebody is. Raises `TokenError`."""
+    # Providers leave the claim out, or say null, for somebody who is in none.
+    groups = claims.get(issuer.groups_claim) if issuer.groups_claim else None
+    if groups is None:
+        return frozenset()
+    if isinstance(groups, str):
+        groups = [groups]
+    if not isinstance(groups, list) or not all(isinstance(group, str) for group in groups):
+        raise TokenError(f"its claim {issuer.groups_claim!r} is no list of names")
+    return frozenset(issuer.groups_prefix + group for group in groups)
 
 
 def _decoded(part: str) -> bytes:

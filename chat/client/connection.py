@@ -32,6 +32,7 @@ from websockets.asyncio.client import connect as open_websocket
 from chat import protocol
 from chat.client.room import Away, Back, DisconnectedError, Feed, Link, Room
 from chat.protocol import (
+    Access,
     Ack,
     Auth,
     Bye,
@@ -439,6 +440,9 @@ class Chat:
                     for pending in self._pending.values():
                         if pending.frame.room == room.name:
                             self._send(pending)
+            case Access(name, read_only):
+                if room := self._rooms.get(name):
+                    room.read_only = read_only
             case Error() as error:
                 self._refused(error)
             case Welcome() as welcome:

@@ -106,6 +106,8 @@ class Room(ABC):
     # Number of people in the room, and their names unless there are too many to be listed.
     count: int
     users: frozenset[str]
+    # Whether what is sent here would be refused.
+    read_only: bool
 
     @abstractmethod
     async def joined(self) -> None:
@@ -154,6 +156,7 @@ class Feed(Room):
         self.position = since
         self.count = 0
         self.users: frozenset[str] = frozenset()
+        self.read_only = False
         self._recent = recent
         self._events = events
         # Everything up to this position was buffered.
@@ -239,6 +242,7 @@ class Feed(Room):
 
     def enter(self, joined: Joined) -> None:
         self._in = True
+        self.read_only = joined.read_only
         self._entered.set()
         self._ask_for_earlier()
         self._behind = len(self._buffer) >= BUFFERED

@@ -137,7 +137,7 @@ const hearing = {
     } else if (!known && code === "name_taken" && !signIn) {
       room?.refuse(code, message);
       ask(message);
-    } else if (!known && room && (!room.joined || code === "bad_position")) {
+    } else if (!known && room && (!room.joined || ["bad_position", "bad_room"].includes(code))) {
       room.refuse(code, message);
     } else if (!known && code !== "bad_frame") {
       // A service of an earlier release does not know `ping`, and answers with bad_frame.

@@ -257,12 +257,13 @@ const de = {
 
   errors: {
     bad_cid: "Der Dienst hat die Nachricht nicht verstanden.",
-    bad_room: "So kann ein Raum nicht heißen.",
+    bad_room: "Diesen Raum gibt es nicht, oder er ist nicht für Sie.",
     bad_text: "Darin ist nichts zu sehen, oder ein Zeichen hat zu viele Akzente.",
     bad_user: "So kann niemand heißen: 1 bis 32 Zeichen, keine Steuerzeichen.",
     cid_used: "Unter ihrer Kennung wurde schon etwas anderes gesendet.",
     name_taken: "So heißt in diesem Raum schon jemand.",
     not_joined: "Sie sind nicht in diesem Raum.",
+    read_only: "Hier dürfen Sie lesen, nicht schreiben.",
     rate_limited: "Das war zu schnell; gleich noch einmal.",
     too_long: "Sie ist zu lang.",
     too_many_rooms: "Sie sind in so vielen Räumen, wie möglich ist: verlassen Sie einen.",

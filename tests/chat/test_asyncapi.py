@@ -85,11 +85,16 @@ def test_every_error_and_close_code_is_there() -> None:
 
 
 async def test_what_is_said_fits_its_schema(replica: Replica, provider: Provider) -> None:
-    server = await replica(provider.environment())
+    rules = [{"rooms": "lobby", "write": ["talkers"]}, {"rooms": "*"}]
+    server = await replica(
+        provider.environment(groups_claim="groups"), CHAT_ROOMS=json.dumps(rules)
+    )
     heard = []
     async with (
-        ChatClient(server.port, additional_headers=provider.headers()) as ada,
-        ChatClient(server.port, additional_headers=provider.headers("bob")) as bob,
+        ChatClient(server.port, additional_headers=provider.headers(groups="talkers")) as ada,
+        ChatClient(
+            server.port, additional_headers=provider.headers("bob", groups="talkers")
+        ) as bob,
     ):
         heard += [ada.welcome, await ada.join("lobby"), await ada.send("lobby", "hello")]
         heard.append(await ada.refused(type="send", room="lobby", text="", cid="1"))
@@ -108,7 +113,7 @@ async def test_what_is_said_fits_its_schema(replica: Replica, provider: Provider
         await ada.send(other, "hello")
         await ada.say(type="leave", room=other)
         kinds = ("message", "position", "presence", "history", "typing", "pong", "renewed", "left")
-        for kind in kinds:
+        for kind in (*kinds, "access"):
             heard.append(await ada.hear(kind))
         draining = asyncio.create_task(server.drain())
         heard.append(await ada.hear("bye"))

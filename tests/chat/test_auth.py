@@ -24,6 +24,7 @@ from chat.auth.identity import Identity, KeysUnavailableError, TokenError
 from chat.auth.issuers import Issuer
 from chat.auth.keys import AGAIN_SECONDS, Fetcher, KeySource, UnknownKeyError
 from chat.auth.tokens import MOST_LINES, TokenVerifier
+from chat.rights import Rules
 from chat.server import Server
 from chat.settings import SettingsError, load
 
@@ -121,7 +122,7 @@ async def test_the_same_host_s_clocks_may_differ_by_a_minute() -> None:
 
     now = time.time()
     issuer = Issuer("https://id.example", "chat", jwks="https://id.example/keys")
-    verifier = TokenVerifier([issuer], ["ES256"], fetch, clock=lambda: now)
+    verifier = TokenVerifier([issuer], ["ES256"], fetch, Rules(), clock=lambda: now)
 
     async def verify(**times: float) -> Identity:
         claims = {"iss": "https://id.example", "aud": "chat", "sub": "1", "exp": now + 1}
@@ -386,7 +387,7 @@ async def test_a_flood_of_bad_tokens_does_not_fill_the_log(
 ) -> None:
     caplog.set_level(logging.INFO, "chat.auth")
     now = 0.0
-    verifier = TokenVerifier((), ("ES256",), Fetcher(), log_clock=lambda: now)
+    verifier = TokenVerifier((), ("ES256",), Fetcher(), Rules(), log_clock=lambda: now)
     for _ in range(100):
         with pytest.raises(TokenError):
             await verifier.verify("forged")

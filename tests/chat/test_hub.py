@@ -25,6 +25,7 @@ from chat.relay.base import (
     UnavailableError,
     partition_of,
 )
+from chat.rights import ALL
 from chat.room import Person, Room
 from chat.times import Times
 
@@ -73,6 +74,7 @@ class Listening:
 
     def __init__(self, user: str = "ada", secret: str = "") -> None:
         self.address = ""
+        self.rights = ALL
         self.person = Person.of(user, secret)
         self.slow = False
         self.frames: list[dict[str, object]] = []

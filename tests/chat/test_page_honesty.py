@@ -429,6 +429,28 @@ def test_the_first_dialog_stays_and_a_rename_is_confirmed_first(
     connected(ada)
 
 
+def test_who_is_put_out_of_a_room_is_told_why(process: Start, open_page: Open) -> None:
+    """Another token says that its person may not read this room any more."""
+
+    def answer(_mock: Mock, way: WebSocketRoute, frame: Frame) -> None:
+        take(way, frame)
+        error = {
+            "type": "error",
+            "code": "bad_room",
+            "message": "It is not for you.",
+            "room": "lobby",
+        }
+        say(way, error)
+        say(way, {"type": "left", "room": "lobby"})
+
+    ada = open_page(process())
+    reload_through(Mock(answer), ada)
+    begin(ada)
+    write(ada, "hello")
+    shows(ada, "hello")
+    expect(ada.locator("#why")).to_contain_text("You are not in this room. It is not for you.")
+
+
 def test_a_room_that_is_not_joined_says_why_and_is_joined_when_there_is_a_place(
     process: Start, open_page: Open
 ) -> None:

@@ -65,6 +65,8 @@ SASL = {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_USERNAME": "chat"}
 DIGEST = "sha256:" + 64 * "0"
 NAMED = {"chat_url": "https://chat.example.org/"}
 
+ROOMS = [{"rooms": "staff-*", "read": ["/staff"], "write": []}, {"rooms": "*"}]
+
 # What a site may set, by a name for it; the first word is the role's.
 SITES = {
     "chat": {},
@@ -82,7 +84,8 @@ SITES = {
                 {"issuer": "bots", "audience": "chat", "jwks": "/etc/chat/bots.json"},
                 {"issuer": "b", "audience": "chat", "jwks": "https://keys.example.org:8443/keys"},
             ],
-        }
+        },
+        "chat_rooms": ROOMS,
     },
     "chat watched by a Prometheus": {"chat_monitoring_namespace": "monitoring"},
     "chat without Kafka": {"chat_config": {"KAFKA_ENABLED": False}, "chat_replicas": 1},
@@ -282,6 +285,12 @@ def test_with_sign_in_the_chat_connects_to_providers_too(rendered):
     ]
     issuers = json.loads(chat["ConfigMap"]["data"]["CHAT_AUTH_ISSUERS"])
     assert [one["issuer"] for one in issuers] == ["https://id.example.org/realm", "bots", "b"]
+
+
+def test_rules_for_rooms_reach_the_chat_in_its_own_form(rendered, chat):
+    given = rendered["chat with sign-in"]["ConfigMap"]["data"]["CHAT_ROOMS"]
+    assert json.loads(given) == ROOMS
+    assert "CHAT_ROOMS" not in chat["ConfigMap"]["data"]
 
 
 def test_without_kafka_the_chat_connects_to_nobody_else(rendered):

@@ -270,6 +270,14 @@ CHAT: Cases = {
         {"chat_tls": False, "chat_tls_ca_file": "", "chat_config": {"CHAT_AUTH": "required"}},
         ["CHAT_AUTH=required with chat_url='http://", "whoever reads a token can use it"],
     ),
+    "rules for rooms without sign-in": (
+        {"chat_rooms": [{"rooms": "*", "read": []}]},
+        ["chat_rooms has 1 rules, and chat_config: CHAT_AUTH=off: without sign-in, nobody"],
+    ),
+    "a rule for rooms that says who reads them in one word": (
+        {"chat_rooms": [{"rooms": "*", "reads": ["staff"]}]},
+        ["reads", "Supported parameters include: read, rooms, write"],
+    ),
     "a certificate that is renewed at once": (
         {"chat_tls_days": 30},
         ["chat_tls_days=30, chat_tls_renew_days=90: a certificate is renewed before it ends"],

@@ -1,0 +1,152 @@
+"""Who may read and write in which rooms, as `CHAT_ROOMS` says.
+
+A rule is for rooms by their names alone, whether or not somebody has ever been in them. So whoever
+may not read a room gets the same answer for one that is used and for one that is not, after the
+same work.
+
+A pattern is a name, or the beginning of names and a star. Two patterns have no name in common, or
+one has all names of the other: the longest one that fits is never in doubt. Case does not count, so
+that nobody opens a `Staff` for all beside a `staff` for some.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from weakref import WeakValueDictionary
+
+import msgspec
+
+from chat import protocol
+from chat.bounds import ROOM, ROOM_LENGTH
+from chat.protocol import ErrorCode, RefusedError
+
+MOST_RULES = 1000
+# Rooms whose rule is remembered.
+REMEMBERED = 10_000
+# For all rooms that no other pattern has.
+REST = "*"
+_PATTERN = re.compile(rf"{ROOM}|[A-Za-z0-9._-]{{0,{ROOM_LENGTH - 1}}}\*")
+_EXAMPLE = '[{"rooms": "staff-*", "read": ["staff"]}, {"rooms": "*"}]'
+
+
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`rooms`: a pattern. `read`, `write`: the groups whose people may; unset: everybody. Who may
+    not read may not write either.
+    """
+
+    rooms: str
+    # Null is refused: in YAML, a list whose entries are all commented out is one.
+    read: frozenset[str] | msgspec.UnsetType = msgspec.UNSET
+    write: frozenset[str] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def groups(self) -> frozenset[str]:
+        """All that it names."""
+        return (self.read or frozenset()) | (self.write or frozenset())
+
+
+_decoder = msgspec.json.Decoder(list[Rule])
+
+
+def parse(text: str) -> tuple[Rule, ...]:
+    """Read the setting. Raises `ValueError` with the remedy."""
+    try:
+        rules = _decoder.decode(text)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(f"give a list in JSON, such as {_EXAMPLE} ({error})") from None
+    if len(rules) > MOST_RULES:
+        raise ValueError(f"give at most {MOST_RULES} rules")
+    known: dict[str, str] = {}
+    for rule in rules:
+        if not _PATTERN.fullmatch(rule.rooms):
+            raise ValueError(
+                f"{rule.rooms!r}: give the name of a room (1 to {ROOM_LENGTH} of A-Z a-z 0-9 - _ .)"
+                " or the beginning of names and a star, such as staff-*"
+            )
+        other = known.setdefault(rule.rooms.lower(), rule.rooms)
+        if other is not rule.rooms:
+            raise ValueError(
+                f"{other!r} and {rule.rooms!r}: give one rule for these rooms; case does not count"
+            )
+        if "" in rule.groups:
+            raise ValueError(f"{rule.rooms!r}: a group's name is empty: give one")
+    if rules and REST not in known:
+        raise ValueError(
+            'say who may use all other rooms: {"rooms": "*"} everybody, {"rooms": "*", "read": []}'
+            " nobody"
+        )
+    return tuple(rules)
+
+
+class Rules:
+    """All rules. Without any, everybody may do everything."""
+
+    def __init__(self, rules: Sequence[Rule] = ()) -> None:
+        patterns = {rule.rooms.lower(): rule for rule in (Rule(REST), *rules)}
+        self._named = {name: rule for name, rule in patterns.items() if not name.endswith("*")}
+        self._begun = {name[:-1]: rule for name, rule in patterns.items() if name.endswith("*")}
+        self._lengths = sorted({len(beginning) for beginning in self._begun}, reverse=True)
+        self._groups = frozenset[str]().union(*(rule.groups for rule in rules))
+        self._known: WeakValueDictionary[frozenset[str], Rights] = WeakValueDictionary()
+        # For rooms that somebody is in: each message asks. Whoever asks for another room could tell
+        # by the time whether others had asked.
+        self.of_joined = lru_cache(REMEMBERED)(self.of)
+
+    def rights(self, groups: frozenset[str]) -> Rights:
+        """What people of these groups may do."""
+        groups &= self._groups
+        rights = self._known.get(groups)
+        if rights is None:
+            rights = self._known[groups] = Rights(self, groups)
+        return rights
+
+    def of(self, room: str) -> Rule:
+        """The only rule for this room."""
+        name = room.lower()
+        rule = self._named.get(name)
+        if rule is not None:
+            return rule
+        for length in self._lengths:
+            rule = self._begun.get(name[:length])
+            if rule is not None:
+                return rule
+        raise AssertionError("a rule is for the rest")
+
+
+class Rights:
+    """What somebody may do. All people of the same groups, as far as rules name them, share it."""
+
+    __slots__ = ("__weakref__", "_groups", "_rules")
+
+    def __init__(self, rules: Rules, groups: frozenset[str]) -> None:
+        self._rules = rules
+        self._groups = groups
+
+    def may_read(self, room: str) -> bool:
+        return self._is_in(self._rules.of(room).read)
+
+    def may_write(self, room: str) -> bool:
+        """Of a room that they may read, and are in."""
+        return self._is_in(self._rules.of_joined(room).write)
+
+    def check_read(self, name: str) -> str:
+        """The name of a room that they may read. Raises `RefusedError`: nothing tells whether there
+        is such a room for others.
+        """
+        if not self.may_read(protocol.check_room(name)):
+            raise protocol.no_room()
+        return name
+
+    def check_write(self, room: str) -> None:
+        """Raises `RefusedError` unless they may write in this room, which they may read."""
+        if not self.may_write(room):
+            raise RefusedError(ErrorCode.READ_ONLY, f"You may read {room}, but not write in it.")
+
+    def _is_in(self, groups: frozenset[str] | msgspec.UnsetType) -> bool:
+        return groups is msgspec.UNSET or not self._groups.isdisjoint(groups)
+
+
+# Of everybody, where no rules are.
+ALL = Rules().rights(frozenset())
