@@ -10,9 +10,10 @@ short_description: Create, change or remove a user of Kafka
 description:
   - Sets the SCRAM-SHA-512 credential of a user. Kafka stores a salted hash of the password.
   - >-
-    Kafka does not tell passwords. If the module itself connects with SCRAM-SHA-512, it tries to log
-    in as the user, and changes the password only if that fails. On other listeners it cannot know,
-    and sets the password at every run, unless C(update_password) is C(on_create).
+    Kafka does not tell passwords. If the module itself connects with SCRAM-SHA-512, or is told
+    C(login_servers), it tries to log in as the user, and changes the password only if that fails.
+    Otherwise it cannot know, and sets the password at every run, unless C(update_password) is
+    C(on_create).
   - >-
     The module ends when the cluster shows the change. A new password counts for new connections;
     brokers do not close those that exist.
@@ -31,6 +32,13 @@ options:
     type: str
     choices: [always, on_create]
     default: always
+  login_servers:
+    description: >-
+      Where to try the password, as C(HOST:PORT) of a listener with SCRAM-SHA-512, over TLS if
+      C(security_protocol) is. Those that cannot be reached from here are passed over. Default,
+      C(bootstrap_servers) if the module itself connects with SCRAM-SHA-512.
+    type: list
+    elements: str
   iterations:
     description: Rounds of the hash, 4096 to 16384.
     type: int
@@ -81,6 +89,7 @@ user:
 
 import contextlib
 import dataclasses
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -90,6 +99,9 @@ from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_admi
     connected,
     read_until,
     security,
+)
+from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_security import (
+    Security,
 )
 
 with contextlib.suppress(ImportError):  # `connected` says so.
@@ -121,9 +133,17 @@ class UserChange:
         self._present = module.params["state"] == "present"
         own = security(module)
         # Where passwords can be tried: on a listener that takes this mechanism.
+        self._login_servers: list[str] = module.params["bootstrap_servers"]
+        if module.params["login_servers"]:
+            self._login_servers = [
+                server for server in module.params["login_servers"] if _reached(server)
+            ]
+            own = Security(
+                security_protocol="SASL_SSL" if own.tls else "SASL_PLAINTEXT", ca_file=own.ca_file
+            )
         self._login = (
             dataclasses.replace(own, sasl_username=self._name, sasl_password=self._password)
-            if own.sasl and own.sasl_mechanism == MECHANISM
+            if own.sasl and own.sasl_mechanism == MECHANISM and self._login_servers
             else None
         )
         # The mechanisms, with the rounds of each.
@@ -161,8 +181,9 @@ class UserChange:
 
     def _accepted(self) -> bool:
         """Whether a broker lets the user in with the declared password."""
-        servers = self._module.params["bootstrap_servers"]
-        return any(not explain([server], self._login, LOGIN_SECONDS) for server in servers)
+        return any(
+            not explain([server], self._login, LOGIN_SECONDS) for server in self._login_servers
+        )
 
     def apply(self) -> None:
         if self._present:
@@ -216,6 +237,16 @@ class UserChange:
             )
 
 
+def _reached(server: str) -> bool:
+    """Whether something listens there. It may be in a network that is not this machine's."""
+    host, _, port = server.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), LOGIN_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -229,6 +260,7 @@ def main() -> None:
                 "default": "always",
                 "no_log": False,
             },
+            "login_servers": {"type": "list", "elements": "str"},
             "iterations": {"type": "int", "default": 8192},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         },

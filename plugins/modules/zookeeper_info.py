@@ -57,9 +57,9 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.baremetal_chat.platform.plugins.module_utils import zookeeper
 
 
-def mode(server: str, timeout: float, *, alone: bool) -> str:
+def mode(module: AnsibleModule, server: str, *, alone: bool) -> str:
     """Mode of a server, which may be `alone`; raises OSError with the reason when it fails."""
-    with zookeeper.connect(server, timeout) as connection:
+    with zookeeper.connect(module, server) as connection:
         connection.sendall(b"srvr")
         with connection.makefile(encoding="utf-8", errors="replace") as answer:
             text = answer.read()
@@ -74,12 +74,12 @@ def mode(server: str, timeout: float, *, alone: bool) -> str:
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=zookeeper.OPTIONS, supports_check_mode=True)
-    servers, timeout = zookeeper.servers(module), module.params["timeout"]
+    servers = zookeeper.servers(module)
     modes, failed = {}, {}
     # All at once, so that several silent servers take no longer than one.
     with ThreadPoolExecutor(len(servers) or 1) as pool:
         alone = len(servers) == 1
-        asked = {server: pool.submit(mode, server, timeout, alone=alone) for server in servers}
+        asked = {server: pool.submit(mode, module, server, alone=alone) for server in servers}
     for server, answer in asked.items():
         try:
             modes[server] = answer.result()

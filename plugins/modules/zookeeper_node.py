@@ -89,11 +89,11 @@ def receive(stream: BinaryIO) -> bytes:
     return frame
 
 
-def content(server: str, path: str, timeout: float) -> bytes | None:
+def content(module: AnsibleModule, server: str) -> bytes | None:
     """Content of the node, None if there is none; raises OSError with the reason when it fails."""
-    name = path.encode()
+    name = module.params["path"].encode()
     with (
-        zookeeper.connect(server, timeout) as connection,
+        zookeeper.connect(module, server) as connection,
         connection.makefile("rb") as stream,
     ):
         # Protocol, last transaction seen, timeout, session, its password, whether to read only.
@@ -124,7 +124,7 @@ def main() -> None:
     failed = {}
     for server in zookeeper.servers(module):
         try:
-            node = content(server, module.params["path"], module.params["timeout"])
+            node = content(module, server)
         except OSError as error:
             failed[server] = zookeeper.reason(error)
             continue

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import socket
+import ssl
 import threading
 from pathlib import Path
 
@@ -37,12 +38,17 @@ def zookeeper_server():
     """A stand-in for a server that, asked the question, sends the answer; gives its address."""
     listeners = []
 
-    def serve(answer, question=b""):
+    def serve(answer, question=b"", tls=None):
         listener = socket.create_server(("127.0.0.1", 0))
         listeners.append(listener)
 
         def respond():
             connection, _ = listener.accept()
+            if tls:
+                try:
+                    connection = tls.wrap_socket(connection, server_side=True)
+                except ssl.SSLError:
+                    return
             with connection:
                 assert connection.recv(64).startswith(question)
                 connection.sendall(answer)

@@ -20,7 +20,7 @@ def name():
     return f"user-{uuid.uuid4().hex[:8]}"
 
 
-@pytest.fixture(params=["SASL_SSL", "PLAINTEXT"])
+@pytest.fixture(params=["SASL_SSL", "PLAINTEXT", "SSL"])
 def declare(request, run_module, secured_broker):
     """Declare a user over a listener where passwords can be tried, and over one where not."""
     secured_broker.make_user("admin")
@@ -28,8 +28,12 @@ def declare(request, run_module, secured_broker):
         "bootstrap_servers": [secured_broker.servers[request.param]],
         "security_protocol": request.param,
     }
-    if request.param == "SASL_SSL":
+    if request.param != "PLAINTEXT":
         connect["ca_file"] = str(secured_broker.authority.file)
+    if request.param == "SSL":
+        # Nobody listens at the first one, as in a network that is not this machine's.
+        connect["login_servers"] = ["127.0.0.1:1", secured_broker.servers["SASL_SSL"]]
+    if request.param == "SASL_SSL":
         connect |= {"sasl_username": "admin", "sasl_password": PASSWORD}
 
     def declare(name, **options):
@@ -38,7 +42,7 @@ def declare(request, run_module, secured_broker):
         assert not any(secret in told for secret in (FIRST, SECOND, PASSWORD))
         return answer
 
-    declare.tries_passwords = request.param == "SASL_SSL"
+    declare.tries_passwords = request.param != "PLAINTEXT"
     return declare
 
 

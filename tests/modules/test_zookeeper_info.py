@@ -1,6 +1,9 @@
 """zookeeper_info tells apart servers that serve, that are out of quorum, and that are not there."""
 
+import ssl
+
 import pytest
+from secured_broker import Authority
 
 
 @pytest.fixture
@@ -48,3 +51,42 @@ def test_a_server_that_is_not_there_is_named(run_module):
 def test_a_server_without_a_port_is_refused(run_module):
     answer = run_module("zookeeper_info", servers=["host1"])
     assert answer["msg"] == "'host1' is not a server: write HOST:PORT"
+
+
+@pytest.fixture
+def authority(tmp_path):
+    return Authority(tmp_path, "authority")
+
+
+@pytest.fixture
+def tls_server(zookeeper_server, authority):
+    """The same over TLS, which takes certificates of the authority alone; gives its address."""
+
+    def serve(**certificate):
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.file)
+        context.load_cert_chain(*authority.issue("server", **certificate))
+        context.verify_mode = ssl.CERT_REQUIRED
+        return zookeeper_server(b"Mode: standalone\n", question=b"srvr", tls=context)
+
+    return serve
+
+
+def test_a_server_with_tls_answers_whom_it_knows(run_module, authority, tls_server):
+    server = tls_server()
+    certificate, key = authority.issue("client")
+    files = {"ca_file": authority.file, "certificate_file": certificate, "key_file": key}
+    told = run_module("zookeeper_info", servers=[server], **{k: str(v) for k, v in files.items()})
+    assert told["modes"] == {server: "standalone"}
+
+
+def test_why_tls_ends_is_said(run_module, authority, tls_server, tmp_path):
+    elsewhere, strict, plain = (tls_server(address="127.0.0.2"), tls_server(), tls_server())
+    trusted = {"ca_file": str(authority.file)}
+    told = run_module("zookeeper_info", servers=[elsewhere], **trusted)
+    assert "its certificate is refused: IP address mismatch" in told["failed_servers"][elsewhere]
+    told = run_module("zookeeper_info", servers=[strict], **trusted)
+    assert "give certificate_file and key_file of an" in told["failed_servers"][strict]
+    # As on a host that has none yet.
+    missing = {"ca_file": str(tmp_path / "none"), "timeout": 2}
+    told = run_module("zookeeper_info", servers=[plain], **missing)
+    assert "No such file" in told["failed_servers"][plain]
