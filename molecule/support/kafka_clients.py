@@ -2,15 +2,19 @@
 
 import re
 import socket
+import ssl
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from hosts import address, eventually, group, variable
+from hosts import STATE, address, eventually, group, variable
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 
 BROKERS = group("kafka")
+# Of a cluster that is installed with TLS.
+CERTIFICATES = STATE / "kafka-tls"
 _NAMES = {variable(name, "kafka_broker_id"): name for name in BROKERS}
 
 
@@ -18,22 +22,35 @@ def bootstrap(*names: str) -> list[str]:
     return [f"{address(name)}:9092" for name in names or BROKERS]
 
 
+def connection(*names: str) -> dict[str, Any]:
+    """The options of a client that may do everything, as the playbooks may."""
+    servers: dict[str, Any] = {"bootstrap_servers": bootstrap(*names)}
+    if not CERTIFICATES.exists():
+        return servers
+    return servers | {
+        "security_protocol": "SSL",
+        "ssl_cafile": str(CERTIFICATES / "ca.crt"),
+        "ssl_certfile": str(CERTIFICATES / "playbooks.pem"),
+        "ssl_keyfile": str(CERTIFICATES / "playbooks.pem"),
+    }
+
+
 @contextmanager
 def new_topic(partitions: int = 1, replicas: int = -1) -> Iterator[str]:
     """The name of a topic with the layer's own defaults; it is gone afterwards."""
     name = f"test-{uuid.uuid4()}"
-    with KafkaAdminClient(bootstrap_servers=bootstrap()) as admin:
+    with KafkaAdminClient(**connection()) as admin:
         admin.create_topics({name: {"num_partitions": partitions, "replication_factor": replicas}})
         admin.wait_for_topics([name])
     yield name
     # Another client: what happened to the brokers meanwhile must not be this one's affair.
-    with KafkaAdminClient(bootstrap_servers=bootstrap()) as admin:
+    with KafkaAdminClient(**connection()) as admin:
         admin.delete_topics([name])
 
 
 def leader(topic: str, *via: str) -> str:
     """The host that leads a topic's first partition; nobody's name while it has no leader."""
-    with KafkaAdminClient(bootstrap_servers=bootstrap(*via)) as admin:
+    with KafkaAdminClient(**connection(*via)) as admin:
         (described,) = admin.describe_topics([topic])
     leaders = {each["partition_index"]: each["leader_id"] for each in described["partitions"]}
     return _NAMES.get(leaders[0], "")
@@ -43,7 +60,7 @@ def controller(*via: str) -> str:
     """The host that these brokers (all) agree is the controller; nobody's name if they do not."""
     named = set()
     for name in via or BROKERS:
-        with KafkaAdminClient(bootstrap_servers=bootstrap(name)) as admin:
+        with KafkaAdminClient(**connection(name)) as admin:
             named.add(_NAMES.get(admin.describe_cluster()["controller_id"], ""))
     return named.pop() if len(named) == 1 else ""
 
@@ -60,7 +77,7 @@ def whole() -> bool:
     Any broker may be asked, also one that was cut off and believes that all is as it was: so the
     controller must be willing to use all of them, and raises KafkaError while it is not.
     """
-    with KafkaAdminClient(bootstrap_servers=bootstrap()) as admin:
+    with KafkaAdminClient(**connection()) as admin:
         everywhere = {"num_partitions": 1, "replication_factor": len(BROKERS)}
         admin.create_topics({"everywhere": everywhere}, validate_only=True)
         brokers = {broker["broker_id"] for broker in admin.describe_cluster()["brokers"]}
@@ -73,7 +90,7 @@ def whole() -> bool:
 def settings_of(name: str) -> dict[str, str]:
     """What a broker itself says it was started with, defaults included, by Kafka's names."""
     asked = ConfigResource(ConfigResourceType.BROKER, str(variable(name, "kafka_broker_id")))
-    with KafkaAdminClient(bootstrap_servers=bootstrap(name)) as admin:
+    with KafkaAdminClient(**connection(name)) as admin:
         (settings,) = admin.describe_configs([asked], config_filter="all")["broker"].values()
     return {setting: str(told["value"]) for setting, told in settings.items()}
 
@@ -86,21 +103,26 @@ def zookeeper_mode(name: str) -> str:
 
 def four_letters(name: str, word: str) -> str:
     """What a ZooKeeper member answers to one of its commands, which have four letters each."""
-    with socket.create_connection((address(name), 2181), timeout=5) as connection:
-        connection.sendall(word.encode())
-        return connection.makefile().read()
+    plain = socket.create_connection((address(name), 2181), timeout=5)
+    if CERTIFICATES.exists():
+        context = ssl.create_default_context(cafile=CERTIFICATES / "ca.crt")
+        context.load_cert_chain(CERTIFICATES / "playbooks.pem")
+        plain = context.wrap_socket(plain, server_hostname=address(name))
+    with plain as connected:
+        connected.sendall(word.encode())
+        return connected.makefile().read()
 
 
 def produce(topic: str, via: str, values: list[bytes]) -> None:
     """Send in order; return when all in-sync copies have them."""
-    with KafkaProducer(bootstrap_servers=bootstrap(via), acks="all") as producer:
+    with KafkaProducer(**connection(via), acks="all") as producer:
         for sent in [producer.send(topic, value=value, partition=0) for value in values]:
             sent.get(timeout=30)
 
 
 def consume(topic: str, via: str, count: int) -> list[bytes]:
     """The first `count` values, or as many as come within twenty seconds."""
-    with KafkaConsumer(bootstrap_servers=bootstrap(via), consumer_timeout_ms=20_000) as consumer:
+    with KafkaConsumer(**connection(via), consumer_timeout_ms=20_000) as consumer:
         consumer.assign([TopicPartition(topic, 0)])
         consumer.seek_to_beginning()
         return [record.value for _, record in zip(range(count), consumer, strict=False)]
@@ -108,6 +130,6 @@ def consume(topic: str, via: str, count: int) -> list[bytes]:
 
 def copies_in_sync(topic: str) -> list[int]:
     """How many brokers hold all of each partition."""
-    with KafkaAdminClient(bootstrap_servers=bootstrap()) as admin:
+    with KafkaAdminClient(**connection()) as admin:
         (described,) = admin.describe_topics([topic])
     return [len(partition["isr_nodes"]) for partition in described["partitions"]]

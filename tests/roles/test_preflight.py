@@ -117,6 +117,34 @@ KAFKA: Cases = {
         {"kafka_topics": [{"name": name} for name in ("chat room", "..", "a" * 250, "fine")]},
         [f"'chat room', '..', '{'a' * 250}' in kafka_topics cannot be the name of a topic"],
     ),
+    "a cluster that is installed with certificates, and is to do without": (
+        {"told": {"log.dirs": "/srv", "zookeeper.ssl.client.enable": "true"}},
+        ["kafka_security is plaintext, and the broker is installed with tls. Set it back"],
+    ),
+    "a listener without TLS beside those with it": (
+        {"kafka_security": "tls", "kafka_listeners": {"CLUSTER": {"protocol": "PLAINTEXT"}}},
+        ["INTERNAL speak SSL, CLIENT speak SSL, CLUSTER speak PLAINTEXT.", "leave them out"],
+    ),
+    "passwords for the playbooks' own listener": (
+        {"kafka_security": "tls", "kafka_listeners": {"CLIENT": {"protocol": "SASL_SSL"}}},
+        ["protocol of CLIENT to SASL_SSL, but the playbooks use this listener with SSL"],
+    ),
+    "certificates for an ensemble of others": (
+        {"kafka_security": "tls"},
+        ["kafka_zookeeper_connect '127.0.0.1:1/kafka'", "in the group 'zookeeper' of this"],
+    ),
+    "a setting that follows from TLS": (
+        {"kafka_security": "tls", "kafka_config": {"super.users": "User:ada"}},
+        ["kafka_config sets super.users", "Set kafka_security instead"],
+    ),
+    "users where everybody may do everything": (
+        {"kafka_users": [{"name": "ada", "password": "secret"}]},
+        ["kafka_users names ada", "and kafka_security is plaintext"],
+    ),
+    "a user with the name of a certificate": (
+        {"kafka_security": "tls", "kafka_users": [{"name": "CN=kafka", "password": "secret"}]},
+        ["kafka_users names CN=kafka, kafka_acls nobody. Give each user once, without ',' and '='"],
+    ),
     "topics whose metrics would be one": (
         {"kafka_topics": [{"name": name} for name in ("a.b", "lobby", "a_b")]},
         ["kafka_topics declares a.b, a_b.", "differ only in '.' and '_'"],
@@ -136,6 +164,18 @@ ZOOKEEPER: Cases = {
         {"zookeeper_data_directory": "/srv/data disk/zookeeper"},
         ["'/srv/data disk/zookeeper' (zookeeper_data_directory,", "of the characters"],
     ),
+}
+
+KAFKA_TLS: Cases = {
+    "a folder for the authority that is anywhere": (
+        {"kafka_tls_directory": "kafka-tls"},
+        ["kafka_tls_directory is 'kafka-tls'.", "give the absolute path of a folder"],
+    ),
+    "certificates that are renewed at once": (
+        {"kafka_tls_days": 30},
+        ["kafka_tls_days is 30, kafka_tls_renew_days 90. A certificate is renewed before"],
+    ),
+    "a folder that is there when it is needed": ({}, [NOTHING]),
 }
 
 # On brokers of a group of two that run, and were told to speak PLAINTEXT to each other.
@@ -319,6 +359,7 @@ SITE: dict[str, dict[str, Any]] = {
         "kafka_zookeeper_connect": "127.0.0.1:1/kafka",
     },
     "zookeeper": {"zookeeper_group": "{{ own_group }}", "zookeeper_id": 1},
+    "kafka_tls": {"kafka_tls_directory": "{{ disk }}/kafka-tls"},
     "microk8s": {"microk8s_group": "{{ own_group }}"},
     "virtual_ip": {
         "virtual_ip_group": "{{ own_group }}",
@@ -338,6 +379,7 @@ SITE: dict[str, dict[str, Any]] = {
 CASES = {
     "kafka": KAFKA,
     "zookeeper": ZOOKEEPER,
+    "kafka_tls": KAFKA_TLS,
     "microk8s": MICROK8S,
     "virtual_ip": VIRTUAL_IP,
     "chat": CHAT,
@@ -418,6 +460,10 @@ def said(disk: str, ensemble: str, tmp_path_factory: pytest.TempPathFactory) -> 
         {
             "ansible.builtin.set_fact": {"__kafka_data_before": "{{ before }}"},
             "when": "before is defined",
+        },
+        {
+            "ansible.builtin.set_fact": {"__kafka_told": "{{ told }}"},
+            "when": "told is defined",
         },
         {
             "ansible.builtin.set_fact": {"__virtual_ip_configuration": "{{ configuration }}"},

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hosts import connect, group
+from hosts import connect, group, variable
 
-from playbooks import Run, run
+from playbooks import Run, assert_refused, run
 
 (HOST,) = group("kafka")
 PROCESSES = "systemctl show --property MainPID kafka zookeeper"
@@ -28,7 +28,7 @@ def later() -> Iterator[tuple[Run, str]]:
     # Left from when metrics were on; newer than the process, as what it would be restarted for.
     host.check_output("touch %s %s", *METRICS)
     try:
-        yield run("playbooks/kafka.yml"), before
+        yield run("playbooks/kafka.yml", options=["-vvv", "--diff"]), before
     finally:
         host.check_output("umount /proc/sys && sysctl net.core.somaxconn=4096")
         host.check_output(f"mv /root/sources.list {SOURCES}")
@@ -57,6 +57,14 @@ def test_what_metrics_left_is_removed_once_they_are_off_and_nothing_restarted(
     assert host.check_output(PROCESSES) == before
 
 
+def test_a_run_that_tells_all_it_does_tells_no_password(later: tuple[Run, str]) -> None:
+    ended, _ = later
+    (user,) = variable(HOST, "kafka_users")
+    assert "Make the users" in ended.said
+    assert user["password"] not in ended.said
+    assert "PRIVATE KEY" not in ended.said
+
+
 def test_a_configuration_that_says_nothing_of_replicas_is_none_that_cannot_be_read() -> None:
     """Kafka's own defaults are then what the broker was told."""
     host = connect(HOST)
@@ -73,3 +81,12 @@ def test_logs_are_in_english_although_the_host_speaks_german(tmp_path: Path) -> 
     fetched = run("playbooks/logs.yml", {"logs_directory": str(tmp_path)})
     assert fetched.succeeded, fetched.said
     assert "Filesystem" in (tmp_path / HOST / "host.txt").read_text()
+
+
+def test_an_installed_cluster_keeps_its_authority_and_its_security(tmp_path: Path) -> None:
+    facts = tmp_path / "facts"
+    elsewhere = {"kafka_tls_directory": str(tmp_path / "other")}
+    words = ["zookeeper trusts another authority than kafka_tls_directory has", "which has none"]
+    assert_refused("playbooks/kafka.yml", elsewhere, words, facts=facts)
+    words = ["(by default kafka_security) is plaintext, and the ensemble is installed with tls"]
+    assert_refused("playbooks/kafka.yml", {"kafka_security": "plaintext"}, words, facts=facts)
