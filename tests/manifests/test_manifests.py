@@ -98,6 +98,11 @@ SITES = {
         "__chat_kafka_secret_name": "chat-kafka-x7k2p",
         **SECRETS,
     },
+    "chat of a secured cluster": {
+        # As role kafka tells it. Any file is the authority's.
+        "__chat_kafka_client": {"ca_file": __file__},
+        "chat_kafka_sasl_password": "the password",
+    },
     "chat with a name": {"chat_url": "https://chat.example.org:8443/"},
     "chat with several names": {"chat_hosts": ["chat.example.org", "chat"]},
     "chat on another network": {
@@ -509,6 +514,15 @@ def test_what_kafka_asks_for_comes_as_files_and_is_in_no_object(rendered):
     assert all(path.startswith(mount["mountPath"]) for path in files.values())
     for secret in SECRETS.values():
         assert secret not in str(objects.all)
+
+
+def test_of_brokers_that_are_secured_the_chat_needs_only_the_password_to_be_told(rendered):
+    told = rendered["chat of a secured cluster"]["ConfigMap"]["data"]
+    assert {name: told[name] for name in SASL} == SASL
+    assert {name for name in told if name.endswith("_FILE")} == {
+        "KAFKA_CA_FILE",
+        "KAFKA_SASL_PASSWORD_FILE",
+    }
 
 
 def test_without_secrets_nothing_is_mounted(chat):
