@@ -7,7 +7,6 @@ may not do is seen by trying alone.
 import asyncio
 import json
 import ssl
-import subprocess
 import threading
 import time
 import uuid
@@ -22,6 +21,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.server import serve
 
 from tests.kafka_broker import free_port
+from tests.roles.ansible_runs import QUICK, ansible_playbook
 from tests.traefik import PATIENCE_SECONDS
 from tests.traefik import traefik as traefik_program
 
@@ -152,9 +152,7 @@ def rendered(tmp_path_factory):
         }
     inventory = folder / "inventory.json"
     inventory.write_text(json.dumps({"all": {"hosts": hosts}}))
-    done = subprocess.run(
-        ["ansible-playbook", "-i", inventory, RENDER], capture_output=True, text=True
-    )
+    done = ansible_playbook("-i", inventory, RENDER, **QUICK)
     if done.returncode:
         pytest.fail(done.stdout + done.stderr, pytrace=False)
     return {

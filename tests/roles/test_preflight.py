@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_runs import ansible_playbook
+from ansible_runs import QUICK, ansible_playbook
 
 
 def cluster(*members: list[str]) -> dict[str, Any]:
@@ -491,7 +491,7 @@ def said(disk: str, ensemble: str, tmp_path_factory: pytest.TempPathFactory) -> 
             f"--inventory={folder / 'hosts.json'}",
             folder / "play.json",
             ANSIBLE_FORCE_COLOR="false",
-            ANSIBLE_PIPELINING="true",
+            **QUICK,
         )
     print(done.stdout, done.stderr)
     failed = re.findall(r"^(?:fatal|failed): \[(\w+)\].*? => (.*)$", done.stdout, re.MULTILINE)

@@ -16,7 +16,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from ansible_runs import ROOT, ansible_playbook
+from ansible_runs import QUICK, ROOT, ansible_playbook
 from kubernetes_api import KubernetesApi
 
 # One is enough. Made by `sandbox/build traefik`.
@@ -51,7 +51,9 @@ def run(folder: Path, *arguments: str | Path, **variables: Any) -> subprocess.Co
     known = SITE | {"traefik_crds": [str(definitions)]} | variables
     site = {name: value for name, value in known.items() if value is not None}
     inventory.write_text(json.dumps({"all": {"vars": site, "children": groups}}))
-    return ansible_playbook(f"--inventory={inventory}", *arguments, ANSIBLE_FORCE_COLOR="false")
+    return ansible_playbook(
+        f"--inventory={inventory}", *arguments, ANSIBLE_FORCE_COLOR="false", **QUICK
+    )
 
 
 def render(folder: Path, **variables: Any) -> subprocess.CompletedProcess[str]:
