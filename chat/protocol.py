@@ -118,6 +118,10 @@ def no_room() -> RefusedError:
     )
 
 
+def read_only(room: str) -> RefusedError:
+    return RefusedError(ErrorCode.READ_ONLY, f"You may read {room}, but not write in it.")
+
+
 def cid_used(cid: str) -> RefusedError:
     return RefusedError(
         ErrorCode.CID_USED,

@@ -17,10 +17,10 @@ from functools import lru_cache
 from weakref import WeakValueDictionary
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from chat import protocol
 from chat.bounds import ROOM, ROOM_LENGTH
-from chat.protocol import ErrorCode, RefusedError
 
 MOST_RULES = 1000
 # Rooms whose rule is remembered.
@@ -38,8 +38,8 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     rooms: str
     # Null is refused: in YAML, a list whose entries are all commented out is one.
-    read: frozenset[str] | msgspec.UnsetType = msgspec.UNSET
-    write: frozenset[str] | msgspec.UnsetType = msgspec.UNSET
+    read: frozenset[str] | UnsetType = UNSET
+    write: frozenset[str] | UnsetType = UNSET
 
     @property
     def groups(self) -> frozenset[str]:
@@ -125,11 +125,13 @@ class Rights:
         self._groups = groups
 
     def may_read(self, room: str) -> bool:
-        return self._is_in(self._rules.of(room).read)
+        groups = self._rules.of(room).read
+        return groups is UNSET or not self._groups.isdisjoint(groups)
 
     def may_write(self, room: str) -> bool:
         """Of a room that they may read, and are in."""
-        return self._is_in(self._rules.of_joined(room).write)
+        groups = self._rules.of_joined(room).write
+        return groups is UNSET or not self._groups.isdisjoint(groups)
 
     def check_read(self, name: str) -> str:
         """The name of a room that they may read. Raises `RefusedError`: nothing tells whether there
@@ -138,14 +140,6 @@ class Rights:
         if not self.may_read(protocol.check_room(name)):
             raise protocol.no_room()
         return name
-
-    def check_write(self, room: str) -> None:
-        """Raises `RefusedError` unless they may write in this room, which they may read."""
-        if not self.may_write(room):
-            raise RefusedError(ErrorCode.READ_ONLY, f"You may read {room}, but not write in it.")
-
-    def _is_in(self, groups: frozenset[str] | msgspec.UnsetType) -> bool:
-        return groups is msgspec.UNSET or not self._groups.isdisjoint(groups)
 
 
 # Of everybody, where no rules are.

@@ -262,7 +262,8 @@ class Session:
     def _send(self, send: protocol.Send) -> None:
         self._require_user()
         room = self._require_joined(send.room)
-        self.rights.check_write(room)
+        if not self.rights.may_write(room):
+            raise protocol.read_only(room)
         cid = protocol.check_cid(send.cid)
         text = protocol.check_text(send.text, self._limits)
         self._hub.send(self, room, text, cid)
