@@ -111,6 +111,7 @@ const hearing = {
     lookForUpdate(() => connection.live);
   },
   joined(frame) { rooms.get(frame.room)?.enter(frame); },
+  access(frame) { rooms.get(frame.room)?.allow(frame); },
   message(frame) { rooms.get(frame.room)?.add(/** @type {any} */ (frame)); },
   position(frame) {
     const room = rooms.get(frame.room);

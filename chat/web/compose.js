@@ -28,7 +28,6 @@ function tidy(text) {
 export function composeIn(name) {
   if (room === name) return;
   room = name;
-  page.compose.hidden = !name;
   page.text.value = stored(`draft.${name}`, "");
   drawHint();
 }

@@ -71,6 +71,7 @@ export class Room {
     this.why = "";             // why it is not joined, if the service has said so
     this.code = "";
     this.entered = false;      // whether it ever was
+    this.readOnly = false;     // whether the service takes nothing from this page here
     /** @type {string | null} how far this page has seen; handed back on joining again */
     this.position = null;
     /** @type {string | null} the last message, or where there was none yet */
@@ -125,6 +126,7 @@ export class Room {
     const again = this.entered;
     this.entered = true;
     this.joined = true;
+    this.readOnly = frame.read_only ?? false;
     this.why = "";
     if (again && !frame.recovered) {
       this.list.replaceChildren(element("li", { className: "gap" }, t.gap));
@@ -170,6 +172,12 @@ export class Room {
     drawWhy();
     drawEarlier();
     drawHere();
+  }
+
+  /** @param {Frame} frame */
+  allow({ read_only: readOnly }) {
+    this.readOnly = readOnly;
+    drawWhy();
   }
 
   askEarlier() {
@@ -417,11 +425,13 @@ function drawEarlier() {
   page.earlier.textContent = current?.asking ? t.looking : t.showEarlier;
 }
 
+/** Why nothing can be read or written here, if that is so. */
 function drawWhy() {
   const room = current;
-  page.why.hidden = !room?.why;
+  page.compose.hidden = !room || room.readOnly;
+  page.why.hidden = !room?.why && !room?.readOnly;
   if (!room?.why) {
-    page.why.replaceChildren();
+    page.why.textContent = room?.readOnly ? t.readOnly : "";
     return;
   }
   page.why.replaceChildren(t.notIn(room.why), room.code === "name_taken" && ways.rename

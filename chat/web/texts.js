@@ -110,6 +110,7 @@ const en = {
   offers: (/** @type {number} */ count) => plural(count, {
     one: "# suggestion: Tab takes it", other: "# suggestions: arrows choose, Tab takes one",
   }),
+  readOnly: "You may read this room, but not write in it.",
   noFiles: "Pictures and files cannot be sent here: only text can.",
 
   keyboard: "Keyboard shortcuts",
@@ -234,6 +235,7 @@ const de = {
   offers: (count) => plural(count, {
     one: "# Vorschlag: Tab nimmt ihn", other: "# Vorschläge: Pfeile wählen, Tab nimmt einen",
   }),
+  readOnly: "Diesen Raum dürfen Sie lesen, aber nicht darin schreiben.",
   noFiles: "Bilder und Dateien lassen sich hier nicht senden, nur Text.",
 
   keyboard: "Tastenkürzel",
@@ -263,7 +265,7 @@ const de = {
     cid_used: "Unter ihrer Kennung wurde schon etwas anderes gesendet.",
     name_taken: "So heißt in diesem Raum schon jemand.",
     not_joined: "Sie sind nicht in diesem Raum.",
-    read_only: "Hier dürfen Sie lesen, nicht schreiben.",
+    read_only: "Diesen Raum dürfen Sie lesen, aber nicht darin schreiben.",
     rate_limited: "Das war zu schnell; gleich noch einmal.",
     too_long: "Sie ist zu lang.",
     too_many_rooms: "Sie sind in so vielen Räumen, wie möglich ist: verlassen Sie einen.",

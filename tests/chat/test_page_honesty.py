@@ -451,6 +451,37 @@ def test_who_is_put_out_of_a_room_is_told_why(process: Start, open_page: Open) -
     expect(ada.locator("#why")).to_contain_text("You are not in this room. It is not for you.")
 
 
+def test_a_room_that_one_may_only_read_has_no_place_to_write(
+    process: Start, open_page: Open
+) -> None:
+    ways: list[WebSocketRoute] = []
+    mock = Mock(lambda _mock, way, frame: (ways.append(way), take(way, frame))[1])
+    ada = open_page(process())
+    reload_through(mock, ada)
+    begin(ada)
+    write(ada, "hello")
+    shows(ada, "hello")
+    place, why = ada.get_by_label("Message", exact=True), ada.locator("#why")
+    place.fill("not yet sent")
+    say(ways[0], {"type": "access", "room": "lobby", "read_only": True})
+    expect(place).to_be_hidden()
+    expect(why).to_have_text("You may read this room, but not write in it.")
+    found = Axe().run(ada)
+    assert found.violations_count == 0, found.generate_report()
+    ada.get_by_label("Join a room").fill("other")
+    ada.keyboard.press("Enter")
+    expect(place).to_be_visible()
+    expect(why).to_be_hidden()
+    ada.get_by_role("button", name="lobby", exact=True).click()
+    expect(place).to_be_hidden()
+    say(ways[0], {"type": "access", "room": "lobby", "read_only": False})
+    expect(place).to_have_value("not yet sent")
+    expect(place).to_be_visible()
+    joined = {"type": "joined", "room": "lobby", "recovered": True, "position": "1"}
+    say(ways[0], joined | {"messages": [], "more": False, "read_only": True})
+    expect(place).to_be_hidden()
+
+
 def test_a_room_that_is_not_joined_says_why_and_is_joined_when_there_is_a_place(
     process: Start, open_page: Open
 ) -> None:
