@@ -218,13 +218,14 @@ async def test_a_bot_whose_token_has_ended_comes_back_with_another(
     async with connect(f"http://127.0.0.1:{server.port}/", token=tokens) as bot:
         room = bot.room("lobby")
         sent = 0
-        while tokens.given < 3:
+        # On a busy machine, a token may also end before it is used (401): that is another matter.
+        ended = server._metrics.closes.labels("4401")._value
+        while tokens.given < 3 or ended.get() < 2:
             sent += 1
             await bot.send("lobby", f"{sent}")
             await asyncio.sleep(0.02)
         heard = [(await anext(room)).text for _ in range(sent)]
     assert heard == [str(number) for number in range(1, sent + 1)]
-    assert server._metrics.closes.labels("4401")._value.get() >= 2
 
 
 async def test_a_bot_without_a_source_of_tokens_is_told_why_it_ends(
