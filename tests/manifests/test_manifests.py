@@ -5,10 +5,12 @@ may not do is seen by trying alone.
 """
 
 import asyncio
+import base64
 import json
 import ssl
 import threading
 import time
+import tomllib
 import uuid
 from pathlib import Path
 
@@ -21,11 +23,10 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.server import serve
 
 from tests.kafka_broker import free_port
-from tests.roles.ansible_runs import QUICK, ansible_playbook
+from tests.rendered import render
 from tests.traefik import PATIENCE_SECONDS
 from tests.traefik import traefik as traefik_program
 
-RENDER = Path(__file__).with_name("render.yml")
 # Made by `sandbox/build traefik`.
 DEFINITIONS = Path(__file__).parents[2] / ".artifacts" / "traefik" / "crds.yml"
 
@@ -39,22 +40,6 @@ KNOWN_LATER = {
 }
 
 
-class Objects:
-    """The rendered objects of one role."""
-
-    def __init__(self, text):
-        self.all = list(yaml.safe_load_all(text))
-
-    def __getitem__(self, kind):
-        (found,) = [item for item in self.all if item["kind"] == kind]
-        return found
-
-    @property
-    def pod(self):
-        (workload,) = [item for item in self.all if item["kind"] in ("Deployment", "DaemonSet")]
-        return workload["spec"]["template"]["spec"]
-
-
 SECRETS = {
     "chat_kafka_ca": "the CA",
     "chat_kafka_certificate": "the certificate",
@@ -66,6 +51,11 @@ DIGEST = "sha256:" + 64 * "0"
 NAMED = {"chat_url": "https://chat.example.org/"}
 
 ROOMS = [{"rooms": "staff-*", "read": ["/staff"], "write": []}, {"rooms": "*"}]
+PROVIDER = {"issuer": "https://id.example.org/realm", "audience": "chat"}
+SIGN_IN_SECRETS = {
+    "oauth2_proxy_client_secret": "the secret of the client",
+    "oauth2_proxy_cookie_secret": "the secret of cookies",
+}
 
 # What a site may set, by a name for it; the first word is the role's.
 SITES = {
@@ -86,6 +76,18 @@ SITES = {
             ],
         },
         "chat_rooms": ROOMS,
+    },
+    "chat with browsers that sign in": {
+        "chat_sign_in": True,
+        "chat_config": {"CHAT_AUTH": "required", "CHAT_AUTH_ISSUERS": [PROVIDER]},
+    },
+    "oauth2_proxy": {"chat_config": {"CHAT_AUTH_ISSUERS": [PROVIDER]}, **SIGN_IN_SECRETS},
+    "oauth2_proxy that signs out there": {
+        "chat_config": {"CHAT_AUTH_ISSUERS": [PROVIDER]},
+        "oauth2_proxy_end_session_url": "https://id.example.org:8443/logout",
+        "oauth2_proxy_ca": "the CA of the provider",
+        "oauth2_proxy_config": {"prompt": "consent", "cookie_samesite": "strict"},
+        **SIGN_IN_SECRETS,
     },
     "chat watched by a Prometheus": {"chat_monitoring_namespace": "monitoring"},
     "chat without Kafka": {"chat_config": {"KAFKA_ENABLED": False}, "chat_replicas": 1},
@@ -141,23 +143,7 @@ SITES = {
 def rendered(tmp_path_factory):
     """The objects of each site, all rendered in one run."""
     folder = tmp_path_factory.mktemp("objects")
-    hosts = {}
-    for number, (name, variables) in enumerate(SITES.items()):
-        site = folder / f"{number}.json"
-        site.write_text(json.dumps(KNOWN_LATER | variables))
-        hosts[f"site{number}"] = {
-            "role": name.split()[0],
-            "site": str(site),
-            "destination": str(folder / f"{number}.yml"),
-        }
-    inventory = folder / "inventory.json"
-    inventory.write_text(json.dumps({"all": {"hosts": hosts}}))
-    done = ansible_playbook("-i", inventory, RENDER, **QUICK)
-    if done.returncode:
-        pytest.fail(done.stdout + done.stderr, pytrace=False)
-    return {
-        name: Objects((folder / f"{number}.yml").read_text()) for number, name in enumerate(SITES)
-    }
+    return render(folder, {name: KNOWN_LATER | site for name, site in SITES.items()})
 
 
 @pytest.fixture
@@ -170,7 +156,12 @@ def traefik(rendered):
     return rendered["traefik"]
 
 
-@pytest.fixture(params=["chat", "traefik"])
+@pytest.fixture
+def oauth2_proxy(rendered):
+    return rendered["oauth2_proxy"]
+
+
+@pytest.fixture(params=["chat", "traefik", "oauth2_proxy"])
 def objects(request):
     return request.getfixturevalue(request.param)
 
@@ -197,6 +188,8 @@ def closed(schema):
         ("chat with a certificate", 6),
         ("chat without TLS", 2),
         ("chat with ACME", 7),
+        ("chat with browsers that sign in", 6),
+        ("oauth2_proxy", 2),
         ("traefik", 3),
     ],
 )
@@ -494,6 +487,77 @@ def test_only_the_roles_own_authority_has_a_namespace(rendered):
     assert namespaces(rendered["chat"]) == ["chat", "chat-ca"]
     assert namespaces(rendered["chat with a certificate"]) == ["chat"]
     assert namespaces(rendered["chat without TLS"]) == ["chat"]
+
+
+def test_programs_with_a_token_need_no_oauth2_proxy_and_browsers_do(rendered, oauth2_proxy):
+    chat = rendered["chat with browsers that sign in"]
+    (secure,) = [item for item in chat.all if item["metadata"]["name"] == "chat-tls"]
+    routes = {route["match"]: route for route in secure["spec"]["routes"]}
+    page, again_program, program, again, browser = routes.values()
+    assert page["match"] == "PathPrefix(`/`)"
+    # It is shorter than all others, by which Traefik would order them.
+    assert "priority" not in page
+    order = [route["priority"] for route in (again_program, program, again, browser)]
+    assert order == sorted(order, reverse=True)
+    assert min(order) > len(oauth2_proxy["IngressRoute"]["spec"]["routes"][0]["match"])
+    for route in (again_program, program):
+        assert route["match"].endswith(" && HeaderRegexp(`Authorization`, `^Bearer .`)")
+        assert "sign-in" not in str(route["middlewares"])
+    for route in (again, browser):
+        assert route["middlewares"][0] == {"name": "sign-in"}
+    assert oauth2_proxy["Middleware"]["metadata"]["name"] == "sign-in"
+    assert oauth2_proxy["Middleware"]["metadata"]["namespace"] == "chat"
+    links = chat["ConfigMap"]["data"]
+    assert links["CHAT_AUTH_SIGN_IN_URL"] == "/oauth2/start?rd=/"
+    assert links["CHAT_AUTH_SIGN_OUT_URL"] == "/oauth2/sign_out?rd=/"
+
+
+def proxy_settings(objects):
+    return tomllib.loads(objects["ConfigMap"]["data"]["oauth2-proxy.cfg"])
+
+
+def test_oauth2_proxy_trusts_traefik_alone_and_adds_no_header_but_the_token(oauth2_proxy):
+    settings = proxy_settings(oauth2_proxy)
+    assert settings["trusted_proxy_ips"] == ["10.1.0.0/16"]
+    assert settings["redirect_url"] == "https://192.0.2.1/oauth2/callback"
+    assert (settings["oidc_issuer_url"], settings["client_id"]) == (PROVIDER["issuer"], "chat")
+    assert settings["insecure_oidc_skip_nonce"] is False
+    assert (settings["pass_user_headers"], settings["pass_basic_auth"]) == (False, False)
+    auth = oauth2_proxy["Middleware"]["spec"]["forwardAuth"]
+    assert auth["authResponseHeaders"] == ["Authorization"]
+    cookies = auth["addAuthCookiesToResponse"]
+    assert cookies == [settings["cookie_name"] + part for part in ("", "_0", "_1", "_2")]
+    policy = oauth2_proxy["NetworkPolicy"]["spec"]
+    (allowed,) = policy["ingress"]
+    assert allowed["from"][0]["podSelector"] == {
+        "matchLabels": {"app.kubernetes.io/name": "traefik"}
+    }
+    assert policy["egress"][1:] == [{"ports": [{"port": 443, "protocol": "TCP"}]}]
+
+
+def test_signing_out_ends_the_session_at_the_provider_and_a_sites_settings_win(
+    rendered, oauth2_proxy
+):
+    assert "backend_logout_url" not in proxy_settings(oauth2_proxy)
+    objects = rendered["oauth2_proxy that signs out there"]
+    settings = proxy_settings(objects)
+    logout = "https://id.example.org:8443/logout?id_token_hint={id_token}"
+    assert settings["backend_logout_url"] == logout
+    assert (settings["prompt"], settings["cookie_samesite"]) == ("consent", "strict")
+    assert settings["provider_ca_files"] == ["/run/secrets/oauth2-proxy/ca.crt"]
+    ports = [rule["ports"][0]["port"] for rule in objects["NetworkPolicy"]["spec"]["egress"][1:]]
+    assert ports == [443, 8443]
+    named = objects["ConfigMap"]["metadata"]["name"]
+    assert named != oauth2_proxy["ConfigMap"]["metadata"]["name"], "other settings, other pods"
+    (config, _) = objects.pod["volumes"]
+    assert config["configMap"]["name"] == named
+
+
+def test_secrets_of_sign_in_are_in_no_object(rendered):
+    for site in ("oauth2_proxy", "oauth2_proxy that signs out there"):
+        for secret in (*SIGN_IN_SECRETS.values(), "the CA of the provider"):
+            assert secret not in str(rendered[site].all)
+            assert base64.b64encode(secret.encode()).decode() not in str(rendered[site].all)
 
 
 def test_what_kafka_asks_for_comes_as_files_and_is_in_no_object(rendered):

@@ -310,6 +310,10 @@ CHAT: Cases = {
         {"chat_tls": False, "chat_tls_ca_file": "", "chat_config": {"CHAT_AUTH": "required"}},
         ["CHAT_AUTH=required with chat_url='http://", "whoever reads a token can use it"],
     ),
+    "browsers that sign in for nothing": (
+        {"chat_sign_in": True},
+        ["chat_sign_in=true with CHAT_AUTH=off in chat_config: set CHAT_AUTH to required"],
+    ),
     "rules for rooms without sign-in": (
         {"chat_rooms": [{"rooms": "*", "read": []}]},
         ["chat_rooms has 1 rules, and chat_config: CHAT_AUTH=off: without sign-in, nobody"],
@@ -333,6 +337,38 @@ CHAT: Cases = {
     "an image of a registry on this host": (
         {"chat_image": f"localhost:32000/chat@sha256:{'0' * 64}"},
         [NOTHING],
+    ),
+}
+
+OAUTH2_PROXY: Cases = {
+    "what a site needs to have browsers sign in": ({}, [NOTHING]),
+    "an image of sign-in that may change": (
+        {"oauth2_proxy_image": "quay.io/oauth2-proxy/oauth2-proxy:v7.15.6"},
+        ["oauth2_proxy_image='quay.io/oauth2-proxy/oauth2-proxy:v7.15.6': name the image by its"],
+    ),
+    "browsers that sign in without HTTPS": (
+        {"chat_url": "http://chat.example.org/"},
+        ["oauth2_proxy_url='http://chat.example.org/': give the chat's address with https://"],
+    ),
+    "a provider whose tokens the chat refuses": (
+        {"oauth2_proxy_issuer": "https://other.example.org"},
+        ["oauth2_proxy_issuer='https://other.example.org'", "name this issuer"],
+    ),
+    "a client whose tokens are not for the chat": (
+        {"oauth2_proxy_client_id": "mail"},
+        ["oauth2_proxy_client_id='mail'", "https://id.example.org", "as its audience this client"],
+    ),
+    "a secret for cookies of another length": (
+        {"oauth2_proxy_cookie_secret": "abc"},
+        ["oauth2_proxy_cookie_secret has 3", "openssl rand -base64 32"],
+    ),
+    "no secret of the client": (
+        {"oauth2_proxy_client_secret": ""},
+        ["oauth2_proxy_client_secret has 0 characters", "from the provider"],
+    ),
+    "an end of the session that others can read": (
+        {"oauth2_proxy_end_session_url": "http://id.example.org/logout"},
+        ["oauth2_proxy_end_session_url='http://id.example.org/logout'", "an https address or"],
     ),
 }
 
@@ -368,6 +404,16 @@ SITE: dict[str, dict[str, Any]] = {
         "configuration": "{{ disk }}/none",
     },
     "chat": {"chat_kafka_bootstrap_servers": "192.0.2.11:9094"},
+    "oauth2_proxy": {
+        "chat_url": "https://chat.example.org/",
+        "chat_config": {
+            "CHAT_AUTH": "required",
+            "CHAT_AUTH_ISSUERS": '[{"issuer": "https://id.example.org", "audience": "chat"}]',
+        },
+        "oauth2_proxy_image": f"registry.example.org/oauth2-proxy@sha256:{'0' * 64}",
+        "oauth2_proxy_client_secret": "secret",
+        "oauth2_proxy_cookie_secret": 43 * "A" + "=",
+    },
     "running": {
         "role": "kafka",
         "kafka_group": "all",
@@ -383,6 +429,7 @@ CASES = {
     "microk8s": MICROK8S,
     "virtual_ip": VIRTUAL_IP,
     "chat": CHAT,
+    "oauth2_proxy": OAUTH2_PROXY,
     "running": RUNNING,
 }
 
