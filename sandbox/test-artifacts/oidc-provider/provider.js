@@ -1,0 +1,25 @@
+// An OpenID provider for tests: panva's, certified, with its own pages for signing in. Reads its settings as JSON from
+// standard input: `issuer`, `port`, `clients` and `lifetimes` in seconds. Whoever gives a name is that person.
+import { readFileSync } from "node:fs";
+
+import { Provider } from "oidc-provider";
+
+const { issuer, port, clients, lifetimes } = JSON.parse(readFileSync(0, "utf8"));
+
+const provider = new Provider(issuer, {
+  clients,
+  ttl: lifetimes,
+  cookies: { keys: [crypto.randomUUID()] },
+  claims: { openid: ["sub"], profile: ["preferred_username"] },
+  // oauth2-proxy passes on the ID token, and asks for no others.
+  conformIdTokenClaims: false,
+  findAccount: (_ctx, sub) => ({
+    accountId: sub,
+    claims: () => ({ sub, preferred_username: sub }),
+  }),
+  issueRefreshToken: (_ctx, client) => client.grantTypeAllowed("refresh_token"),
+  rotateRefreshToken: true,
+  features: { devInteractions: { enabled: true }, clientCredentials: { enabled: true } },
+});
+provider.on("server_error", (_ctx, error) => console.error(error));
+provider.listen(port, "127.0.0.1", () => console.log(`listens on ${port}`));
