@@ -149,6 +149,47 @@ KAFKA: Cases = {
         {"kafka_topics": [{"name": name} for name in ("a.b", "lobby", "a_b")]},
         ["kafka_topics declares a.b, a_b.", "differ only in '.' and '_'"],
     ),
+    "a misspelt variable": (
+        {"kafka_heep": "1g"},
+        ["kafka_heep (did you mean kafka_heap?)"],
+    ),
+    "a setting that is another variable's": (
+        {"kafka_config": {"advertised.listeners": "PLAINTEXT://192.0.2.1:9092"}},
+        ["kafka_config sets advertised.listeners, which has its own variable. Set kafka_listeners"],
+    ),
+    "a listener that the playbooks cannot use": (
+        {"kafka_listeners": {"CLIENT": {"protocol": "SASL_SSL"}}},
+        ["CLIENT to SASL_SSL", "another listener for your clients"],
+    ),
+    "a directory that the unit does not see": (
+        {"kafka_data_directories": ["/home/kafka"]},
+        ["'/home/kafka' (kafka_data_directories", "outside of /home"],
+    ),
+    "a value of the wrong type": (
+        {"kafka_topics": "lobby"},
+        ["'kafka_topics' is of type str"],
+    ),
+    "a heap the host has no memory for": (
+        {"kafka_heap": "640g"},
+        ["kafka_heap", "640g", "half"],
+    ),
+    "a name that nobody can resolve": (
+        {"kafka_listeners": {"INTERNAL": {"advertised_host": "broker.invalid"}}},
+        ["cannot reach broker.invalid:9091", "kafka_listeners"],
+    ),
+    "more copies needed than there are": (
+        {"kafka_config": {"min.insync.replicas": 4}},
+        ["min.insync.replicas is 4, more than default.replication.factor, 1"],
+    ),
+    "more copies than brokers, of what no topic declares": (
+        {"kafka_config": {"default.replication.factor": 4}},
+        ["default.replication.factor is 4", "has 1 brokers"],
+    ),
+    "a small disk beside one with data": (
+        {"kafka_data_directories": ["{{ disk }}/kafka", "/srv/b/kafka"]}
+        | {"kafka_min_disk_mb": 10**9},
+        ["MB free for /srv/b/kafka", "kafka_min_disk_mb"],
+    ),
 }
 
 ZOOKEEPER: Cases = {
@@ -163,6 +204,14 @@ ZOOKEEPER: Cases = {
     "a blank in a member's path": (
         {"zookeeper_data_directory": "/srv/data disk/zookeeper"},
         ["'/srv/data disk/zookeeper' (zookeeper_data_directory,", "of the characters"],
+    ),
+    "a setting of ZooKeeper that is another variable's": (
+        {"zookeeper_config": {"clientPort": 2182}},
+        ["zookeeper_config sets clientPort, which has its own variable. Set zookeeper_client_port"],
+    ),
+    "a member that cannot be reached": (
+        {"zookeeper_address": "member.invalid"},
+        ["cannot reach member.invalid:3888", "zookeeper_address"],
     ),
 }
 
@@ -337,6 +386,15 @@ CHAT: Cases = {
     "an image of a registry on this host": (
         {"chat_image": f"localhost:32000/chat@sha256:{'0' * 64}"},
         [NOTHING],
+    ),
+    "no replica": ({"chat_replicas": 0}, ["chat_replicas=0", "at least 1"]),
+    "a password for nobody": (
+        {"chat_kafka_sasl_password": "battery staple"},
+        ["KAFKA_SECURITY_PROTOCOL=PLAINTEXT", "chat_kafka_sasl_password"],
+    ),
+    "islands": (
+        {"chat_config": {"KAFKA_ENABLED": False}},
+        ["KAFKA_ENABLED=false", "would not see each other"],
     ),
 }
 
@@ -541,6 +599,7 @@ def said(disk: str, ensemble: str, tmp_path_factory: pytest.TempPathFactory) -> 
             **QUICK,
         )
     print(done.stdout, done.stderr)
+    assert set(re.findall(r" changed=(\d+)", done.stdout)) == {"0"}
     failed = re.findall(r"^(?:fatal|failed): \[(\w+)\].*? => (.*)$", done.stdout, re.MULTILINE)
     return {
         case: " ".join(

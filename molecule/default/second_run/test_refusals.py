@@ -16,15 +16,6 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "a misspelt variable": ({"chat_replica": 3}, ["chat_replica (did you mean chat_replicas?)"]),
     "a value of the wrong type": ({"traefik_resources": "much"}, ["traefik_resources", "dict"]),
     "ports that clash": ({"traefik_websecure_port": 80}, ["traefik_websecure_port=80"]),
-    "no replica": ({"chat_replicas": 0}, ["chat_replicas=0", "at least 1"]),
-    "a password for nobody": (
-        {"chat_kafka_sasl_password": "battery staple"},
-        ["KAFKA_SECURITY_PROTOCOL=PLAINTEXT", "chat_kafka_sasl_password"],
-    ),
-    "islands": (
-        {"chat_config": {"KAFKA_ENABLED": False}},
-        ["KAFKA_ENABLED=false", "would not see each other"],
-    ),
     "an even ensemble": ({"zookeeper_group": "pair"}, ["'pair' has 2 hosts"]),
 }
 

@@ -44,14 +44,6 @@ REFUSED: Refusals = {
         {"kafka_topics": [{"name": "lobby", "partitions": 1, "replication_factor": 4}]},
         ["lobby", "4", "3 brokers"],
     ),
-    "more copies needed than there are": (
-        {"kafka_config": {"min.insync.replicas": 4}},
-        ["min.insync.replicas", "4", "3"],
-    ),
-    "more copies than brokers, of what no topic declares": (
-        {"kafka_config": {"default.replication.factor": 4}},
-        ["default.replication.factor is 4", "3 brokers"],
-    ),
     "listeners on a port that another one, the metrics or ZooKeeper has": (
         {"kafka_listeners": each(*({"CLIENT": {"port": port}} for port in (9091, 9404, 2888)))},
         [
@@ -123,14 +115,6 @@ REFUSED: Refusals = {
 
 # What one host shows is tried on the first alone, in a third of the time.
 REFUSED_ON_ONE: Refusals = {
-    "a misspelt variable": (
-        {"kafka_heep": "1g"},
-        ["kafka_heep (did you mean kafka_heap?)"],
-    ),
-    "a setting that is another variable's": (
-        {"kafka_config": {"advertised.listeners": "PLAINTEXT://192.0.2.1:9092"}},
-        ["kafka_config sets advertised.listeners, which has its own variable. Set kafka_listeners"],
-    ),
     "another id than the one the data belongs to": (
         {"kafka_broker_id": "{{ groups['kafka'].index(inventory_hostname) + 7 }}"},
         ["kafka_broker_id 7", "belongs to broker 1"],
@@ -143,29 +127,9 @@ REFUSED_ON_ONE: Refusals = {
         {"kafka_metrics_port": 9405},
         ["kafka_metrics_port 9405, ZooKeeper has 2181, 2888, 3888, 9405", "a port of its own"],
     ),
-    "a listener that the playbooks cannot use": (
-        {"kafka_listeners": {"CLIENT": {"protocol": "SASL_SSL"}}},
-        ["CLIENT to SASL_SSL", "another listener for your clients"],
-    ),
     "a port that another program has": (
         {"kafka_listeners": {"CLIENT": {"port": 22}}},
         ["kafka_listeners", "taken: 22 by sshd"],
-    ),
-    "a name that nobody can resolve": (
-        {"kafka_listeners": {"INTERNAL": {"advertised_host": "broker.invalid"}}},
-        ["cannot reach broker.invalid:9091", "kafka_listeners"],
-    ),
-    "a member that cannot be reached": (
-        {"zookeeper_address": "member.invalid"},
-        ["cannot reach member.invalid:3888", "zookeeper_address"],
-    ),
-    "a directory that the unit does not see": (
-        {"kafka_data_directories": ["/home/kafka"]},
-        ["'/home/kafka' (kafka_data_directories", "outside of /home"],
-    ),
-    "a setting of ZooKeeper that is another variable's": (
-        {"zookeeper_config": {"clientPort": 2182}},
-        ["zookeeper_config sets clientPort, which has its own variable. Set zookeeper_client_port"],
     ),
     "a log of transactions that would be left behind": (
         {"zookeeper_config": {"dataLogDir": "/var/lib/zookeeper-log"}},
@@ -185,19 +149,6 @@ REFUSED_ON_ONE: Refusals = {
     "another data directory than the one with the member's data": (
         {"zookeeper_data_directory": "/var/lib/zookeeper/new"},
         ["data is in /var/lib/zookeeper", "make that /var/lib/zookeeper/new/version-2", "mv"],
-    ),
-    "a host with too little space": (
-        {"kafka_data_directories": ["/var/lib/kafka/data", "/var/lib/kafka/new"]}
-        | {"kafka_min_disk_mb": 10**9},
-        ["kafka_min_disk_mb", "free for /var/lib/kafka/new"],
-    ),
-    "a value of the wrong type": (
-        {"kafka_topics": "lobby"},
-        ["kafka_topics", "list"],
-    ),
-    "a heap the host has no memory for": (
-        {"kafka_heap": "640g"},
-        ["kafka_heap", "640g", "half"],
     ),
 }
 
