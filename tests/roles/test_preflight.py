@@ -615,3 +615,22 @@ def test_refused_before_anything_is_touched(case: str, said: dict[str, str]) -> 
     (words,) = [cases[case][1] for cases in CASES.values() if case in cases]
     for each in words:
         assert each in said[case]
+
+
+def test_brokers_with_tls_are_refused_beside_members_without_it(tmp_path: Path) -> None:
+    """As where kafka_security is a variable of the group kafka alone."""
+    member = {"zookeeper_endpoints": {"client": "192.0.2.11:2181"}, "zookeeper_client": {}}
+    broker = {
+        "kafka_security": "tls",
+        "kafka_broker_id": 1,
+        "kafka_zookeeper_connect": "192.0.2.11:2181",
+        "ansible_connection": "local",
+    }
+    groups = {"zookeeper": {"hosts": {"zk1": member}}, "kafka": {"hosts": {"chat1": broker}}}
+    (tmp_path / "hosts.json").write_text(json.dumps({"all": {"children": groups}}))
+    role = {"name": "baremetal_chat.platform.kafka", "tasks_from": "preflight.yml"}
+    tasks = [{"ansible.builtin.import_role": role}]
+    play = [{"hosts": "kafka", "gather_facts": False, "tasks": tasks}]
+    (tmp_path / "play.json").write_text(json.dumps(play))
+    done = ansible_playbook(f"--inventory={tmp_path / 'hosts.json'}", tmp_path / "play.json")
+    assert "zookeeper_security is plaintext on zk1" in done.stdout, done.stdout + done.stderr
