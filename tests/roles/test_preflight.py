@@ -224,6 +224,10 @@ KAFKA_TLS: Cases = {
         {"kafka_tls_days": 30},
         ["kafka_tls_days is 30, kafka_tls_renew_days 90. A certificate is renewed before"],
     ),
+    "a new authority for one host": (
+        {"ansible_limit": "chat4"},
+        ["has no authority, and the hosts that --limit chat4 leaves out may trust one."],
+    ),
     "a folder that is there when it is needed": ({}, [NOTHING]),
 }
 
