@@ -105,6 +105,15 @@ def test_a_secured_member_has_no_port_without_tls(tmp_path: Path) -> None:
     assert settings["ssl.quorum.trustStore.location"] == "/etc/zookeeper/ca.pem"
 
 
+def test_a_port_for_tls_beside_its_own_makes_no_secured_member(tmp_path: Path) -> None:
+    """Sites had one by zookeeper_config before there was zookeeper_security, and keep it."""
+    template = tmp_path / "before.j2"
+    template.write_text("{{ __zookeeper_before }}\n")
+    reached = {"stdout": "clientPort=2181\nsecureClientPort=2281\nserver.1=192.0.2.11:2888:3888"}
+    member = MEMBER | {"kafka_security": "plaintext", "__zookeeper_reached": reached}
+    assert written("zookeeper", member, {str(template): "before"}, tmp_path) == (["plaintext"],)
+
+
 def test_the_firewall_knows_traefiks_ports_and_where_the_others_send_adverts_from(
     tmp_path: Path,
 ) -> None:
