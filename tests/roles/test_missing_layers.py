@@ -130,3 +130,16 @@ def test_a_backup_of_somebody_elses_ensemble_is_refused(tmp_path: Path) -> None:
         code, said = run(inventory, playbook)
         assert code == 2, said
         assert "0 hosts in the group zookeeper and 1 in the group kafka" in said
+
+
+def test_the_chat_is_not_deployed_without_the_authority_of_its_brokers(tmp_path: Path) -> None:
+    """As on the machine of a colleague, who has the inventory and not the folder beside it."""
+    authority = str(tmp_path / "mine-kafka-tls" / "ca.crt")
+    inventory = site(tmp_path, kafka={"broker": {"kafka_client": {"ca_file": authority}}})
+    role = {"name": "baremetal_chat.platform.chat", "tasks_from": "deploy.yml"}
+    tasks = [{"ansible.builtin.import_role": role}]
+    play = tmp_path / "play.json"
+    play.write_text(json.dumps([{"hosts": "broker", "gather_facts": False, "tasks": tasks}]))
+    done = ansible_playbook(f"--inventory={inventory}", play)
+    said = " ".join(done.stdout.split())
+    assert f"the brokers' authority is not on this machine ({authority}). Copy the folder" in said
