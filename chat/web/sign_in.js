@@ -17,12 +17,14 @@ const LONGEST_MS = 2 ** 31 - 1;
 
 const script = document.getElementById("sign-in");
 const signIn = element("a", { href: script?.dataset.in ?? "", hidden: true }, t.signIn);
-const signOut = element("a", { href: script?.dataset.out ?? "" }, t.signOut);
+const signOut = element("a", { href: script?.dataset.out ?? "", onclick: noteSignOut }, t.signOut);
 const me = element("bdi", { id: "me" });
 page.now.after(signIn);
 
+// Whether somebody has signed out here, and nobody in since then.
+const signedOut = stored("signed-out", false);
 // Whose the things are that this page keeps in the browser; empty until somebody signs in here.
-let author = stored("author", "");
+let author = signedOut ? "" : stored("author", "");
 keepFor(author);
 drawInert();
 
@@ -33,6 +35,15 @@ function drawInert() {
   }
 }
 
+/** The page is to be nobody's until somebody signs in, and what is kept is to stay. */
+function noteSignOut() {
+  try {
+    localStorage.setItem("chat.signed-out", "true");
+  } catch {
+    // Nothing is kept then.
+  }
+}
+
 /**
  * Another person begins with a page of their own, and sends nothing that the first one wrote.
  * @param {string} who is signed in
@@ -40,11 +51,12 @@ function drawInert() {
 function isAnother(who) {
   if (who === author) return false;
   try {
+    localStorage.removeItem("chat.signed-out");
     localStorage.setItem("chat.author", JSON.stringify(who));
   } catch {
     // Private windows may refuse; nothing is kept then.
   }
-  if (author) return true;
+  if (author || signedOut) return true;
   author = who;
   keepFor(who);
   drawInert();

@@ -217,6 +217,27 @@ def test_what_somebody_wrote_is_sent_by_nobody_else_at_this_browser(
     shows(ada, "of Bob", "of Ada")
 
 
+def test_who_has_signed_out_leaves_no_page_to_write_in(gate: Gate, open_page: Open) -> None:
+    def at_the_proxy(route: Route) -> None:
+        route.request.frame.page.context.clear_cookies()
+        route.fulfill(status=302, headers={"Location": "/"})
+
+    ada = signed_in(open_page, gate, "ada")
+    ada.route("**" + SIGN_OUT, at_the_proxy)
+    field = ada.get_by_label("Message", exact=True)
+    field.fill("a draft of Ada")
+    ada.get_by_role("link", name="Sign out").click()
+    expect(ada.get_by_role("status").first).to_have_text(SIGNED_OUT)
+    # The next one at this browser would write in her name, and she would send it.
+    field.focus()
+    expect(field).not_to_be_focused()
+    expect(field).to_have_value("")
+    sign_in(ada.context, gate, "ada")
+    come_back(ada)
+    connected(ada)
+    expect(field).to_have_value("a draft of Ada")
+
+
 @pytest.mark.parametrize("status", [404, 409])
 def test_it_connects_again_if_its_connection_cannot_be_renewed(
     gate: Gate, open_page: Open, status: int
