@@ -127,6 +127,11 @@ export class SignedInConnection extends Connection {
 
   /** @param {import("./connection.js").Frame} frame */
   hear(frame) {
+    // Somebody else may have signed in since the service was asked.
+    if (frame.type === "welcome" && isAnother(frame.author)) {
+      location.reload();
+      return;
+    }
     super.hear(frame);
     if (frame.type !== "welcome") return;
     // The name is the token's, and cannot be changed here.

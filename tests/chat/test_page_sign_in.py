@@ -217,6 +217,25 @@ def test_what_somebody_wrote_is_sent_by_nobody_else_at_this_browser(
     shows(ada, "of Bob", "of Ada")
 
 
+def test_who_signs_in_while_it_connects_sends_nothing_of_somebody_else(
+    gate: Gate, open_page: Open
+) -> None:
+    gate.life = NEARLY
+    ada = signed_in(open_page, gate, "ada")
+    ada.context.clear_cookies()
+    expect(ada.get_by_role("status").first).to_have_text(SIGNED_OUT)
+    write(ada, "of Ada")
+    author = json.loads(ada.evaluate("localStorage['chat.author']"))
+    answer = {"user": "ada", "author": author, "until": 0}
+    ada.route("**/api/session", lambda route: route.fulfill(json=answer), times=1)
+    gate.life = LIFE
+    sign_in(ada.context, gate, "bob")
+    come_back(ada)
+    expect(ada.get_by_role("banner")).to_contain_text("bob")
+    write(ada, "of Bob")
+    shows(ada, "of Bob")
+
+
 def test_who_has_signed_out_leaves_no_page_to_write_in(gate: Gate, open_page: Open) -> None:
     def at_the_proxy(route: Route) -> None:
         route.request.frame.page.context.clear_cookies()
