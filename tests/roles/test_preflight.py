@@ -621,20 +621,32 @@ def test_refused_before_anything_is_touched(case: str, said: dict[str, str]) -> 
         assert each in said[case]
 
 
-def test_brokers_with_tls_are_refused_beside_members_without_it(tmp_path: Path) -> None:
-    """As where kafka_security is a variable of the group kafka alone."""
-    member = {"zookeeper_endpoints": {"client": "192.0.2.11:2181"}, "zookeeper_client": {}}
-    broker = {
-        "kafka_security": "tls",
-        "kafka_broker_id": 1,
-        "kafka_zookeeper_connect": "192.0.2.11:2181",
-        "ansible_connection": "local",
+def test_brokers_are_refused_beside_members_that_are_secured_differently(tmp_path: Path) -> None:
+    """As where kafka_security is a variable of one of their groups alone."""
+    members = {"zk1": ("192.0.2.11:2181", {}), "zk2": ("192.0.2.12:2181", {"ca_file": "/ca.crt"})}
+    groups: dict[str, Any] = {
+        "zookeeper": {
+            "hosts": {
+                name: {"zookeeper_endpoints": {"client": address}, "zookeeper_client": client}
+                for name, (address, client) in members.items()
+            }
+        }
     }
-    groups = {"zookeeper": {"hosts": {"zk1": member}}, "kafka": {"hosts": {"chat1": broker}}}
+    for name, security in {"chat1": "tls", "chat2": "plaintext"}.items():
+        broker = {
+            "kafka_security": security,
+            "kafka_group": f"only_{name}",
+            "kafka_broker_id": 1,
+            "kafka_zookeeper_connect": "192.0.2.11:2181,192.0.2.12:2181/kafka",
+            "ansible_connection": "local",
+        }
+        groups[f"only_{name}"] = {"hosts": {name: broker}}
     (tmp_path / "hosts.json").write_text(json.dumps({"all": {"children": groups}}))
     role = {"name": "baremetal_chat.platform.kafka", "tasks_from": "preflight.yml"}
     tasks = [{"ansible.builtin.import_role": role}]
-    play = [{"hosts": "kafka", "gather_facts": False, "tasks": tasks}]
+    play = [{"hosts": "all:!zookeeper", "gather_facts": False, "tasks": tasks}]
     (tmp_path / "play.json").write_text(json.dumps(play))
     done = ansible_playbook(f"--inventory={tmp_path / 'hosts.json'}", tmp_path / "play.json")
-    assert "zookeeper_security is plaintext on zk1" in done.stdout, done.stdout + done.stderr
+    words = dict(re.findall(r"fatal: \[(\w+)\](.*?)\n(?=\n)", done.stdout, re.DOTALL))
+    assert "zookeeper_security is plaintext on zk1." in words["chat1"], done.stdout + done.stderr
+    assert "zookeeper_security is tls on zk2." in words["chat2"], done.stdout
