@@ -118,8 +118,13 @@ KAFKA: Cases = {
         [f"'chat room', '..', '{'a' * 250}' in kafka_topics cannot be the name of a topic"],
     ),
     "a cluster that is installed with certificates, and is to do without": (
-        {"told": {"log.dirs": "/srv", "zookeeper.ssl.client.enable": "true"}},
+        {"told": {"log.dirs": "/srv", "zookeeper.ssl.keystore.location": "/etc/kafka/host.pem"}},
         ["kafka_security is plaintext, and the broker is installed with tls. Set it back"],
+    ),
+    # It gets as far as its id, which is refused next.
+    "a cluster that speaks TLS to an ensemble of others, and is to stay as it is": (
+        {"told": {"zookeeper.ssl.client.enable": "true"}, "kafka_broker_id": 1001},
+        ["has kafka_broker_id 1001, which is not in 0 to 1000"],
     ),
     "a listener without TLS beside those with it": (
         {"kafka_security": "tls", "kafka_listeners": {"CLUSTER": {"protocol": "PLAINTEXT"}}},
