@@ -655,3 +655,21 @@ def test_brokers_are_refused_beside_members_that_are_secured_differently(tmp_pat
     words = dict(re.findall(r"fatal: \[(\w+)\](.*?)\n(?=\n)", done.stdout, re.DOTALL))
     assert "zookeeper_security is plaintext on zk1." in words["chat1"], done.stdout + done.stderr
     assert "zookeeper_security is tls on zk2." in words["chat2"], done.stdout
+
+
+def test_folders_of_two_authorities_in_one_run_are_refused(tmp_path: Path) -> None:
+    """As with two inventories, of which each has a folder of its own by default."""
+    inventories = []
+    for name, host in {"zookeeper": "zk1", "kafka": "chat1"}.items():
+        folder = tmp_path / f"of-{name}"
+        folder.mkdir()
+        groups = {name: {"hosts": {host: {"ansible_connection": "local"}}}}
+        (folder / "hosts.json").write_text(json.dumps({"all": {"children": groups}}))
+        inventories.append(f"--inventory={folder}")
+    role = {"name": "baremetal_chat.platform.kafka_tls", "tasks_from": "preflight.yml"}
+    tasks = [{"ansible.builtin.import_role": role}]
+    play = [{"hosts": "zookeeper:kafka", "gather_facts": False, "tasks": tasks}]
+    (tmp_path / "play.json").write_text(json.dumps(play))
+    done = ansible_playbook(*inventories, tmp_path / "play.json")
+    for each in ("/of-zookeeper-kafka-tls on zk1", "/of-kafka-kafka-tls on chat1"):
+        assert each in done.stdout, done.stdout + done.stderr
