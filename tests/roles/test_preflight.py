@@ -229,6 +229,10 @@ KAFKA_TLS: Cases = {
         {"kafka_tls_days": 30},
         ["kafka_tls_days is 30, kafka_tls_renew_days 90. A certificate is renewed before"],
     ),
+    "a name that a certificate tells otherwise": (
+        {"kafka_tls_names": ["broker1.example.org", "FD00:0::1"]},
+        ["in kafka_tls_names, FD00:0::1: write fd00::1."],
+    ),
     "a new authority for one host": (
         {"ansible_limit": "chat4"},
         ["has no authority, and the hosts that --limit chat4 leaves out may trust one."],
