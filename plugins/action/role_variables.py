@@ -7,6 +7,8 @@ that contains this task. Facts that the role itself sets for others are listed i
 Ansible's own check works on a converted copy: it accepts "02" as a number and "a,b" as a list, but
 templates use the original text. So both are refused here.
 
+It also shows values that it cannot convert. Of options that hold passwords, no value is shown here.
+
     - name: Refuse unknown variables and wrong types
       baremetal_chat.platform.role_variables:
         facts: [kafka_endpoints]
@@ -41,6 +43,20 @@ def unknown(role: Path, names: set[str], options: set[str]) -> list[str]:
     return found
 
 
+def misshapen(values: dict[str, Any], options: dict[str, Any]) -> list[str]:
+    """Lists with passwords in them that Ansible's check would show, because an element is no
+    mapping; each with the remedy and without the value."""
+    found = []
+    for name, value in sorted(values.items()):
+        keys = options[name].get("options", {})
+        if not any(key.get("no_log") for key in keys.values()):
+            continue
+        if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+            wanted = ", ".join(key for key in keys if keys[key].get("required"))
+            found.append(f"{name} is no list of mappings. Write one, each with {wanted}")
+    return found
+
+
 def not_as_written(values: dict[str, Any], options: dict[str, Any]) -> list[str]:
     """Values that Ansible's check would convert but templates use unconverted, with the remedy."""
     found = []
@@ -65,13 +81,15 @@ class ActionModule(ValidateArgumentSpec):
         specs = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())
         options = specs["argument_specs"]["main"]["options"]
         facts = set(self._task.args.get("facts", []))
+        values = self.get_args_from_task_vars(options, task_vars)
+        if hidden := misshapen(values, options):
+            why = f"{task_vars['inventory_hostname']}: {'; '.join(hidden)}"
+            return {"failed": True, "msg": f"{why}. A password may be in it, so it is not shown."}
         self._task.args = {"argument_spec": options}
         result: dict[str, Any] = super().run(tmp, task_vars)
-        if not result.get("failed"):
-            values = self.get_args_from_task_vars(options, task_vars)
-            if unconverted := not_as_written(values, options):
-                result["failed"] = True
-                result["msg"] = f"{task_vars['inventory_hostname']}: {'; '.join(unconverted)}."
+        if not result.get("failed") and (unconverted := not_as_written(values, options)):
+            result["failed"] = True
+            result["msg"] = f"{task_vars['inventory_hostname']}: {'; '.join(unconverted)}."
         strangers = unknown(role, set(task_vars) - facts, set(options))
         if strangers and not result.get("failed"):
             result["failed"] = True

@@ -150,6 +150,18 @@ KAFKA: Cases = {
         {"kafka_security": "tls", "kafka_users": [{"name": "CN=kafka", "password": "secret"}]},
         ["kafka_users names CN=kafka, kafka_acls nobody. Give each user once, without ',' and '='"],
     ),
+    "users as one text": (
+        {"kafka_users": "name=ada password=battery-staple"},
+        ["kafka_users is no list of mappings. Write one, each with name, password."],
+    ),
+    "a user as one text": (
+        {"kafka_users": ["name=ada password=battery-staple"]},
+        ["kafka_users is no list of mappings."],
+    ),
+    "a user as a list": (
+        {"kafka_users": [["ada", "battery-staple"]]},
+        ["kafka_users is no list of mappings."],
+    ),
     "topics whose metrics would be one": (
         {"kafka_topics": [{"name": name} for name in ("a.b", "lobby", "a_b")]},
         ["kafka_topics declares a.b, a_b.", "differ only in '.' and '_'"],
@@ -613,6 +625,8 @@ def said(disk: str, ensemble: str, tmp_path_factory: pytest.TempPathFactory) -> 
         )
     print(done.stdout, done.stderr)
     assert set(re.findall(r" changed=(\d+)", done.stdout)) == {"0"}
+    # Passwords of the cases.
+    assert not re.search("battery.staple", done.stdout + done.stderr)
     failed = re.findall(r"^(?:fatal|failed): \[(\w+)\].*? => (.*)$", done.stdout, re.MULTILINE)
     return {
         case: " ".join(
