@@ -14,6 +14,8 @@ async function keep(response) {
   const text = await response.clone().text();
   const files = [...text.matchAll(/(?:href|src)="([0-9a-f]{12}\/[^"]+)"/g)]
     .map(([, file]) => new URL(file, response.url).href);
+  // A page of a proxy for signing in.
+  if (!files[0]) return;
   const cache = await caches.open(KEPT);
   const known = (await cache.keys()).map(({ url }) => url);
   await cache.addAll(files.filter((file) => !known.includes(file)));

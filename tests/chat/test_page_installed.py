@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 from conftest import Process
 from playwright.sync_api import Browser, Page, Worker, expect
@@ -61,6 +63,36 @@ def test_it_is_shown_without_a_network_and_never_old_with_one(
     state(ada, "waiting")
     process(CHAT_PORT=str(replica.port))
     connected(ada)
+
+
+class SignIn(BaseHTTPRequestHandler):
+    """A proxy that asks people to sign in, at whatever address they come to."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b'<link href="/proxy/style.css"><form>Sign in</form>')
+
+
+def test_a_form_of_a_proxy_to_sign_in_is_not_kept_in_its_place(
+    process: Start, open_page: Open
+) -> None:
+    replica = process()
+    ada = open_page(replica, "Ada", service_workers="allow")
+    worker_of(ada)
+    connected(ada)
+    replica.popen.kill()
+    replica.popen.wait()
+    with ThreadingHTTPServer(("127.0.0.1", replica.port), SignIn) as proxy:
+        serving = Thread(target=proxy.serve_forever)
+        serving.start()
+        ada.reload()
+        expect(ada.get_by_text("Sign in")).to_be_visible()
+        proxy.shutdown()
+        serving.join()
+    ada.reload()
+    state(ada, "waiting")
 
 
 def test_each_change_of_a_file_is_another_version(tmp_path: Path) -> None:
