@@ -212,6 +212,8 @@ except TimeoutError:
     has = [(name, target), *((other, source) for source in strangers)]
     for each, its_address in has:
         each.check_output(f"ip address add {its_address}/32 dev eth0 nodad")
+        # A restarted host has another MAC address than its neighbours remember.
+        each.check_output("ip -6 neighbour flush dev eth0")
     try:
         output = other.check_output(f"python3 -c '{program}' {target} {' '.join(strangers)}")
     finally:
