@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 from cluster import kubectl
-from drill import Conversation, all_is_as_before, holders_of_the_way_in, on_demand
-from hosts import address, eventually, group, powered_off, way_in
+from hosts import address, eventually, group, way_in
 from pebble import Pebble
 
 from playbooks import run
@@ -62,37 +61,28 @@ def may(account: str, verb: str, secret: str, namespace: str) -> bool:
     return kubectl(f"{asked} || true") == "yes"
 
 
-@pytest.fixture(scope="module")
-def site(pebble: Pebble, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    return {
+@pytest.mark.timeout(420)
+def test_a_certificate_is_obtained_served_and_renewed_without_a_restart(
+    pebble: Pebble, tmp_path: Path
+) -> None:
+    before = traefiks()
+    site = {
         "chat_acme": True,
         "chat_acme_production": True,
         "chat_acme_directory": pebble.directory,
         "chat_acme_ca": pebble.ca_file.read_text() + pebble.root,
         # chat_url has the address, at which the playbook looks with the authority's certificate.
         "chat_acme_names": [NAME, way_in()],
-        "chat_tls_ca_file": str(tmp_path_factory.mktemp("site") / "ca.crt"),
+        "chat_tls_ca_file": str(tmp_path / "ca.crt"),
     }
-
-
-def renew(name: str) -> None:
-    """As the documentation has it renewed before its time."""
-    kubectl("annotate secret chat-tls baremetal-chat/acme-", via=group("microk8s")[-1])
-    kubectl(f"create job --from=cronjob/acme {name}", via=group("microk8s")[-1])
-    done = f"wait job/{name} --for=condition=Complete --timeout=60s"
-    kubectl(done, via=group("microk8s")[-1])
-
-
-@pytest.mark.timeout(420)
-def test_a_certificate_is_obtained_served_and_renewed_without_a_restart(
-    pebble: Pebble, site: dict[str, object]
-) -> None:
-    before = traefiks()
     obtained = run("playbooks/chat.yml", site)
     assert obtained.succeeded, obtained.said
     (first,) = {served(edge, pebble.root) for edge in EDGES}
 
-    renew("renew")
+    # As the documentation has it renewed before its time.
+    kubectl("annotate secret chat-tls baremetal-chat/acme-")
+    kubectl("create job --from=cronjob/acme renew")
+    kubectl("wait job/renew --for=condition=Complete --timeout=60s")
 
     def renewed() -> bool:
         serials = {served(edge, pebble.root) for edge in EDGES}
@@ -111,30 +101,3 @@ def test_a_certificate_is_obtained_served_and_renewed_without_a_restart(
         (TRAEFIK, "get", "secret/account", "chat-acme"),
     ):
         assert not may(account, verb, secret, namespace)
-
-
-@on_demand
-@pytest.mark.timeout(900)
-def test_a_certificate_is_renewed_without_a_host_and_connections_stay_open(
-    pebble: Pebble, site: dict[str, object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    run("playbooks/chat.yml", site)
-    trusted = tmp_path / "trusted.crt"
-    trusted.write_text(pebble.root)
-    monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
-    down, *_ = (name for name in group("microk8s")[:-1] if name not in holders_of_the_way_in())
-    edges = [edge for edge in EDGES if edge != address(down)]
-    with Conversation() as conversation, powered_off(down):
-        conversation.goes_on(within=90, what="the conversation goes on elsewhere")
-        (before,) = {served(edge, pebble.root) for edge in edges}
-        came_back = len(conversation.reader_replicas)
-        renew("renew-without-a-host")
-
-        def renewed() -> bool:
-            serials = {served(edge, pebble.root) for edge in edges}
-            return len(serials) == 1 and before not in serials
-
-        eventually(renewed, 10, "every host that is up serves the new certificate")
-        conversation.goes_on(within=10, what="the conversation goes on")
-        assert len(conversation.reader_replicas) == came_back
-    all_is_as_before()
