@@ -233,6 +233,8 @@ class KafkaBroker:
         """Freeze the broker: it keeps its connections and answers nothing."""
         assert self._process is not None, "the broker is stopped"
         self._process.send_signal(signal.SIGSTOP)
+        # On a busy machine, its threads go on until one of them has taken the signal.
+        os.waitpid(self._process.pid, os.WUNTRACED)
 
     def resume(self) -> None:
         """Let a paused broker go on."""
