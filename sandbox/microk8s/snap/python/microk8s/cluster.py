@@ -242,12 +242,21 @@ def leave_datastore() -> None:
             sys.exit(2)
         for member in members:
             if member.address == here:
-                datastore.remove(member)
+                leave_members(member)
     except datastore.RefusedError as error:
         give_up_on_datastore(error)
     services.stop("kubelite", "k8s-dqlite")
     containers.end_pods()
     elect_leaders(False)
+
+
+def leave_members(here: datastore.Member) -> None:
+    """Remove this node's member. It stops when it is removed, at times before it has answered."""
+    try:
+        datastore.remove(here)
+    except datastore.RefusedError as error:
+        if "server stopped" not in str(error):
+            raise
 
 
 def remove_node(name: str, force: bool) -> None:
