@@ -91,6 +91,16 @@ def signed_in(open_page: Open, gate: Gate, who: str, **options: Any) -> Page:
     return page
 
 
+def cut_off_while_writing(gate: Gate, open_page: Open) -> Page:
+    """The page of Ada, whose token has ended, with a message that was not sent."""
+    gate.life = NEARLY
+    ada = signed_in(open_page, gate, "ada")
+    ada.context.clear_cookies()
+    expect(ada.get_by_role("status").first).to_have_text(SIGNED_OUT)
+    write(ada, "of Ada")
+    return ada
+
+
 def test_who_is_not_signed_in_is_led_there_and_writes_under_the_name_of_the_token(
     gate: Gate, open_page: Open
 ) -> None:
@@ -197,11 +207,7 @@ def test_a_token_that_has_ended_is_replaced_and_then_its_owner_signs_in_again(
 def test_what_somebody_wrote_is_sent_by_nobody_else_at_this_browser(
     gate: Gate, open_page: Open
 ) -> None:
-    gate.life = NEARLY
-    ada = signed_in(open_page, gate, "ada")
-    ada.context.clear_cookies()
-    expect(ada.get_by_role("status").first).to_have_text(SIGNED_OUT)
-    write(ada, "of Ada")
+    ada = cut_off_while_writing(gate, open_page)
     ada.get_by_label("Message", exact=True).fill("a draft of Ada")
     gate.life = LIFE
     sign_in(ada.context, gate, "bob")
@@ -220,11 +226,7 @@ def test_what_somebody_wrote_is_sent_by_nobody_else_at_this_browser(
 def test_who_signs_in_while_it_connects_sends_nothing_of_somebody_else(
     gate: Gate, open_page: Open
 ) -> None:
-    gate.life = NEARLY
-    ada = signed_in(open_page, gate, "ada")
-    ada.context.clear_cookies()
-    expect(ada.get_by_role("status").first).to_have_text(SIGNED_OUT)
-    write(ada, "of Ada")
+    ada = cut_off_while_writing(gate, open_page)
     author = json.loads(ada.evaluate("localStorage['chat.author']"))
     answer = {"user": "ada", "author": author, "until": 0}
     ada.route("**/api/session", lambda route: route.fulfill(json=answer), times=1)
