@@ -75,7 +75,9 @@ def host_lines(seen: Mapping[str, Any], unreached: Mapping[str, str]) -> Iterato
     for name, host in seen.items():
         if name not in alive:
             why = unreached[name] or host.get("msg") or "not asked in this run"
-            yield Line("", False, f"{name}: NOT REACHED: {reason(why)}")
+            connected = "msg" in host and not unreached[name]
+            what = "NO STATUS" if connected else "NOT REACHED"
+            yield Line("", False, f"{name}: {what}: {reason(why)}")
             continue
         said = [
             " ".join([unit, service["version"], service["state"]]).replace("  ", " ")
@@ -242,5 +244,6 @@ class ActionModule(ActionBase):
             Display().display(line)
         result["changed"] = False
         if not told(options["hosts"]):
-            result |= {"failed": True, "msg": "No host was reached."}
+            msg = "No host told its status. Busy hosts need more time: -e status_seconds=15"
+            result |= {"failed": True, "msg": msg}
         return result

@@ -10,8 +10,8 @@ short_description: Tell what runs on a host, and what its cluster and registry s
 description:
   - >-
     Asks systemd, the programs' own files, and, on a host with MicroK8s, the cluster and its
-    registry, all at once and each for at most C(timeout) seconds. What does not answer is reported;
-    it is no failure. It changes nothing and needs nothing but Python; run it as root.
+    registry, all at once, and ends after C(timeout) seconds. What has not answered until then is
+    reported; it is no failure. It changes nothing and needs nothing but Python; run it as root.
   - >-
     Each host of a cluster asks the cluster itself, so that any of them can be down. A worker has no
     API server, and tells of itself alone.
@@ -41,9 +41,9 @@ options:
     type: str
     default: localhost:32000
   timeout:
-    description: Seconds to wait for each answer.
+    description: Seconds to wait for all answers.
     type: int
-    default: 4
+    default: 5
 extends_documentation_fragment: [baremetal_chat.platform.read_only]
 author:
   - baremetal-chat (!UNKNOWN)
@@ -147,12 +147,31 @@ CERTIFICATES = (
 )
 
 
-def run(timeout: float, *command: str, given: bytes | None = None) -> str:
+class Deadline:
+    """The end of the module: all answers share its seconds."""
+
+    def __init__(self, seconds: int) -> None:
+        self._seconds = seconds
+        self._at = time.monotonic() + seconds
+
+    @property
+    def missed(self) -> OSError:
+        return OSError(f"no answer within {self._seconds} s")
+
+    def left(self) -> float:
+        """Seconds that are left, more than 0. Raises OSError if there are none."""
+        left = self._at - time.monotonic()
+        if left <= 0:
+            raise self.missed
+        return left
+
+
+def run(deadline: Deadline, *command: str, given: bytes | None = None) -> str:
     """The output of a command. If it fails, raises OSError with the last line of its output."""
     try:
-        done = subprocess.run(command, input=given, capture_output=True, timeout=timeout)
+        done = subprocess.run(command, input=given, capture_output=True, timeout=deadline.left())
     except subprocess.TimeoutExpired:
-        raise OSError(f"no answer within {timeout} s") from None
+        raise deadline.missed from None
     if done.returncode:
         said = (done.stderr or done.stdout).decode(errors="replace").strip()
         raise OSError(said.splitlines()[-1] if said else f"exit code {done.returncode}")
@@ -174,11 +193,11 @@ def version(pid: str, service: str) -> str:
     return next((jar.stem.partition("-")[2] for jar in jars), "")
 
 
-def services(names: list[str], timeout: float) -> dict[str, dict[str, str]]:
+def services(names: list[str], deadline: Deadline) -> dict[str, dict[str, str]]:
     """The values for units described in RETURN."""
     found = {}
     for name in names:
-        shown = run(timeout, "systemctl", "show", "--property=ActiveState,MainPID", name)
+        shown = run(deadline, "systemctl", "show", "--property=ActiveState,MainPID", name)
         properties = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
         found[name] = {"state": properties["ActiveState"], "version": ""}
         # The process may end meanwhile.
@@ -197,38 +216,38 @@ class Certificate(NamedTuple):
     ending: bool
 
 
-def examined(certificate: bytes, timeout: float) -> Certificate:
+def examined(certificate: bytes, deadline: Deadline) -> Certificate:
     """The first certificate of a text in PEM."""
-    shown = run(timeout, "openssl", "x509", "-noout", "-startdate", "-enddate", given=certificate)
+    shown = run(deadline, "openssl", "x509", "-noout", "-startdate", "-enddate", given=certificate)
     begins, ends = (ssl.cert_time_to_seconds(line.partition("=")[2]) for line in shown.splitlines())
     left = ends - time.time()
     return Certificate(int(left // DAY), left < min(SOON, (ends - begins) / 4))
 
 
-def certificates(patterns: list[str], timeout: float) -> dict[str, Certificate]:
+def certificates(patterns: list[str], deadline: Deadline) -> dict[str, Certificate]:
     """The files that contain a certificate."""
     found = {}
     root = Path("/")
     for path in sorted({path for given in patterns for path in root.glob(given.lstrip("/"))}):
         content = path.read_bytes() if path.is_file() else b""
         if b"-----BEGIN CERTIFICATE-----" in content:
-            found[str(path)] = examined(content, timeout)
+            found[str(path)] = examined(content, deadline)
     return found
 
 
 # --- the cluster ------------------------------------------------------------------------------
 
 
-def snap(timeout: float) -> str:
+def snap(deadline: Deadline) -> str:
     """Version and channel, from the columns of `snap list`."""
-    _, release, _, channel, *_ = run(timeout, "snap", "list", "microk8s").splitlines()[-1].split()
+    _, release, _, channel, *_ = run(deadline, "snap", "list", "microk8s").splitlines()[-1].split()
     return f"{release} ({channel})"
 
 
-def registry(address: str, timeout: float) -> int:
+def registry(address: str, deadline: Deadline) -> int:
     """The number of images in the registry. Ignores any proxy in the environment."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(f"http://{address}/v2/_catalog", timeout=timeout) as answer:
+    with direct.open(f"http://{address}/v2/_catalog", timeout=deadline.left()) as answer:
         return len(json.load(answer)["repositories"])
 
 
@@ -281,13 +300,13 @@ class WorkerError(Exception):
 class Cluster:
     """The state reported by this host's API server. Raises WorkerError on a host without one."""
 
-    def __init__(self, command: str, timeout: float) -> None:
+    def __init__(self, command: str, deadline: Deadline) -> None:
         self._command = command
-        self._timeout = timeout
+        self._deadline = deadline
 
     def kubectl(self, *arguments: str) -> str:
-        limit = f"--request-timeout={self._timeout}s"
-        said = run(self._timeout, self._command, "kubectl", *arguments, limit)
+        limit = f"--request-timeout={self._deadline.left():.3f}s"
+        said = run(self._deadline, self._command, "kubectl", *arguments, limit)
         if WORKER in said[:200]:
             raise WorkerError
         return said
@@ -324,7 +343,7 @@ class Cluster:
         kind = "--field-selector=type=kubernetes.io/tls"
         listed = self.kubectl("get", "secrets", "--all-namespaces", kind, "--output", CERTIFICATES)
         return {
-            name: examined(base64.b64decode(content), self._timeout)
+            name: examined(base64.b64decode(content), self._deadline)
             for name, content in (line.split() for line in listed.splitlines())
         }
 
@@ -338,24 +357,24 @@ def main() -> None:
             "cluster": {"type": "bool", "default": False},
             "microk8s": {"type": "path", "default": "/snap/bin/microk8s"},
             "registry": {"type": "str", "default": "localhost:32000"},
-            "timeout": {"type": "int", "default": 4},
+            "timeout": {"type": "int", "default": 5},
         },
         supports_check_mode=True,
     )
     wanted = module.params
-    timeout = wanted["timeout"]
+    deadline = Deadline(wanted["timeout"])
     questions: dict[str, Callable[[], Any]] = {
-        "services": lambda: services(wanted["services"], timeout),
-        "certificates": lambda: certificates(wanted["certificates"], timeout),
+        "services": lambda: services(wanted["services"], deadline),
+        "certificates": lambda: certificates(wanted["certificates"], deadline),
     }
     problems = {}
     if wanted["cluster"] and not Path(wanted["microk8s"]).exists():
         problems["microk8s"] = "not installed"
     elif wanted["cluster"]:
-        cluster = Cluster(wanted["microk8s"], timeout)
+        cluster = Cluster(wanted["microk8s"], deadline)
         questions |= {
-            "microk8s": lambda: snap(timeout),
-            "registry": lambda: registry(wanted["registry"], timeout),
+            "microk8s": lambda: snap(deadline),
+            "registry": lambda: registry(wanted["registry"], deadline),
             "cluster": cluster.objects,
             "secrets": cluster.certificates,
         }

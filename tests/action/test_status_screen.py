@@ -134,6 +134,15 @@ def test_a_host_that_is_down_is_named_in_every_layer_that_misses_it(seen: Seen) 
     assert "!! Look at: Hosts, ZooKeeper, Kafka, Partitions" in text
 
 
+def test_a_host_that_is_reached_and_does_not_tell_its_status_is_not_called_unreachable(
+    seen: Seen,
+) -> None:
+    seen["hosts"]["chat3"] = {"failed": True, "msg": "Task failed: Timed out after 8 second(s)."}
+    text = shown(seen)
+    assert "chat3: NO STATUS: Task failed: Timed out after 8 second(s)." in text
+    assert "NOT REACHED" not in text
+
+
 def test_any_cluster_host_that_answers_tells_of_the_cluster(seen: Seen) -> None:
     told = seen["hosts"]["chat1"]
     seen["cluster_hosts"] = ["chat1", "chat2"]

@@ -159,6 +159,27 @@ def test_what_does_not_answer_is_named_and_the_rest_is_told(run_module, cluster,
     assert seen["nodes"] == {}
 
 
+def test_all_answers_share_the_time(run_module, command, registry, tmp_path):
+    # What waits for another answer gets what that one has left.
+    asked = tmp_path / "asked"
+    microk8s = command(
+        "microk8s",
+        f"""echo "$*" >> {asked}
+        case "$*" in
+          *" nodes,"*) sleep 1; echo {shlex.quote(json.dumps(OBJECTS))} ;;
+          *"/proxy/metrics"*) echo {shlex.quote(METRICS)} ;;
+        esac""",
+    )
+    seen = run_module("host_status", cluster=True, microk8s=microk8s, registry=registry, timeout=30)
+    assert seen["replicas"]["chat-a"] == {"clients": 3, "behind": 7}
+    limits = {
+        "metrics" in line: float(line.rpartition("--request-timeout=")[2].removesuffix("s"))
+        for line in asked.read_text().splitlines()
+        if "secrets" not in line
+    }
+    assert 0 < limits[True] <= limits[False] - 1 <= 29
+
+
 def test_a_worker_tells_of_itself_alone(run_module, cluster, registry, command):
     """MicroK8s refuses there, with success."""
     command(
