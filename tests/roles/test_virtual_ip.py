@@ -1,8 +1,12 @@
 """What role virtual_ip writes for keepalived, without hosts."""
 
 import json
+import subprocess
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
+import pytest
 from ansible_runs import ROOT, ansible_playbook
 
 HOSTS = {
@@ -57,8 +61,41 @@ def test_each_host_sends_to_the_others_alone_and_none_takes_the_address_away(
     assert peers(second) == ["192.0.2.11", "192.0.2.13"]
     for lines in (first, second):
         assert {"state BACKUP", "nopreempt", "priority 100"} <= set(lines)
+        assert "garp_master_refresh 5" in lines
         assert {"enable_script_security", "script_user keepalived_script"} <= set(lines)
         assert "vrrp_check_unicast_src" in lines
         assert 'script "/etc/keepalived/check-traefik 80"' in lines
+        assert 'script "/etc/keepalived/check-traefik 80 routes"' in lines
+        assert "routes weight -50" in lines
         assert "auth_pass secret" in lines
         assert "192.0.2.10/32 dev eth0" in lines
+
+
+@pytest.mark.parametrize(
+    ("status", "passes"),
+    [(200, ["", "routes"]), (308, ["", "routes"]), (503, ["", "routes"]), (404, [""])],
+)
+def test_a_traefik_that_knows_no_routes_passes_one_check_and_not_the_other(
+    status: int, passes: list[str]
+) -> None:
+    class Edge(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    check = ROOT / "roles/virtual_ip/files/check-traefik"
+    with HTTPServer(("127.0.0.1", 0), Edge) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        port = str(server.server_port)
+        passed = [
+            which
+            for which in ("", "routes")
+            if subprocess.run(["bash", check, port, which], check=False, timeout=10).returncode == 0
+        ]
+        server.shutdown()
+    assert passed == passes
+    # Nobody listens any more.
+    assert subprocess.run(["bash", check, port], check=False, capture_output=True).returncode != 0

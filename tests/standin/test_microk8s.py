@@ -97,6 +97,27 @@ def test_extra_names_are_in_the_certificate(node: Host) -> None:
     )
 
 
+def days_left(node: Host) -> dict[str, int]:
+    """Of each certificate, by the name of its file."""
+    ends = node.check_output(
+        "cd /var/snap/microk8s/current/certs && for each in *.crt; do echo $each"
+        ' $(date +%s -d "$(openssl x509 -noout -enddate -in $each | cut -d= -f2)"); done'
+    )
+    now = int(node.check_output("date +%s"))
+    return {name: (int(end) - now) // 86400 for name, end in map(str.split, ends.splitlines())}
+
+
+def test_a_year_or_ten_is_how_long_certificates_last(node: Host) -> None:
+    """mk actions/common/utils.sh: gen_server_cert, gen_proxy_client_cert, sign_certificate."""
+    assert days_left(node) == dict.fromkeys(
+        (
+            *("ca.crt", "front-proxy-ca.crt", "kubelet.crt", "client.crt", "proxy.crt"),
+            *("controller.crt", "scheduler.crt", "apiserver-kubelet-client.crt"),
+        ),
+        3649,
+    ) | dict.fromkeys(("server.crt", "front-proxy-client.crt"), 364)
+
+
 def test_the_kubeconfig_works_from_elsewhere(node: Host) -> None:
     """mk microk8s-config.wrapper: the address of the default route; with -l the loopback's."""
     given = yaml.safe_load(node.check_output("/snap/bin/microk8s config"))
@@ -327,6 +348,36 @@ def test_a_stopped_cluster_answers_with_success(pod: Host) -> None:
         assert microk8s(pod, "enable dns").rc == 1
     finally:
         assert microk8s(pod, "start").rc == 0
+    assert microk8s(pod, "status --wait-ready --timeout 60").rc == 0
+
+
+def test_the_last_refresh_of_a_certificate_can_be_undone(pod: Host) -> None:
+    """mk scripts/wrappers/refresh_certs.py: a backup before each, keys stay, nothing else is
+    offered; and microk8s-stop.wrapper, for all is started anew."""
+    expiry = pod.check_output("/snap/bin/microk8s refresh-certs --check").splitlines()
+    assert expiry == [
+        "The CA certificate will expire in 3649 days.",
+        "The server certificate will expire in 364 days.",
+        "The front proxy client certificate will expire in 364 days.",
+    ]
+    assert microk8s(pod, "refresh-certs").rc == 3
+    assert microk8s(pod, "refresh-certs --cert kubelet.crt").rc == 2
+
+    def files() -> dict[str, str]:
+        lines = pod.check_output("cd /var/snap/microk8s/current/certs && sha256sum *.crt *.key")
+        return {name: digest for digest, name in map(str.split, lines.splitlines())}
+
+    before = files()
+    said = pod.check_output("/snap/bin/microk8s refresh-certs --cert server.crt")
+    assert "Restarting service kubelite.\nRestarting service cluster-agent." in said
+    between = files()
+    pod.check_output("/snap/bin/microk8s refresh-certs --cert front-proxy-client.crt")
+    after = files()
+    assert {name for name in before if before[name] != between[name]} == {"server.crt"}
+    assert {name for name in before if between[name] != after[name]} == {"front-proxy-client.crt"}
+    # The refresh before the last one stays.
+    assert microk8s(pod, "refresh-certs --undo").rc == 0
+    assert files() == between
     assert microk8s(pod, "status --wait-ready --timeout 60").rc == 0
 
 

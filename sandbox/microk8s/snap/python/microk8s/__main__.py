@@ -259,12 +259,17 @@ def images(words: Words) -> int:
 
 
 def refresh_certs(words: Words) -> int:
+    """Keys stay. What the authority signs for daemons and nodes is not among what is replaced."""
     parser = argparse.ArgumentParser(
         prog="microk8s refresh-certs", description="Replace the certificates"
     )
     parser.add_argument("-c", "--check", action="store_true", help="how long they are good for")
-    parser.add_argument("-e", "--cert", choices=["server.crt", "front-proxy-client.crt", "ca.crt"])
+    parser.add_argument("-u", "--undo", action="store_true", help="revert the last refresh")
+    parser.add_argument("-e", "--cert", choices=["ca.crt", "server.crt", "front-proxy-client.crt"])
     options = parser.parse_args(words)
+    if options.check + options.undo + bool(options.cert) > 1:
+        print("Please select only one of the options -c, -u or -e.")
+        return 2
     refuse_unless_root()
     if options.check:
         for name, label in (
@@ -274,15 +279,39 @@ def refresh_certs(words: Words) -> int:
         ):
             print(f"The {label} certificate will expire in {certificates.days_left(name)} days.")
         return 0
-    if options.cert == "server.crt":
-        certificates.make_server()
-    elif options.cert == "front-proxy-client.crt":
-        certificates.make("front-proxy-client", "front-proxy-client", authority="front-proxy-ca")
-    else:
+    if options.undo:
+        return undo_refresh()
+    if not options.cert:
+        print("Please use the '--cert' flag to select the certificate you need refreshed.")
+        return 3
+    if options.cert == "ca.crt":
         print("The stand-in does not replace the CA.")
         return 1
+    print(f"Taking a backup of the current certificates under {certificates.BACKUP}/")
+    certificates.back_up()
+    print("Creating new certificates")
+    if options.cert == "server.crt":
+        certificates.make_server()
+        restarted = ["kubelite", "cluster-agent"]
+    else:
+        certificates.make_front_proxy_client()
+        restarted = ["kubelite"]
     certificates.protect()
-    services.restart("kubelite")
+    for service in restarted:
+        print(f"Restarting service {service}.")
+        services.restart(service)
+    return 0
+
+
+def undo_refresh() -> int:
+    """One refresh back, and all restarts, the pods included."""
+    if not certificates.BACKUP.exists():
+        print("No previous backup found")
+        return 1
+    certificates.restore()
+    print("Restarting, please wait.")
+    stop([])
+    start([])
     return 0
 
 

@@ -8,6 +8,7 @@ because they are made at once.
 import base64
 import datetime
 import hashlib
+import shutil
 import ssl
 import subprocess
 import tempfile
@@ -17,6 +18,9 @@ from microk8s import paths
 from microk8s.paths import CERTS, CREDENTIALS
 
 YEAR = 365
+# What the cluster's authority signs for daemons and nodes lives as long as the authority itself.
+LONG = 10 * YEAR
+BACKUP = paths.DATA / "certs-backup"
 # Kubeconfig and its user's certificate, common name and organisation.
 CLIENTS = {
     "client.config": ("client", "admin", "system:masters"),
@@ -70,7 +74,7 @@ def make_authority(name: str, common_name: str) -> None:
         "-new",
         "-sha256",
         "-days",
-        10 * YEAR,
+        LONG,
         "-subj",
         f"/CN={common_name}",
         "-key",
@@ -81,14 +85,18 @@ def make_authority(name: str, common_name: str) -> None:
 
 
 def make_request(name: str, common_name: str, organisation: str | None) -> str:
-    """A key of our own and the request to sign it."""
-    make_key(CERTS / f"{name}.key")
+    """A key of our own, the one that is there if there is one, and the request to sign it."""
+    key = CERTS / f"{name}.key"
+    if not key.exists():
+        make_key(key)
     subject = f"/CN={common_name}" + (f"/O={organisation}" if organisation else "")
-    return openssl("req", "-new", "-sha256", "-key", CERTS / f"{name}.key", "-subj", subject)
+    return openssl("req", "-new", "-sha256", "-key", key, "-subj", subject)
 
 
-def sign(request: str, addresses: list[str] | None = None, authority: str = "ca") -> str:
-    """A certificate for both ends of a connection, good for a year."""
+def sign(
+    request: str, addresses: list[str] | None = None, authority: str = "ca", days: int = LONG
+) -> str:
+    """A certificate for both ends of a connection."""
     extensions = "extendedKeyUsage=clientAuth,serverAuth\n"
     if addresses:
         kinds = (f"{'IP' if is_address(each) else 'DNS'}:{each}" for each in addresses)
@@ -101,7 +109,7 @@ def sign(request: str, addresses: list[str] | None = None, authority: str = "ca"
             "-req",
             "-sha256",
             "-days",
-            YEAR,
+            days,
             "-CAcreateserial",
             "-extfile",
             file.name,
@@ -123,9 +131,10 @@ def make(
     organisation: str | None = None,
     addresses: list[str] | None = None,
     authority: str = "ca",
+    days: int = LONG,
 ) -> None:
     request = make_request(name, common_name, organisation)
-    (CERTS / f"{name}.crt").write_text(sign(request, addresses, authority))
+    (CERTS / f"{name}.crt").write_text(sign(request, addresses, authority, days))
 
 
 def server_names() -> list[str]:
@@ -150,7 +159,11 @@ def server_names() -> list[str]:
 
 
 def make_server() -> None:
-    make("server", "127.0.0.1", addresses=server_names())
+    make("server", "127.0.0.1", addresses=server_names(), days=YEAR)
+
+
+def make_front_proxy_client() -> None:
+    make("front-proxy-client", "front-proxy-client", authority="front-proxy-ca", days=YEAR)
 
 
 def make_all() -> None:
@@ -158,7 +171,7 @@ def make_all() -> None:
     CREDENTIALS.mkdir(exist_ok=True)
     make_authority("ca", "10.152.183.1")
     make_authority("front-proxy-ca", "front-proxy-ca")
-    make("front-proxy-client", "front-proxy-client", authority="front-proxy-ca")
+    make_front_proxy_client()
     make_key(CERTS / "serviceaccount.key")
     make_signed()
 
@@ -201,6 +214,18 @@ def protect() -> None:
     for folder in (CERTS, CREDENTIALS):
         for path in (folder, *folder.iterdir()):
             path.chmod(0o770 if path.is_dir() else 0o660)
+
+
+def back_up() -> None:
+    """Over the backup before it."""
+    for folder in (CERTS, CREDENTIALS):
+        shutil.copytree(folder, BACKUP / folder.name, dirs_exist_ok=True)
+
+
+def restore() -> None:
+    for folder in (CERTS, CREDENTIALS):
+        shutil.copytree(BACKUP / folder.name, folder, dirs_exist_ok=True)
+    protect()
 
 
 def fingerprint(length: int = 12) -> str:
