@@ -35,6 +35,11 @@ def connection(*names: str) -> dict[str, Any]:
     }
 
 
+def kept_password(user: str) -> str:
+    """What the first run made for a user of the inventory who has none."""
+    return (CERTIFICATES / "passwords" / user).read_text().strip()
+
+
 @contextmanager
 def new_topic(partitions: int = 1, replicas: int = -1) -> Iterator[str]:
     """The name of a topic with the layer's own defaults; it is gone afterwards."""

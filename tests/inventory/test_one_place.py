@@ -89,6 +89,14 @@ FACTS = [
         },
     ),
     Fact(
+        "the longest time of slow mode",
+        {
+            "chat/rights.py": r"^MOST_SECONDS = (\d+)$",
+            "roles/chat/tasks/preflight.yml": r"(?:slow.* int <=|messages, from 0 to) (\d+)",
+            "roles/chat/meta/argument_specs.yml": r"message there in so many seconds, up to (\d+)",
+        },
+    ),
+    Fact(
         "the chat's port",
         {
             "roles/chat/vars/main.yml": r"^  CHAT_PORT: (\d+)$",

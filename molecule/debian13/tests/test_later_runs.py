@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hosts import connect, group, variable
+from hosts import connect, group
+from kafka_clients import kept_password
 
 from playbooks import Run, assert_refused, run
 
@@ -59,9 +60,8 @@ def test_what_metrics_left_is_removed_once_they_are_off_and_nothing_restarted(
 
 def test_a_run_that_tells_all_it_does_tells_no_password(later: tuple[Run, str]) -> None:
     ended, _ = later
-    (user,) = variable(HOST, "kafka_users")
     assert "Make the users" in ended.said
-    assert user["password"] not in ended.said
+    assert kept_password("chat") not in ended.said
     assert "PRIVATE KEY" not in ended.said
 
 

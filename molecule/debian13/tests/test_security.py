@@ -6,21 +6,20 @@ What refuses is asked by the probe that the modules use, so that its words are t
 import socket
 import ssl
 import subprocess
-from pathlib import Path
 
 import pytest
 from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_refusal import explain
 from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_security import Security
-from hosts import address, connect, group, variable
+from hosts import address, connect, group
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import TopicAuthorizationFailedError
-from kafka_clients import CERTIFICATES, connection
+from kafka_clients import CERTIFICATES, connection, kept_password
 
 (HOST,) = group("kafka")
 AUTHORITY = str(CERTIFICATES / "ca.crt")
-(USER,) = variable(HOST, "kafka_users")
 CLIENT, CLUSTER, ZOOKEEPER = (f"{address(HOST)}:{port}" for port in (9092, 9093, 2181))
-PASSWORD = {"sasl_username": USER["name"], "sasl_password": USER["password"]}
+TOPICS = {"chat", "chat-signals", "chat-revocations", "chat-sanctions"}
+PASSWORD = {"sasl_username": "chat", "sasl_password": kept_password("chat")}
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +108,7 @@ def test_the_chat_uses_its_topics_and_sees_no_other(topic: str) -> None:
         consumer.seek(TopicPartition("chat", 0), written.offset)
         assert next(consumer).value == b"Hello"
     with KafkaAdminClient(**options) as admin:
-        assert set(admin.list_topics()) == {"chat", "chat-signals"}
+        assert set(admin.list_topics()) == TOPICS
         with pytest.raises(TopicAuthorizationFailedError):
             admin.create_topics({"own": {"num_partitions": 1, "replication_factor": 1}})
     with KafkaAdminClient(**connection()) as admin:
@@ -124,11 +123,21 @@ def test_only_the_services_read_their_keys_and_no_host_has_the_authority_s() -> 
         assert (host.file(key).user, host.file(key).mode) == ("kafka", 0o600)
     told = host.check_output("cat /etc/kafka/* /etc/zookeeper/* /etc/systemd/system/*.service")
     logged = host.check_output("journalctl --no-pager --unit kafka --unit zookeeper")
-    assert USER["password"] not in told + logged
+    assert kept_password("chat") not in told + logged
     assert "PRIVATE KEY" not in logged
-    modes = {path.name: path.stat().st_mode & 0o777 for path in CERTIFICATES.iterdir()}
-    assert modes == {".gitignore": 0o600, "ca.crt": 0o644, "ca.key": 0o600, "playbooks.pem": 0o600}
-    assert Path(CERTIFICATES).stat().st_mode & 0o777 == 0o700
+    modes = {
+        str(path.relative_to(CERTIFICATES)): path.stat().st_mode & 0o777
+        for path in [CERTIFICATES, *CERTIFICATES.rglob("*")]
+    }
+    assert modes == {
+        ".": 0o700,
+        ".gitignore": 0o600,
+        "ca.crt": 0o644,
+        "ca.key": 0o600,
+        "passwords": 0o700,
+        "passwords/chat": 0o600,
+        "playbooks.pem": 0o600,
+    }
 
 
 def test_an_operator_on_the_host_has_a_command_that_is_configured() -> None:
@@ -136,4 +145,4 @@ def test_an_operator_on_the_host_has_a_command_that_is_configured() -> None:
         f"/opt/kafka/bin/kafka-topics.sh --bootstrap-server {CLIENT}"
         " --command-config /etc/kafka/client.properties --list"
     )
-    assert {"chat", "chat-signals"} <= set(topics.split())
+    assert set(topics.split()) >= TOPICS

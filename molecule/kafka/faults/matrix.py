@@ -1,9 +1,10 @@
 """A row of the matrix of faults: its goals, the traffic through it, and its line in the table."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from hosts import eventually
 from kafka_clients import bootstrap, whole
@@ -24,9 +25,16 @@ class Fault:
     _traffic: Traffic | None = field(default=None, repr=False)
 
     @contextmanager
-    def traffic(self, acks: str | int = "all") -> Iterator[Traffic]:
+    def traffic(
+        self,
+        servers: list[str] | None = None,
+        security: Mapping[str, Any] | None = None,
+        *,
+        acks: str | int = "all",
+    ) -> Iterator[Traffic]:
         """Traffic through the fault; afterwards nothing is lost and the gap is within bounds."""
-        with Traffic(bootstrap(), self.topic, acks=acks) as self._traffic:
+        flows = Traffic(servers or bootstrap(), self.topic, acks=acks, security=security)
+        with flows as self._traffic:
             yield self._traffic
         if self.gap_goal is not None:
             self._traffic.assert_gap(self.gap_goal)

@@ -43,7 +43,7 @@ def assert_rolls(fault: Fault, playbook: str, variables: dict[str, Any] | None =
 
 
 @pytest.mark.fault("14a", "restart all, one at a time", gap=5, back=60, every_run=True)
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_no_send_fails_while_everything_is_restarted(fault: Fault) -> None:
     assert_rolls(fault, "playbooks/restart.yml")
     ensemble = [started(name, "zookeeper") for name in MEMBERS]
@@ -52,7 +52,7 @@ def test_no_send_fails_while_everything_is_restarted(fault: Fault) -> None:
 
 # Scenario `operations` tests the upgrade, with settings that change.
 @pytest.mark.fault("14b", f"back to {OLD}", gap=5, back=60, every_run=True)
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_no_send_fails_while_kafka_goes_back_a_release(fault: Fault) -> None:
     done = assert_rolls(fault, "playbooks/upgrade.yml", {"kafka_distribution_version": OLD})
     assert f"All brokers run {OLD}" in done.said

@@ -24,7 +24,7 @@ def group_of_consumers(topic: str) -> KafkaConsumer:
     )
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_one_host_becomes_three_without_a_failed_send_and_forgets_nothing() -> None:
     with new_topic(partitions=3) as topic, Traffic(bootstrap(FIRST), topic) as traffic:
         place = TopicPartition(topic, 0)

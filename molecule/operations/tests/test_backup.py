@@ -19,7 +19,7 @@ def everywhere(command: str) -> None:
         connect(name).check_output(command)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_an_ensemble_that_lost_everything_is_restored(topic: str, tmp_path: Path) -> None:
     produce(topic, via=BROKERS[0], values=VALUES)
     where = {"zookeeper_backup_directory": str(tmp_path / "backup")}

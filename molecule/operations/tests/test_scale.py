@@ -35,7 +35,7 @@ def done(run: Run) -> str:
     return run.said
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_broker_is_added_retired_and_lost_while_clients_write(tmp_path: Path) -> None:
     fourth = {FOURTH: {"kafka_broker_id": 4, "kafka_rack": "a"}}
     with_fourth = inventory(tmp_path, {"kafka": fourth})

@@ -89,7 +89,7 @@ def assert_nothing_is_touched_before_all_have_the_archive(folder: Path) -> None:
     assert processes() == before
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_an_upgrade_is_made_and_made_final_unnoticed(topic: str, tmp_path: Path) -> None:
     with Traffic(bootstrap(), topic) as traffic:
         assert_steps_are_refused(tmp_path)

@@ -1,0 +1,90 @@
+"""A cluster moves from plaintext to TLS while it runs, and back: rows 15a and 15b.
+
+They come last, since the clients of the other rows have no TLS, and in this order.
+"""
+
+import time
+from typing import Any
+
+import pytest
+from hosts import address
+from kafka_clients import BROKERS, CERTIFICATES, new_topic
+from matrix import Fault
+from metrics import tell
+
+from playbooks import run
+
+USER = {"name": "chat", "password": "correct horse"}
+SECURED: dict[str, Any] = {
+    "kafka_security": "tls",
+    "kafka_users": [USER],
+    "kafka_acls": [
+        {
+            "principal": f"User:{USER['name']}",
+            "resource_name": "test-",
+            "pattern_type": "PREFIXED",
+            "operations": ["READ", "WRITE"],
+        }
+    ],
+}
+OPEN = {"kafka_security": "plaintext"}
+# As the chat is given them in the middle: the ports of the meantime, and those of the end.
+SERVERS = [f"{address(name)}:{port}" for port in (9193, 9093) for name in BROKERS]
+# As it has them before and after a move.
+SETTLED = [server for server in SERVERS if server.endswith(":9093")]
+# Of each service's certificate, in seconds since 1970.
+ENDS = "certificate_not_after_seconds"
+BY_PASSWORD = {
+    "security_protocol": "SASL_SSL",
+    "ssl_cafile": str(CERTIFICATES / "ca.crt"),
+    "sasl_mechanism": "SCRAM-SHA-512",
+    "sasl_plain_username": USER["name"],
+    "sasl_plain_password": USER["password"],
+}
+
+
+@pytest.mark.fault("15a", "from plaintext to TLS", gap=5, back=60)
+@pytest.mark.timeout(1200)
+def test_no_client_is_refused_while_the_cluster_moves_to_tls(fault: Fault) -> None:
+    with new_topic(partitions=3) as next_topic:
+        with fault.traffic() as traffic:
+            stopped = run("playbooks/secure.yml", SECURED)
+            assert "the next step closes CLIENT and CLUSTER, and clients are" in stopped.said
+            assert traffic.failed == []
+        fault.topic = next_topic
+        with fault.traffic(SERVERS, BY_PASSWORD) as traffic:
+            done = run("playbooks/secure.yml", SECURED)
+            assert done.succeeded, done.said
+            fault.recovers()
+        assert traffic.failed == []
+    for job in ("kafka", "zookeeper"):
+        days = [(end - time.time()) / 86400 for end in tell(job, ENDS, *BROKERS)]
+        assert len(days) == 3
+        assert all(396 < left <= 397 for left in days), (job, days)
+    again = run("playbooks/secure.yml", SECURED)
+    assert again.succeeded, again.said
+    assert set(again.changed.values()) == {0}
+
+
+@pytest.mark.fault("15b", "from TLS back to plaintext", gap=5, back=60)
+@pytest.mark.timeout(1200)
+def test_no_client_is_refused_while_the_cluster_moves_back(fault: Fault) -> None:
+    with new_topic(partitions=3) as next_topic:
+        # Nobody has told these clients anything, and TLS stays where it is.
+        with fault.traffic(SETTLED, BY_PASSWORD) as traffic:
+            stopped = run("playbooks/secure.yml", OPEN)
+            assert (
+                "the next step closes CLIENT_TLS and CLUSTER_TLS, and clients are" in stopped.said
+            )
+            assert traffic.failed == []
+        fault.topic = next_topic
+        with fault.traffic(SERVERS) as traffic:
+            done = run("playbooks/secure.yml", OPEN)
+            assert done.succeeded, done.said
+            # The tests' own clients use TLS while this folder is there.
+            kept = CERTIFICATES.rename(CERTIFICATES.with_name("kafka-tls-of-before"))
+            fault.recovers()
+        assert traffic.failed == []
+    again = run("playbooks/secure.yml", OPEN | {"kafka_tls_directory": str(kept)})
+    assert again.succeeded, again.said
+    assert set(again.changed.values()) == {0}
