@@ -14,13 +14,14 @@ import msgspec
 
 from chat.metrics import Metrics
 from chat.protocol import Error, ErrorCode, RefusedError, cid_used
-from chat.relay.base import Record, Relay, TooLargeError, UnavailableError
+from chat.relay.base import Record, Relay, Revision, TooLargeError, UnavailableError
 from chat.room import Member, frame_of
 
 # Maximum number of senders that wait for one message.
 MOST_SENDERS = 100
-# Memory of a pending message in addition to its strings, and of each further sender, in bytes.
-PENDING_BYTES = 360
+# Memory of a pending message in addition to its strings, and of each sender in addition to its
+# `waiting_bytes`, in bytes.
+PENDING_BYTES = 344
 SENDER_BYTES = 16
 
 # The log delivers records within milliseconds. Senders wait this long; overdue messages are checked
@@ -57,12 +58,16 @@ class Acks:
         self._pending: dict[Key, Pending] = {}
         self.bytes = 0
 
+    def has(self, record: Record) -> bool:
+        """Whether a message under this cid is being appended."""
+        return _key_of(record) in self._pending
+
     def append(self, sender: Member, record: Record) -> None:
         """Append a record, unless it is already being appended. `sender` waits for its `ack`.
 
         Raises `RefusedError`. Later failures are pushed to the sender as an `error`.
         """
-        key = (record.room, record.author, record.cid)
+        key = _key_of(record)
         pending = self._pending.get(key)
         if pending is not None and pending.record.text != record.text:
             raise cid_used(record.cid)
@@ -70,10 +75,11 @@ class Acks:
             pending is not None and len(pending.senders) >= MOST_SENDERS
         ):
             raise RefusedError(ErrorCode.UNAVAILABLE, "Too many messages wait for the log.")
+        waiting = SENDER_BYTES + sender.waiting_bytes
         if pending is not None:
             pending.senders.append(sender)
-            pending.size += SENDER_BYTES
-            self.bytes += SENDER_BYTES
+            pending.size += waiting
+            self.bytes += waiting
             return
         try:
             held = self._relay.append(record)
@@ -82,7 +88,8 @@ class Acks:
         except TooLargeError as error:
             raise RefusedError(ErrorCode.TOO_LONG, str(error)) from None
         # Measured after `append`, because encoding a string caches its UTF-8 form in it.
-        size = PENDING_BYTES + sum(map(sys.getsizeof, (record.text, record.room, record.cid)))
+        strings = sum(map(sys.getsizeof, (record.text, record.room, record.cid)))
+        size = PENDING_BYTES + strings + waiting
         self._pending[key] = Pending(record, time.monotonic(), [sender], size)
         self.bytes += size
         if held.done():
@@ -96,7 +103,7 @@ class Acks:
         """
         if not self._pending:
             return None
-        pending = self._pop((record.room, record.author, record.cid))
+        pending = self._pop(_key_of(record))
         if pending is not None:
             self._metrics.round_trip.observe(now - pending.since)
         return pending
@@ -130,6 +137,17 @@ class Acks:
 
     def _refuse(self, key: Key, why: str) -> None:
         pending = self._pop(key)
-        for sender in pending.senders if pending else ():
+        if pending is None:
+            return
+        for sender in pending.senders:
             self._metrics.refusals.labels(ErrorCode.UNAVAILABLE).inc()
-            sender.connection.push(frame_of(Error(ErrorCode.UNAVAILABLE, why, key[2])))
+            error = Error(ErrorCode.UNAVAILABLE, why, pending.record.cid)
+            sender.connection.push(frame_of(error))
+
+
+def _key_of(record: Record) -> Key:
+    cid = record.cid
+    if isinstance(record, Revision):
+        # No message has such a cid. The same cid for another message is another revision.
+        cid = f"\0{record.offset}\0{cid}"
+    return record.room, record.author, cid

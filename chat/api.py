@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import msgspec
 from tornado.httputil import HTTPServerRequest
@@ -17,9 +18,13 @@ from chat import rights
 from chat.archive import Page
 from chat.auth.bearer import BearerHandler
 from chat.auth.leases import Leases, OtherPersonError
+from chat.auth.revocations import Revocations
 from chat.hub import Hub
 from chat.limits import Budgets, Shares
 from chat.protocol import ErrorCode, RefusedError
+from chat.relay.base import UnavailableError
+
+T = TypeVar("T")
 
 # Where `after` begins when nothing is known yet.
 OLDEST = "oldest"
@@ -55,6 +60,9 @@ class ApiHandler(BearerHandler):
     people whom it knows, where it has to know them.
     """
 
+    _work: asyncio.Future[Any] | None = None
+    _gone = False
+
     def prepare(self) -> Awaitable[None] | None:
         super().prepare()
         if self._finished:
@@ -70,6 +78,24 @@ class ApiHandler(BearerHandler):
             self.set_header("Access-Control-Allow-Origin", origin)
         return None if self.verifier is None else self._require_identity()
 
+    async def for_client(self, work: Awaitable[T]) -> T | None:
+        """Do work that ends with its client. None: the client has gone, and waits for no answer."""
+        self._work = future = asyncio.ensure_future(work)
+        if self._gone:
+            future.cancel()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if not self._gone:
+                raise
+            return None
+
+    def on_connection_close(self) -> None:
+        super().on_connection_close()
+        self._gone = True
+        if self._work is not None:
+            self._work.cancel()
+
     async def _require_identity(self) -> None:
         # It may wait for keys for seconds, and until then others of its address would cost nothing.
         self.charge()
@@ -77,8 +103,8 @@ class ApiHandler(BearerHandler):
         if refusal is not None:
             self.fail(*refusal)
 
-    def come_again(self, status: int, why: str) -> None:
-        self.set_header("Retry-After", str(RETRY_SECONDS))
+    def come_again(self, status: int, why: str, seconds: int = RETRY_SECONDS) -> None:
+        self.set_header("Retry-After", str(seconds))
         self.fail(status, why)
 
     def fail(self, status: int, why: str) -> None:
@@ -108,8 +134,6 @@ class MessagesHandler(ApiHandler):
         self._turns = turns
         self._budgets = budgets
         self._address = address
-        self._finding: asyncio.Task[Page] | None = None
-        self._gone = False
 
     async def get(self, room: str) -> None:
         address = self._address(self.request)
@@ -123,33 +147,32 @@ class MessagesHandler(ApiHandler):
             self.come_again(503, "Too many read at once: try again in a moment.")
             return
         self._turns.take(address)
-        self._finding = asyncio.create_task(self._find(room, address))
         try:
-            page = await self._finding
+            page = await self.for_client(self._find(room, address))
         except RefusedError as refused:
             if refused.code is ErrorCode.UNAVAILABLE:
                 self.come_again(503, refused.message)
             else:
                 self.fail(400, refused.message)
             return
-        except asyncio.CancelledError:
-            if not self._gone:
-                raise
-            return
         finally:
             self._turns.give_back(address)
+        if page is None:
+            return
         messages = [msgspec.Raw(message.payload) for message in page.messages]
         self.answer(Answer(room, str(page.position), page.more, page.whole, messages))
-
-    def on_connection_close(self) -> None:
-        self._gone = True
-        if self._finding is not None:
-            self._finding.cancel()
 
     async def _find(self, room: str, address: str) -> Page:
         # Before anything is looked up: the answer for a room that one may not read, and the time
         # that it takes, depend on nothing but its name.
-        (self.identity.rights if self.identity else rights.ALL).check_read(room)
+        its = self.identity.rights if self.identity else rights.ALL
+        its.check_read(room)
+        page = await self._look_up(room, address)
+        # It may have waited for seconds, and somebody was banned meanwhile.
+        its.check_read(room)
+        return page
+
+    async def _look_up(self, room: str, address: str) -> Page:
         asked = {name: self.get_query_argument(name) for name in self.request.query_arguments}
         if unknown := asked.keys() - {"before", "after", "limit"}:
             raise _bad(f"{min(unknown)!r} cannot be asked for: give before, after or limit.")
@@ -167,12 +190,13 @@ class MessagesHandler(ApiHandler):
 
 
 class SessionHandler(ApiHandler):
-    """Tells who somebody is, and renews the token of one of their connections: for pages, which
-    cannot read the token that a proxy adds to their requests.
+    """Tells who somebody is, renews the token of one of their connections, and signs them out: for
+    pages, which cannot read the token that a proxy adds to their requests.
     """
 
-    def initialize(self, leases: Leases) -> None:
+    def initialize(self, leases: Leases, revocations: Revocations) -> None:
         self._leases = leases
+        self._revocations = revocations
 
     def get(self) -> None:
         assert self.identity is not None, "others are refused"
@@ -197,6 +221,17 @@ class SessionHandler(ApiHandler):
             self.fail(409, "The connection is somebody else's.")
             return
         self.get()
+
+    async def delete(self) -> None:
+        """Sign out: the tokens of this session do not count any more, on any replica."""
+        assert self.identity is not None, "others are refused"
+        try:
+            await self._revocations.sign_out(self.identity)
+        except UnavailableError as error:
+            self.come_again(503, str(error))
+            return
+        self.set_status(204)
+        self.finish()
 
 
 def _bad(why: str) -> RefusedError:

@@ -7,6 +7,10 @@ window, each together with the window before it. For a block, the offsets of eac
 are kept: they are small, however long the texts are. The messages themselves are kept in *chunks*
 of a block, as many as fit; a dropped chunk can be read again alone.
 
+Whether a message was deleted or edited depends on the log after it (`chat/revisions.py`). Before
+messages of a block are shown, all blocks after it have been read for their revisions. A client that
+pages back has had them read already.
+
 The contents of the log do not change, and a client that read one page usually requests the next.
 Clients that request something that is being read already wait for that read.
 """
@@ -20,8 +24,11 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from msgspec import structs
+
 from chat.protocol import Position
-from chat.relay.base import Entry, Portion
+from chat.relay.base import Entry, Portion, Revision, UnavailableError
+from chat.revisions import Revised, TooManyError
 from chat.room import Key, StoredMessage, key_of
 from chat.turns import Turns
 from chat.window import RoomWindow
@@ -42,6 +49,8 @@ KEPT_OF_BLOCKS = 8 << 20
 KEPT_OF_CHUNKS = 16 << 20
 # Approximate memory of a room in a block, in addition to its offsets.
 ROOM_BYTES = 200
+# Approximate memory of a revision in a block.
+REVISION_BYTES = 450
 
 T = TypeVar("T")
 
@@ -68,7 +77,7 @@ class Page(NamedTuple):
 
 class Block(NamedTuple):
     """The offsets of each room's messages in a block that was read up to, not including, offset
-    `end`.
+    `end`, and the revisions in it.
 
     `first` is the first record in the block or the window before it. It is None if there is none,
     because the log starts later.
@@ -77,6 +86,7 @@ class Block(NamedTuple):
     offsets: dict[str, array[int]]
     end: int
     first: int | None
+    revisions: Sequence[Entry] = ()
 
 
 # All records of a chunk, by offset.
@@ -187,6 +197,8 @@ class Archive:
                 reached = 0
                 break
             offsets = [at for at in block.offsets.get(known.room, ()) if at < reached]
+            if offsets:
+                await self.learn(known, number * self._window, asker)
             async for message in self._messages(known, number, block, reversed(offsets), asker):
                 if page.full or not page.add(message):
                     break
@@ -210,6 +222,8 @@ class Archive:
                 whole = block.first is not None and block.first <= start + 1
             newer = block.offsets.get(known.room, ())
             offsets = [at for at in newer if start < at <= known.floor]
+            if offsets:
+                await self.learn(known, number * self._window, asker)
             async for message in self._messages(known, number, block, offsets, asker):
                 if page.full or not page.add(message):
                     break
@@ -239,6 +253,55 @@ class Archive:
                 low = middle
         return low - 1
 
+    async def learn(self, known: RoomWindow, since: int, asker: Asker) -> None:
+        """Let the replica know all revisions from offset `since` on.
+
+        The log is read for this only once, however many ask, and what has been read is known even
+        if nobody waits until the end.
+        """
+        revisions = known.revisions
+        while (end := revisions.since) > since:
+            number = (end - 1) // self._window
+            block = await self._block(known, number, end, asker)
+            if revisions.since != end:
+                # Others have learned these meanwhile, or all were forgotten.
+                continue
+            try:
+                revisions.learn(number * self._window, block.revisions)
+            except TooManyError:
+                raise UnavailableError(
+                    "Too many messages were deleted or edited since then: what is older cannot be"
+                    " shown."
+                ) from None
+
+    async def find(
+        self, known: RoomWindow, position: Position, asker: Asker
+    ) -> StoredMessage | None:
+        """The message that the log has at this position, as it was written."""
+        message = await self._read_one(known.partition, position.offset, asker)
+        if message is None or position.time not in (0, message.time):
+            return None
+        record = message.record
+        return None if record.room != known.room or isinstance(record, Revision) else message
+
+    async def _read_one(self, partition: int, offset: int, asker: Asker) -> StoredMessage | None:
+        return (await self._chunk((partition, offset, offset + 1), asker)).get(offset)
+
+    async def as_revised(
+        self, known: RoomWindow, message: StoredMessage, asker: Asker
+    ) -> StoredMessage | None:
+        """The message with its last text; None if it is deleted."""
+        revised = revised_of(known, message)
+        if revised is None:
+            return message
+        if revised.deleted:
+            return None
+        revision = await self._read_one(known.partition, revised.at, asker)
+        if revision is None:
+            # The log was cut there.
+            return None
+        return message.edited_by(Entry(revised.at, revision.time, revision.record))
+
     def _position(
         self, known: RoomWindow, offset: int, messages: Sequence[StoredMessage]
     ) -> Position:
@@ -266,7 +329,7 @@ class Archive:
             # It may have been read in the meantime.
             if (block := kept()) is not None:
                 return block
-            upto = min((number + 1) * self._window, known.end + 1)
+            upto = min((number + 1) * self._window, max(known.end + 1, end))
             return await self._read_block(partition, number, upto, asker)
 
         # A block that was read for another request may end before `end`.
@@ -298,6 +361,8 @@ class Archive:
                 message = chunk_of_one.get(offset)
             else:
                 message = chunk.get(offset)
+            if message is not None:
+                message = await self.as_revised(known, message, asker)
             if message is not None:
                 yield message
 
@@ -373,6 +438,7 @@ class Archive:
         first = None
         # The last offset of each message.
         last: dict[tuple[str, Key], int] = {}
+        revisions: list[Entry] = []
         index, chunk, size = 0, Chunk(), 0
         after = max(start - self._window, 0) - 1
         while after < end - 1:
@@ -385,9 +451,11 @@ class Archive:
                 offset, record = entry.offset, entry.record
                 if first is None:
                     first = offset
-                key = (record.room, key_of(record))
-                before = last.get(key)
-                last[key] = offset
+                before = None
+                if not isinstance(record, Revision):
+                    key = (record.room, key_of(record))
+                    before = last.get(key)
+                    last[key] = offset
                 if offset < start:
                     continue
                 if (offset - start) // self._chunk_size != index:
@@ -396,15 +464,18 @@ class Archive:
                 if size <= CHUNK_BYTES:
                     chunk[offset] = message = self._stored(partition, entry)
                     size += message.size
-                if before is None or offset - before >= self._window:
+                if isinstance(record, Revision):
+                    revisions.append(_without_text(entry, record))
+                elif before is None or offset - before >= self._window:
                     found = offsets.get(record.room)
                     if found is None:
                         found = offsets[record.room] = array("q")
                     found.append(offset)
             after = portion.reached
         self._keep_chunk(self._chunk_key(partition, number, index, end), chunk, size)
-        block = Block(offsets, end, first)
+        block = Block(offsets, end, first, revisions)
         size = sum(ROOM_BYTES + 8 * len(found) for found in offsets.values())
+        size += REVISION_BYTES * len(revisions)
         self._blocks.put((partition, number), block, size)
         return block
 
@@ -427,3 +498,15 @@ class Archive:
             chunk, size = _HEAVY, 0
         self._chunks.put(key, chunk, size)
         return chunk
+
+
+def revised_of(known: RoomWindow, message: StoredMessage) -> Revised | None:
+    """The last revision of a message, as far as is known."""
+    author = message.record.author
+    return known.revisions.of(known.room, message.offset, message.time, author)
+
+
+def _without_text(entry: Entry, revision: Revision) -> Entry:
+    """Enough to know that there is a revision. Its text is read when somebody wants to see it."""
+    text = "." if revision.text else ""
+    return Entry(entry.offset, entry.ts, structs.replace(revision, text=text))

@@ -15,5 +15,7 @@ USER_BYTES = 256
 CID_LENGTH = 64
 # The author of a record, as a regular expression: 128 bits.
 AUTHOR = r"[0-9a-f]{32}"
+# Maximum duration of a sanction: 366 days.
+SANCTION_SECONDS = 31_622_400
 # Maximum value of CHAT_TEXT_BYTES.
 TEXT_BYTES = 262_144

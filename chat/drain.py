@@ -2,16 +2,17 @@
 
 Batches are spread evenly over most of the available time, with a minimum rate. While other replicas
 report that nearly all clients have arrived, the rate is up to twice as high; the time gained is
-used to wait when clients arrive slowly.
+used to wait when clients arrive slowly. Requests that wait for the log get their answers first.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 BATCH_SECONDS = 0.1
@@ -50,6 +51,33 @@ class Pace:
         most = min(left, math.ceil(2 * BATCH_SECONDS * self._per_second))
         late = left - self._clients + math.ceil((passed + BATCH_SECONDS) * self._per_second)
         return max(0, min(late, most)), most
+
+
+class InFlight:
+    """Requests that are being answered."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        self._count += 1
+        self._none.clear()
+        try:
+            yield
+        finally:
+            self._count -= 1
+            if not self._count:
+                self._none.set()
+
+    async def answered(self, seconds: float) -> int:
+        """Wait until all are answered, at most so long. Returns how many are not."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._none.wait()
+        return self._count
 
 
 async def send_away(leaving: Iterable[Client], presence: Presence, seconds: float) -> None:

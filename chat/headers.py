@@ -53,12 +53,23 @@ class PublicHandler(SecurityHeaders):
         sites: Sites = self.settings["sites"]
         if not sites.knows(self.request.host, local=self._is_local() and not program):
             self._turn_away(421, "this chat does not know that host; CHAT_HOSTS has those it knows")
+        elif "Transfer-Encoding" in headers:
+            # Each chunk takes Tornado 10 µs, and may have one byte.
+            self._close_behind()
+            self._turn_away(411, "send the body with its Content-Length, not in chunks")
         return None
 
     def _turn_away(self, status: int, why: str) -> None:
         self.set_status(status)
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.finish(f"{status}: {why}\n")
+
+    def _close_behind(self) -> None:
+        """Close the connection behind the answer. Of the body, what has arrived is dropped."""
+        self.set_header("Connection", "close")
+        stream = self._connection.stream
+        if isinstance(stream, PendingStream):
+            stream.discard()
 
     def charge(self) -> bool:
         """Charge the request now. Whether the budget allows it."""

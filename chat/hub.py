@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
-from msgspec import Raw
+from msgspec import UNSET, Raw
 
 from chat.acks import Acks
 from chat.announcer import Announcer
@@ -21,9 +21,19 @@ from chat.limits import Shares
 from chat.metrics import Metrics
 from chat.positions import Positions
 from chat.presence import Presence
-from chat.protocol import Ack, CloseCode, Error, ErrorCode, Joined, Position, RefusedError
-from chat.relay.base import Batch, Record, Relay
+from chat.protocol import (
+    Ack,
+    CloseCode,
+    Error,
+    ErrorCode,
+    Joined,
+    Position,
+    RefusedError,
+    no_message,
+)
+from chat.relay.base import Batch, Record, Relay, Revision
 from chat.room import Member, Outlets, Room, StoredMessage, frame_of
+from chat.slow import Slow
 from chat.window import Window
 
 
@@ -31,7 +41,8 @@ class Hub:
     """`history`, `recent` and `page` count messages of a room, `page_bytes` their bytes; `window`
     and `scan` count offsets of a partition; `places` how many clients may be here, in two rooms,
     one counts twice, and `places_elsewhere` how many on other replicas are known; `pending_bytes`
-    is what messages may take that wait for the log.
+    is what messages may take that wait for the log. `revisions`: whether people may delete and edit
+    messages; those in the log count in any case. `slow`: where people wait between messages.
     """
 
     def __init__(
@@ -55,6 +66,8 @@ class Hub:
         places: int = 100_000,
         places_elsewhere: int = 100_000,
         pending_bytes: int = 16 << 20,
+        revisions: bool = False,
+        slow: Slow | None = None,
     ) -> None:
         self._relay = relay
         self._outlets = outlets
@@ -67,6 +80,8 @@ class Hub:
         self._page_bytes = page_bytes
         self._scan = scan
         self.places = Shares(places)
+        self.revisions = revisions
+        self._slow = slow
         self._open("", [])
         self._positions = Positions(lambda: self._window, position_seconds)
         self._acks = Acks(relay, metrics, most_bytes=pending_bytes)
@@ -126,14 +141,19 @@ class Hub:
         """Put `member`, who may read it, into the room and push `joined`: missed messages, or the
         last ones. Raises `RefusedError`.
         """
-        position = Position.parse(since) if since is not None else None
+        position = left = Position.parse(since) if since is not None else None
         older = None
+        edited: dict[int, StoredMessage | None] = {}
         if position is not None:
             await self._window.reach(position)
             self._require_history()
             history = self._history
-            if await history.holds(position, member.address):
-                older = await history.missed(name, position, member.address)
+            address = member.address
+            if await history.holds(position, address) and await history.learn(
+                name, position, address
+            ):
+                edited = await history.edited(name, position, address)
+                older = await history.missed(name, position, address)
             else:
                 position = None
             if history is not self._history:
@@ -160,6 +180,9 @@ class Hub:
                 missed = older.messages + missed
             if missed is not None and not self._fits(missed):
                 missed = None
+        revised = self._history.revised(room, left, edited)
+        if not revised.whole:
+            missed = None
         if since is not None:
             self._metrics.resumes.labels(str(missed is not None).lower()).inc()
         messages = missed
@@ -176,6 +199,9 @@ class Hub:
             [Raw(message.payload) for message in messages],
             more=missed is None and room.has_before(messages, partition.floor),
             read_only=not member.rights.may_write(name),
+            moderator=member.rights.may_moderate(name) or UNSET,
+            deleted=revised.deleted or UNSET,
+            edited=[Raw(message.payload) for message in revised.edited] or UNSET,
         )
         member.connection.push(frame_of(joined))
         self._announcer.welcome(member, name)
@@ -191,10 +217,17 @@ class Hub:
             self._window.partitions[room.partition].occupied.discard(room)
             self._window.drop_if_idle(room)
 
-    def send(self, sender: Member, name: str, text: str, cid: str) -> None:
-        """Append a message; `sender` is pushed an `ack` once the log delivers it, or an error.
+    def review(self, name: str, authors: Set[str]) -> None:
+        """What these people may do in the room may have changed."""
+        room = self._window.rooms.get(name)
+        # A copy, because those who may not read it leave.
+        for member in tuple(room.members) if room is not None else ():
+            if member.person.author in authors:
+                member.review(name)
 
-        Raises `RefusedError`.
+    def send(self, sender: Member, name: str, text: str, cid: str) -> None:
+        """Append a message; `sender`, who need not be in the room, is pushed an `ack` once the log
+        delivers it, or an error. Raises `RefusedError`.
         """
         self._require_history()
         record = Record(name, sender.person.user, text, cid, sender.person.author)
@@ -202,7 +235,57 @@ class Hub:
         if ack is not None:
             sender.connection.push(frame_of(ack))
             return
+        if self._acks.has(record):
+            self._acks.append(sender, record)
+            return
+        # Only new messages are checked from here on. A refused repeat would mean that the log does
+        # not have the message.
+        sender.rights.check_write(name)
+        if not self._is_in(sender, name):
+            self.presence.check(name, sender.person)
+        slow = self._slow
+        if slow is not None and sender.rights.may_moderate(name):
+            slow = None
+        if slow is not None:
+            slow.check(name, record.author, cid)
         self._acks.append(sender, record)
+        if slow is not None:
+            slow.sent(name, record.author, cid)
+
+    async def revise(self, member: Member, name: str, of: str, text: str, cid: str) -> None:
+        """Append that a message (`of` is its id) is deleted, or has this text now; `member` is
+        pushed an `ack` once the log delivers that, or an error.
+
+        Raises `RefusedError`, in the same way for a message that is not there and for one of
+        somebody else.
+        """
+        self._require_history()
+        position = self._window.place(name, of)
+        history, window = self._history, self._window
+        message = await history.find(name, position, member.address)
+        if window.replaced or message is None:
+            raise no_message()
+        # Another token may have come meanwhile, or its end.
+        member.rights.check_read(name)
+        if not self._is_in(member, name):
+            raise no_message()
+        person = member.person
+        mine = message.record.author == person.author
+        may = (mine and member.rights.may_write(name)) or (
+            not text and member.rights.may_moderate(name)
+        )
+        if not may:
+            raise no_message()
+        revision = Revision(
+            name, person.user, text, cid, person.author, message.offset, message.time, not mine
+        )
+        revised = window.revised(name, message)
+        if revised is not None and revised.deleted:
+            if text:
+                raise no_message()
+            member.connection.push(frame_of(Ack(cid, of)))
+            return
+        self._acks.append(member, revision)
 
     async def before(self, name: str, before: str | None, limit: int | None, address: str) -> Page:
         """The messages before a position, or the last ones; raises `RefusedError`."""
@@ -269,12 +352,19 @@ class Hub:
 
     def deliver(self, batches: Sequence[Batch]) -> None:
         now = time.monotonic()
-        records = messages = deliveries = 0
+        records = messages = revisions = deliveries = 0
         for batch in batches:
             partition = self._window.partitions[batch.partition]
             self._window.know(partition, batch.times)
             for entry in batch.entries:
-                room, new = self._window.take(partition, entry)
+                if isinstance(entry.record, Revision):
+                    room, new = self._window.revise(partition, entry), False
+                    revisions += 1
+                else:
+                    room, new = self._window.take(partition, entry)
+                    if new and self._slow is not None:
+                        record = entry.record
+                        self._slow.sent(record.room, record.author, record.cid, entry.ts / 1000)
                 messages += new
                 if room.members:
                     self._posted.setdefault(room, [])
@@ -287,7 +377,8 @@ class Hub:
             if partition.position != batch.position:
                 self._window.advance(partition, batch.position)
         self._metrics.messages.value += messages
-        self._metrics.repeats.value += records - messages
+        self._metrics.repeats.value += records - messages - revisions
+        self._metrics.revisions.value += revisions
         self._metrics.deliveries.value += deliveries
         self._outlets.cork()
         try:
@@ -299,6 +390,8 @@ class Hub:
 
     def _answer(self, record: Record) -> Ack | Error:
         """What who sent this is told, now that the log has it, or another text in its place."""
+        if isinstance(record, Revision):
+            return Ack(record.cid, self._window.id_of(record))
         try:
             ack = self._window.ack(record)
         except RefusedError as refused:

@@ -52,7 +52,7 @@ HEAD_READS = 8
 # Bytes per read of a request, which is usually smaller. Bytes that arrive early are kept.
 READ_BYTES = 4096
 WEBSOCKET_READ_BYTES = 65_536
-# How much of a too large head is read and dropped, so that its client gets the answer.
+# How much of what is too large is read and dropped, so that its client gets the answer.
 MOST_DISCARDED = 65_536
 # Others need not wait for a handshake that takes longer than this.
 GRACE_SECONDS = 1.0
@@ -156,8 +156,15 @@ class PendingStream(IOStream):
         self._listener.refused("headers")
         with contextlib.suppress(OSError):
             self.socket.send(answer + why)
-            # Unread input would make the kernel reset the connection and discard the answer.
-            self.socket.recv(MOST_DISCARDED)
+        self.discard()
+
+    def discard(self) -> None:
+        """Read and drop what has arrived, before the connection is closed: unread input would make
+        the kernel reset it and discard the answer.
+        """
+        if not self.closed():
+            with contextlib.suppress(OSError):
+                self.socket.recv(MOST_DISCARDED)
 
     def write(self, data: bytes | memoryview) -> Future[None]:
         written = super().write(data)

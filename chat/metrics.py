@@ -128,6 +128,25 @@ class Metrics:
         self.unknown_records = Tally(
             "chat_unknown_records", "Records in the log that a later release wrote.", registry
         )
+        self.revocations = Gauge(
+            "chat_revocations", "Persons and sessions with revoked tokens.", registry=registry
+        )
+        self.foreign_revocations = Tally(
+            "chat_foreign_revocations",
+            "Revocations of tokens that were skipped: no chat wrote them, or a later release.",
+            registry,
+        )
+        self.sanctions = Gauge(
+            "chat_sanctions", "People whom moderators have muted or banned.", registry=registry
+        )
+        self.foreign_sanctions = Tally(
+            "chat_foreign_sanctions",
+            "Sanctions that were skipped: no chat wrote them, or a later release.",
+            registry,
+        )
+        self.revisions = Tally(
+            "chat_revisions", "Messages deleted or edited, as read from the log.", registry
+        )
         self.replicas = Gauge(
             "chat_replicas", "Live replicas, including this one.", registry=registry
         )

@@ -14,8 +14,9 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 import regex
+from msgspec import UNSET, UnsetType
 
-from chat.bounds import CID_LENGTH, ROOM, USER_BYTES, USER_GRAPHEMES
+from chat.bounds import AUTHOR, CID_LENGTH, ROOM, SANCTION_SECONDS, USER_BYTES, USER_GRAPHEMES
 
 VERSION = 1
 
@@ -70,6 +71,9 @@ class ErrorCode(enum.StrEnum):
     UNAVAILABLE = "unavailable"
     BAD_TOKEN = "bad_token"
     READ_ONLY = "read_only"
+    NO_MESSAGE = "no_message"
+    BAD_AUTHOR = "bad_author"
+    NOT_MODERATOR = "not_moderator"
 
     @classmethod
     def _missing_(cls, value: object) -> ErrorCode:
@@ -91,15 +95,18 @@ class CloseCode(enum.IntEnum):
     TRY_LATER = 1013
     # Of the chat's own.
     TOKEN_ENDED = 4401
+    REVOKED = 4403
 
 
 class RefusedError(Exception):
     """A frame is refused; the connection stays open."""
 
-    def __init__(self, code: ErrorCode, message: str) -> None:
+    def __init__(self, code: ErrorCode, message: str, retry_after: int = 0) -> None:
+        """`retry_after`: in how many seconds it may be repeated, if that is known."""
         super().__init__(message)
         self.code = code
         self.message = message
+        self.retry_after = retry_after
 
 
 def name_taken(room: str, user: str) -> RefusedError:
@@ -118,8 +125,19 @@ def no_room() -> RefusedError:
     )
 
 
-def read_only(room: str) -> RefusedError:
-    return RefusedError(ErrorCode.READ_ONLY, f"You may read {room}, but not write in it.")
+def read_only(room: str, seconds: int = 0) -> RefusedError:
+    """`seconds`: for how long yet, for somebody whom a moderator has muted there."""
+    muted = f" A moderator has muted you for another {seconds} s." if seconds else ""
+    return RefusedError(ErrorCode.READ_ONLY, f"You may read {room}, but not write in it.{muted}")
+
+
+def not_moderator(room: str) -> RefusedError:
+    return RefusedError(ErrorCode.NOT_MODERATOR, f"You are not a moderator of {room}.")
+
+
+def no_message() -> RefusedError:
+    """Also for a message of somebody else: nothing tells whether there is one."""
+    return RefusedError(ErrorCode.NO_MESSAGE, "There is no such message, or it is not yours.")
 
 
 def cid_used(cid: str) -> RefusedError:
@@ -158,6 +176,41 @@ class Send(msgspec.Struct, tag_field="type", tag="send"):
     cid: str
 
 
+class Delete(msgspec.Struct, tag_field="type", tag="delete"):
+    """`id`: the message that is deleted; `cid`: the client's own id for doing so."""
+
+    room: str
+    id: str
+    cid: str
+
+
+class Edit(msgspec.Struct, tag_field="type", tag="edit"):
+    """The same, for another text of the message."""
+
+    room: str
+    id: str
+    text: str
+    cid: str
+
+
+class Mute(msgspec.Struct, tag_field="type", tag="mute"):
+    """`author`: who may not write in the room for so many seconds; 0: end what was before."""
+
+    room: str
+    author: str
+    seconds: Annotated[int, msgspec.Meta(ge=0, le=SANCTION_SECONDS)]
+    cid: str
+
+
+class Ban(msgspec.Struct, tag_field="type", tag="ban"):
+    """The same, for somebody who may not see the room either."""
+
+    room: str
+    author: str
+    seconds: Annotated[int, msgspec.Meta(ge=0, le=SANCTION_SECONDS)]
+    cid: str
+
+
 class Typing(msgspec.Struct, tag_field="type", tag="typing"):
     room: str
 
@@ -178,7 +231,9 @@ class Auth(msgspec.Struct, tag_field="type", tag="auth"):
     token: str
 
 
-ClientFrame = Hello | Join | Leave | Send | Typing | History | Ping | Auth
+ClientFrame = (
+    Hello | Join | Leave | Send | Delete | Edit | Mute | Ban | Typing | History | Ping | Auth
+)
 
 
 # Frames from the server.
@@ -207,6 +262,10 @@ class Welcome(msgspec.Struct, tag_field="type", tag="welcome", omit_defaults=Tru
     # connection's id, by which it can be renewed over HTTP.
     until: int = 0
     connection: str = ""
+    # Whether messages can be deleted and edited here.
+    revisions: bool = False
+    # Whether moderators can mute and ban people here.
+    sanctions: bool = False
 
 
 class Message(msgspec.Struct, tag_field="type", tag="message"):
@@ -219,6 +278,8 @@ class Message(msgspec.Struct, tag_field="type", tag="message"):
     # Identifies the writer: the same for all names of one key. Empty from servers that do not send
     # it.
     author: str = ""
+    # When its text was replaced, in milliseconds since the epoch.
+    edited: int | UnsetType = UNSET
 
 
 class Joined(msgspec.Struct, tag_field="type", tag="joined"):
@@ -231,13 +292,38 @@ class Joined(msgspec.Struct, tag_field="type", tag="joined"):
     more: bool = False
     # The client may not send here.
     read_only: bool = False
+    # The client may delete messages of others, and mute and ban people.
+    moderator: bool | UnsetType = UNSET
+    # What became of messages before `since`, after it: the ids of those that were deleted, and
+    # encoded `Message` frames of those that were edited.
+    deleted: list[str] | UnsetType = UNSET
+    edited: list[msgspec.Raw] | UnsetType = UNSET
 
 
 class Access(msgspec.Struct, tag_field="type", tag="access"):
-    """What a client may do in a room that it is in has changed."""
+    """What a client may do in a room that it is in may have changed."""
 
     room: str
     read_only: bool
+    moderator: bool | UnsetType = UNSET
+
+
+class Deleted(msgspec.Struct, tag_field="type", tag="deleted"):
+    """A message is gone. `position` is the place in the log just after that."""
+
+    room: str
+    id: str
+    position: str
+
+
+class Edited(msgspec.Struct, tag_field="type", tag="edited"):
+    """A message has another text, since `edited` (milliseconds since the epoch)."""
+
+    room: str
+    id: str
+    text: str
+    edited: int
+    position: str
 
 
 class Left(msgspec.Struct, tag_field="type", tag="left"):
@@ -254,6 +340,9 @@ class Error(msgspec.Struct, tag_field="type", tag="error", omit_defaults=True):
     message: str
     cid: str | None = None
     room: str | None = None
+    # In how many seconds the frame may be sent again, if the server knows; it would be refused
+    # before.
+    retry_after: int = 0
 
 
 class Progress(msgspec.Struct, tag_field="type", tag="position"):
@@ -310,6 +399,8 @@ ServerFrame = (
     | Access
     | Left
     | Message
+    | Deleted
+    | Edited
     | Ack
     | Error
     | Progress
@@ -404,6 +495,7 @@ def encode(frame: ServerFrame) -> bytes:
 # Validation of names and texts.
 
 _ROOM = re.compile(ROOM)
+_AUTHOR = re.compile(AUTHOR)
 # Pairs of regional indicators (flags) by themselves: for each, \X counts back to the first of the
 # run, so that a text of them took the square of its length.
 _GRAPHEME = regex.compile(r"\p{RI}{2}(?=\p{RI})|\X")
@@ -454,6 +546,15 @@ def check_room(room: str) -> str:
     if not _ROOM.fullmatch(room):
         raise no_room()
     return room
+
+
+def check_author(author: str) -> str:
+    """It may be nobody's."""
+    if not _AUTHOR.fullmatch(author):
+        raise RefusedError(
+            ErrorCode.BAD_AUTHOR, "An author has 32 hexadecimal digits, as messages have it."
+        )
+    return author
 
 
 def check_cid(cid: str) -> str:

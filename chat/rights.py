@@ -1,4 +1,4 @@
-"""Who may read and write in which rooms, as `CHAT_ROOMS` says.
+"""Who may read, write and moderate in which rooms, as `CHAT_ROOMS` says.
 
 A rule is for rooms by their names alone, whether or not somebody has ever been in them. So whoever
 may not read a room gets the same answer for one that is used and for one that is not, after the
@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Annotated
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -23,6 +24,8 @@ from chat import protocol
 from chat.bounds import ROOM, ROOM_LENGTH
 
 MOST_RULES = 1000
+# Maximum of `slow`: a day.
+MOST_SECONDS = 86400
 # Rooms whose rule is remembered.
 REMEMBERED = 10_000
 # For all rooms that no other pattern has.
@@ -33,18 +36,22 @@ _EXAMPLE = '[{"rooms": "staff-*", "read": ["staff"]}, {"rooms": "*"}]'
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`rooms`: a pattern. `read`, `write`: the groups whose people may; unset: everybody. Who may
-    not read may not write either.
+    not read may not write either. `moderate`: the groups whose people may delete what others wrote,
+    and mute or ban others. `slow`: a person who is in none of these may send one message in so many
+    seconds; 0: any number.
     """
 
     rooms: str
     # Null is refused: in YAML, a list whose entries are all commented out is one.
     read: frozenset[str] | UnsetType = UNSET
     write: frozenset[str] | UnsetType = UNSET
+    moderate: frozenset[str] = frozenset()
+    slow: Annotated[int, msgspec.Meta(ge=0, le=MOST_SECONDS)] = 0
 
     @property
     def groups(self) -> frozenset[str]:
         """All that it names."""
-        return (self.read or frozenset()) | (self.write or frozenset())
+        return (self.read or frozenset()) | (self.write or frozenset()) | self.moderate
 
 
 _decoder = msgspec.json.Decoder(list[Rule])
@@ -89,6 +96,8 @@ class Rules:
         self._begun = {name[:-1]: rule for name, rule in patterns.items() if name.endswith("*")}
         self._lengths = sorted({len(beginning) for beginning in self._begun}, reverse=True)
         self._groups = frozenset[str]().union(*(rule.groups for rule in rules))
+        # The longest of all; 0: there is no slow mode.
+        self.slowest = max((rule.slow for rule in rules), default=0)
         self._known: WeakValueDictionary[frozenset[str], Rights] = WeakValueDictionary()
         # For rooms that somebody is in: each message asks. Whoever asks for another room could tell
         # by the time whether others had asked.
@@ -114,6 +123,10 @@ class Rules:
                 return rule
         raise AssertionError("a rule is for the rest")
 
+    def slow(self, room: str) -> int:
+        """In how many seconds a person may send one message there; 0: there is no limit."""
+        return self.of_joined(room).slow
+
 
 class Rights:
     """What somebody may do. All people of the same groups, as far as rules name them, share it."""
@@ -132,6 +145,15 @@ class Rights:
         """Of a room that they may read, and are in."""
         groups = self._rules.of_joined(room).write
         return groups is UNSET or not self._groups.isdisjoint(groups)
+
+    def check_write(self, room: str) -> None:
+        """The same. Raises `RefusedError`."""
+        if not self.may_write(room):
+            raise protocol.read_only(room)
+
+    def may_moderate(self, room: str) -> bool:
+        """Of a room that they may read, and are in."""
+        return not self._groups.isdisjoint(self._rules.of_joined(room).moderate)
 
     def check_read(self, name: str) -> str:
         """The name of a room that they may read. Raises `RefusedError`: nothing tells whether there

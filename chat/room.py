@@ -17,9 +17,19 @@ from itertools import islice
 from typing import NamedTuple, Protocol, Self
 
 import msgspec
+from msgspec import UNSET
 
-from chat.protocol import CloseCode, Message, Position, RefusedError, ServerFrame, encode
-from chat.relay.base import Entry, Record
+from chat.protocol import (
+    CloseCode,
+    Deleted,
+    Edited,
+    Message,
+    Position,
+    RefusedError,
+    ServerFrame,
+    encode,
+)
+from chat.relay.base import Entry, Record, Revision
 from chat.rights import Rights
 from chat.times import Times
 from chat.websocket.frames import text_frame
@@ -112,8 +122,15 @@ class Member(Protocol):
     def rights(self) -> Rights:
         """What the member may do now."""
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Memory that exists only because the member waits for one message."""
+
     def put_out(self, room: str, why: RefusedError) -> None:
         """The member has been taken out of the room."""
+
+    def review(self, room: str) -> None:
+        """What the member may do in the room may have changed."""
 
     def close(self, code: CloseCode, reason: str) -> None: ...
 
@@ -164,6 +181,15 @@ def size_known(key: Key) -> int:
     return _KNOWN_BYTES + sys.getsizeof(key[1])
 
 
+class EditedRecord(Record, frozen=True, gc=False):
+    """A message with the text of a later record, which the log stored at `edited`."""
+
+    edited: int = 0
+
+
+_message_decoder = msgspec.json.Decoder(Message)
+
+
 class StoredMessage(msgspec.Struct, gc=False):
     """A message of a room's history. It is encoded once, and not before somebody is to see it."""
 
@@ -202,12 +228,38 @@ class StoredMessage(msgspec.Struct, gc=False):
             self.time,
             record.cid,
             record.author,
+            record.edited if isinstance(record, EditedRecord) else UNSET,
         )
         # A copy, because the encoder leaves up to a third of what it gives unused.
         payload = bytes(memoryview(encode(message)))
         if len(payload) <= _MISCOUNTED * size_of(record):
             self._content = payload
         return payload
+
+    @property
+    def record(self) -> Record:
+        content = self._content
+        if not isinstance(content, bytes):
+            return content.record
+        message = _message_decoder.decode(content)
+        record = message.room, message.user, message.text, message.cid, message.author
+        if message.edited is UNSET:
+            return Record(*record)
+        return EditedRecord(*record, message.edited)
+
+    def edited_by(self, revision: Entry) -> StoredMessage:
+        """The message with the text of this later record."""
+        record = self.record
+        edited = EditedRecord(
+            record.room,
+            record.user,
+            revision.record.text,
+            record.cid,
+            record.author,
+            revision.ts,
+        )
+        entry = Entry(self.offset, self.time, edited)
+        return StoredMessage(self.offset, self.epoch, self.partition, self.time, entry)
 
 
 # The history of a room in which nothing was said: there are many of these.
@@ -300,6 +352,52 @@ class Room:
         if self.members:
             self._unseen.append(text_frame(message.payload))
         return True
+
+    def disproves(self, revision: Revision) -> bool:
+        """Whether a revision is known to be of somebody who may not make it, or of another message
+        that the log has lost.
+        """
+        message = self.find(revision.offset)
+        return message is not None and (
+            message.time != revision.time
+            or not (revision.moderator or message.record.author == revision.author)
+        )
+
+    def revise(self, entry: Entry) -> StoredMessage | None:
+        """Take a revision that the log delivered next, for `show` to push. Returns the message if
+        it has another text now, and is still in memory.
+        """
+        revision = entry.record
+        assert isinstance(revision, Revision)
+        message = self.find(revision.offset)
+        edited = None
+        if message is not None:
+            if revision.text:
+                edited = message.edited_by(entry)
+            self._replace(message, edited)
+        if self.members:
+            of, position = (
+                str(Position(self.epoch, self.partition, offset, time))
+                for offset, time in (
+                    (revision.offset, revision.time),
+                    (entry.offset, entry.ts),
+                )
+            )
+            frame: ServerFrame = Deleted(self.name, of, position)
+            if revision.text:
+                frame = Edited(self.name, of, revision.text, entry.ts, position)
+            self._unseen.append(frame_of(frame))
+        return edited
+
+    def _replace(self, message: StoredMessage, other: StoredMessage | None) -> None:
+        kept = (other if one is message else one for one in self._history)
+        self._history = deque((one for one in kept if one is not None), maxlen=self._size)
+        if not self._history:
+            self._history = _NOTHING
+
+    def find(self, offset: int) -> StoredMessage | None:
+        """The message at `offset`, if it is in memory and not deleted."""
+        return next((one for one in self._history if one.offset == offset), None)
 
     def show(self, *, alone: bool) -> None:
         """Send what was posted since the last time: built once, joined once, for all members.

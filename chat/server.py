@@ -24,26 +24,33 @@ from typing import Any
 
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPServerRequest
+from tornado.routing import Rule
 from tornado.web import Application, RequestHandler
 from tornado.websocket import WebSocketHandler
 
 from chat import descriptors
 from chat.api import MessagesHandler, SessionHandler
+from chat.auth.backchannel import BackchannelHandler
 from chat.auth.bearer import BearerHandler
 from chat.auth.identity import Identity, Verifier
 from chat.auth.leases import Leases
-from chat.drain import send_away
+from chat.auth.revocations import Revocations
+from chat.drain import InFlight, send_away
 from chat.headers import PublicHandler, SecurityHeaders
 from chat.hub import Hub
-from chat.limits import Budgets, Shares, client_address, is_one_of
+from chat.limits import Budgets, Shares, TokenBucket, client_address, is_one_of
 from chat.listener import Listener, PendingStream
 from chat.metrics import Metrics
 from chat.origins import Sites
 from chat.protocol import Limits
 from chat.relay.base import Relay
+from chat.relay.register import Register
 from chat.rights import Rules
+from chat.sanctions import Sanctions
+from chat.sending import PostTo, SendHandler
 from chat.session import Session
 from chat.settings import Settings
+from chat.slow import Slow
 from chat.websocket.budget import Allowance
 from chat.websocket.connection import LINGER_SECONDS, Connection, Endpoint
 from chat.websocket.connection import Limits as ConnectionLimits
@@ -53,6 +60,8 @@ from chat.websocket.wheel import Wheel
 log = logging.getLogger("chat")
 
 WEB = Path(__file__).parent / "web"
+
+MESSAGES = r"/api/rooms/([^/]+)/messages"
 
 # From this share of its maximum number of clients on, or of their places in rooms, a replica is not
 # ready.
@@ -256,9 +265,17 @@ class MetricsHandler(SecurityHeaders):
 
 
 class Server:
-    """One replica: two ports, a hub and a relay."""
+    """One replica: two ports, a hub and a relay. `revocations` has the revoked tokens; it is used
+    where tokens are required. `sanctions` has what moderators did to whom; None: they cannot.
+    """
 
-    def __init__(self, settings: Settings, relay: Relay) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        relay: Relay,
+        revocations: Register,
+        sanctions: Register | None = None,
+    ) -> None:
         self._settings = settings
         self.relay = relay
         self.draining = False
@@ -279,6 +296,7 @@ class Server:
             ),
             self._wheel,
         )
+        rules = Rules(settings.rooms)
         self._hub = Hub(
             relay,
             self._endpoint,
@@ -298,6 +316,8 @@ class Server:
             places=settings.places,
             places_elsewhere=settings.places_elsewhere,
             pending_bytes=settings.kafka_in_flight_bytes,
+            revisions=settings.revisions,
+            slow=Slow(rules) if rules.slowest else None,
         )
         self._limits = Limits(
             frame_bytes=settings.frame_bytes,
@@ -319,10 +339,16 @@ class Server:
         self._connections = Budgets(REQUEST_RATE, REQUEST_BURST + settings.address_clients)
         self._proxies = [ipaddress.ip_network(network) for network in settings.trusted_proxies]
         self._turns = Shares(settings.api_requests)
-        self._verifier = _verifier(settings)
+        self._sending = InFlight()
+        self._revocations = Revocations(revocations, settings.auth_token_seconds)
+        self._sanctions = Sanctions(sanctions) if sanctions is not None else None
+        self._verifier = _verifier(settings, rules, self._revocations, self._sanctions)
         self._verifying: asyncio.Task[None] | None = None
-        self._leases = Leases(self._verifier, self._clients) if self._verifier else None
-        # Nothing here takes request bodies; a request that is not complete in time is not one.
+        self._leases = (
+            Leases(self._verifier, self._clients, self._revocations) if self._verifier else None
+        )
+        # Two handlers take request bodies, and set their own limits; a request that is not complete
+        # in time is not one.
         request_limits: dict[str, Any] = {
             "idle_connection_timeout": settings.handshake,
             "body_timeout": settings.handshake,
@@ -361,8 +387,20 @@ class Server:
         return Application(
             [
                 (r"/ws", ChatHandler, {"server": self}),
+                Rule(
+                    PostTo(MESSAGES),
+                    SendHandler,
+                    {
+                        "hub": self._hub,
+                        "limits": self._limits,
+                        "people": Budgets(self._settings.rate, self._settings.burst),
+                        "address": self._address_of,
+                        "shared": self._shared_by,
+                        "in_flight": self._sending,
+                    },
+                ),
                 (
-                    r"/api/rooms/([^/]+)/messages",
+                    MESSAGES,
                     MessagesHandler,
                     {
                         "hub": self._hub,
@@ -373,11 +411,7 @@ class Server:
                         "address": self._address_of,
                     },
                 ),
-                *(
-                    [(r"/api/session", SessionHandler, {"leases": self._leases})]
-                    if self._leases
-                    else []
-                ),
+                *self._sign_in_handlers(),
                 (
                     rf"/(?:([0-9a-f]{{12}})/)?(|{'|'.join(map(re.escape, PAGE.files))})",
                     PageHandler,
@@ -394,6 +428,15 @@ class Server:
             verifier=self._verifier,
         )
 
+    def _sign_in_handlers(self) -> list[Any]:
+        if self._leases is None:
+            return []
+        revocations = {"revocations": self._revocations}
+        return [
+            (r"/api/session", SessionHandler, {"leases": self._leases} | revocations),
+            (r"/api/backchannel-logout", BackchannelHandler, revocations),
+        ]
+
     def _is_proxy(self, peer: str) -> bool:
         return is_one_of(peer, self._proxies)
 
@@ -405,6 +448,10 @@ class Server:
         """Whom a request is charged to."""
         forwarded = request.headers.get_list("X-Forwarded-For")
         return client_address(request.remote_ip or "", forwarded, self._proxies)
+
+    def _shared_by(self, address: str) -> TokenBucket | None:
+        """What all clients of the address may send together; None: there is no limit."""
+        return self._budgets.of(address) if self._settings.address_rate else None
 
     def _internal_application(self) -> Application:
         return Application(
@@ -432,7 +479,10 @@ class Server:
             )
         self._wheel.start()
         await self._hub.start()
-        if self._verifier is not None:
+        if self._verifier is not None and self._leases is not None:
+            await self._revocations.start(self._leases.end)
+            if self._sanctions is not None:
+                await self._sanctions.start(self._hub.review)
             self._verifying = asyncio.create_task(self._verifier.run())
             self._verifying.add_done_callback(self._hub.ended)
         log.info(
@@ -448,8 +498,8 @@ class Server:
         return self._hub.failed
 
     async def drain(self) -> None:
-        """Shut down without losing messages: become not ready, wait, disconnect clients, flush the
-        log.
+        """Shut down without losing messages: become not ready, wait, disconnect clients, answer
+        those who send over HTTP, flush the log.
         """
         self.draining = True
         log.info("draining: %d clients", len(self._clients))
@@ -457,9 +507,14 @@ class Server:
         await send_away(self._clients.values(), self._hub.presence, self._settings.drain)
         await self._all_gone()
         self._public_listener.stop()
+        if waiting := await self._sending.answered(self._settings.drain):
+            log.warning("requests that send and get no answer: %d; the log is too slow", waiting)
         await self._hub.stop(self._settings.drain)
         if self._verifying is not None:
             self._verifying.cancel()
+            await self._revocations.stop()
+            if self._sanctions is not None:
+                await self._sanctions.stop()
         await self._public.close_all_connections()
         self._wheel.stop()
         self._internal_listener.stop()
@@ -500,7 +555,6 @@ class Server:
     def connect(self, peer: str, forwarded: list[str], identity: Identity | None) -> Connection:
         """Let a client in that has shaken hands; it gets a session of its own."""
         address = client_address(peer, forwarded, self._proxies)
-        shared = self._budgets.of(address) if self._settings.address_rate else None
         connection = Connection(self._endpoint, address)
         session = Session(
             connection,
@@ -509,8 +563,9 @@ class Server:
             self._limits,
             address=address,
             replica=self._settings.replica,
-            shared=shared,
+            shared=self._shared_by(address),
             leases=self._leases,
+            sanctions=self._sanctions,
             identity=identity,
             on_gone=self._gone,
         )
@@ -540,6 +595,12 @@ class Server:
         elif not self.relay.caught_up:
             away = self.relay.away
             why_not = "the log is not read yet" + (f": {away}" if away else "")
+        elif self._leases is not None and not self._revocations.caught_up:
+            away = self._revocations.away
+            why_not = "the revocations of tokens are not read yet" + (f": {away}" if away else "")
+        elif self._sanctions is not None and not self._sanctions.caught_up:
+            away = self._sanctions.away
+            why_not = "the sanctions of moderators are not read yet" + (f": {away}" if away else "")
         elif len(self._clients) >= NEARLY_FULL * self._places.clients:
             why_not = "nearly full"
         elif self._hub.places.taken >= NEARLY_FULL * self._settings.places:
@@ -565,6 +626,11 @@ class Server:
             metrics.relay_lag.labels(partition).set(records)
         metrics.foreign_records.value = self.relay.foreign_records
         metrics.unknown_records.value = self.relay.unknown_records
+        metrics.revocations.set(len(self._revocations))
+        metrics.foreign_revocations.value = self._revocations.foreign
+        if self._sanctions is not None:
+            metrics.sanctions.set(len(self._sanctions))
+            metrics.foreign_sanctions.value = self._sanctions.foreign
         metrics.replicas.set(self._hub.presence.replicas)
         metrics.foreign_signals.value = self._hub.presence.foreign
         return metrics.text()
@@ -576,7 +642,9 @@ def _document(settings: Settings) -> PageFile:
     return PAGE.document_for_sign_in(settings.auth_sign_in_url, settings.auth_sign_out_url)
 
 
-def _verifier(settings: Settings) -> Verifier | None:
+def _verifier(
+    settings: Settings, rules: Rules, revocations: Revocations, sanctions: Sanctions | None
+) -> Verifier | None:
     if settings.auth == "off":
         return None
     # Imported here: they take 11 MB of memory, which replicas without tokens save.
@@ -584,8 +652,14 @@ def _verifier(settings: Settings) -> Verifier | None:
     from chat.auth.tokens import TokenVerifier
 
     fetch = Fetcher(settings.auth_ca_file)
-    rules = Rules(settings.rooms)
-    return TokenVerifier(settings.auth_issuers, settings.auth_algorithms, fetch, rules)
+    return TokenVerifier(
+        settings.auth_issuers,
+        settings.auth_algorithms,
+        fetch,
+        rules,
+        revocations,
+        sanctions=sanctions,
+    )
 
 
 def _log_request(handler: RequestHandler) -> None:

@@ -8,16 +8,17 @@ import itertools
 import logging
 from collections.abc import Awaitable, Callable
 
-from msgspec import Raw
+from msgspec import UNSET, Raw
 
 from chat import protocol, rights
-from chat.auth.identity import Identity, KeysUnavailableError, TokenError
+from chat.auth.identity import Identity, TokenError, UnverifiableError
 from chat.auth.leases import Leases, OtherPersonError
 from chat.hub import Hub
 from chat.limits import TokenBucket
 from chat.metrics import Metrics
 from chat.protocol import (
     Access,
+    Ack,
     CloseCode,
     Error,
     ErrorCode,
@@ -29,6 +30,7 @@ from chat.protocol import (
     Welcome,
 )
 from chat.room import Person, frame_of
+from chat.sanctions import Sanctions, What
 from chat.websocket.connection import Connection
 
 log = logging.getLogger("chat.session")
@@ -50,13 +52,19 @@ class Session:
         "_person",
         "_replica",
         "_rooms",
+        "_sanctions",
         "_shared",
         "address",
         "connection",
+        "issued",
         "number",
         "rights",
+        "session",
         "until",
     )
+
+    # A connection is limited as such.
+    waiting_bytes = 0
 
     def __init__(
         self,
@@ -69,6 +77,7 @@ class Session:
         replica: str,
         shared: TokenBucket | None,
         leases: Leases | None,
+        sanctions: Sanctions | None,
         identity: Identity | None,
         on_gone: Callable[[Session], None],
     ) -> None:
@@ -81,11 +90,15 @@ class Session:
         self._limits = limits
         self._replica = replica
         self._person: Person | None = None
-        # From its token, until it says hello; from then on, when the token ends.
+        # From its token, until it says hello; from then on, when the token ends, when it was
+        # issued, and in which session.
         self._identity = identity
         self.until = 0.0
+        self.issued = 0
+        self.session = ""
         self.rights = identity.rights if identity else rights.ALL
         self._leases = leases
+        self._sanctions = sanctions
         # Its rooms, and the position of each when it was last found to read slowly.
         self._rooms: dict[str, str | None] = {}
         self._closed = False
@@ -115,6 +128,14 @@ class Session:
                     self._hello(hello)
                 case protocol.Join() as join:
                     return self._join(join, text)
+                case protocol.Delete() as delete:
+                    return self._revise(delete, text)
+                case protocol.Edit() as edit:
+                    return self._revise(edit, text)
+                case protocol.Mute() as mute:
+                    return self._sanction(mute, "mute", text)
+                case protocol.Ban() as ban:
+                    return self._sanction(ban, "ban", text)
                 case protocol.Leave() as leave:
                     self._leave(leave)
                 case protocol.Typing() as typing:
@@ -143,14 +164,26 @@ class Session:
 
     def extend(self, identity: Identity) -> None:
         """Go on with this token: what its person may not do any more ends now."""
-        self.until = identity.until
+        self._take(identity)
         before, self.rights = self.rights, identity.rights
         for room in tuple(self._rooms):
-            if not self.rights.may_read(room):
-                self._hub.leave(self, room)
-                self.put_out(room, protocol.no_room())
-            elif (may_write := self.rights.may_write(room)) != before.may_write(room):
-                self._say(Access(room, read_only=not may_write))
+            could = before.may_write(room), before.may_moderate(room)
+            if self._access(room) != could or not self.rights.may_read(room):
+                self.review(room)
+
+    def review(self, room: str) -> None:
+        if not self.rights.may_read(room):
+            self._hub.leave(self, room)
+            self.put_out(room, protocol.no_room())
+            return
+        may_write, may_moderate = self._access(room)
+        self._say(Access(room, read_only=not may_write, moderator=may_moderate or UNSET))
+
+    def _take(self, identity: Identity) -> None:
+        self.until, self.issued, self.session = identity.until, identity.issued, identity.session
+
+    def revoke(self) -> None:
+        self.close(CloseCode.REVOKED, "you were signed out")
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Say goodbye: what waits is still sent, then the code and the reason."""
@@ -214,14 +247,19 @@ class Session:
         if self._person is not None:
             raise RefusedError(ErrorCode.BAD_FRAME, "Hello was said already.")
         identity, self._identity = self._identity, None
+        if identity is not None and self._leases is not None and self._leases.is_revoked(identity):
+            self.revoke()
+            return
         person = identity.person if identity else self._introduced(hello)
         self._person = person
         self.connection.accept()
         welcome = Welcome(protocol.VERSION, person.user, self._replica, self._limits, person.author)
         if identity is not None and self._leases is not None:
-            self.until = identity.until
+            self._take(identity)
             welcome.until = identity.until_ms
             welcome.connection = self._leases.id_of(self)
+        welcome.revisions = self._hub.revisions
+        welcome.sanctions = self._sanctions is not None
         self._say(welcome)
 
     @staticmethod
@@ -262,11 +300,48 @@ class Session:
     def _send(self, send: protocol.Send) -> None:
         self._require_user()
         room = self._require_joined(send.room)
-        if not self.rights.may_write(room):
-            raise protocol.read_only(room)
         cid = protocol.check_cid(send.cid)
         text = protocol.check_text(send.text, self._limits)
         self._hub.send(self, room, text, cid)
+
+    async def _revise(self, revision: protocol.Delete | protocol.Edit, text: str) -> None:
+        try:
+            self._require_user()
+            if not self._hub.revisions:
+                raise RefusedError(
+                    ErrorCode.BAD_FRAME, "Messages cannot be deleted or edited here."
+                )
+            room = self._require_joined(revision.room)
+            if not self.rights.may_moderate(room):
+                self.rights.check_write(room)
+            cid = protocol.check_cid(revision.cid)
+            said = ""
+            if isinstance(revision, protocol.Edit):
+                said = protocol.check_text(revision.text, self._limits)
+            await self._hub.revise(self, room, revision.id, said, cid)
+        except RefusedError as refused:
+            self._refuse(refused, text)
+
+    async def _sanction(self, frame: protocol.Mute | protocol.Ban, what: What, text: str) -> None:
+        try:
+            self._require_user()
+            if self._sanctions is None:
+                raise RefusedError(ErrorCode.BAD_FRAME, "Nobody can be muted or banned here.")
+            room = self._require_joined(frame.room)
+            if not self.rights.may_moderate(room):
+                raise protocol.not_moderator(room)
+            cid = protocol.check_cid(frame.cid)
+            author = protocol.check_author(frame.author)
+            if author == self.person.author:
+                raise RefusedError(ErrorCode.BAD_AUTHOR, "This author is you: name another one.")
+            await self._sanctions.put(what, room, author, frame.seconds, self.person.author)
+        except RefusedError as refused:
+            self._refuse(refused, text)
+        else:
+            self._say(Ack(cid, author))
+
+    def _access(self, room: str) -> tuple[bool, bool]:
+        return self.rights.may_write(room), self.rights.may_moderate(room)
 
     def _typing(self, typing: protocol.Typing) -> None:
         self._require_user()
@@ -300,8 +375,8 @@ class Session:
         except OtherPersonError:
             refused = RefusedError(ErrorCode.BAD_TOKEN, "The token is somebody else's.")
             self._refuse(refused, text)
-        except KeysUnavailableError:
-            refused = RefusedError(ErrorCode.UNAVAILABLE, "The issuer's keys are not known yet.")
+        except UnverifiableError as error:
+            refused = RefusedError(ErrorCode.UNAVAILABLE, f"Try again: {error}.")
             self._refuse(refused, text)
         except RefusedError as refused_now:
             self._refuse(refused_now, text)
@@ -322,7 +397,9 @@ class Session:
         self._metrics.refusals.labels(refused.code).inc()
         subject = protocol.subject_of(text)
         log.debug("refused: %s", refused.code, extra={"client": self.number, "room": subject.room})
-        self._say(Error(refused.code, refused.message, subject.cid, subject.room))
+        self._say(
+            Error(refused.code, refused.message, subject.cid, subject.room, refused.retry_after)
+        )
 
     def _say(self, frame: protocol.ServerFrame) -> None:
         self.connection.push(frame_of(frame))

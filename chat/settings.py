@@ -158,6 +158,20 @@ class Settings:
         "topic through which replicas share presence and typing; if it is missing, clients see"
         " neither of other replicas",
     )
+    kafka_revocation_topic: str = _setting(
+        "KAFKA_REVOCATION_TOPIC",
+        "chat-revocations",
+        _matching(r"[A-Za-z0-9._-]{1,249}", "give 1 to 249 letters, digits and ._-"),
+        "topic of the tokens that were revoked, used with `CHAT_AUTH=required`; it must exist, and"
+        " keep records for five minutes more than `CHAT_AUTH_TOKEN_SECONDS`",
+    )
+    kafka_sanction_topic: str = _setting(
+        "KAFKA_SANCTION_TOPIC",
+        "chat-sanctions",
+        _matching(r"[A-Za-z0-9._-]{1,249}", "give 1 to 249 letters, digits and ._-"),
+        "topic of the people whom moderators have muted or banned, used with `CHAT_SANCTIONS`; it"
+        " must exist, and keep records for 366 days and five minutes",
+    )
     kafka_in_flight: int = _setting(
         "KAFKA_IN_FLIGHT",
         1000,
@@ -261,11 +275,12 @@ class Settings:
         (),
         issuers.parse,
         'identity providers whose tokens count, a list in JSON: `[{"issuer": URL, "audience":'
-        ' NAME, "jwks": FILE or URL, "name_claim": CLAIM, "groups_claim": CLAIM, "groups_prefix":'
-        " TEXT}, …]`. Without `jwks`, the provider's discovery document tells where its keys are."
-        " `name_claim`: the claim with the name to show, `preferred_username` if not given; it"
-        " should be unique. `groups_claim`: the claim with a person's groups, none if not given;"
-        " `groups_prefix` is put before each. Addresses begin with https, except on this machine",
+        ' NAME, "audiences": [NAME, …], "jwks": FILE or URL, "name_claim": CLAIM, "groups_claim":'
+        ' CLAIM, "groups_prefix": TEXT}, …]`. `audiences`: others that count as well. Without'
+        " `jwks`, the provider's discovery document tells where its keys are. `name_claim`: the"
+        " claim with the name to show, `preferred_username` if not given; it should be unique."
+        " `groups_claim`: the claim with a person's groups, none if not given; `groups_prefix` is"
+        " put before each. Addresses begin with https, except on this machine",
     )
     auth_algorithms: tuple[str, ...] = _setting(
         "CHAT_AUTH_ALGORITHMS",
@@ -282,6 +297,13 @@ class Settings:
         "",
         _file,
         "CA certificates (PEM) that signed the providers' certificates; empty: well-known CAs",
+    )
+    auth_token_seconds: int = _setting(
+        "CHAT_AUTH_TOKEN_SECONDS",
+        86_400,
+        _integer(60, 31_622_400),
+        "longest time for which a token counts after it was issued (`iat`), even if it ends later;"
+        " revocations of tokens are kept as long",
     )
     auth_sign_in_url: str = _setting(
         "CHAT_AUTH_SIGN_IN_URL",
@@ -302,10 +324,28 @@ class Settings:
         (),
         rights.parse,
         'who may use which rooms, a list in JSON: `[{"rooms": PATTERN, "read": [GROUP, …],'
-        ' "write": [GROUP, …]}, …]`. A pattern is a name, or a beginning and `*`; the longest one'
-        " that fits counts, case does not. Without `read`, everybody may read; without `write`,"
-        " all who read may write. `[]` is nobody. One rule is for `*`. Needs"
-        " `CHAT_AUTH=required`. Must be the same on all replicas",
+        ' "write": [GROUP, …], "moderate": [GROUP, …], "slow": SECONDS}, …]`. A pattern is a name,'
+        " or a beginning and `*`; the longest one that fits counts, case does not. Without `read`,"
+        " everybody may read; without `write`, all who read may write; without `moderate`, nobody"
+        " may delete what others wrote, or mute and ban people. `[]` is nobody. `slow`: each"
+        " person, moderators aside, may send one message in so many seconds. One rule is for `*`."
+        " Needs `CHAT_AUTH=required`. Must be the same on all replicas",
+    )
+    revisions: bool = _setting(
+        "CHAT_REVISIONS",
+        False,
+        _boolean,
+        "whether people may delete and edit their messages, and moderators delete those of others."
+        " Set it only when all replicas run a release that knows it: others go on showing what was"
+        " deleted",
+    )
+    sanctions: bool = _setting(
+        "CHAT_SANCTIONS",
+        False,
+        _boolean,
+        "whether moderators may mute and ban people in their rooms (`moderate` in `CHAT_ROOMS`)."
+        " Needs `CHAT_AUTH=required`. Set it only when all replicas run a release that knows it:"
+        " others go on showing rooms to people who are banned",
     )
     transport: str = _setting(
         "CHAT_TRANSPORT",
@@ -552,8 +592,8 @@ class Settings:
         "CHAT_DRAIN_SECONDS",
         5.0,
         _seconds(0, 300),
-        "maximum time to disconnect clients (1012) on SIGTERM; flushing the log may take as long"
-        " again",
+        "maximum time to disconnect clients (1012) on SIGTERM; answering requests that send, and"
+        " flushing the log, may take as long each",
     )
 
 
@@ -587,6 +627,20 @@ def _check_together(settings: Settings) -> None:
         raise SettingsError(
             f"KAFKA_SIGNAL_TOPIC={settings.kafka_signal_topic!r}: give another topic than"
             " KAFKA_TOPIC, for what it holds is soon deleted"
+        )
+    if settings.kafka_revocation_topic in (settings.kafka_topic, settings.kafka_signal_topic):
+        raise SettingsError(
+            f"KAFKA_REVOCATION_TOPIC={settings.kafka_revocation_topic!r}: give another topic than"
+            " KAFKA_TOPIC and KAFKA_SIGNAL_TOPIC"
+        )
+    if settings.kafka_sanction_topic in (
+        settings.kafka_topic,
+        settings.kafka_signal_topic,
+        settings.kafka_revocation_topic,
+    ):
+        raise SettingsError(
+            f"KAFKA_SANCTION_TOPIC={settings.kafka_sanction_topic!r}: give another topic than"
+            " KAFKA_TOPIC, KAFKA_SIGNAL_TOPIC and KAFKA_REVOCATION_TOPIC"
         )
     _check_security(settings)
     _check_auth(settings)
@@ -681,6 +735,11 @@ def _check_auth(settings: Settings) -> None:
         raise SettingsError(
             f"CHAT_AUTH='off': CHAT_ROOMS has {len(settings.rooms)} rules, and nobody is known; say"
             " CHAT_AUTH=required, or give no rules"
+        )
+    if settings.sanctions and settings.auth == "off":
+        raise SettingsError(
+            "CHAT_SANCTIONS='true': with CHAT_AUTH=off, nobody is known; say CHAT_AUTH=required, or"
+            " CHAT_SANCTIONS=false"
         )
     groups = frozenset[str]().union(*(rule.groups for rule in settings.rooms))
     if groups and not any(one.groups_claim for one in settings.auth_issuers):

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import msgspec
 
 from chat.protocol import Ack, ErrorCode, Position, RefusedError, cid_used
-from chat.relay.base import Entry, Record, author_by_name, partition_of
+from chat.relay.base import Entry, Record, Revision, author_by_name, partition_of
 from chat.repeats import ENOUGH, Repeats
+from chat.revisions import MOST, Revised, Revisions
 from chat.room import ROOM_BYTES, First, Key, Room, StoredMessage, key_of, size_known, size_of
 from chat.times import Times
 
@@ -39,9 +40,10 @@ class WindowEntry(msgspec.Struct, frozen=True, gc=False):
 class Partition:
     """One partition of the log, as far as it has been read, and its part of the window."""
 
-    def __init__(self, number: int, position: int) -> None:
+    def __init__(self, number: int, position: int, revisions: Revisions) -> None:
         self.number = number
         self.position = position
+        self.revisions = revisions
         # Everything after this offset is in the window.
         self.floor = position
         self.times = Times(position)
@@ -80,8 +82,11 @@ class RoomWindow(NamedTuple):
     floor: int
     end: int
     messages: Sequence[StoredMessage]
+    revisions: Revisions
     # When the log stored the record at `end`; 0 if unknown.
     time: int = 0
+    # `Revisions.forgotten` at this moment.
+    forgotten: int = 0
 
 
 class Window:
@@ -95,7 +100,10 @@ class Window:
         self, epoch: str, positions: Sequence[int], *, size: int, history: int, memory: int
     ) -> None:
         self.epoch = epoch
-        self.partitions = [Partition(number, at) for number, at in enumerate(positions)]
+        most = MOST // max(len(positions), 1)
+        self.partitions = [
+            Partition(number, at, Revisions(at + 1, most)) for number, at in enumerate(positions)
+        ]
         self.rooms: dict[str, Room] = {}
         # Whether another log has replaced this one.
         self.replaced = False
@@ -126,7 +134,11 @@ class Window:
         floor = room.reaches(partition.floor) if room else partition.floor
         messages = room.after(floor) if room else ()
         end = partition.position
-        return RoomWindow(name, partition.number, floor, end, messages, partition.times.at(end))
+        time = partition.times.at(end)
+        revisions = partition.revisions
+        return RoomWindow(
+            name, partition.number, floor, end, messages, revisions, time, revisions.forgotten
+        )
 
     def ack(self, record: Record) -> Ack | None:
         """Where the log already has this message; None if this replica does not know of it.
@@ -191,15 +203,47 @@ class Window:
         partition.known_bytes += size if room.known else size + ROOM_BYTES
         new = room.post(entry, key)
         if new:
-            size = size_of(record)
-            partition.kept.append((room, entry.offset, size))
-            partition.kept_bytes += size
-            most = max(self._bytes - partition.known_bytes, self._bytes // 4)
-            while partition.kept_bytes > most and len(partition.kept) > 1:
-                oldest, offset, size = partition.kept.popleft()
-                partition.kept_bytes -= size
-                oldest.shed(offset)
+            self._keep(partition, room, entry.offset, size_of(record))
         return room, new
+
+    def revised(self, name: str, message: StoredMessage) -> Revised | None:
+        """The last revision of a message, as far as is known."""
+        author = message.record.author
+        revisions = self.partition_of(name).revisions
+        return revisions.of(name, message.offset, message.time, author)
+
+    def id_of(self, revision: Revision) -> str:
+        """The id of the message that is revised."""
+        number = self.partition_of(revision.room).number
+        return str(Position(self.epoch, number, revision.offset, revision.time))
+
+    def revise(self, partition: Partition, entry: Entry) -> Room:
+        """Apply a revision to its room, to be shown later together with others. Returns the
+        room.
+        """
+        self.advance(partition, entry.offset)
+        revision = entry.record
+        assert isinstance(revision, Revision)
+        name = revision.room
+        room = self.rooms.get(name)
+        if room is None:
+            # Nobody is there, and nothing of it is in memory.
+            room = Room(name, self.epoch, partition.number, self._history, partition.times)
+        if not room.disproves(revision) and partition.revisions.add(entry):
+            edited = room.revise(entry)
+            if edited is not None:
+                self._keep(partition, room, entry.offset, size_of(edited.record))
+        return room
+
+    def _keep(self, partition: Partition, room: Room, offset: int, size: int) -> None:
+        """Count what a room keeps, and drop what is too much, the oldest first."""
+        partition.kept.append((room, offset, size))
+        partition.kept_bytes += size
+        most = max(self._bytes - partition.known_bytes, self._bytes // 4)
+        while partition.kept_bytes > most and len(partition.kept) > 1:
+            oldest, at, freed = partition.kept.popleft()
+            partition.kept_bytes -= freed
+            oldest.shed(at)
 
     def advance(self, partition: Partition, position: int) -> None:
         """The partition has been read up to `position`: remove everything a window behind it."""

@@ -1,6 +1,6 @@
 """The browser in which the page is tried: Debian's Chromium, as it runs in containers, too."""
 
-from playwright.sync_api import Browser, Playwright
+from playwright.sync_api import Browser, Page, Playwright, expect
 
 PROGRAM = "/usr/bin/chromium"
 ARGUMENTS = [
@@ -17,3 +17,14 @@ ARGUMENTS = [
 
 def launch(playwright: Playwright) -> Browser:
     return playwright.chromium.launch(executable_path=PROGRAM, args=ARGUMENTS)
+
+
+def sign_in(page: Page, who: str) -> Page:
+    """Follow the page's link, and give a name on the pages of oidc-provider."""
+    page.get_by_role("link", name="Sign in").click()
+    page.locator("[name=login]").fill(who)
+    page.locator("[name=password]").fill("x")
+    page.get_by_role("button").click()
+    page.get_by_role("button", name="Continue").click()
+    expect(page.get_by_role("status")).to_have_attribute("data-state", "connected")
+    return page

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from chat.auth.identity import Identity, KeysUnavailableError, TokenError, Verifier
+from chat.auth.identity import Identity, TokenError, UnverifiableError, Verifier
 from chat.headers import PublicHandler
 
 RETRY_SECONDS = 5
@@ -45,9 +45,9 @@ class BearerHandler(PublicHandler):
         except TokenError as error:
             self.set_header("WWW-Authenticate", 'Bearer error="invalid_token"')
             return Refusal(401, f"the token does not count: {error}")
-        except KeysUnavailableError:
+        except UnverifiableError as error:
             self.set_header("Retry-After", str(RETRY_SECONDS))
-            return Refusal(503, "the keys of the token's issuer are not known yet")
+            return Refusal(503, str(error))
         return None
 
     def _token(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import NamedTuple, Protocol
 
 from chat.rights import Rights
@@ -17,16 +18,29 @@ class TokenError(Exception):
     """
 
 
-class KeysUnavailableError(Exception):
-    """The provider has not told its keys yet: nothing can be said about a token."""
+class UnverifiableError(Exception):
+    """Nothing can be said about a token yet; the text says why."""
+
+
+class KeysUnavailableError(UnverifiableError):
+    """The provider has not told its keys yet."""
+
+    def __init__(self) -> None:
+        super().__init__("the keys of the token's issuer are not known yet")
 
 
 class Identity(NamedTuple):
-    """Whom a token is of, when it ends, in seconds since the epoch, and what they may do."""
+    """Whom a token is of, when it ends, in seconds since the epoch, and what they may do.
+
+    `issued`: when it was, in whole seconds. `session`: a digest of the session at the provider;
+    empty if the token names none.
+    """
 
     person: Person
     until: float
     rights: Rights
+    issued: int
+    session: str
 
     @property
     def until_ms(self) -> int:
@@ -34,9 +48,29 @@ class Identity(NamedTuple):
         return round(self.until * 1000)
 
 
+class Logout(NamedTuple):
+    """What a provider says has ended: all of a person (`author`), or one session if there is one.
+    `issued`: when it said so, in whole seconds since the epoch.
+    """
+
+    issuer: str
+    author: str
+    session: str
+    issued: int
+
+
+def session_of(issuer: str, sid: str) -> str:
+    """A digest that no person has. An issuer's name has no NUL."""
+    who = f"{issuer}\0{sid}".encode()
+    return hashlib.blake2b(who, digest_size=16, person=b"chat session").hexdigest()
+
+
 class Verifier(Protocol):
     async def run(self) -> None:
         """Do what has to be done again and again, until cancelled."""
 
     async def verify(self, token: str) -> Identity:
-        """Who it is. Raises `TokenError` and `KeysUnavailableError`."""
+        """Who it is. Raises `TokenError` and `UnverifiableError`."""
+
+    async def verify_logout(self, token: str) -> Logout:
+        """What has ended. Raises `TokenError` and `UnverifiableError`."""

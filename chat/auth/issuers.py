@@ -16,7 +16,8 @@ MOST_ISSUERS = 20
 
 
 class Issuer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`issuer` and `audience` are what a token's `iss` and `aud` must say. `jwks` is where the
+    """`issuer` and `audience` are what a token's `iss` and `aud` must say; `audiences` are others
+    that count as well, such as the client of terminals. `jwks` is where the
     public keys are: an absolute path, or an address; empty: the provider's discovery document
     tells. `name_claim`: the claim that has the name to show. `groups_claim`: the claim that has the
     groups which `CHAT_ROOMS` names, after `groups_prefix`; empty: its people are in none.
@@ -28,6 +29,7 @@ class Issuer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name_claim: str = "preferred_username"
     groups_claim: str = ""
     groups_prefix: str = ""
+    audiences: tuple[str, ...] = ()
 
     @property
     def file(self) -> Path | None:
@@ -68,6 +70,8 @@ def _check(issuer: Issuer) -> None:
     for field in ("issuer", "audience", "name_claim"):
         if not getattr(issuer, field):
             raise ValueError(f"{issuer.issuer!r}: {field} is empty: give one")
+    if "" in issuer.audiences:
+        raise ValueError(f"{issuer.issuer!r}: one of audiences is empty: give them names")
     if issuer.groups_prefix and not issuer.groups_claim:
         raise ValueError(f"{issuer.issuer!r}: give groups_claim with groups_prefix, or neither")
     if issuer.file is None:

@@ -1,5 +1,5 @@
 """Connections live longer than tokens. A connection ends with its token, unless another token of
-the same person renews it.
+the same person renews it, or when it is revoked.
 
 Nothing here has a timer: a connection asks with each ping whether its token has ended, so that an
 idle one costs a number and no more.
@@ -7,13 +7,17 @@ idle one costs a number and no more.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from chat.auth.identity import TOLERANCE, Identity, Verifier
+from chat.auth.revocations import Revocations, Revoked, covers
 from chat.room import Person
+
+log = logging.getLogger("chat.auth")
 
 
 class OtherPersonError(Exception):
@@ -34,8 +38,19 @@ class Holder(Protocol):
     @property
     def person(self) -> Person: ...
 
+    @property
+    def issued(self) -> int:
+        """When its token was, as `Identity` has it."""
+
+    @property
+    def session(self) -> str:
+        """As `Identity` has it."""
+
     def extend(self, identity: Identity) -> None:
         """Go on with this token, and with what its person may do now."""
+
+    def revoke(self) -> None:
+        """End: the token counts no more."""
 
 
 class Leases:
@@ -47,10 +62,12 @@ class Leases:
         self,
         verifier: Verifier,
         holders: Mapping[int, Holder],
+        revocations: Revocations,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._verifier = verifier
         self._holders = holders
+        self._revocations = revocations
         self._clock = clock
         # Other replicas count their connections, too.
         self._replica = secrets.token_hex(4)
@@ -59,9 +76,25 @@ class Leases:
         """Whether its token counts no more."""
         return self._clock() >= holder.until + TOLERANCE
 
+    def is_revoked(self, identity: Identity) -> bool:
+        """Whether a token that was verified before has been revoked since."""
+        return self._revocations.cover(identity)
+
+    def end(self, revoked: Revoked) -> None:
+        """End the connections of these tokens."""
+        ended = 0
+        for holder in tuple(self._holders.values()):
+            if holder.until and covers(
+                revoked, holder.person.author, holder.session, holder.issued
+            ):
+                holder.revoke()
+                ended += 1
+        if ended:
+            log.info("closed %d connections whose tokens were revoked", ended)
+
     async def renew(self, holder: Holder, token: str) -> Identity:
         """Go on with another token. Raises `TokenError`, `OtherPersonError` and
-        `KeysUnavailableError`; the connection then goes on with the one that it has.
+        `UnverifiableError`; the connection then goes on with the one that it has.
         """
         identity = await self._verifier.verify(token)
         self.extend(holder, identity)

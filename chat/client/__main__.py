@@ -13,7 +13,8 @@ import os
 import sys
 from pathlib import Path
 
-from chat.client.connection import connect
+from chat.client.connection import TokenSource, connect
+from chat.client.device import SignIn
 from chat.client.pipe import Pipe
 from chat.client.room import DisconnectedError
 from chat.client.terminal import Terminal
@@ -26,8 +27,9 @@ def main() -> int:
         description=__doc__,
         # Not an argument: everyone on the machine can see the arguments of a process.
         epilog="Set the environment variable CHAT_KEY to a secret to keep your name. Where the chat"
-        " requires tokens, set CHAT_TOKEN_FILE to a file that has one; it is read again when the"
-        " token ends.",
+        " requires tokens, use --sign-in, or set CHAT_TOKEN_FILE to a file that has one; it is read"
+        " again when the token ends. If the client of --sign-in has a secret, set"
+        " CHAT_CLIENT_SECRET.",
     )
     parser.add_argument("url", help="the chat's address, http://HOST/ or ws://HOST/ws")
     parser.add_argument(
@@ -39,7 +41,33 @@ def main() -> int:
     parser.add_argument(
         "--follow", action="store_true", help="in a pipe: keep receiving after the input has ended"
     )
+    parser.add_argument(
+        "--sign-in",
+        metavar="ISSUER",
+        help="sign in at this provider (OpenID Connect), by a code that you enter in a browser",
+    )
+    parser.add_argument(
+        "--client-id",
+        metavar="ID",
+        default="chat-terminal",
+        help="the client that the site registered there for terminals (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--scope",
+        default="openid profile",
+        help="what the provider is asked for (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--keep",
+        metavar="FILE",
+        type=Path,
+        help="keep the sign-in in FILE, for the next start; by default, it ends with the program",
+    )
     arguments = parser.parse_args()
+    if arguments.sign_in and "CHAT_TOKEN_FILE" in os.environ:
+        parser.error("--sign-in: CHAT_TOKEN_FILE is set: use one of them")
+    if arguments.keep and not arguments.sign_in:
+        parser.error("--keep: give --sign-in, too")
     code = 0
     # Several rooms may fail at once for the same reason.
     try:
@@ -63,17 +91,29 @@ def _complain(errors: BaseExceptionGroup[Exception], code: int) -> int:
 
 async def run(arguments: argparse.Namespace) -> None:
     rooms = arguments.room or ["lobby"]
-    file = os.environ.get("CHAT_TOKEN_FILE")
     async with connect(
-        arguments.url,
-        arguments.user,
-        key=os.environ.get("CHAT_KEY"),
-        token=(lambda: Path(file).read_text().strip()) if file else None,
+        arguments.url, arguments.user, key=os.environ.get("CHAT_KEY"), token=await _token(arguments)
     ) as chat:
         if sys.stdin.isatty() and sys.stdout.isatty():
             await Terminal(chat).run(rooms)
         else:
             await Pipe(chat, follow=arguments.follow).run(rooms)
+
+
+async def _token(arguments: argparse.Namespace) -> TokenSource | None:
+    if arguments.sign_in:
+        signing_in = SignIn(
+            arguments.sign_in,
+            arguments.client_id,
+            show=lambda line: print(line, file=sys.stderr, flush=True),
+            scope=arguments.scope,
+            secret=os.environ.get("CHAT_CLIENT_SECRET", ""),
+            keep=arguments.keep,
+        )
+        await signing_in.begin()
+        return signing_in
+    file = os.environ.get("CHAT_TOKEN_FILE")
+    return (lambda: Path(file).read_text().strip()) if file else None
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import get_args
+from typing import Protocol, get_args, runtime_checkable
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
@@ -30,14 +30,17 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
 
 from chat import protocol
-from chat.client.room import Away, Back, DisconnectedError, Feed, Link, Room
+from chat.client.room import Away, Back, Deleted, DisconnectedError, Edited, Feed, Link, Room
 from chat.protocol import (
     Access,
     Ack,
     Auth,
+    Ban,
     Bye,
     ClientFrame,
     CloseCode,
+    Delete,
+    Edit,
     Error,
     ErrorCode,
     Hello,
@@ -46,6 +49,7 @@ from chat.protocol import (
     Leave,
     Limits,
     Message,
+    Mute,
     Page,
     Ping,
     Pong,
@@ -98,8 +102,27 @@ _FATAL = {
 }
 _FOR_NOW = {ErrorCode.UNAVAILABLE, ErrorCode.RATE_LIMITED, ErrorCode.NOT_JOINED}
 
+# A new token is tried for so long: a chat looks for a provider's new keys every ten seconds.
+NEW_SECONDS = 15.0
+
+# Frames that the server answers with an `ack`, once what they say is kept.
+Acknowledged = Send | Delete | Edit | Mute | Ban
+
 # A function that returns a sufficiently fresh token on each call.
 TokenSource = Callable[[], str | Awaitable[str]]
+
+
+@runtime_checkable
+class Renewable(Protocol):
+    """A source of tokens that keeps one until it has to be renewed."""
+
+    def __call__(self) -> Awaitable[str]: ...
+
+    def refuse(self, token: str) -> bool:
+        """The chat refuses this token: the next one must be new. Returns whether there can be
+        one.
+        """
+
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[ServerFrame] = msgspec.json.Decoder(ServerFrame)
@@ -160,9 +183,9 @@ def _websocket_url(url: str) -> str:
 
 
 class _Pending:
-    """A message of ours that may not be in the log yet."""
+    """A frame of ours of which the server has not said yet that it is kept."""
 
-    def __init__(self, frame: Send) -> None:
+    def __init__(self, frame: Acknowledged) -> None:
         self.frame = frame
         self.answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         # Sent on the current connection.
@@ -183,6 +206,13 @@ class Chat:
         self._hello = hello
         self._headers = headers
         self._token = token
+        # The last token of the source.
+        self._given = ""
+        # Since the server refused a token, until it accepts one: whether the source has been asked
+        # for another, when it gave that, and whether that was refused, too, while it was new.
+        self._replacing = False
+        self._replaced_at: float | None = None
+        self._new_refused = False
         # The timer until the token's renewal, and the renewal itself.
         self._renewal: asyncio.TimerHandle | None = None
         self._renewing: asyncio.Task[None] | None = None
@@ -223,8 +253,8 @@ class Chat:
 
         By default, only messages from now on are returned. `since`: start after this position
         (`Room.position` or a message's id). `recent`: start with the latest messages. `events`:
-        also return `Presence`, `IsTyping`, `Away` and `Back`. These options only have an effect on
-        the first call for a room.
+        also return `Deleted`, `Edited`, `Presence`, `IsTyping`, `Away` and `Back`. These options
+        only have an effect on the first call for a room.
 
         Raises `RefusedError` if the name is invalid or there are too many rooms.
         """
@@ -235,7 +265,16 @@ class Chat:
                     ErrorCode.TOO_MANY_ROOMS,
                     f"You are in {len(self._rooms)} rooms: leave one before you join another.",
                 )
-            link = Link(self._say, self._send_text, self._leave, self._check)
+            link = Link(
+                self._say,
+                self._send_text,
+                self._delete,
+                self._edit,
+                self._mute,
+                self._ban,
+                self._leave,
+                self._check,
+            )
             self._rooms[name] = Feed(link, name, since, recent=recent, events=events)
             self._rooms[name].join()
         return self._rooms[name]
@@ -253,15 +292,31 @@ class Chat:
         another text; choose a new one), and `DisconnectedError`.
         """
         protocol.check_text(text, self.limits)
-        frame = Send(room, text, protocol.check_cid(cid or uuid.uuid4().hex))
+        return await self._write_to_log(Send(room, text, protocol.check_cid(cid or _cid())))
+
+    async def _delete(self, room: str, identity: str) -> None:
+        await self._write_to_log(Delete(room, identity, _cid()))
+
+    async def _edit(self, room: str, identity: str, text: str) -> None:
+        protocol.check_text(text, self.limits)
+        await self._write_to_log(Edit(room, identity, text, _cid()))
+
+    async def _mute(self, room: str, author: str, seconds: int) -> None:
+        await self._write_to_log(Mute(room, author, seconds, _cid()))
+
+    async def _ban(self, room: str, author: str, seconds: int) -> None:
+        await self._write_to_log(Ban(room, author, seconds, _cid()))
+
+    async def _write_to_log(self, frame: Acknowledged) -> str:
+        """Returns the id in the answer: the message's, or the author's who was muted or banned."""
         async with self._places:
             self._check()
             if frame.cid in self._pending:
                 raise ValueError(f"cid {frame.cid!r} is being sent already: give another")
             pending = self._pending[frame.cid] = _Pending(frame)
             try:
-                self.room(room)
-                if self._rooms[room].is_in:
+                self.room(frame.room)
+                if self._rooms[frame.room].is_in:
                     self._send(pending)
                 return await pending.answer
             finally:
@@ -334,6 +389,9 @@ class Chat:
             # the new key that signed a token yet.
             passing = (401, 404) if callable(self._token) else (404,)
             back_soon = response.status_code in passing and self._welcomed.is_set()
+            if response.status_code == 401 and isinstance(self._token, Renewable):
+                self._replace_token(self._token)
+                back_soon = True
             if response.status_code < 500 and response.status_code != 429 and not back_soon:
                 raise DisconnectedError(f"{self._url}: {self._trouble}") from None
             asked = response.headers.get("Retry-After", "")
@@ -353,6 +411,8 @@ class Chat:
         code, reason = closed.rcvd.code, closed.rcvd.reason
         self._trouble = f"closed by the server: {code} {reason}".rstrip()
         if code == CloseCode.TOKEN_ENDED and callable(self._token):
+            if isinstance(self._token, Renewable):
+                self._replace_token(self._token)
             return 0.0
         if code in _FATAL or 4000 <= code < 5000:
             raise DisconnectedError(f"{self._url}: {self._trouble}")
@@ -375,7 +435,10 @@ class Chat:
             self.connected = False
             for room in self._rooms.values():
                 room.lose()
-            for pending in self._pending.values():
+            for cid, pending in self._pending.items():
+                if pending.sent and isinstance(pending.frame, Mute | Ban):
+                    broke = DisconnectedError("the connection broke: it may count, or not")
+                    self._answer(cid, broke)
                 pending.sent = False
             self._renew_no_more()
             writing.cancel()
@@ -418,6 +481,12 @@ class Chat:
             case Message() as message:
                 if room := self._rooms.get(message.room):
                     room.take(message)
+            case protocol.Deleted(name, identity, position):
+                if room := self._rooms.get(name):
+                    room.revise(Deleted(name, identity), position)
+            case protocol.Edited(name, identity, text, _, position):
+                if room := self._rooms.get(name):
+                    room.revise(Edited(name, identity, text), position)
             case Ack(cid, identity):
                 self._answer(cid, identity)
             case Progress(name, position):
@@ -447,8 +516,10 @@ class Chat:
                 self._refused(error)
             case Welcome() as welcome:
                 self._welcome(welcome)
+                self._token_counts()
                 self._renew_later(welcome.until)
             case Renewed(until):
+                self._token_counts()
                 self._renew_later(until)
 
     def _welcome(self, welcome: Welcome) -> None:
@@ -477,7 +548,29 @@ class Chat:
         if not callable(self._token):
             return self._token or ""
         token = self._token()
-        return await token if inspect.isawaitable(token) else token
+        self._given = await token if inspect.isawaitable(token) else token
+        if self._replacing:
+            self._replacing, self._replaced_at = False, asyncio.get_running_loop().time()
+        return self._given
+
+    def _token_counts(self) -> None:
+        self._replacing = self._new_refused = False
+        self._replaced_at = None
+
+    def _replace_token(self, source: Renewable) -> None:
+        """The server refuses the token: take another for the next try. A new one is tried for
+        `NEW_SECONDS`. Raises `DisconnectedError` if it was refused for so long, or if there is
+        none.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._replaced_at is not None and now - self._replaced_at < NEW_SECONDS:
+            self._new_refused = True
+            return
+        if self._new_refused:
+            raise DisconnectedError(f"{self._url}: {self._trouble}, also with a new token")
+        if not source.refuse(self._given):
+            raise DisconnectedError(f"{self._url}: {self._trouble}")
+        self._replacing = True
 
     def _renew_later(self, until: int) -> None:
         """Renew the token before `until`, its expiry according to the server, in milliseconds; 0:
@@ -499,7 +592,7 @@ class Chat:
         async def renew() -> None:
             try:
                 self._say(Auth(await self._fresh_token()))
-            except OSError as error:
+            except (OSError, DisconnectedError) as error:
                 log.warning("cannot get a new token: %s", error)
             # If the server does not answer `renewed`, try again before the old token expires.
             self._renewing = None
@@ -526,11 +619,15 @@ class Chat:
         room = self._rooms.get(error.room or "")
         if not self.connected and error.code not in _FOR_NOW:
             raise refused
-        if error.code in _FOR_NOW:
+        pending = self._pending.get(error.cid or "")
+        if pending is not None and isinstance(pending.frame, Mute | Ban):
+            # Sent again later, it would replace what another moderator has done since.
+            self._answer(pending.frame.cid, refused)
+        elif error.code in _FOR_NOW:
             if error.cid is None:
                 self._ask_again_later(error.room)
             else:
-                _later(functools.partial(self._send_again, error.cid))
+                _later(functools.partial(self._send_again, error.cid), error.retry_after)
         elif error.cid is not None:
             self._answer(error.cid, refused)
         elif room is not None and room.refuse_earlier(refused):
@@ -539,9 +636,14 @@ class Chat:
             # The room could not be joined, or somebody else owns the name there.
             del self._rooms[room.name]
             room.end(refused)
-            for cid, pending in self._pending.items():
-                if pending.frame.room == room.name:
+            for cid, waiting in self._pending.items():
+                if waiting.frame.room == room.name:
                     self._answer(cid, refused)
+        elif error.code == ErrorCode.BAD_TOKEN and isinstance(self._token, Renewable):
+            log.warning("the server refused a token: %s", error.message)
+            # The connection goes on for as long as the token before it counts.
+            with contextlib.suppress(DisconnectedError):
+                self._replace_token(self._token)
         elif error.code != ErrorCode.BAD_FRAME:
             # A server of an earlier release does not know `ping` and answers with this error.
             log.warning("the server refused a frame: %s", error.message)
@@ -574,6 +676,10 @@ class Chat:
             self._send(pending)
 
 
+def _cid() -> str:
+    return uuid.uuid4().hex
+
+
 def _decode(data: bytes) -> ServerFrame | None:
     """Decode a server frame; None if this client does not know its type yet."""
     try:
@@ -596,5 +702,6 @@ def _keep_alive(connection: ClientConnection) -> None:
             connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def _later(act: Callable[[], None]) -> None:
-    asyncio.get_running_loop().call_later(random.uniform(*AGAIN_SECONDS), act)
+def _later(act: Callable[[], None], seconds: float = 0) -> None:
+    """In so many seconds; 0: it is not known when."""
+    asyncio.get_running_loop().call_later(seconds or random.uniform(*AGAIN_SECONDS), act)

@@ -61,6 +61,21 @@ class Page(NamedTuple):
     more: bool
 
 
+class Deleted(NamedTuple):
+    """The message of this id was deleted: forget its text."""
+
+    room: str
+    id: str
+
+
+class Edited(NamedTuple):
+    """The message of this id has another text now."""
+
+    room: str
+    id: str
+    text: str
+
+
 class Away(NamedTuple):
     """The connection is lost. The next attempt is in `retry_seconds`."""
 
@@ -74,7 +89,7 @@ class Back(NamedTuple):
     replica: str
 
 
-Event: TypeAlias = Message | Gap | Presence | IsTyping | Away | Back
+Event: TypeAlias = Message | Gap | Deleted | Edited | Presence | IsTyping | Away | Back
 
 
 class Link(NamedTuple):
@@ -84,6 +99,13 @@ class Link(NamedTuple):
     say: Callable[[ClientFrame], None]
     # Send a text: room, text, and optionally cid.
     send: Callable[[str, str, str | None], Awaitable[str]]
+    # Delete a message: room, id.
+    delete: Callable[[str, str], Awaitable[None]]
+    # Replace the text of one: room, id, text.
+    edit: Callable[[str, str, str], Awaitable[None]]
+    # Mute or ban somebody: room, author, seconds.
+    mute: Callable[[str, str, int], Awaitable[None]]
+    ban: Callable[[str, str, int], Awaitable[None]]
     # Leave a room by name; False if it was left already.
     leave: Callable[[str], bool]
     # Raise the error that ended the connection, if it has ended.
@@ -116,6 +138,40 @@ class Room(ABC):
     @abstractmethod
     async def send(self, text: str, *, cid: str | None = None) -> str:
         """See `Chat.send`."""
+
+    @abstractmethod
+    async def delete(self, identity: str) -> None:
+        """Delete the message of this id: your own, or as a moderator anybody's. Returns once the
+        log has the deletion. Repeating it is harmless.
+
+        Raises `RefusedError` (`no_message`: there is none of yours; `bad_frame`: the site has not
+        switched it on) and `DisconnectedError`.
+        """
+
+    @abstractmethod
+    async def edit(self, identity: str, text: str) -> None:
+        """Replace the text of your own message of this id. The last edit counts.
+
+        Raises `RefusedError`, as `delete` and `send` do, and `DisconnectedError`.
+        """
+
+    @abstractmethod
+    async def mute(self, author: str, seconds: int) -> None:
+        """As a moderator, let the person with this author (`Message.author`) read, but not write
+        here for so long; 0: end what there was. Returns once a replica obeys; the others follow
+        within a second, or when they reach Kafka again. It is never sent twice, because another
+        moderator may have done something since.
+
+        Raises `RefusedError` (`not_moderator`: you are none; `bad_author`: it is none, or you;
+        `bad_frame`: the site has not switched it on, or it is for too long; `rate_limited`: too
+        many; `unavailable`: it may count, or not) and `DisconnectedError` (the same).
+        """
+
+    @abstractmethod
+    async def ban(self, author: str, seconds: int) -> None:
+        """The same, but put them out of the room, and let them see nothing of it. Of the two, the
+        last one counts.
+        """
 
     @abstractmethod
     async def earlier(self, before: str, *, limit: int | None = None) -> Page:
@@ -182,6 +238,18 @@ class Feed(Room):
 
     async def send(self, text: str, *, cid: str | None = None) -> str:
         return await self._link.send(self.name, text, cid)
+
+    async def delete(self, identity: str) -> None:
+        await self._link.delete(self.name, identity)
+
+    async def edit(self, identity: str, text: str) -> None:
+        await self._link.edit(self.name, identity, text)
+
+    async def mute(self, author: str, seconds: int) -> None:
+        await self._link.mute(self.name, author, seconds)
+
+    async def ban(self, author: str, seconds: int) -> None:
+        await self._link.ban(self.name, author, seconds)
 
     async def earlier(self, before: str, *, limit: int | None = None) -> Page:
         self._link.check()
@@ -254,6 +322,11 @@ class Feed(Room):
             self._put(Gap(self.name), None)
             # After a gap, recent messages are sent again even if they were received before.
             known.update(self._ids)
+        if began and self._events:
+            for identity in joined.deleted or ():
+                self._put(Deleted(self.name, identity), None)
+            for message in map(_message_decoder.decode, joined.edited or ()):
+                self._put(Edited(self.name, message.id, message.text), None)
         if began or self._recent:
             for message in map(_message_decoder.decode, joined.messages):
                 if message.id not in known:
@@ -292,6 +365,12 @@ class Feed(Room):
         if self._in and not self._behind:
             self._keep(message)
             self._behind = len(self._buffer) >= BUFFERED
+
+    def revise(self, event: Deleted | Edited, position: str) -> None:
+        if self._events and self._in and not self._behind:
+            self._put(event, None)
+        self.reach(position)
+        self._behind = len(self._buffer) >= BUFFERED
 
     def _keep(self, message: Message) -> None:
         self._reached = message.id

@@ -111,8 +111,10 @@ class Presence:
 
     # People on this replica.
 
-    def enter(self, room: str, person: Person) -> None:
-        """Add a connection of the person to the room. Raises `RefusedError` (name_taken)."""
+    def check(self, room: str, person: Person) -> Claim:
+        """The claim with which the person may use their name in the room. Raises `RefusedError`
+        (name_taken).
+        """
         now = self._milliseconds()
         holders = self._holders(room, person.user)
         since = self._reservations.since(room, person.user, person.key, now)
@@ -124,6 +126,11 @@ class Presence:
         owner = self._reservations.owner(room, person.user, person.key, now)
         if owner is not None:
             raise protocol.name_taken(room, owner)
+        return claim
+
+    def enter(self, room: str, person: Person) -> None:
+        """Add a connection of the person to the room. Raises `RefusedError` (name_taken)."""
+        claim = self.check(room, person)
         place = (room, person.user)
         if place in self._here:
             self._more[place] = self._more.get(place, 1) + 1

@@ -39,6 +39,18 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     author: str = ""
 
 
+class Revision(Record, frozen=True, gc=False):
+    """Deletes the message at `offset`, which the log stored at `time`, or replaces its text.
+
+    `text` is the new text; it is empty if the message is deleted. `user` and `author` are who did
+    it: the author of the message, or somebody who may delete those of others (`moderator`).
+    """
+
+    offset: int = -1
+    time: int = 0
+    moderator: bool = False
+
+
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """A record at its offset. `ts` is when the log stored it, in milliseconds since the epoch."""
 

@@ -94,6 +94,14 @@ setUpRooms({
   counted: setBadge,
 });
 
+/**
+ * Where nobody deletes or edits, the page does without what it takes.
+ * @param {Frame} frame
+ */
+async function revise(frame) {
+  (await import("./revisions.js")).hear(frame, connection, myName);
+}
+
 /** @type {Record<string, (frame: Frame) => void>} */
 const hearing = {
   welcome(frame) {
@@ -107,10 +115,16 @@ const hearing = {
     page.rename.hidden = false;
     page.rename.textContent = user;
     page.rename.title = t.rename;
+    if (frame.revisions) revise(frame);
     joinMissing();
     lookForUpdate(() => connection.live);
   },
-  joined(frame) { rooms.get(frame.room)?.enter(frame); },
+  joined(frame) {
+    rooms.get(frame.room)?.enter(frame);
+    if (frame.deleted || frame.edited) revise(frame);
+  },
+  deleted: revise,
+  edited: revise,
   access(frame) { rooms.get(frame.room)?.allow(frame); },
   message(frame) { rooms.get(frame.room)?.add(/** @type {any} */ (frame)); },
   position(frame) {
@@ -122,17 +136,17 @@ const hearing = {
   presence(frame) { rooms.get(frame.room)?.see(frame); },
   typing({ room, user: name, seconds }) { rooms.get(room)?.startTyping(name, seconds); },
   history(frame) { rooms.get(frame.room)?.addEarlier(frame); },
-  error({ code, message: words, cid, room: name }) {
-    const message = explain(code, words);
+  error({ code, message: words, cid, room: name, retry_after: wait }) {
+    const message = explain(wait ? "slow" : code, words);
     const room = rooms.get(name);
     const forNow = code === "unavailable" || code === "rate_limited" || code === "not_joined";
     if (code === "not_joined" && room) room.joined = false;
-    const known = cid && outbox.refuse(cid, code, message);
+    const known = cid && outbox.refuse(cid, code, message, wait);
     if (!known && code === "bad_user") {
       connection.stop();
       ask(message);
     } else if (forNow) {
-      if (room?.stopAsking()) notice(message);
+      if (room?.stopAsking() || cid?.startsWith("r-")) notice(message);
       clearTimeout(joinTimer);
       joinTimer = setTimeout(joinMissing, between(500, 2000));
     } else if (!known && code === "name_taken" && !signIn) {

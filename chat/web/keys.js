@@ -1,8 +1,7 @@
-// What the keyboard does anywhere on the page, and the list of all that it does.
+// What the keyboard does anywhere on the page.
 
-import { element, page } from "./dom.js";
+import { page } from "./dom.js";
 import { current, rooms, show } from "./rooms.js";
-import { t } from "./texts.js";
 
 /** @param {number} step */
 function showNeighbour(step) {
@@ -11,12 +10,8 @@ function showNeighbour(step) {
   show(all[(all.indexOf(current) + step + all.length) % all.length]);
 }
 
-export function showKeys() {
-  page.keyList.replaceChildren(...t.keys.map(([keys, what]) => element("div", {},
-    element("dt", {}, ...keys.split(" ").flatMap((key, n) => [n ? " " : "",
-      element("kbd", {}, key)])),
-    element("dd", {}, what))));
-  page.keys.showModal();
+async function showKeys() {
+  (await import("./shortcuts.js")).showKeys();
 }
 
 /** @param {KeyboardEvent} event */

@@ -15,6 +15,7 @@ import { dayName, drawTime, sameDay } from "./times.js";
  * @property {number} ts
  * @property {string} cid
  * @property {string} [author]
+ * @property {number} [edited]
  */
 
 // What one author says within this time is one group.
@@ -40,7 +41,15 @@ export function drawMessage(message, mine, name) {
     text);
   item.classList.toggle("mentions", text.querySelector("mark") !== null);
   messages.set(item, message);
+  if (message.edited) markEdited(item);
   return item;
+}
+
+/** @param {Element} item */
+export function markEdited(item) {
+  if (!item.querySelector(".edited")) {
+    item.append(element("span", { className: "edited" }, t.edited));
+  }
 }
 
 /**

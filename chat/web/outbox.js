@@ -178,15 +178,16 @@ export class Outbox {
    * @param {string} cid
    * @param {string} code
    * @param {string} words
+   * @param {number} [wait] seconds after which it may go, if the service knows
    */
-  refuse(cid, code, words) {
+  refuse(cid, code, words, wait) {
     const entry = this.entries.get(cid);
     if (!entry) return false;
     if (["unavailable", "rate_limited", "not_joined"].includes(code)) {
       // Of `unavailable` alone, the service does not know whether the log has it.
       if (code !== "unavailable") entry.sentAt = 0;
       this.become(entry, "held", words);
-      this.later(entry, between(500, 2500), () => this.wait(entry));
+      this.later(entry, wait ? wait * 1000 : between(500, 2500), () => this.wait(entry));
     } else {
       entry.used = code === "cid_used";
       this.fail(entry, words);

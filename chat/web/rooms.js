@@ -72,6 +72,7 @@ export class Room {
     this.code = "";
     this.entered = false;      // whether it ever was
     this.readOnly = false;     // whether the service takes nothing from this page here
+    this.moderator = false;    // whether this page may delete what others wrote here
     /** @type {string | null} how far this page has seen; handed back on joining again */
     this.position = null;
     /** @type {string | null} the last message, or where there was none yet */
@@ -126,7 +127,7 @@ export class Room {
     const again = this.entered;
     this.entered = true;
     this.joined = true;
-    this.readOnly = frame.read_only ?? false;
+    this.allow(frame);
     this.why = "";
     if (again && !frame.recovered) {
       this.list.replaceChildren(element("li", { className: "gap" }, t.gap));
@@ -175,8 +176,9 @@ export class Room {
   }
 
   /** @param {Frame} frame */
-  allow({ read_only: readOnly }) {
+  allow({ read_only: readOnly = false, moderator = false }) {
     this.readOnly = readOnly;
+    this.moderator = moderator;
     drawWhy();
   }
 

@@ -17,7 +17,7 @@ const LONGEST_MS = 2 ** 31 - 1;
 
 const script = document.getElementById("sign-in");
 const signIn = element("a", { href: script?.dataset.in ?? "", hidden: true }, t.signIn);
-const signOut = element("a", { href: script?.dataset.out ?? "", onclick: noteSignOut }, t.signOut);
+const signOut = element("a", { href: script?.dataset.out ?? "", onclick: leave }, t.signOut);
 const me = element("bdi", { id: "me" });
 page.now.after(signIn);
 
@@ -35,13 +35,20 @@ function drawInert() {
   }
 }
 
-/** The page is to be nobody's until somebody signs in, and what is kept is to stay. */
-function noteSignOut() {
+/**
+ * The page is to be nobody's until somebody signs in, and what is kept is to stay. The service
+ * revokes the token first: for that, the cookie is needed, which the proxy deletes.
+ * @param {Event} event
+ */
+async function leave(event) {
+  event.preventDefault();
   try {
     localStorage.setItem("chat.signed-out", "true");
   } catch {
     // Nothing is kept then.
   }
+  await ask("DELETE");
+  location.assign(/** @type {HTMLAnchorElement} */ (signOut).href);
 }
 
 /**
@@ -64,7 +71,7 @@ function isAnother(who) {
 }
 
 /**
- * @param {"GET" | "POST"} method
+ * @param {"GET" | "POST" | "DELETE"} method
  * @param {string} query
  * @returns {Promise<{status: number, who: string, left: number}>} `status`: 0 if there is no
  *   answer; `left`: for how many milliseconds the token counts
@@ -174,6 +181,7 @@ export class SignedInConnection extends Connection {
    */
   lost(code, reason) {
     clearTimeout(this.renewal);
-    super.lost(code, reason);
+    // Whose token was revoked (4403) is asked whether there is another one, as when it has ended.
+    super.lost(code === 4403 ? 4401 : code, reason);
   }
 }

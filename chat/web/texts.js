@@ -1,5 +1,6 @@
-// All words of the page, in each of its languages; plurals and lists are Intl's. What the service
-// says is English: where a language has words for an error's code, those are shown instead.
+// The words of the page, in each of its languages; plurals and lists are Intl's. Those that few need
+// are in the modules that show them (shortcuts.js, revisions.js). What the service says is English:
+// where a language has words for an error's code, those are shown instead.
 
 /**
  * @typedef {{one?: string, other: string}} Forms
@@ -69,6 +70,7 @@ const en = {
     ? `Jump to the latest (${plural(count, { other: "# new" })})`
     : "Jump to the latest",
   quote: "Quote",
+  edited: "edited",
   search: "Search in this room",
   hit: (/** @type {number} */ at, /** @type {number} */ of) => `${at} of ${of}`,
   noHit: (/** @type {number} */ count) => plural(count, {
@@ -114,23 +116,6 @@ const en = {
   noFiles: "Pictures and files cannot be sent here: only text can.",
 
   keyboard: "Keyboard shortcuts",
-  keys: [
-    ["Enter", "sends the message"],
-    ["Shift Enter", "starts a new line"],
-    ["@name", "offers people who are here"],
-    [":name:", "becomes an emoji, like :smile:"],
-    ["↓ ↑ Tab", "among what is offered: the next, the previous, takes it"],
-    ["↑", "in an empty message: to the messages"],
-    ["↑ ↓", "among the messages: the previous, the next"],
-    ["Enter R", "on a message: quotes it"],
-    ["Esc", "among the messages: back to writing"],
-    ["Alt ↑", "shows the previous room"],
-    ["Alt ↓", "shows the next room"],
-    ["Ctrl K", "goes to the name of a room to join"],
-    ["/", "outside of text: goes to the search"],
-    ["Enter Shift Enter", "in the search: an older hit, a newer one"],
-    ["?", "outside of text: shows this list"],
-  ],
 
   errors: /** @type {Record<string, string>} */ ({}),
 };
@@ -196,6 +181,7 @@ const de = {
     ? `Zu den neuesten (${plural(count, { other: "# neu" })})`
     : "Zu den neuesten",
   quote: "Zitieren",
+  edited: "bearbeitet",
   search: "In diesem Raum suchen",
   hit: (at, of) => `${at} von ${of}`,
   noHit: (count) => plural(count, {
@@ -239,23 +225,6 @@ const de = {
   noFiles: "Bilder und Dateien lassen sich hier nicht senden, nur Text.",
 
   keyboard: "Tastenkürzel",
-  keys: [
-    ["Enter", "sendet die Nachricht"],
-    ["Umschalt Enter", "beginnt eine neue Zeile"],
-    ["@Name", "schlägt Anwesende vor"],
-    [":name:", "wird zu einem Emoji, etwa :smile:"],
-    ["↓ ↑ Tab", "unter Vorschlägen: der nächste, der vorige, nimmt ihn"],
-    ["↑", "in einer leeren Nachricht: zu den Nachrichten"],
-    ["↑ ↓", "in den Nachrichten: die vorige, die nächste"],
-    ["Enter R", "auf einer Nachricht: zitiert sie"],
-    ["Esc", "in den Nachrichten: zurück zum Schreiben"],
-    ["Alt ↑", "zeigt den vorigen Raum"],
-    ["Alt ↓", "zeigt den nächsten Raum"],
-    ["Strg K", "zum Namen eines Raums, den man betreten will"],
-    ["/", "außerhalb von Text: zur Suche"],
-    ["Enter Umschalt Enter", "in der Suche: ein älterer Treffer, ein neuerer"],
-    ["?", "außerhalb von Text: zeigt diese Liste"],
-  ],
 
   errors: {
     bad_cid: "Der Dienst hat die Nachricht nicht verstanden.",
@@ -267,6 +236,7 @@ const de = {
     not_joined: "Sie sind nicht in diesem Raum.",
     read_only: "Diesen Raum dürfen Sie lesen, aber nicht darin schreiben.",
     rate_limited: "Das war zu schnell; gleich noch einmal.",
+    slow: "Langsamer Modus: sie geht von selbst, sobald sie darf.",
     too_long: "Sie ist zu lang.",
     too_many_rooms: "Sie sind in so vielen Räumen, wie möglich ist: verlassen Sie einen.",
     unavailable: "Der Dienst erreicht seinen Speicher gerade nicht.",

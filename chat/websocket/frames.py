@@ -265,6 +265,11 @@ def text_frame(payload: bytes) -> bytes:
     return b"\x81\x7f" + struct.pack("!Q", size) + payload
 
 
+def payload_of(frame: bytes) -> bytes:
+    """What `text_frame` was given."""
+    return frame[{0x7E: 4, 0x7F: 10}.get(frame[1], 2) :]
+
+
 def pong_frame(payload: bytes) -> bytes:
     """The answer to a ping with `payload`, at most 125 bytes."""
     return b"\x8a%c" % len(payload) + payload

@@ -24,7 +24,7 @@ from kafka_broker import ALONE, KafkaBroker
 from provider import Provider
 
 from chat import settings as chat_settings
-from chat.__main__ import relay_for
+from chat.__main__ import relay_for, revocations_for, sanctions_for
 from chat.server import Server
 
 ROOT = Path(__file__).parent.parent.parent
@@ -82,11 +82,11 @@ def lone_broker(kafka_home: Path, tmp_path: Path) -> Iterator[KafkaBroker]:
         broker.close()
 
 
-def make_topic(admin: KafkaAdminClient, *names: str, replicas: int = 1) -> None:
+def make_topic(admin: KafkaAdminClient, *names: str, replicas: int = 1, **configs: str) -> None:
     topic = {
         "num_partitions": PARTITIONS,
         "replication_factor": replicas,
-        "configs": {"message.timestamp.type": "LogAppendTime"},
+        "configs": {"message.timestamp.type": "LogAppendTime"} | configs,
     }
     admin.create_topics(dict.fromkeys(names, topic))
     admin.wait_for_topics(list(names))
@@ -97,10 +97,21 @@ def signals_of(topic: str) -> str:
     return f"{topic}-signals"
 
 
+def revocations_of(topic: str) -> str:
+    """The same for the revoked tokens."""
+    return f"{topic}-revocations"
+
+
+def sanctions_of(topic: str) -> str:
+    """The same for the people whom moderators have muted or banned."""
+    return f"{topic}-sanctions"
+
+
 @pytest.fixture
 def topic(kafka_admin: KafkaAdminClient) -> str:
     name = f"chat-{uuid.uuid4().hex[:12]}"
-    make_topic(kafka_admin, name, signals_of(name))
+    make_topic(kafka_admin, name, signals_of(name), revocations_of(name))
+    make_topic(kafka_admin, sanctions_of(name), **{"retention.ms": "-1"})
     return name
 
 
@@ -112,6 +123,8 @@ def kafka(kafka_broker: KafkaBroker, topic: str) -> dict[str, str]:
         "KAFKA_BOOTSTRAP_SERVERS": kafka_broker.bootstrap_servers,
         "KAFKA_TOPIC": topic,
         "KAFKA_SIGNAL_TOPIC": signals_of(topic),
+        "KAFKA_REVOCATION_TOPIC": revocations_of(topic),
+        "KAFKA_SANCTION_TOPIC": sanctions_of(topic),
     }
 
 
@@ -134,11 +147,13 @@ async def replica() -> AsyncIterator[Replica]:
         for one in (*environments, more):
             environment |= one
         settings = chat_settings.load(environment)
-        server = Server(settings, relay_for(settings))
+        server = Server(
+            settings, relay_for(settings), revocations_for(settings), sanctions_for(settings)
+        )
         servers.append(server)
         await server.start()
         if ready:
-            await until(lambda: server.relay.caught_up and server.relay.up)
+            await until(lambda: server.relay.up and not server.look_ready())
         return server
 
     yield start

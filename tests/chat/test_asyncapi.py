@@ -87,7 +87,9 @@ def test_every_error_and_close_code_is_there() -> None:
 async def test_what_is_said_fits_its_schema(replica: Replica, provider: Provider) -> None:
     rules = [{"rooms": "lobby", "write": ["talkers"]}, {"rooms": "*"}]
     server = await replica(
-        provider.environment(groups_claim="groups"), CHAT_ROOMS=json.dumps(rules)
+        provider.environment(groups_claim="groups"),
+        CHAT_ROOMS=json.dumps(rules),
+        CHAT_REVISIONS="true",
     )
     heard = []
     async with (
@@ -98,7 +100,15 @@ async def test_what_is_said_fits_its_schema(replica: Replica, provider: Provider
     ):
         heard += [ada.welcome, await ada.join("lobby"), await ada.send("lobby", "hello")]
         heard.append(await ada.refused(type="send", room="lobby", text="", cid="1"))
-        await bob.join("lobby")
+        position = (await bob.join("lobby"))["position"]
+        for text in ("one", "two"):
+            of = (await ada.send("lobby", text))["id"]
+            await ada.say(type="edit", room="lobby", id=of, text=f"{text}!", cid=f"e-{text}")
+            heard.append(await ada.hear("edited"))
+        await ada.say(type="delete", room="lobby", id=of, cid="d")
+        heard.append(await ada.hear("deleted"))
+        heard.append(await bob.join("lobby", position))
+        heard.append(await bob.join("lobby", of))
         await ada.say(type="history", room="lobby", before=(await bob.join("lobby"))["position"])
         await bob.say(type="typing", room="lobby")
         await ada.say(type="ping")

@@ -23,7 +23,9 @@ from test_server import get
 from chat.auth.identity import Identity, KeysUnavailableError, TokenError
 from chat.auth.issuers import Issuer
 from chat.auth.keys import AGAIN_SECONDS, Fetcher, KeySource, UnknownKeyError
+from chat.auth.revocations import Revocations
 from chat.auth.tokens import MOST_LINES, TokenVerifier
+from chat.relay.register import MemoryRegister
 from chat.rights import Rules
 from chat.server import Server
 from chat.settings import SettingsError, load
@@ -122,19 +124,29 @@ async def test_the_same_host_s_clocks_may_differ_by_a_minute() -> None:
 
     now = time.time()
     issuer = Issuer("https://id.example", "chat", jwks="https://id.example/keys")
-    verifier = TokenVerifier([issuer], ["ES256"], fetch, Rules(), clock=lambda: now)
+    revocations = Revocations(MemoryRegister(), 3600, lambda: now)
+    verifier = TokenVerifier([issuer], ["ES256"], fetch, Rules(), revocations, lambda: now)
 
     async def verify(**times: float) -> Identity:
-        claims = {"iss": "https://id.example", "aud": "chat", "sub": "1", "exp": now + 1}
+        claims = {
+            "iss": "https://id.example",
+            "aud": "chat",
+            "sub": "1",
+            "iat": now,
+            "exp": now + 1,
+        }
         claims |= {"preferred_username": "ada"} | times
         return await verifier.verify(signed(claims, key))
 
     for times in ({"exp": now - 59}, {"nbf": now + 59}, {"iat": now + 59}):
         assert (await verify(**times)).until == times.get("exp", now + 1)
+    identity = await verify(iat=now - 3599, exp=now + 3600)
+    assert identity.until == now + 1, "however long it is for"
     for times, words in (
         ({"exp": now - 60}, "it ended 60 s ago"),
         ({"nbf": now + 61}, "it begins in 61 s"),
         ({"iat": now + 61}, "it was issued in 61 s"),
+        ({"iat": now - 3662}, "it was issued 3662 s ago, and what was revoked is known for"),
     ):
         with pytest.raises(TokenError, match=words):
             await verify(**times)
@@ -387,7 +399,8 @@ async def test_a_flood_of_bad_tokens_does_not_fill_the_log(
 ) -> None:
     caplog.set_level(logging.INFO, "chat.auth")
     now = 0.0
-    verifier = TokenVerifier((), ("ES256",), Fetcher(), Rules(), log_clock=lambda: now)
+    revocations = Revocations(MemoryRegister(), 3600)
+    verifier = TokenVerifier((), ("ES256",), Fetcher(), Rules(), revocations, log_clock=lambda: now)
     for _ in range(100):
         with pytest.raises(TokenError):
             await verifier.verify("forged")
@@ -440,6 +453,10 @@ async def test_who_leaves_while_keys_are_fetched_leaves_nothing_behind(
         ('[{"issuer": "https://id.example"}]', "audience"),
         ('[{"issuer": "https://id.example", "audience": "chat", "jwk": ""}]', "jwk"),
         ('[{"issuer": "https://id.example", "audience": ""}]', "audience is empty"),
+        (
+            '[{"issuer": "https://id.example", "audience": "chat", "audiences": [""]}]',
+            "one of audiences is empty",
+        ),
         ('[{"issuer": "http://id.example", "audience": "chat"}]', "give an https address"),
         ('[{"issuer": "id.example", "audience": "chat"}]', "give an address such as"),
         ('[{"issuer": "https://[", "audience": "chat"}]', "give an address such as"),

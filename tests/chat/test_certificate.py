@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from josepy.jwk import JWKEC
-from pebble import Pebble, free_port
+from pebble import Pebble
+from servers import free_port
 
 from chat import certificate
 from chat.certificate import Issued, Order, due, field

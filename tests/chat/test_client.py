@@ -22,7 +22,9 @@ from websockets.http11 import Request, Response
 from chat.client import (
     Away,
     Back,
+    Deleted,
     DisconnectedError,
+    Edited,
     ErrorCode,
     Gap,
     IsTyping,
@@ -258,6 +260,47 @@ async def test_a_wait_that_is_cancelled_loses_no_message(server: Server) -> None
             assert event.text == "a"
             break
         assert await texts(room, 1) == ["b"]
+
+
+async def test_revisions_are_told_also_of_the_time_away(replica: Replica) -> None:
+    server = await replica({"CHAT_REVISIONS": "true"})
+    async with (
+        Network(server.port) as network,
+        connect(url(network.port), "ada") as ada,
+        connect(url(server.port), "bob") as bob,
+    ):
+        there, here = ada.room("lobby", events=True), bob.room("lobby")
+        await asyncio.gather(there.joined(), here.joined())
+        kept, gone = await here.send("helo"), await here.send("secret")
+
+        async def revised() -> Deleted | Edited:
+            async with asyncio.timeout(PATIENCE):
+                while not isinstance(event := await anext(there), Deleted | Edited):
+                    pass
+            return event
+
+        await here.edit(kept, "hello")
+        assert await revised() == Edited("lobby", kept, "hello")
+        network.cut()
+        await here.edit(kept, "hello!")
+        await here.delete(gone)
+        assert {await revised(), await revised()} == {
+            Edited("lobby", kept, "hello!"),
+            Deleted("lobby", gone),
+        }
+        # Whoever asks for messages alone gets them alone.
+        last = await here.send("the end")
+        told = [await anext(here) for _ in range(3)]
+        assert [one.text for one in told if isinstance(one, Message)] == [
+            "helo",
+            "secret",
+            "the end",
+        ]
+        assert here.position == last
+        for refused in (there.delete(kept), there.edit(kept, "mine")):
+            with pytest.raises(RefusedError) as why:
+                await refused
+            assert why.value.code is ErrorCode.NO_MESSAGE
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 from chat_client import ChatClient, Frame
 from conftest import ROOT, Replica
+from provider import Provider
 
 from chat import protocol
 from chat.protocol import CloseCode, ErrorCode
 from chat.settings import Settings
 
 DOCUMENT = (ROOT / "docs" / "protocol.md").read_text()
-FIRST, AGAIN, BACK = re.findall(r"^```\n(.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)
+FIRST, AGAIN, BACK, REVISED, BANNED = re.findall(
+    r"^```\n(→.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE
+)
 
 
 def table(heading: str) -> list[list[str]]:
@@ -38,7 +41,7 @@ class Script:
         for line in lines.splitlines():
             frame = json.loads(line[2:])
             if line.startswith("→"):
-                for field in ("since", "before"):
+                for field in ("since", "before", "id"):
                     if field in frame:
                         frame[field] = self.positions[frame[field]]
                 await client.say(**frame)
@@ -50,7 +53,7 @@ class Script:
         for field, value in written.items():
             if field in ("id", "position", "before", "author"):
                 assert self.positions.setdefault(value, came[field]) == came[field]
-            elif field == "ts":
+            elif field in ("ts", "edited"):
                 assert isinstance(came[field], int)
             elif field == "messages":
                 assert len(came[field]) == len(value)
@@ -71,6 +74,22 @@ async def test_the_examples_are_what_is_said(replica: Replica) -> None:
     async with ChatClient(server.port, "ada") as ada:
         await script.play(ada, AGAIN)
         await script.play(ada, BACK)
+    server = await replica(CHAT_REVISIONS="true")
+    async with ChatClient(server.port) as ada:
+        await ada.join("lobby")
+        await Script().play(ada, REVISED)
+
+
+async def test_the_example_of_a_ban_is_what_happens(replica: Replica, provider: Provider) -> None:
+    server = await replica(
+        provider.environment(groups_claim="groups"),
+        CHAT_ROOMS='[{"rooms": "*", "moderate": ["desk"]}]',
+        CHAT_SANCTIONS="true",
+    )
+    headers = provider.headers(groups=["desk"])
+    async with ChatClient(server.port, additional_headers=headers) as ada:
+        await ada.join("lobby")
+        await Script().play(ada, BANNED)
 
 
 def test_every_setting_is_in_the_table_with_its_default_and_meaning() -> None:

@@ -75,6 +75,7 @@ class Listening:
     def __init__(self, user: str = "ada", secret: str = "") -> None:
         self.address = ""
         self.rights = ALL
+        self.waiting_bytes = 0
         self.person = Person.of(user, secret)
         self.slow = False
         self.frames: list[dict[str, object]] = []
@@ -106,6 +107,9 @@ class Listening:
 
     def put_out(self, room: str, why: RefusedError) -> None:
         self.frames.append({"type": "error", "room": room, "code": why.code})
+
+    def review(self, room: str) -> None:
+        self.frames.append({"type": "access", "room": room})
 
     def close(self, code: CloseCode, reason: str) -> None:
         self.closed = (code, reason)

@@ -1,16 +1,17 @@
 """Whatever people, replicas and the log do, everybody sees what the log has: live, after
 reconnecting to any replica, and in the history.
 
-Hypothesis generates the steps: people join, talk, repeat messages, disconnect and return on another
-replica; replicas start, die and read at different speeds; the log is recreated. After each step,
-everybody's view is compared with a model without replicas: a list of records and the rule for
-repeats.
+Hypothesis generates the steps: people join, talk, repeat messages, delete them, disconnect and
+return on another replica; replicas start, die and read at different speeds; the log is recreated.
+After each step, everybody's view is compared with a model without replicas: a list of records and
+the rules for repeats and deletions.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import uuid
 from collections import deque
 from collections.abc import Coroutine, Sequence
@@ -44,6 +45,7 @@ from chat.relay.base import (
     Portion,
     Record,
     Relay,
+    Revision,
     UnavailableError,
     partition_of,
 )
@@ -269,6 +271,7 @@ class Replicas(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.log = self.make_log()
         self.past: dict[str, list[list[Entry]]] = {}
+        self.revised = 0
         self.replicas: list[Replica] = []
         self.people = [Person(f"{room}-{n}", room) for room in ROOMS for n in range(PEOPLE)]
 
@@ -290,8 +293,10 @@ class Replicas(RuleBasedStateMachine):
             return self.past[epoch]
         return [list(self.log.read(p, 0, end)) for p, end in enumerate(self.log.ends)]
 
-    def messages(self, epoch: str, room: str) -> dict[str, str]:
-        """The ids of the room's messages, in order, each with its cid."""
+    def messages(self, epoch: str, room: str, read: float = -1) -> dict[str, str]:
+        """The ids of the room's messages, in order, each with its cid: without those that were
+        deleted up to offset `read`.
+        """
         last: dict[tuple[str, str], int] = {}
         found = {}
         partitions = self.records(epoch)
@@ -299,6 +304,11 @@ class Replicas(RuleBasedStateMachine):
         for entry in partitions[number]:
             record = entry.record
             if record.room != room:
+                continue
+            if isinstance(record, Revision):
+                if entry.offset <= read:
+                    of = Position(epoch, number, record.offset, record.time)
+                    found.pop(str(of), None)
                 continue
             before = last.get((record.user, record.cid))
             last[record.user, record.cid] = entry.offset
@@ -362,9 +372,9 @@ class Replicas(RuleBasedStateMachine):
             return False
         read = replica.relay.position.get(since.partition, -1)
         missed = [
-            one
-            for one in map(Position.parse, self.messages(since.epoch, person.room))
-            if since.offset < one.offset <= read
+            entry
+            for entry in self.records(since.epoch)[since.partition]
+            if since.offset < entry.offset <= read and entry.record.room == person.room
         ]
         return read - WINDOW <= since.offset <= read and len(missed) <= HISTORY
 
@@ -406,6 +416,22 @@ class Replicas(RuleBasedStateMachine):
                 self.run_(send(person.said[-ago]))
 
     @rule(who=st.integers(0, 99), ago=st.integers(1, 9))
+    def delete(self, who: int, ago: int) -> None:
+        """Those of others are refused, and so are those of another log."""
+        here = [person for person in self.people if person.connection is not None]
+        if not here:
+            return
+        person = here[who % len(here)]
+        self.hear(person)
+        if ago > len(person.view):
+            return
+        self.revised += 1
+        of, cid = person.view[-ago], f"d-{self.revised}"
+        assert person.replica is not None
+        with contextlib.suppress(RefusedError):
+            self.run_(person.replica.hub.revise(person.connection, person.room, of, "", cid))
+
+    @rule(who=st.integers(0, 99), ago=st.integers(1, 9))
     def be_appended_twice(self, who: int, ago: int) -> None:
         """A refused message may be in the log nevertheless, and is then there twice."""
         person = self.people[who % len(self.people)]
@@ -439,12 +465,17 @@ class Replicas(RuleBasedStateMachine):
             match frame["type"]:
                 case "joined":
                     told = [message["id"] for message in frame["messages"]]
+                    gone = frame.get("deleted", ())
+                    person.view = [one for one in person.view if one not in gone]
                     person.view = person.view + told if frame["recovered"] else told
                     person.position = frame["position"]
                 case "message":
                     person.view.append(frame["id"])
                     person.position = frame["id"]
-                case "ack":
+                case "deleted":
+                    person.view = [one for one in person.view if one != frame["id"]]
+                    person.position = frame["position"]
+                case "ack" if not frame["cid"].startswith("d-"):
                     person.acks.append((frame["cid"], frame["id"]))
         person.connection.frames.clear()
 
@@ -458,10 +489,10 @@ class Replicas(RuleBasedStateMachine):
             if person.position is None:
                 continue
             reached = Position.parse(person.position)
-            messages = list(self.messages(reached.epoch, person.room))
             offset = reached.offset
             if person.replica is not None:
                 offset = max(offset, person.replica.relay.position[reached.partition])
+            messages = list(self.messages(reached.epoch, person.room, offset))
             upto = [one for one in messages if Position.parse(one).offset <= offset]
             begin = messages.index(person.view[0]) if person.view else len(upto)
             assert person.view == upto[begin:]
@@ -474,7 +505,7 @@ class Replicas(RuleBasedStateMachine):
             self.everybody_reads_on()
             self.everybody_saw_what_the_log_says()
             for room in ROOMS:
-                everything = list(self.messages(self.log.epoch, room))
+                everything = list(self.messages(self.log.epoch, room, math.inf))
                 for replica in self.replicas:
                     assert self.run_(self.all_pages(replica.hub, room)) == everything
             for person in self.people:
@@ -482,7 +513,7 @@ class Replicas(RuleBasedStateMachine):
                     self.join(self.away().index(person), 0)
             self.everybody_saw_what_the_log_says()
             for person in self.people:
-                everything = list(self.messages(self.log.epoch, person.room))
+                everything = list(self.messages(self.log.epoch, person.room, math.inf))
                 # After a reload, a room without messages in the window shows nothing.
                 last = person.view[-RECENT:]
                 assert last == everything[len(everything) - len(last) :]

@@ -116,6 +116,22 @@ def reload_through(way: Network | Mock, page: Page, *, stop_time: bool = False) 
     page.reload()
 
 
+def open_mocked(
+    process: Start,
+    open_page: Open,
+    answer: Callable[[Mock, WebSocketRoute, Frame], None],
+    *,
+    stop_time: bool = False,
+    **context: Any,
+) -> tuple[Mock, Page]:
+    """A service that answers so, and Ada's page, which talks to it."""
+    mock = Mock(answer)
+    ada = open_page(process(), **context)
+    reload_through(mock, ada, stop_time=stop_time)
+    begin(ada)
+    return mock, ada
+
+
 def pass_until(page: Page, condition: Callable[[], bool]) -> None:
     """Let time pass in the page until something has come about, for a minute at most."""
     for _ in range(120):
@@ -207,10 +223,7 @@ def test_close_codes_are_taken_for_what_they_say(process: Start, open_page: Open
         code, reason = next(codes)
         way.close(code=code, reason=reason)
 
-    mock = Mock(close)
-    ada = open_page(process())
-    reload_through(mock, ada, stop_time=True)
-    begin(ada)
+    mock, ada = open_mocked(process, open_page, close, stop_time=True)
     write(ada, "hello")
     state(ada, "refused")
     expect(ada.get_by_role("status").first).to_contain_text("this name was banned")
@@ -251,10 +264,7 @@ def test_a_message_that_the_service_hangs_up_on_fails_once_and_holds_nobody_up(
         else:
             take(way, frame)
 
-    mock = Mock(hang_up)
-    ada = open_page(process())
-    reload_through(mock, ada)
-    begin(ada)
+    mock, ada = open_mocked(process, open_page, hang_up)
     write(ada, "poison")
     write(ada, "after it")
     failed = ada.locator("#pending .failed")
@@ -265,6 +275,30 @@ def test_a_message_that_the_service_hangs_up_on_fails_once_and_holds_nobody_up(
     failed.get_by_role("button", name="Edit").click()
     expect(ada.get_by_label("Message", exact=True)).to_have_value("poison")
     expect(ada.locator("#pending li")).to_have_count(0)
+
+
+def test_in_slow_mode_a_message_goes_when_it_may(process: Start, open_page: Open) -> None:
+    why = "Slow mode: each person sends at most one message in 30 s. Yours may go in 4 s."
+
+    def answer(mock: Mock, way: WebSocketRoute, frame: Frame) -> None:
+        if len(mock.sent) == 1:
+            error = {"type": "error", "code": "rate_limited", "message": why, "retry_after": 4}
+            say(way, error | {"cid": frame["cid"], "room": frame["room"]})
+        else:
+            take(way, frame)
+
+    mock, ada = open_mocked(process, open_page, answer, stop_time=True)
+    write(ada, "first")
+    write(ada, "second")
+    expect(ada.locator("#pending li").first).to_contain_text(f"Not sent yet. {why}")
+    # Longer than after other refusals, and not so long that the page gives the connection up: a
+    # busy machine may not bring the answer to its ping in time.
+    ada.clock.run_for(3_500)
+    assert mock.texts == ["first"]
+    ada.clock.run_for(1_000)
+    expect(ada.locator("[role=log] li p")).to_have_text(["first", "second"])
+    assert mock.texts == ["first", "first", "second"]
+    assert mock.sent[0] == mock.sent[1]
 
 
 def test_what_is_too_long_is_said_offline_too(process: Start, open_page: Open) -> None:
@@ -282,11 +316,11 @@ def test_what_is_too_long_is_said_offline_too(process: Start, open_page: Open) -
 
 def unacknowledged(process: Start, open_page: Open) -> tuple[Mock, Page]:
     """A service that takes messages from the page's second connection on, and the page."""
-    mock = Mock(lambda mock, way, frame: take(way, frame) if mock.count > 1 else None)
-    ada = open_page(process())
-    reload_through(mock, ada)
-    begin(ada)
-    return mock, ada
+    return open_mocked(
+        process,
+        open_page,
+        lambda mock, way, frame: take(way, frame) if mock.count > 1 else None,
+    )
 
 
 def test_what_was_written_offline_outlives_a_reload_under_its_cid(
@@ -443,9 +477,7 @@ def test_who_is_put_out_of_a_room_is_told_why(process: Start, open_page: Open) -
         say(way, error)
         say(way, {"type": "left", "room": "lobby"})
 
-    ada = open_page(process())
-    reload_through(Mock(answer), ada)
-    begin(ada)
+    _, ada = open_mocked(process, open_page, answer)
     write(ada, "hello")
     shows(ada, "hello")
     expect(ada.locator("#why")).to_contain_text("You are not in this room. It is not for you.")
@@ -455,10 +487,9 @@ def test_a_room_that_one_may_only_read_has_no_place_to_write(
     process: Start, open_page: Open
 ) -> None:
     ways: list[WebSocketRoute] = []
-    mock = Mock(lambda _mock, way, frame: (ways.append(way), take(way, frame))[1])
-    ada = open_page(process())
-    reload_through(mock, ada)
-    begin(ada)
+    _, ada = open_mocked(
+        process, open_page, lambda _mock, way, frame: (ways.append(way), take(way, frame))[1]
+    )
     write(ada, "hello")
     shows(ada, "hello")
     place, why = ada.get_by_label("Message", exact=True), ada.locator("#why")
@@ -516,11 +547,13 @@ def test_each_day_is_named_and_the_exact_time_is_there_on_demand(
     process: Start, open_page: Open
 ) -> None:
     days = iter([86_400_000, 86_400_001, 3 * 86_400_000])
-
-    mock = Mock(lambda _mock, way, frame: take(way, frame, next(days)))
-    ada = open_page(process(), locale="en-GB", timezone_id="UTC")
-    reload_through(mock, ada)
-    begin(ada)
+    _, ada = open_mocked(
+        process,
+        open_page,
+        lambda _mock, way, frame: take(way, frame, next(days)),
+        locale="en-GB",
+        timezone_id="UTC",
+    )
     for text in ("one", "two", "three"):
         write(ada, text)
     shows(ada, "one", "two", "three")

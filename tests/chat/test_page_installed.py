@@ -51,7 +51,7 @@ def test_it_is_shown_without_a_network_and_never_old_with_one(
     old = "(await caches.open('chat')).match('/000000000000/app.js')"
     ada.wait_for_function(f"async () => !(await {old})")
     files = PAGE.files.keys() - {"index.html", "sw.js", "manifest.webmanifest", "icon.png"}
-    files -= {"sign_in.js"}
+    files -= {"sign_in.js", "revisions.js", "shortcuts.js"}
     assert set(ada.evaluate(KEPT)) == {"", *(f"{PAGE.version}/{name}" for name in files)}
     # Other addresses of this origin are not the page, such as those of a proxy for signing in.
     other = ada.context.new_page()

@@ -37,6 +37,8 @@ class Gate(Edge):
         super().__init__(**replicas)
         self.change = self._change
         self.life = LIFE
+        # When tokens are issued, from now on.
+        self.issued = -60.0
         # The first lines of all requests for the session.
         self.asked: list[str] = []
 
@@ -55,7 +57,7 @@ class Gate(Edge):
 
     def _token(self, user: str) -> str:
         now = time.time()
-        claims = {"iss": "edge", "aud": "chat", "sub": user, "iat": now - 60}
+        claims = {"iss": "edge", "aud": "chat", "sub": user, "iat": now + self.issued}
         name = user.removesuffix("_too")
         return signed(claims | {"preferred_username": name, "exp": now + self.life}, KEY)
 
@@ -247,12 +249,18 @@ def test_who_has_signed_out_leaves_no_page_to_write_in(gate: Gate, open_page: Op
     ada.route("**" + SIGN_OUT, at_the_proxy)
     field = ada.get_by_label("Message", exact=True)
     field.fill("a draft of Ada")
+    other = open_page(gate, "", lambda page: sign_in(page.context, gate, "ada"))
+    connected(other)
     ada.get_by_role("link", name="Sign out").click()
     expect(ada.get_by_role("status").first).to_have_text(SIGNED_OUT)
+    # Her cookie is still in that browser.
+    expect(other.get_by_role("status").first).to_have_text(SIGNED_OUT)
+    assert "DELETE /api/session" in gate.asked
     # The next one at this browser would write in her name, and she would send it.
     field.focus()
     expect(field).not_to_be_focused()
     expect(field).to_have_value("")
+    gate.issued = 30
     sign_in(ada.context, gate, "ada")
     come_back(ada)
     connected(ada)

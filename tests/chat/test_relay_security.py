@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import PARTITIONS, Replica, make_topic, signals_of, until
+from conftest import PARTITIONS, Replica, make_topic, revocations_of, signals_of, until
 from kafka.admin import (
     ACLFilter,
     ACLOperation,
@@ -22,8 +22,9 @@ from secured_broker import PASSWORD, Authority, SecuredBroker
 from test_relay import Recorder, record
 
 from chat import settings as chat_settings
-from chat.__main__ import relay_for
+from chat.__main__ import relay_for, revocations_for
 from chat.relay.base import Relay, UnavailableError
+from chat.relay.register import Kept
 from chat.settings import SettingsError
 
 # docs/operations/security.md promises that these are enough.
@@ -40,7 +41,7 @@ class Secured:
     environment: dict[str, str]
 
     def allow(self, *operations: str) -> None:
-        for topic in (self.topic, signals_of(self.topic)):
+        for topic in (self.topic, signals_of(self.topic), revocations_of(self.topic)):
             self.broker.allow(self.user, topic, *operations)
 
     def disallow(self) -> None:
@@ -57,7 +58,7 @@ class Secured:
 def secured(secured_broker: SecuredBroker, tmp_path: Path) -> Secured:
     name = f"chat-{uuid.uuid4().hex[:12]}"
     with contextlib.closing(secured_broker.admin()) as admin:
-        make_topic(admin, name, signals_of(name))
+        make_topic(admin, name, signals_of(name), revocations_of(name))
     secured_broker.make_user(name)
     password = tmp_path / "password"
     password.write_text(f"{PASSWORD}\n")
@@ -66,6 +67,7 @@ def secured(secured_broker: SecuredBroker, tmp_path: Path) -> Secured:
         "KAFKA_BOOTSTRAP_SERVERS": secured_broker.servers["SASL_SSL"],
         "KAFKA_TOPIC": name,
         "KAFKA_SIGNAL_TOPIC": signals_of(name),
+        "KAFKA_REVOCATION_TOPIC": revocations_of(name),
         "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
         "KAFKA_CA_FILE": str(secured_broker.authority.file),
         "KAFKA_SASL_USERNAME": name,
@@ -101,6 +103,22 @@ async def test_three_rights_on_its_topics_are_all_that_the_chat_needs(
         await until(lambda: relay.signal(b"here") or other.signals)
         assert relay.trouble == relay.away == ""
     assert not [line for line in caplog.messages if "may not" in line]
+
+
+async def test_they_are_enough_for_revoked_tokens_too(secured: Secured) -> None:
+    issuers = '[{"issuer": "https://id.example", "audience": "chat"}]'
+    environment = secured.environment | {"CHAT_AUTH": "required", "CHAT_AUTH_ISSUERS": issuers}
+    register = revocations_for(chat_settings.load(environment))
+    taken: list[Kept] = []
+    await register.start(taken.extend)
+    try:
+        await until(lambda: f"'{secured.user}' may not DESCRIBE topic" in register.away)
+        secured.allow(*RIGHTS)
+        await until(lambda: register.caught_up)
+        await register.put("key", b"value")
+        await until(lambda: [one.value for one in taken] == [b"value"])
+    finally:
+        await register.stop()
 
 
 @pytest.mark.parametrize("given", [(), ("READ",), ("WRITE",)], ids="-".join)

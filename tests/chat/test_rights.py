@@ -26,7 +26,7 @@ from chat.settings import SettingsError, load
 
 RULES = [
     {"rooms": "staff-*", "read": ["/staff"]},
-    {"rooms": "news", "write": ["/press"]},
+    {"rooms": "news", "write": ["/press"], "moderate": ["/desk"]},
     {"rooms": "closed-*", "read": []},
     {"rooms": "*"},
 ]
@@ -43,7 +43,10 @@ def allowed(rules: list[dict[str, Any]], room: str, *groups: str) -> str:
 
 @pytest.fixture
 def environment(provider: Provider) -> dict[str, str]:
-    return provider.environment(groups_claim="groups") | {"CHAT_ROOMS": json.dumps(RULES)}
+    return provider.environment(groups_claim="groups") | {
+        "CHAT_ROOMS": json.dumps(RULES),
+        "CHAT_REVISIONS": "true",
+    }
 
 
 @pytest.fixture
@@ -145,7 +148,7 @@ def test_rules_that_cannot_work_are_refused_with_a_remedy(text: str, remedy: str
     ("issuer", "remedy"),
     [
         (None, "CHAT_AUTH='off': CHAT_ROOMS has 4 rules, and nobody is known"),
-        ({}, "names the group '/press', and nobody is in a group; give groups_claim"),
+        ({}, "names the group '/desk', and nobody is in a group; give groups_claim"),
         ({"groups_prefix": "x"}, "give groups_claim with groups_prefix, or neither"),
     ],
 )
@@ -241,6 +244,8 @@ async def every_answer(server: Server, provider: Provider, room: str, since: str
             {"type": "join", "since": "nonsense"},
             {"type": "send", "text": "hello", "cid": "1"},
             {"type": "send", "text": "", "cid": ""},
+            {"type": "delete", "id": since, "cid": "1"},
+            {"type": "edit", "id": "nonsense", "text": "", "cid": ""},
             {"type": "typing"},
             {"type": "history", "before": since},
             {"type": "history", "before": "nonsense", "limit": 1},
@@ -317,6 +322,46 @@ async def test_who_may_only_read_is_told_so_and_may_not_write(
         assert not [one for one in bob.inbox if one["type"] == "error"], "nobody waits for that"
 
 
+async def test_who_may_moderate_deletes_what_others_wrote(
+    server: Server, provider: Provider
+) -> None:
+    """And nobody else does: the answer is the same whether or not there is such a message."""
+    async with (
+        client(server, provider, "ada", "/press") as ada,
+        client(server, provider, "bob", "/press") as bob,
+        client(server, provider, "eve") as eve,
+        client(server, provider, "dan", "/desk") as dan,
+    ):
+        assert "moderator" not in await ada.join("news")
+        for one in (bob, eve):
+            await one.join("news")
+        assert (await dan.join("news"))["moderator"] is True
+        of = (await ada.send("news", "hello"))["id"]
+        nothing = of.rsplit(":", 2)[0] + ":1000:1"
+        wanted = {"type": "error", "code": "no_message", "cid": "1", "room": "news"}
+        wanted["message"] = "There is no such message, or it is not yours."
+        for one in (bob, dan):
+            for absent in (of, nothing):
+                frame = {"type": "edit", "room": "news", "id": absent, "text": "x", "cid": "1"}
+                assert await one.refused(**frame) == wanted
+        for absent in (of, nothing):
+            frame = {"type": "delete", "room": "news", "id": absent, "cid": "1"}
+            assert await bob.refused(**frame) == wanted
+            assert (await eve.refused(**frame))["code"] == "read_only"
+        for _ in range(2):
+            await dan.say(type="delete", room="news", id=of, cid="1")
+            assert await dan.hear("ack") == {"type": "ack", "cid": "1", "id": of}
+        for one in (ada, bob, eve):
+            assert (await one.hear("deleted"))["id"] == of
+        await ada.say(type="edit", room="news", id=of, text="back again", cid="2")
+        assert (await ada.hear("error"))["code"] == "no_message"
+        assert (await bob.join("news"))["messages"] == []
+        await dan.say(type="auth", token=provider.token("dan"))
+        access = {"type": "access", "room": "news", "read_only": True}
+        await dan.hear("renewed")
+        assert await dan.hear("access") == access
+
+
 # Another token, with other groups.
 
 
@@ -372,6 +417,24 @@ async def test_the_same_groups_change_nothing(server: Server, provider: Provider
         assert {one["type"] for one in ada.inbox} == {"presence", "message"}
 
 
+def hold_reading(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> tuple[asyncio.Event, asyncio.Event]:
+    """Reading older messages from the log waits. Returns what is set once somebody reads, and what
+    to set to let them go on.
+    """
+    archive = server._hub._history._archive
+    read, reading, go_on = archive._read, asyncio.Event(), asyncio.Event()
+
+    async def slow(*arguments: int) -> Any:
+        reading.set()
+        await go_on.wait()
+        return await read(*arguments)
+
+    monkeypatch.setattr(archive, "_read", slow)
+    return reading, go_on
+
+
 @pytest.mark.parametrize("what", ["join", "history"])
 async def test_a_right_that_is_lost_while_the_log_is_read_shows_nothing(
     replica: Replica,
@@ -381,14 +444,6 @@ async def test_a_right_that_is_lost_while_the_log_is_read_shows_nothing(
     what: str,
 ) -> None:
     server = await replica(environment, CHAT_WINDOW="3")
-    archive = server._hub._history._archive
-    read, go_on, reading = archive._read, asyncio.Event(), asyncio.Event()
-
-    async def slow(*arguments: int) -> Any:
-        reading.set()
-        await go_on.wait()
-        return await read(*arguments)
-
     async with (
         client(server, provider, "ada", "/staff") as ada,
         client(server, provider, "bob", "/staff") as bob,
@@ -399,7 +454,7 @@ async def test_a_right_that_is_lost_while_the_log_is_read_shows_nothing(
             await bob.join("staff-1")
             await bob.hear("presence")
             bob.inbox.clear()
-        monkeypatch.setattr(archive, "_read", slow)
+        reading, go_on = hold_reading(server, monkeypatch)
         more: Frame = {"since": position} if what == "join" else {"before": ids[2]}
         await bob.say(type=what, room="staff-1", **more)
         await reading.wait()

@@ -41,6 +41,7 @@ def test_lists_are_separated_by_commas() -> None:
         ("KAFKA_BOOTSTRAP_SERVERS", "kafka", "give HOST:PORT"),
         ("KAFKA_TOPIC", "no spaces", "letters, digits"),
         ("KAFKA_SIGNAL_TOPIC", "chat", "another topic than"),
+        ("KAFKA_REVOCATION_TOPIC", "chat-signals", "another topic than"),
         ("KAFKA_IN_FLIGHT", "0", "from 1 to"),
         ("KAFKA_DELIVERY_SECONDS", "soon", "give seconds from 1 to 300"),
         ("CHAT_PORT", "65536", "from 0 to 65535"),

@@ -11,6 +11,7 @@ import re
 import secrets
 import ssl
 import subprocess
+import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator
@@ -25,6 +26,8 @@ from provider import ec_key, jwks, signed
 from test_page import browser, connected, shows, write
 from websockets.sync.client import connect
 
+from chat.client.device import GRANT
+from tests.chromium import sign_in
 from tests.kafka_broker import free_port
 from tests.rendered import Objects, render
 from tests.traefik import PATIENCE_SECONDS, traefik
@@ -34,6 +37,7 @@ __all__ = ["browser"]
 ARTIFACTS = ROOT / ".artifacts"
 # Of ID tokens, in seconds.
 LIFE = 8
+TERMINAL = "chat-terminal"
 COOKIE = "__Host-chat_session"
 # A bot's, whose public half is a file.
 KEY = ec_key("bot")
@@ -112,12 +116,29 @@ class Site:
             return response.status, response.headers.get("Location", "")
 
 
+def artifact(name: str) -> Path:
+    if not (ARTIFACTS / name).exists():
+        build = f"sandbox/build --from sandbox/test-artifacts {name}"
+        pytest.fail(f"There is no {name}: run {build} first.", pytrace=False)
+    return ARTIFACTS / name
+
+
+def provider_on(port: int, folder: Path, settings: dict[str, Any]) -> Program:
+    """panva's oidc-provider, with these settings."""
+    home = artifact("oidc-provider")
+    here = {"issuer": f"http://127.0.0.1:{port}", "address": "127.0.0.1", "port": port}
+    return Program(
+        [home / "node/bin/node", home / "provider.js"],
+        port,
+        "/.well-known/openid-configuration",
+        folder / "provider.log",
+        json.dumps(here | settings),
+    )
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    for needed in ("oauth2-proxy", "oidc-provider"):
-        if not (ARTIFACTS / needed).exists():
-            build = f"sandbox/build --from sandbox/test-artifacts {needed}"
-            pytest.fail(f"There is no {needed}: run {build} first.", pytrace=False)
+    proxy_home = artifact("oauth2-proxy")
     folder = tmp_path_factory.mktemp("site")
     port, provider_port, proxy_port = free_port(), free_port(), free_port()
     issuer = f"http://127.0.0.1:{provider_port}"
@@ -164,7 +185,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     config = folder / "oauth2-proxy.cfg"
     config.write_text("".join(f"{name} = {json.dumps(it)}\n" for name, it in settings.items()))
     proxy = Program(
-        [ARTIFACTS / "oauth2-proxy/oauth2-proxy", f"--config={config}"],
+        [proxy_home / "oauth2-proxy", f"--config={config}"],
         proxy_port,
         "/ping",
         folder / "oauth2-proxy.log",
@@ -178,15 +199,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         "response_types": ["code"],
     }
     lifetimes = {"IdToken": LIFE, "AccessToken": LIFE, "RefreshToken": 3600, "Session": 3600}
-    given = {"issuer": issuer, "port": provider_port, "clients": [client]}
-    home = ARTIFACTS / "oidc-provider"
-    provider = Program(
-        [home / "node/bin/node", home / "provider.js"],
-        provider_port,
-        "/.well-known/openid-configuration",
-        folder / "provider.log",
-        json.dumps(given | {"lifetimes": lifetimes}),
-    )
+    provider = provider_on(provider_port, folder, {"clients": [client], "lifetimes": lifetimes})
 
     data = chat_objects["ConfigMap"]["data"]
     environment = {name: data[name] for name in data if name.startswith("CHAT_AUTH")}
@@ -255,16 +268,6 @@ def enter(browser: Browser, site: Site) -> Iterator[Callable[[], Page]]:
         page.context.close()
 
 
-def sign_in(page: Page, who: str) -> Page:
-    page.get_by_role("link", name="Sign in").click()
-    page.locator("[name=login]").fill(who)
-    page.locator("[name=password]").fill("x")
-    page.get_by_role("button").click()
-    page.get_by_role("button", name="Continue").click()
-    connected(page)
-    return page
-
-
 @pytest.fixture(scope="module")
 def ada(enter: Callable[[], Page]) -> Page:
     return sign_in(enter(), "ada")
@@ -274,6 +277,16 @@ def session(page: Page, **headers: str) -> int:
     """The status that its browser gets, which also takes cookies that are renewed on the way."""
     address = page.url.partition("#")[0]
     return page.request.get(f"{address}api/session", headers=headers).status
+
+
+def reload(page: Page) -> None:
+    """Just after a renewal: a request that is taken back while oauth2-proxy renews the session
+    costs the session, for the provider's refresh tokens count once.
+    """
+    with page.expect_response(lambda it: it.request.method == "POST" and "api/session" in it.url):
+        pass
+    page.reload()
+    connected(page)
 
 
 def cookie_of(page: Page) -> str:
@@ -395,8 +408,7 @@ def test_tokens_are_renewed_while_somebody_writes(enter: Callable[[], Page]) -> 
 
 
 def test_without_oauth2_proxy_bots_and_open_sockets_go_on(site: Site, ada: Page) -> None:
-    ada.reload()
-    connected(ada)
+    reload(ada)
     site.proxy.end()
     try:
         assert session(ada) >= 500
@@ -417,8 +429,7 @@ def test_without_oauth2_proxy_bots_and_open_sockets_go_on(site: Site, ada: Page)
 
 
 def test_without_the_provider_people_go_on_until_their_token_ends(site: Site, ada: Page) -> None:
-    ada.reload()
-    connected(ada)
+    reload(ada)
     site.provider.end()
     try:
         assert session(ada) == 200
@@ -430,11 +441,20 @@ def test_without_the_provider_people_go_on_until_their_token_ends(site: Site, ad
         site.provider.start()
 
 
-def test_who_signs_out_is_signed_out(enter: Callable[[], Page]) -> None:
+def test_who_signs_out_is_signed_out(site: Site, enter: Callable[[], Page]) -> None:
+    began = time.monotonic()
     page = sign_in(enter(), "carol")
+    copied = cookie_of(page)
     page.get_by_role("link", name="Sign out").click()
     expect(page.get_by_role("status").first).to_have_text("You are not signed in")
     assert session(page) == 401
+    # The provider's session goes on, and oauth2-proxy would get a new token there, later.
+    assert site.ask("/api/session", Cookie=copied)[0] == 401 or time.monotonic() > began + LIFE / 2
+
+
+def test_the_provider_s_word_that_somebody_has_signed_out_needs_no_cookie(site: Site) -> None:
+    assert site.ask("/api/backchannel-logout")[0] == 405
+    assert site.ask("/api/backchannel-logout/")[0] == 401
 
 
 def test_no_log_has_a_secret_or_a_token(site: Site) -> None:
@@ -444,3 +464,62 @@ def test_no_log_has_a_secret_or_a_token(site: Site) -> None:
         text = log.read_text()
         assert "eyJ" not in text, f"a token is in {log.name}"
         assert not any(secret in text for secret in kept), log.name
+
+
+def test_a_terminal_signs_in_by_a_code_that_somebody_enters_in_a_browser(
+    process: Callable[..., Process], browser: Browser, tmp_path: Path
+) -> None:
+    port = free_port()
+    issuer = f"http://127.0.0.1:{port}"
+    client = {
+        "client_id": TERMINAL,
+        "grant_types": [GRANT, "refresh_token"],
+        "redirect_uris": [],
+        "response_types": [],
+        "token_endpoint_auth_method": "none",
+    }
+    lifetimes = {"IdToken": 300, "AccessToken": 300, "RefreshToken": 3600, "Session": 3600}
+    lifetimes |= {"DeviceCode": 600, "Grant": 3600}
+    given = {"clients": [client], "lifetimes": lifetimes}
+    provider = provider_on(port, tmp_path, given)
+    issuers = [{"issuer": issuer, "audience": "chat", "audiences": [TERMINAL]}]
+    keep, errors = tmp_path / "sign-in", tmp_path / "errors"
+
+    def run(replica: Process) -> subprocess.Popen[bytes]:
+        with errors.open("wb") as file:
+            return subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "chat.client", f"http://127.0.0.1:{replica.port}/"),
+                    *("--sign-in", issuer, "--keep", keep),
+                ],
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+            )
+
+    try:
+        provider.start()
+        replica = process(CHAT_AUTH="required", CHAT_AUTH_ISSUERS=json.dumps(issuers))
+        program = run(replica)
+        eventually(lambda: "or open " in errors.read_text(), "it shows no code")
+        lines = errors.read_text().splitlines()
+        page = browser.new_page()
+        page.goto(lines[0].split()[4])
+        page.locator("[name=user_code]").fill(lines[1].strip())
+        page.get_by_role("button", name="Continue").click()
+        page.get_by_role("button", name="Continue").click()
+        page.locator("[name=login]").fill("ada")
+        page.locator("[name=password]").fill("x")
+        page.get_by_role("button").click()
+        page.get_by_role("button", name="Continue").click()
+        expect(page.get_by_text("Sign-in Success")).to_be_visible()
+        out, _ = program.communicate(b"hello\n", timeout=30)
+        assert (program.returncode, out.split(b"\t")[1:]) == (0, [b"lobby", b"ada", b"hello\n"])
+        # Renewed by what was kept, without anybody.
+        program = run(replica)
+        out, _ = program.communicate(b"again\n", timeout=30)
+        assert (program.returncode, out.split(b"\t")[1:]) == (0, [b"lobby", b"ada", b"again\n"])
+        assert errors.read_text() == ""
+    finally:
+        provider.end()

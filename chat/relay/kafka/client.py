@@ -12,6 +12,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import CorruptRecordError, KafkaError, LeaderNotAvailableError
 
 from chat.relay.kafka.batches import RecordBatch, split
+from chat.relay.security import Security
 
 # Kafka responds to a healthy client within milliseconds. After this time it is considered down.
 ANSWER_MS = 2000
@@ -32,6 +33,19 @@ POLL_BATCHES = 2000
 # off from some hundred records on. The bytes equal about a thousand records. Nobody notices 20 ms.
 GATHER_BYTES = 256 << 10
 GATHER_MS = 20
+
+
+def connection_options(
+    bootstrap_servers: Sequence[str], client_id: str, security: Security
+) -> dict[str, Any]:
+    """Raises `SecurityError`."""
+    return {
+        "bootstrap_servers": list(bootstrap_servers),
+        "client_id": client_id,
+        "reconnect_backoff_max_ms": 1000,
+        "socket_options": SOCKET_OPTIONS,
+        **security.client_options(),
+    }
 
 
 class Topic(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from chat import bounds
-from chat.relay.base import Entry, Record, author_by_name, partition_of
+from chat.relay.base import Entry, Record, Revision, author_by_name, partition_of
 from chat.relay.kafka.batches import RecordBatch, read
 
 # The overhead of Kafka's format in addition to a record's value, including its key.
@@ -29,6 +29,23 @@ class Value(msgspec.Struct, frozen=True, gc=False):
     cid: Annotated[str, msgspec.Meta(min_length=1, max_length=bounds.CID_LENGTH)]
     author: Annotated[str, msgspec.Meta(pattern=rf"\A{bounds.AUTHOR}\Z")] | None = None
     kind: str | None = None
+
+
+class RevisionValue(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """The value of a record that deletes a message (`delete`) or replaces its text (`edit`): of the
+    message at offset `of`, which the log stored at `time`. Both ways: it is written like this, too.
+    """
+
+    v: Literal[2]
+    kind: Literal["delete", "edit"]
+    room: Annotated[str, msgspec.Meta(pattern=rf"\A{bounds.ROOM}\Z")]
+    author: Annotated[str, msgspec.Meta(pattern=rf"\A{bounds.AUTHOR}\Z")]
+    user: Annotated[str, msgspec.Meta(min_length=1, max_length=bounds.USER_BYTES)]
+    cid: Annotated[str, msgspec.Meta(min_length=1, max_length=bounds.CID_LENGTH)]
+    of: Annotated[int, msgspec.Meta(ge=0, lt=10**18)]
+    time: Annotated[int, msgspec.Meta(ge=0, lt=10**18)]
+    text: Annotated[str, msgspec.Meta(max_length=bounds.TEXT_BYTES)] = ""
+    moderator: bool = False
 
 
 class Header(msgspec.Struct, frozen=True, gc=False):
@@ -61,6 +78,7 @@ class Skipped(enum.Enum):
 
 
 _decoder = msgspec.json.Decoder(Value)
+_revision_decoder = msgspec.json.Decoder(RevisionValue)
 _header_decoder = msgspec.json.Decoder(Header)
 _encoder = msgspec.json.Encoder()
 # msgspec raises `UnicodeDecodeError` if the bytes of a string are not UTF-8.
@@ -68,6 +86,21 @@ NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def encode(record: Record) -> bytes:
+    if isinstance(record, Revision):
+        return _encoder.encode(
+            RevisionValue(
+                2,
+                "edit" if record.text else "delete",
+                record.room,
+                record.author,
+                record.user,
+                record.cid,
+                record.offset,
+                record.time,
+                record.text,
+                record.moderator,
+            )
+        )
     return _encoder.encode(
         Written(1, record.room, record.user, record.text, record.cid, record.author)
     )
@@ -78,13 +111,13 @@ def decode(value: bytes) -> Record | Skipped:
     try:
         read = _decoder.decode(value)
     except NOT_JSON:
-        return _why_skipped(value)
+        return _decode_other(value)
     author = read.author
     if read.v == 1:
         if author is None:
             author = author_by_name(read.user)
     elif read.kind != "text":
-        return Skipped.FOREIGN if read.kind is None else Skipped.UNKNOWN
+        return _decode_other(value)
     elif author is None:
         return Skipped.FOREIGN
     return Record(read.room, read.user, read.text, read.cid, author)
@@ -104,18 +137,47 @@ def entries(
         if record is Skipped.UNKNOWN:
             skipped[Skipped.UNKNOWN] += 1
         # A room has one partition. In another partition, the record is not from a chat.
-        elif record is Skipped.FOREIGN or partition_of(record.room, partitions) != partition:
+        elif (
+            record is Skipped.FOREIGN
+            or partition_of(record.room, partitions) != partition
+            # Nobody has seen a message that comes later.
+            or (isinstance(record, Revision) and record.offset >= offset)
+        ):
             skipped[Skipped.FOREIGN] += 1
         else:
             found.append(Entry(offset, batch.time, record))
     return found, skipped
 
 
-def _why_skipped(value: bytes) -> Skipped:
+def _decode_other(value: bytes) -> Revision | Skipped:
+    """Decode a record that is no message."""
     try:
         header = _header_decoder.decode(value)
     except NOT_JSON:
         return Skipped.FOREIGN
+    if header.v == 2 and header.kind in ("delete", "edit"):
+        return _decode_revision(value)
     if header.v > 2 or (header.v == 2 and header.kind not in (None, "text")):
         return Skipped.UNKNOWN
     return Skipped.FOREIGN
+
+
+def _decode_revision(value: bytes) -> Revision | Skipped:
+    try:
+        read = _revision_decoder.decode(value)
+    except NOT_JSON:
+        return Skipped.FOREIGN
+    deletes = read.kind == "delete"
+    # An edit has a text, and nobody edits messages of others.
+    if deletes == bool(read.text) or (read.moderator and not deletes):
+        return Skipped.FOREIGN
+    return Revision(
+        read.room,
+        read.user,
+        read.text,
+        read.cid,
+        read.author,
+        read.of,
+        read.time,
+        read.moderator,
+    )

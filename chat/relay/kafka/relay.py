@@ -17,10 +17,9 @@ import asyncio
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from chat.relay.base import Listener, Portion, Record, Relay, UnavailableError
-from chat.relay.kafka.client import POLL_MS, SOCKET_OPTIONS, Topic
+from chat.relay.kafka.client import POLL_MS, Topic, connection_options
 from chat.relay.kafka.producer import Appender, Signaller
 from chat.relay.kafka.readback import ReadersBack
 from chat.relay.kafka.reader import Reader
@@ -51,13 +50,7 @@ class KafkaRelay(Relay):
         delivery_seconds: float,
         security: Security = PLAINTEXT,
     ) -> None:
-        connect: dict[str, Any] = {
-            "bootstrap_servers": list(bootstrap_servers),
-            "client_id": client_id,
-            "reconnect_backoff_max_ms": 1000,
-            "socket_options": SOCKET_OPTIONS,
-            **security.client_options(),
-        }
+        connect = connection_options(bootstrap_servers, client_id, security)
         self._appender = Appender(
             connect,
             topic,

@@ -16,6 +16,7 @@ from conftest import Replica
 from test_connection import LIMITS, Client, masked
 
 from chat.relay.memory import MemoryRelay
+from chat.relay.register import MemoryRegister
 from chat.server import Server
 from chat.settings import Settings
 from chat.websocket.budget import FRAME_BYTES, HEADER_BYTES, PERSIST_SECONDS, Allowance, Budget
@@ -136,7 +137,7 @@ async def test_who_uses_up_its_budget_is_not_read_and_who_goes_on_is_closed(
 @pytest.mark.parametrize("frame_bytes", [1024, 32_768])
 async def test_a_client_that_keeps_to_its_limits_is_never_over_budget(frame_bytes: int) -> None:
     settings = Settings(frame_bytes=frame_bytes)
-    allowance = Server(settings, MemoryRelay())._endpoint.limits.reading
+    allowance = Server(settings, MemoryRelay(), MemoryRegister())._endpoint.limits.reading
     budget = Budget(allowance, now=0)
     for tick in range(1, 600):
         for _ in range(round(settings.rate * TICK_SECONDS)):

@@ -5,10 +5,11 @@ alike on all replicas.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import sys
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
@@ -35,6 +36,9 @@ from chat.protocol import RefusedError
 from chat.relay.base import Entry, Record
 from chat.relay.kafka.record import decode, encode
 from chat.relay.memory import PARTITION_BYTES, MemoryLog
+from chat.rights import ALL
+from chat.room import Person
+from chat.waiting import Waiting
 from chat.window import Window
 
 LONG = "x" * 8192
@@ -183,6 +187,17 @@ class TakesAll(PlayedRelay):
         return held
 
 
+def taken_until_refused(send_all: Callable[[], None]) -> int:
+    """The bytes that are taken when a message is refused because too many wait for the log."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(RefusedError, match="wait for the log"):
+            send_all()
+        return tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("text", ["hi", "x" * 8000, "\u20ac" * 2600, "\U0001f600" + "x" * 7900])
 @pytest.mark.parametrize(("room", "cid"), [("lobby", 8), ("r" * 64, 64)])
 async def test_messages_that_the_log_does_not_give_back_take_no_more_than_they_may(
@@ -203,17 +218,35 @@ async def test_messages_that_the_log_does_not_give_back_take_no_more_than_they_m
             records.append(record)
             acks.append(sender, record)
 
-    tracemalloc.start()
-    try:
-        with pytest.raises(RefusedError, match="wait for the log"):
-            send_all()
-        taken = tracemalloc.get_traced_memory()[0]
-    finally:
-        tracemalloc.stop()
+    taken = taken_until_refused(send_all)
     assert 0.8 * taken < most
     for record in records:
         acks.delivered(record, 0)
     assert acks.bytes == 0
+
+
+@pytest.mark.parametrize("repeats", [0, 50])
+@pytest.mark.parametrize(
+    "user", ["ada", "\u20ac" * 32, "\U0001f600" * 32], ids=["ada", "euros", "emoji"]
+)
+async def test_senders_over_http_that_wait_for_the_log_take_no_more_than_they_may(
+    user: str, repeats: int
+) -> None:
+    most = 1 << 20
+    acks = Acks(TakesAll(), Metrics(), most_bytes=most)
+    waiting: list[Waiting] = []
+
+    def send_all() -> None:
+        for number in itertools.count():
+            for _ in range(1 + repeats):
+                person = Person.known(user[:-1] + "x", "https://id.example", str(number))
+                waiting.append(Waiting(person, ALL, f"2001:db8:{len(waiting):x}::/64"))
+                record = Record("lobby", person.user, "hi", str(number), person.author)
+                acks.append(waiting[-1], record)
+
+    taken = taken_until_refused(send_all)
+    assert 0.8 * taken < most
+    assert most < 2 * taken
 
 
 def test_without_kafka_long_texts_take_no_more_than_the_log_may() -> None:

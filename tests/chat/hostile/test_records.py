@@ -26,7 +26,7 @@ from kafka_broker import KafkaBroker
 from chat import bounds
 from chat.presence import Presence
 from chat.protocol import Position
-from chat.relay.base import Batch, Record, author_by_name, partition_of
+from chat.relay.base import Batch, Record, Revision, author_by_name, partition_of
 from chat.relay.kafka import batches
 from chat.relay.kafka.client import Fetched, named
 from chat.relay.kafka.producer import Appender, Signaller
@@ -66,7 +66,23 @@ def damaged(draw: st.DrawFn, whole: st.SearchStrategy[bytes]) -> bytes:
     return bytes(data)
 
 
-@given(st.binary() | damaged(records.map(encode)) | damaged(st.just(msgspec.json.encode(V2))))
+revisions = st.builds(
+    Revision,
+    room=st.from_regex(rf"\A{bounds.ROOM}\Z"),
+    user=texts,
+    text=texts | st.just(""),
+    cid=texts,
+    author=st.from_regex(rf"\A{bounds.AUTHOR}\Z"),
+    offset=st.integers(0, 10**18 - 1),
+    time=st.integers(0, 10**18 - 1),
+)
+
+
+@given(
+    st.binary()
+    | damaged((records | revisions).map(encode))
+    | damaged(st.just(msgspec.json.encode(V2)))
+)
 @example(BROKEN_UTF8)
 @example(b"[" * 5000)
 @example(b'{"v":1,"room":"lobby","user":"ada","text":"\\ud83d","cid":"1"}')
@@ -78,9 +94,19 @@ def test_any_bytes_are_a_record_or_are_skipped(value: bytes) -> None:
         msgspec.json.encode(read)
 
 
-@given(records)
+@given(records | revisions)
 def test_what_is_written_is_read(record: Record) -> None:
     assert decode(encode(record)) == record
+    if isinstance(record, Revision) and not record.text:
+        theirs = msgspec.structs.replace(record, moderator=True)
+        assert decode(encode(theirs)) == theirs
+
+
+def test_a_revision_of_what_comes_later_is_skipped() -> None:
+    made = [encode(Revision("lobby", "ada", "", "1", AUTHOR, of, 1)) for of in (0, 0, 2, 2)]
+    (batch,) = batches.split(batch_of(*made))
+    found, skipped = entries(batch, 0, partition_of("lobby", 4), 4)
+    assert ([entry.offset for entry in found], skipped[Skipped.FOREIGN]) == ([1, 3], 2)
 
 
 def test_both_versions_are_read() -> None:
@@ -98,7 +124,6 @@ def test_both_versions_are_read() -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"kind": "edit"}, Skipped.UNKNOWN),
         ({"kind": "reaction", "text": None}, Skipped.UNKNOWN),
         ({"v": 3}, Skipped.UNKNOWN),
         ({"v": 3, "room": None}, Skipped.UNKNOWN),
@@ -109,6 +134,13 @@ def test_both_versions_are_read() -> None:
         ({"author": "A" * 32}, Skipped.FOREIGN),
         ({"author": AUTHOR + "\n"}, Skipped.FOREIGN),
         ({"text": ""}, Skipped.FOREIGN),
+        # Revisions that cannot be: of no message, or of another one's with a text, or without one.
+        ({"kind": "edit"}, Skipped.FOREIGN),
+        ({"kind": "edit", "of": -1, "time": 1}, Skipped.FOREIGN),
+        ({"kind": "edit", "of": 10**18, "time": 1}, Skipped.FOREIGN),
+        ({"kind": "edit", "of": 1, "time": 1, "moderator": True}, Skipped.FOREIGN),
+        ({"kind": "edit", "of": 1, "time": 1, "text": ""}, Skipped.FOREIGN),
+        ({"kind": "delete", "of": 1, "time": 1}, Skipped.FOREIGN),
     ],
 )
 def test_what_a_later_release_wrote_is_told_from_what_no_chat_wrote(

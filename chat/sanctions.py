@@ -1,0 +1,369 @@
+"""Sanctions: moderators mute people in a room, or ban them from it, for a time.
+
+All replicas share them through a register, and each knows all of them. Of a person in a room, only
+the last one in the register's order counts, which may be the end of the one before. A replica obeys
+one when the register delivers it, also one of its own. So all replicas end with the same, whoever
+wrote at the same moment.
+
+`rights` takes from a person's rights, which are those of their groups, what a sanction forbids. So
+every way to a room that asks for rights obeys, at once. Whoever may moderate a room is not touched
+by sanctions there: moderators cannot lock each other out.
+
+Nothing here depends on whether there is such a person: an author is a hash, and nobody has a list.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+import msgspec
+
+from chat import bounds, protocol
+from chat.limits import Budgets
+from chat.protocol import ErrorCode, RefusedError
+from chat.relay.base import UnavailableError
+from chat.relay.register import Kept, Register
+from chat.rights import Rights
+
+log = logging.getLogger("chat.sanctions")
+
+# Maximum number of sanctions, and of those in one room. More are refused. Each takes some 400
+# bytes.
+MOST = 20_000
+MOST_IN_ROOM = 1000
+# A record is some 190 bytes.
+MOST_BYTES = 1024
+# How many a moderator may make on this replica: per second for long, and at once.
+RATE = 1
+BURST = 100
+# The register delivers what it has stored within milliseconds.
+BACK_SECONDS = 5.0
+# A replica's clock may be so far ahead of the log's, in seconds.
+_AHEAD = 600
+# The timer for the next end waits at most so long: the clock may be set meanwhile.
+LONGEST_WAIT = 60.0
+
+What = Literal["mute", "ban"]
+# A person in a room: room, author.
+Place = tuple[str, str]
+
+
+class Sanction(msgspec.Struct, frozen=True, gc=False):
+    """A record of the register. Others may write to the topic, so all bounds are checked.
+
+    `until`: seconds since the epoch; 0: from now on there is none. `by`: the moderator's author.
+    """
+
+    v: Literal[1]
+    room: Annotated[str, msgspec.Meta(pattern=rf"\A{bounds.ROOM}\Z")]
+    author: Annotated[str, msgspec.Meta(pattern=rf"\A{bounds.AUTHOR}\Z")]
+    what: What
+    until: Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+    by: Annotated[str, msgspec.Meta(pattern=rf"\A{bounds.AUTHOR}\Z")]
+
+
+class _Known(msgspec.Struct, frozen=True, gc=False):
+    what: What
+    until: int
+
+
+_decoder = msgspec.json.Decoder(Sanction)
+_encoder = msgspec.json.Encoder()
+
+
+class Sanctions:
+    """`clock`: seconds since the epoch."""
+
+    def __init__(self, register: Register, clock: Callable[[], float] = time.time) -> None:
+        self._register = register
+        self._clock = clock
+        self._table = _Table()
+        # What is read while the register delivers everything from the beginning: until that is
+        # whole, an old record could bring back a sanction that was ended.
+        self._anew: _Table | None = None
+        # Of the records that were put, those that are in it.
+        self._taken: list[bytes] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._budgets = Budgets(RATE, BURST)
+        # Records that were put, and that do not count here yet.
+        self._put: dict[bytes, asyncio.Future[None]] = {}
+        self._on_changed: Callable[[str, Set[str]], None]
+        # Number of skipped records that no chat wrote, or a later release.
+        self.foreign = 0
+
+    async def start(self, on_changed: Callable[[str, Set[str]], None]) -> None:
+        """`on_changed` is told a room, and the authors whose sanctions in it have changed."""
+        self._on_changed = on_changed
+        await self._register.start(self._take, begin=self._begin, whole=self._whole)
+
+    async def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._register.stop()
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether all are known. Until then, nobody is let in."""
+        return self._register.caught_up
+
+    @property
+    def away(self) -> str:
+        """Why they cannot be read now; empty if they can."""
+        return self._register.away
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def of(self, room: str, author: str) -> _Known | None:
+        """What counts now."""
+        known = self._table.get(room, author)
+        return known if known is not None and self._clock() < known.until else None
+
+    def rights(self, author: str, rights: Rights) -> Rights:
+        """The rights of this author: `rights` of their groups, less what sanctions forbid."""
+        return _Sanctioned(self, author, rights)
+
+    def seconds(self, known: _Known) -> int:
+        """For how many more seconds it counts."""
+        return math.ceil(known.until - self._clock())
+
+    async def put(self, what: What, room: str, author: str, seconds: int, by: str) -> None:
+        """Mute or ban somebody for so long; 0: end what there is. Returns once this replica obeys.
+
+        Raises `RefusedError`.
+        """
+        if not self._budgets.of(by).take():
+            raise RefusedError(
+                ErrorCode.RATE_LIMITED, f"Too fast: mute and ban at most {RATE} per second."
+            )
+        if seconds and (full := self._table.full(room, author)):
+            raise RefusedError(ErrorCode.RATE_LIMITED, f"{full}: lift some first.")
+        until = math.ceil(self._clock() + seconds) if seconds else 0
+        end = f" until {_shown(until)}" if until else ""
+        said = f"{what if until else 'lifted'}: {author} in {room}{end}"
+        value = _encoder.encode(Sanction(1, room, author, what, until, by))
+        counts = self._put.setdefault(value, asyncio.get_running_loop().create_future())
+        try:
+            await self._register.put(f"{room}:{author}", value)
+            async with asyncio.timeout(BACK_SECONDS):
+                await asyncio.shield(counts)
+        except (UnavailableError, TimeoutError) as error:
+            why = str(error).rstrip(".") or "Kafka does not give it back"
+            log.info("%s, by %s; it may count, or not: %s", said, by, why)
+            raise RefusedError(ErrorCode.UNAVAILABLE, f"It may count, or not: {why}.") from None
+        finally:
+            self._put.pop(value, None)
+        log.info("%s, by %s", said, by)
+
+    def _begin(self) -> None:
+        self._anew = _Table()
+        self._taken.clear()
+
+    def _whole(self) -> None:
+        if self._anew is None:
+            return
+        before, self._table, self._anew = self._table, self._anew, None
+        self._tell(before.differences(self._table))
+        self._answer(self._taken)
+        self._taken.clear()
+
+    def _take(self, values: Sequence[Kept]) -> None:
+        now = self._clock()
+        table = self._table if self._anew is None else self._anew
+        changed: list[Place] = []
+        taken: list[bytes] = []
+        for ts, value in values:
+            # Empty is how Kafka deletes a key. That ends no sanction: nothing says whose it was.
+            if not value:
+                continue
+            read = _decode(ts or now * 1000, value)
+            if read is None:
+                self.foreign += 1
+                continue
+            changed += table.put(read, now)
+            if value in self._put:
+                taken.append(value)
+        if self._anew is not None:
+            self._taken += taken
+            return
+        if changed:
+            self._tell(changed)
+        self._answer(taken)
+
+    def _answer(self, taken: Iterable[bytes]) -> None:
+        """These records count here now."""
+        for value in taken:
+            if (counts := self._put.get(value)) is not None and not counts.done():
+                counts.set_result(None)
+
+    def _expire(self) -> None:
+        self._timer = None
+        self._tell(self._table.expire(self._clock()))
+
+    def _tell(self, changed: Iterable[Place]) -> None:
+        """Set the only timer, for the next end, and tell what is different now."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        end = self._table.next_end
+        if end is not None:
+            wait = min(max(end - self._clock(), 0), LONGEST_WAIT)
+            self._timer = asyncio.get_running_loop().call_later(wait, self._expire)
+        rooms: dict[str, set[str]] = {}
+        for room, author in changed:
+            rooms.setdefault(room, set()).add(author)
+        for room, authors in rooms.items():
+            self._on_changed(room, authors)
+
+
+class _Table:
+    """Sanctions by room and author."""
+
+    def __init__(self) -> None:
+        self._rooms: dict[str, dict[str, _Known]] = {}
+        self._count = 0
+        # A heap of when each ends, and whose it is. Some may have been replaced or removed since.
+        self._ends: list[tuple[int, Place]] = []
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[tuple[Place, _Known]]:
+        for room, people in self._rooms.items():
+            for author, known in people.items():
+                yield (room, author), known
+
+    @property
+    def next_end(self) -> int | None:
+        while self._ends:
+            end, place = self._ends[0]
+            known = self.get(*place)
+            if known is not None and known.until == end:
+                return end
+            heapq.heappop(self._ends)
+        return None
+
+    def get(self, room: str, author: str) -> _Known | None:
+        # Most rooms have none.
+        people = self._rooms.get(room)
+        return None if people is None else people.get(author)
+
+    def full(self, room: str, author: str) -> str:
+        """Why one more for this person cannot be kept; empty if it can."""
+        people = self._rooms.get(room, {})
+        if author in people:
+            return ""
+        if len(people) >= MOST_IN_ROOM:
+            return f"{len(people)} people are muted or banned in this room"
+        return f"{self._count} people are muted or banned here" if self._count >= MOST else ""
+
+    def put(self, sanction: Sanction, now: float) -> list[Place]:
+        """Returns those that have changed."""
+        place = sanction.room, sanction.author
+        if sanction.until <= now:
+            return self._remove(place)
+        known = _Known(sanction.what, sanction.until)
+        if self.get(*place) == known:
+            return []
+        people = self._rooms.setdefault(sanction.room, {})
+        self._count += sanction.author not in people
+        people[sanction.author] = known
+        heapq.heappush(self._ends, (known.until, place))
+        if len(self._ends) > 2 * MOST:
+            self._ends = [(one.until, whose) for whose, one in self]
+            heapq.heapify(self._ends)
+        return [place, *self._forget(now)] if self._count > MOST else [place]
+
+    def expire(self, now: float) -> list[Place]:
+        """Remove those that have ended. Returns whose they were."""
+        ended: list[Place] = []
+        while (end := self.next_end) is not None and end <= now:
+            ended += self._remove(self._ends[0][1])
+        return ended
+
+    def differences(self, other: _Table) -> list[Place]:
+        places = {place for table in (self, other) for place, _ in table}
+        return [place for place in places if self.get(*place) != other.get(*place)]
+
+    def _forget(self, now: float) -> list[Place]:
+        """Forget those that have ended, and if the others are still too many, those that end
+        first. There can be too many because replicas make some at the same moment, and because
+        others may write.
+        """
+        forgotten = self.expire(now)
+        if self._count <= MOST:
+            return forgotten
+        # A tenth at once, so that the log has one line for all of them.
+        too_many = self._count - MOST * 9 // 10
+        until = 0
+        while self._count > MOST * 9 // 10 and (end := self.next_end) is not None:
+            until = end
+            forgotten += self._remove(self._ends[0][1])
+        log.warning(
+            "more than %d sanctions: the %d that end first are forgotten, until %s",
+            MOST,
+            too_many,
+            _shown(until),
+        )
+        return forgotten
+
+    def _remove(self, place: Place) -> list[Place]:
+        room, author = place
+        people = self._rooms.get(room, {})
+        if people.pop(author, None) is None:
+            return []
+        self._count -= 1
+        if not people:
+            del self._rooms[room]
+        return [place]
+
+
+class _Sanctioned(Rights):
+    """The rights of one person: those of their groups, less what moderators have taken."""
+
+    __slots__ = ("_author", "_sanctions")
+
+    def __init__(self, sanctions: Sanctions, author: str, rights: Rights) -> None:
+        super().__init__(rights._rules, rights._groups)
+        self._sanctions = sanctions
+        self._author = author
+
+    def may_read(self, room: str) -> bool:
+        if not super().may_read(room):
+            return False
+        known = self._sanction(room)
+        return known is None or known.what != "ban"
+
+    def may_write(self, room: str) -> bool:
+        return super().may_write(room) and self._sanction(room) is None
+
+    def check_write(self, room: str) -> None:
+        if not self.may_write(room):
+            known = self._sanction(room)
+            raise protocol.read_only(room, self._sanctions.seconds(known) if known else 0)
+
+    def _sanction(self, room: str) -> _Known | None:
+        known = self._sanctions.of(room, self._author)
+        return None if known is None or self.may_moderate(room) else known
+
+
+def _decode(ts: float, value: bytes) -> Sanction | None:
+    """`ts`: when it was stored, in milliseconds since the epoch."""
+    if len(value) > MOST_BYTES:
+        return None
+    try:
+        read = _decoder.decode(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return None if read.until > ts / 1000 + bounds.SANCTION_SECONDS + _AHEAD else read
+
+
+def _shown(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
