@@ -13,6 +13,9 @@ description:
     exchange messages in a separate room, and returns what it measured. It fails unless both
     received every message, in the same order.
   - It leaves messages in the service's log, in a room with a random name.
+  - >-
+    A service that requires sign-in (C(sign_in)) needs a C(token) for that. Without one, the module
+    fails unless the service refuses a client that has none with 401.
   - It connects directly and ignores proxies in the environment.
 options:
   url:
@@ -24,6 +27,15 @@ options:
       File with the certificates of the authorities to trust, in PEM. By default, those of the
       system.
     type: path
+  sign_in:
+    description: Whether the service lets in only clients with a token.
+    type: bool
+    default: false
+  token:
+    description: >-
+      A token that the service accepts. Its person must be allowed to write in rooms of any name
+      that begins with C(probe-).
+    type: str
   replicas:
     description: Number of replicas that the two clients must be on.
     type: int
@@ -57,18 +69,19 @@ EXAMPLES = r"""
 
 RETURN = r"""
 replicas:
-  description: Names of the two clients' replicas.
+  description: Names of the two clients' replicas. Empty if there was no token to connect with.
   returned: success
   type: list
   elements: str
   sample: [chat-5b8f7d9c6d-8xk2p, chat-5b8f7d9c6d-q9v7z]
 messages:
-  description: Number of messages that both clients received.
+  description: Number of messages that both clients received; 0 if there was no token.
   returned: success
   type: int
   sample: 20
 milliseconds:
-  description: Time from sending a message until the other client receives it.
+  description: >-
+    Time from sending a message until the other client receives it. Null if there was no token.
   returned: success
   type: dict
   sample: {median: 9.1, longest: 17.4}
@@ -84,7 +97,8 @@ sticky:
   type: bool
   sample: true
 certificate_days:
-  description: Days until the service's certificate ends. Null without TLS.
+  description: >-
+    Days until the service's certificate ends. Null without TLS, and if there was no token.
   returned: success
   type: int
   sample: 371
@@ -108,7 +122,7 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 # allow. In about one of fifty handshakes, the request was never sent (Python 3.11).
 try:
     from websockets.asyncio.client import ClientConnection, connect
-    from websockets.exceptions import WebSocketException
+    from websockets.exceptions import InvalidStatus, WebSocketException
 except ImportError:
     connect = None
 
@@ -118,10 +132,13 @@ HANDSHAKE_SECONDS = 1.0
 
 
 class Service(NamedTuple):
-    """Where clients connect, and the CAs they trust (None: no TLS)."""
+    """Where clients connect, the CAs they trust (None: no TLS), and the token that they have
+    (empty: none).
+    """
 
     url: str
     trust: ssl.SSLContext | None
+    token: str
 
 
 class ProbeError(Exception):
@@ -177,7 +194,9 @@ async def client(
     service: Service, user: str, deadline: float, cookie: str | None = None
 ) -> AsyncIterator[Client]:
     """Connect and say hello."""
-    headers = {"Cookie": cookie} if cookie else None
+    headers = {"Cookie": cookie} if cookie else {}
+    if service.token:
+        headers["Authorization"] = f"Bearer {service.token}"
     # Connect directly: the service belongs to the site, and a proxy in the environment is for
     # downloads.
     async with connect(
@@ -197,9 +216,16 @@ def left(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.001)
 
 
-async def probe(service: Service, seconds: int, replicas: int, messages: int) -> dict[str, Any]:
+async def probe(
+    service: Service, seconds: int, *, replicas: int, messages: int, sign_in: bool
+) -> dict[str, Any]:
     """Return the values described in RETURN. Raises ProbeError with one sentence if that fails."""
     deadline = time.monotonic() + seconds
+    if sign_in and not service.token:
+        await refuses_strangers(service, deadline)
+        return {"replicas": [], "messages": 0} | dict.fromkeys(
+            ("milliseconds", "cookie", "sticky", "certificate_days")
+        )
     async with AsyncExitStack() as stack:
         first = await first_client(stack, service, deadline)
         second = await second_client(
@@ -214,6 +240,23 @@ async def probe(service: Service, seconds: int, replicas: int, messages: int) ->
             "certificate_days": first.certificate_days,
             **await converse(first, second, messages),
         }
+
+
+async def refuses_strangers(service: Service, deadline: float) -> None:
+    """Wait until the service refuses a client without a token."""
+    while True:
+        try:
+            async with client(service, "probe-1", deadline):
+                problem = "it lets in who has none"
+        except InvalidStatus as refused:
+            if refused.response.status_code == 401:
+                return
+            problem = reason(refused)
+        except (OSError, WebSocketException, ProbeError) as error:
+            problem = reason(error)
+        if time.monotonic() + PAUSE_SECONDS >= deadline:
+            raise ProbeError(f"{service.url} does not ask for a token: {problem}")
+        await asyncio.sleep(PAUSE_SECONDS)
 
 
 async def first_client(stack: AsyncExitStack, service: Service, deadline: float) -> Client:
@@ -318,6 +361,8 @@ def main() -> None:
         argument_spec={
             "url": {"type": "str", "required": True},
             "ca": {"type": "path"},
+            "sign_in": {"type": "bool", "default": False},
+            "token": {"type": "str", "no_log": True},
             "replicas": {"type": "int", "choices": [1, 2], "default": 2},
             "messages": {"type": "int", "default": 10},
             "timeout": {"type": "int", "default": 60},
@@ -327,10 +372,10 @@ def main() -> None:
     if connect is None:
         module.fail_json(msg=missing_required_lib("websockets"))
     options = dict(module.params)
-    url, ca = options.pop("url"), options.pop("ca")
+    url, ca, token = options.pop("url"), options.pop("ca"), options.pop("token") or ""
     try:
         address = websocket_url(url)
-        service = Service(address, trust(address, ca))
+        service = Service(address, trust(address, ca), token)
         seen = asyncio.run(probe(service, options.pop("timeout"), **options))
     except ProbeError as error:
         module.fail_json(msg=str(error))

@@ -32,7 +32,8 @@ DEFINITIONS = Path(__file__).parents[2] / ".artifacts" / "traefik" / "crds.yml"
 
 # What the roles find out on the way.
 KNOWN_LATER = {
-    "chat_url": "https://192.0.2.1/",
+    # By default it has the port.
+    "chat_url": "https://192.0.2.1:443/",
     "chat_kafka_bootstrap_servers": "192.0.2.11:9092,broker.example.org:9093",
     "__chat_image": "localhost:32000/chat",
     "__chat_digest": "sha256:0123",
@@ -97,7 +98,8 @@ SITES = {
     "chat with another rate": {"chat_config": {"CHAT_RATE": 50}},
     "chat with secrets": {
         "chat_config": SASL,
-        "__chat_kafka_secret_name": "chat-kafka-x7k2p",
+        "__chat_files_secret_name": "chat-files-x7k2p",
+        "chat_files": {"provider-ca.crt": "the CA of the provider"},
         **SECRETS,
     },
     "chat of a secured cluster": {
@@ -416,7 +418,7 @@ def middlewares(objects, route):
     return [known[each["name"]] for each in route["middlewares"]]
 
 
-RETRY = {"retry": {"attempts": 3}}
+RETRY = {"retry": {"attempts": 6}}
 
 
 def test_kubernetes_chooses_the_number_of_replicas_between_two_that_are_given(rendered, chat):
@@ -493,13 +495,15 @@ def test_programs_with_a_token_need_no_oauth2_proxy_and_browsers_do(rendered, oa
     chat = rendered["chat with browsers that sign in"]
     (secure,) = [item for item in chat.all if item["metadata"]["name"] == "chat-tls"]
     routes = {route["match"]: route for route in secure["spec"]["routes"]}
-    page, again_program, program, again, browser = routes.values()
+    page, provider, again_program, program, again, browser = routes.values()
     assert page["match"] == "PathPrefix(`/`)"
     # It is shorter than all others, by which Traefik would order them.
     assert "priority" not in page
-    order = [route["priority"] for route in (again_program, program, again, browser)]
+    order = [route["priority"] for route in (provider, again_program, program, again, browser)]
     assert order == sorted(order, reverse=True)
     assert min(order) > len(oauth2_proxy["IngressRoute"]["spec"]["routes"][0]["match"])
+    assert provider["match"] == "Path(`/api/backchannel-logout`)"
+    assert "sign-in" not in str(provider["middlewares"])
     for route in (again_program, program):
         assert route["match"].endswith(" && HeaderRegexp(`Authorization`, `^Bearer .`)")
         assert "sign-in" not in str(route["middlewares"])
@@ -560,13 +564,13 @@ def test_secrets_of_sign_in_are_in_no_object(rendered):
             assert base64.b64encode(secret.encode()).decode() not in str(rendered[site].all)
 
 
-def test_what_kafka_asks_for_comes_as_files_and_is_in_no_object(rendered):
+def test_what_replicas_read_comes_as_files_and_is_in_no_object(rendered):
     objects = rendered["chat with secrets"]
     kubernetes_validate.validate(objects["Deployment"], "1.36", strict=True)
     (container,) = objects.pod["containers"]
     (mount,) = container["volumeMounts"]
     (volume,) = objects.pod["volumes"]
-    assert volume == {"name": mount["name"], "secret": {"secretName": "chat-kafka-x7k2p"}}
+    assert volume == {"name": mount["name"], "secret": {"secretName": "chat-files-x7k2p"}}
     files = {
         name: value
         for name, value in objects["ConfigMap"]["data"].items()
@@ -574,8 +578,8 @@ def test_what_kafka_asks_for_comes_as_files_and_is_in_no_object(rendered):
     }
     assert len(files) == len(SECRETS)
     assert all(path.startswith(mount["mountPath"]) for path in files.values())
-    for secret in SECRETS.values():
-        assert secret not in str(objects.all)
+    for content in (*SECRETS.values(), "the CA of the provider"):
+        assert content not in str(objects.all)
 
 
 def test_of_brokers_that_are_secured_the_chat_needs_only_the_password_to_be_told(rendered):
@@ -660,7 +664,7 @@ def test_traefik_refuses_old_tls_and_weak_suites(traefik):
 
 
 def test_a_host_that_is_down_delays_nobody_for_long(traefik):
-    assert settings(traefik)["serversTransport"]["forwardingTimeouts"]["dialTimeout"] == "1s"
+    assert settings(traefik)["serversTransport"]["forwardingTimeouts"]["dialTimeout"] == "500ms"
 
 
 @pytest.fixture

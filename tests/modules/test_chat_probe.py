@@ -34,11 +34,13 @@ def chat():
 class Replicas:
     """As many replicas as named, behind one address that leads to one after the other.
 
-    They say what chat replicas say. `shared` is whether a message reaches the members elsewhere.
+    They say what chat replicas say. `shared` is whether a message reaches the members elsewhere,
+    `token` what they require, if anything.
     """
 
-    def __init__(self, *names, shared=True, cookie=None, tls=None):
+    def __init__(self, *names, shared=True, cookie=None, tls=None, token=None):
         self.shared = shared
+        self._token = token
         self._cookie = cookie
         self._names = itertools.cycle(names)
         self._members = []
@@ -62,7 +64,19 @@ class Replicas:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
 
     async def _serve(self, tls):
-        return await serve(self._talk, "127.0.0.1", 0, process_response=self._stick, ssl=tls)
+        return await serve(
+            self._talk,
+            "127.0.0.1",
+            0,
+            process_request=self._admit,
+            process_response=self._stick,
+            ssl=tls,
+        )
+
+    def _admit(self, connection, request):
+        if self._token and request.headers.get("Authorization") != f"Bearer {self._token}":
+            return connection.respond(http.HTTPStatus.UNAUTHORIZED, "")
+        return None
 
     def _stick(self, connection, request, response):
         connection.replica = request.headers.get("Cookie", "").partition("=")[2]
@@ -195,6 +209,29 @@ def test_a_service_that_refuses_is_quoted(run_module):
         answer = run_module("chat_probe", url=f"http://127.0.0.1:{port}/", timeout=3)
         server.shutdown()
     assert "lets nobody in: server rejected WebSocket connection: HTTP 503" in answer["msg"]
+
+
+@pytest.mark.parametrize(
+    ("token", "answer"),
+    [
+        ("", {"replicas": [], "messages": 0, "milliseconds": None, "cookie": None}),
+        ("accepted", {"messages": 4, "sticky": None}),
+    ],
+)
+def test_a_service_that_requires_sign_in_is_tried_with_a_token_and_refuses_strangers(
+    run_module, replicas, token, answer
+):
+    url = replicas("chat-a", "chat-b", token="accepted")
+    seen = run_module("chat_probe", url=url, sign_in=True, token=token, messages=2, timeout=10)
+    assert seen["failed"] is False, seen
+    assert {name: seen[name] for name in answer} == answer
+
+
+def test_a_service_that_should_require_sign_in_and_lets_strangers_in_is_found_out(
+    run_module, replicas
+):
+    answer = run_module("chat_probe", url=replicas("chat-a"), sign_in=True, timeout=1)
+    assert "does not ask for a token: it lets in who has none" in answer["msg"]
 
 
 def test_an_address_that_is_none_is_refused(run_module):

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from ansible_runs import ansible_playbook
 from kafka_broker import KafkaBroker
 from kubernetes_api import NODE, KubernetesApi
@@ -101,7 +102,7 @@ def test_status_fails_when_no_host_is_reached(tmp_path: Path) -> None:
     inventory = site(tmp_path, zookeeper=members, kafka=brokers, microk8s={"node": away})
     code, said = run(inventory, "status")
     assert code == 2, said
-    assert "No host was reached." in said
+    assert "No host told its status." in said
     for host in ("member", "broker", "node"):
         assert f"{host}: NOT REACHED: connect to host 127.0.0.1 port 9: Connection refused" in said
     assert "0 of 1 brokers: no broker's host was reached" in said
@@ -132,14 +133,26 @@ def test_a_backup_of_somebody_elses_ensemble_is_refused(tmp_path: Path) -> None:
         assert "0 hosts in the group zookeeper and 1 in the group kafka" in said
 
 
-def test_the_chat_is_not_deployed_without_the_authority_of_its_brokers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("missing", ["ca.crt", "passwords/chat"])
+def test_the_chat_is_not_deployed_without_what_its_brokers_want_to_see(
+    missing: str, tmp_path: Path
+) -> None:
     """As on the machine of a colleague, who has the inventory and not the folder beside it."""
-    authority = str(tmp_path / "mine-kafka-tls" / "ca.crt")
-    inventory = site(tmp_path, kafka={"broker": {"kafka_client": {"ca_file": authority}}})
+    folder = tmp_path / "mine-kafka-tls"
+    (folder / "passwords").mkdir(parents=True)
+    for name in {"ca.crt", "passwords/chat"} - {missing}:
+        (folder / name).write_text("known")
+    broker = {
+        "kafka_client": {"ca_file": str(folder / "ca.crt")},
+        "kafka_tls_passwords": str(folder / "passwords"),
+        "kafka_users": [{"name": "chat"}],
+    }
+    inventory = site(tmp_path, kafka={"broker": broker})
     role = {"name": "baremetal_chat.platform.chat", "tasks_from": "deploy.yml"}
     tasks = [{"ansible.builtin.import_role": role}]
     play = tmp_path / "play.json"
     play.write_text(json.dumps([{"hosts": "broker", "gather_facts": False, "tasks": tasks}]))
     done = ansible_playbook(f"--inventory={inventory}", play)
     said = " ".join(done.stdout.split())
-    assert f"the brokers' authority is not on this machine ({authority}). Copy the folder" in said
+    assert f"their authority ({folder}/ca.crt) or the password" in said
+    assert f"({folder}/passwords/chat) is not on this machine. Copy the folder" in said

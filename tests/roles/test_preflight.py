@@ -20,6 +20,9 @@ from typing import Any
 import pytest
 from ansible_runs import QUICK, ansible_playbook
 
+# The first test runs all cases, which takes minutes on a busy machine.
+pytestmark = pytest.mark.timeout(900)
+
 
 def cluster(*members: list[str]) -> dict[str, Any]:
     """What a control plane said of its cluster."""
@@ -118,8 +121,59 @@ KAFKA: Cases = {
         [f"'chat room', '..', '{'a' * 250}' in kafka_topics cannot be the name of a topic"],
     ),
     "a cluster that is installed with certificates, and is to do without": (
-        {"told": {"log.dirs": "/srv", "zookeeper.ssl.keystore.location": "/etc/kafka/host.pem"}},
-        ["kafka_security is plaintext, and the broker is installed with tls. Set it back"],
+        {"found": "tls"},
+        ["the brokers are installed with tls. playbooks/secure.yml moves them while they run; or"],
+    ),
+    "a cluster that is on its way to certificates": (
+        {"found": "moved", "kafka_security": "tls"},
+        ["on their way, at the stage moved. playbooks/secure.yml goes on with them"],
+    ),
+    "listeners with certificates of the site's own that are to move": (
+        {
+            "found": "plaintext",
+            "told": {"listener.security.protocol.map": "INTERNAL:PLAINTEXT,CLUSTER:SASL_SSL"},
+            "kafka_security": "tls",
+            "kafka_security_moves": True,
+        },
+        ["INTERNAL:PLAINTEXT, CLUSTER:SASL_SSL. playbooks/secure.yml moves only listeners with"],
+    ),
+    "interim ports that are taken by others": (
+        {"found": "plaintext", "kafka_security_moves": True, "kafka_security_interim_ports": 1},
+        ["also 1 higher (kafka_security_interim_ports)"],
+    ),
+    "the end of a step that was interrupted, and clients on what it closes": (
+        {
+            "found": "plaintext",
+            "kafka_security_moves": True,
+            "kafka_listeners": {"CLIENT": {"port": "{{ connected_port }}"}},
+            "kafka_security_interim_ports": "{{ open_port - connected_port }}",
+        },
+        ["the next step closes CLIENT_TLS and CLUSTER_TLS, and clients", "there from 127.0.0.1."],
+    ),
+    # It gets as far as its id, which is refused next.
+    "clients on what the broker has after its last restart": (
+        {
+            "found": "plaintext",
+            "kafka_security_moves": True,
+            "kafka_listeners": {"CLIENT": {"port": "{{ connected_port }}"}},
+            "kafka_broker_id": 1001,
+        },
+        ["has kafka_broker_id 1001, which is not in 0 to 1000"],
+    ),
+    "clients that are to be cut off": (
+        {
+            "found": "plaintext",
+            "kafka_security_moves": True,
+            "kafka_allow_disconnect": True,
+            "kafka_listeners": {"CLIENT": {"port": "{{ connected_port }}"}},
+            "kafka_broker_id": 1001,
+            "kafka_security_interim_ports": "{{ open_port - connected_port }}",
+        },
+        ["has kafka_broker_id 1001, which is not in 0 to 1000"],
+    ),
+    "a listener with the name of one with certificates": (
+        {"kafka_listeners": {"CLUSTER_TLS": {"port": 9094}}},
+        ["no name that ends in _TLS"],
     ),
     # It gets as far as its id, which is refused next.
     "a cluster that speaks TLS to an ensemble of others, and is to stay as it is": (
@@ -150,9 +204,17 @@ KAFKA: Cases = {
         {"kafka_security": "tls", "kafka_users": [{"name": "CN=kafka", "password": "secret"}]},
         ["kafka_users names CN=kafka, kafka_acls nobody. Give each user once, without ',' and '='"],
     ),
+    "a user whose password cannot be kept under their name": (
+        {"kafka_security": "tls", "kafka_users": [{"name": "../ada"}, {"name": "bob"}]},
+        ["no password for ../ada and bob. One is made and kept in a file of the user's name"],
+    ),
+    "a user with an empty password": (
+        {"kafka_security": "tls", "kafka_users": [{"name": "ada", "password": ""}]},
+        ["Give each user once", "a password that is not empty or none at all"],
+    ),
     "users as one text": (
         {"kafka_users": "name=ada password=battery-staple"},
-        ["kafka_users is no list of mappings. Write one, each with name, password."],
+        ["kafka_users is no list of mappings. Write one, each with name."],
     ),
     "a user as one text": (
         {"kafka_users": ["name=ada password=battery-staple"]},
@@ -262,6 +324,10 @@ RUNNING: Cases = {
         {"kafka_listeners": {"CLUSTER": {"protocol": "SSL"}}},
         [NOTHING],
     ),
+    "a move to certificates that was interrupted when another broker had its last settings": (
+        {"found": "tls", "kafka_security": "tls", "kafka_security_moves": True},
+        [NOTHING],
+    ),
     "another protocol for a broker that is alone": (
         {"kafka_listeners": {"INTERNAL": {"protocol": "SSL"}}, "kafka_group": "only_running0"},
         [NOTHING],
@@ -344,6 +410,8 @@ VIRTUAL_IP: Cases = {
     "an address that may move": ({}, [NOTHING]),
 }
 
+FILES = "/run/secrets/chat/"
+
 CHAT: Cases = {
     "an image without a registry, which only the kubelet finds": (
         {"chat_image": f"library/redis@sha256:{'0' * 64}"},
@@ -394,7 +462,51 @@ CHAT: Cases = {
     ),
     "a rule for rooms that says who reads them in one word": (
         {"chat_rooms": [{"rooms": "*", "reads": ["staff"]}]},
-        ["reads", "Supported parameters include: read, rooms, write"],
+        ["reads", "Supported parameters include: moderate, read, rooms, slow, write"],
+    ),
+    "a slow mode of more than a day": (
+        {
+            "chat_rooms": [{"rooms": "*", "slow": 86_401}],
+            "chat_config": {"CHAT_AUTH": "required"},
+        },
+        ["chat_rooms: rooms=*, slow=86401: give the seconds"],
+    ),
+    "a password beside the one that role kafka makes": (
+        {
+            "chat_kafka_group": "{{ own_group }}",
+            "kafka_client": {"ca_file": "/nowhere/ca.crt"},
+            "kafka_users": [{"name": "chat"}],
+            "chat_kafka_sasl_password": "battery staple",
+        },
+        ["chat_kafka_sasl_password is set, and kafka_users has chat without a password"],
+    ),
+    "a user of Kafka whose password role kafka makes later": (
+        {
+            "chat_kafka_group": "{{ own_group }}",
+            "kafka_client": {"ca_file": "/nowhere/ca.crt"},
+            "kafka_users": [{"name": "chat"}],
+        },
+        [NOTHING],
+    ),
+    "moderators who could mute people without sign-in": (
+        {"chat_sanctions": True},
+        ["chat_sanctions=true with CHAT_AUTH=off in chat_config, and 0 rules", "set CHAT_AUTH"],
+    ),
+    "moderators in no rule": (
+        {
+            "chat_sanctions": True,
+            "chat_rooms": [{"rooms": "*", "moderate": []}],
+            "chat_config": {"CHAT_AUTH": "required"},
+        },
+        ["chat_sanctions=true with CHAT_AUTH=required in chat_config, and 0 rules of chat_rooms"],
+    ),
+    "moderators who may mute people": (
+        {
+            "chat_sanctions": True,
+            "chat_rooms": [{"rooms": "*"}, {"rooms": "news", "moderate": ["desk"]}],
+            "chat_config": {"CHAT_AUTH": "required"},
+        },
+        [NOTHING],
     ),
     "a certificate that is renewed at once": (
         {"chat_tls_days": 30},
@@ -413,6 +525,34 @@ CHAT: Cases = {
         [NOTHING],
     ),
     "no replica": ({"chat_replicas": 0}, ["chat_replicas=0", "at least 1"]),
+    "a CA that is not among the files": (
+        {"chat_files": {"ca.crt": "PEM"}, "chat_config": {"CHAT_AUTH_CA_FILE": f"{FILES}my.crt"}},
+        ["chat_files has ca.crt, and chat_config names my.crt of /run/secrets/chat/"],
+    ),
+    "keys of bots that are not among the files": (
+        {"chat_config": {"CHAT_AUTH_ISSUERS": [{"issuer": "bots", "jwks": f"{FILES}bots.json"}]}},
+        ["chat_files has no file, and chat_config names bots.json of /run/secrets/chat/"],
+    ),
+    "a file that is no text": (
+        {"chat_files": {"bots.json": {"keys": []}}},
+        ["chat_files has bots.json", "Give each of these its content, a text"],
+    ),
+    "a file out of the folder": (
+        {"chat_files": {"../bots.json": "{}"}},
+        ["chat_files has ../bots.json", "under a name of A-Z a-z 0-9"],
+    ),
+    "a file with a name that Kubernetes refuses": (
+        {"chat_files": {"..bots.json": "{}"}},
+        ["chat_files has ..bots.json", "that begins with no dot"],
+    ),
+    "files that are too large for a Secret": (
+        {"chat_files": {"bots.json": "x" * 900_000}},
+        ["chat_files has bots.json", "900 kB in all"],
+    ),
+    "a file that Kafka's password is in": (
+        {"chat_files": {"kafka-password": "x"}},
+        ["chat_files has kafka-password", "Kafka's own are set by chat_kafka_ca"],
+    ),
     "a password for nobody": (
         {"chat_kafka_sasl_password": "battery staple"},
         ["KAFKA_SECURITY_PROTOCOL=PLAINTEXT", "chat_kafka_sasl_password"],
@@ -568,7 +708,20 @@ def broker() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def said(disk: str, ensemble: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def ports() -> Iterator[dict[str, int]]:
+    """A port of this machine to which a client is connected, and a higher one that is open."""
+    with contextlib.ExitStack() as stack:
+        open_ones = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        lower, higher = sorted(open_ones, key=lambda listener: listener.getsockname()[1])
+        stack.enter_context(socket.create_connection(lower.getsockname()))
+        stack.enter_context(lower.accept()[0])
+        yield {"connected_port": lower.getsockname()[1], "open_port": higher.getsockname()[1]}
+
+
+@pytest.fixture(scope="module")
+def said(
+    disk: str, ensemble: str, ports: dict[str, int], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
     """What each case's host ended with."""
     folder = tmp_path_factory.mktemp("preflight")
     names: dict[str, str] = {}
@@ -581,7 +734,12 @@ def said(disk: str, ensemble: str, tmp_path_factory: pytest.TempPathFactory) -> 
             groups[f"only_{names[case]}"] = {"hosts": {names[case]: host}}
     for case, companion in COMPANIONS.items():
         groups[MICROK8S[case][0]["microk8s_group"]] = {"hosts": {names[case]: {}, **companion}}
-    variables = {"ansible_connection": "local", "disk": disk, "ensemble": ensemble}
+    variables = {
+        "ansible_connection": "local",
+        "disk": disk,
+        "ensemble": ensemble,
+        **ports,
+    }
     site = {"children": groups, "vars": variables}
     (folder / "hosts.json").write_text(json.dumps({"all": site}))
     tasks = [
@@ -594,6 +752,10 @@ def said(disk: str, ensemble: str, tmp_path_factory: pytest.TempPathFactory) -> 
         {
             "ansible.builtin.set_fact": {"__kafka_told": "{{ told }}"},
             "when": "told is defined",
+        },
+        {
+            "ansible.builtin.set_fact": {"__kafka_stage_found": "{{ found }}"},
+            "when": "found is defined",
         },
         {
             "ansible.builtin.set_fact": {"__virtual_ip_configuration": "{{ configuration }}"},

@@ -5,6 +5,7 @@ The roles run against a stand-in for the Kubernetes API, which keeps what they a
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -27,6 +28,7 @@ from kubernetes_api import KubernetesApi
 ]
 DEFINITIONS = yaml.safe_dump(DEFINITION)
 PASSWORD = "of Kafka"
+BOTS = '{"keys": []}'
 KEY = "-----BEGIN PRIVATE KEY-----\nof the site\n-----END PRIVATE KEY-----"
 SITE = {
     "traefik_crds_sha256": hashlib.sha256(DEFINITIONS.encode()).hexdigest(),
@@ -38,6 +40,7 @@ SITE = {
     "chat_tls_key": KEY,
     "chat_config": {"KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT", "KAFKA_SASL_USERNAME": "chat"},
     "chat_kafka_sasl_password": PASSWORD,
+    "chat_files": {"bots.json": BOTS},
 }
 # No host is asked: this one does not answer.
 HOST = {"ansible_host": "192.0.2.11", "kafka_broker_id": 1}
@@ -115,18 +118,23 @@ def test_what_is_rendered_is_what_is_applied_but_for_secrets(
         assert done.returncode == 0, done.stdout + done.stderr
         applied = {path(item): item for item in api.objects.values()}
     secrets = {name for name in applied if "/secret-" in name}
-    assert secrets == {"chat/secret-chat-kafka-x7k2p.yml", "chat/secret-chat-tls.yml"}
+    assert secrets == {"chat/secret-chat-files-x7k2p.yml", "chat/secret-chat-tls.yml"}
+    files = applied["chat/secret-chat-files-x7k2p.yml"]["data"]
+    assert {name: base64.b64decode(text).decode() for name, text in files.items()} == {
+        "kafka-password": PASSWORD,
+        "bots.json": BOTS,
+    }
     deployment = applied["chat/deployment-chat.yml"]["spec"]
     # Synchronised again and again, it would undo what Kubernetes has chosen.
     assert deployment.pop("replicas") == 2
     # The role makes a Secret for each content; what is made by hand has one name.
     (volume,) = deployment["template"]["spec"]["volumes"]
-    assert volume["secret"] == {"secretName": "chat-kafka-x7k2p"}
-    volume["secret"] = {"secretName": "chat-kafka"}
+    assert volume["secret"] == {"secretName": "chat-files-x7k2p"}
+    volume["secret"] = {"secretName": "chat-files"}
 
-    files = {name: yaml.safe_load(text) for name, text in rendered.files.items()}
-    assert files.keys() == applied.keys() - secrets
-    for name, item in files.items():
+    written = {name: yaml.safe_load(text) for name, text in rendered.files.items()}
+    assert written.keys() == applied.keys() - secrets
+    for name, item in written.items():
         assert item == applied[name], name
 
 
@@ -171,7 +179,7 @@ def test_secrets_are_named_and_not_written(rendered: Rendered) -> None:
         assert PASSWORD not in text
         assert "PRIVATE KEY" not in text
     assert "chat/chat-tls, type kubernetes.io/tls, keys tls.crt, tls.key" in rendered.said
-    assert "chat/chat-kafka, type Opaque, keys password" in rendered.said
+    assert "chat/chat-files, type Opaque, keys kafka-password, bots.json" in rendered.said
 
 
 def test_a_second_run_removes_only_what_the_first_wrote_and_it_does_not(rendered: Rendered) -> None:

@@ -33,18 +33,19 @@ MEMBER = {
 
 
 def written(
-    role: str, variables: dict[str, Any], files: dict[str, str], folder: Path
-) -> tuple[list[str], ...]:
-    """The lines of what the role writes for a host that is alone: a file for each template."""
+    role: str, hosts: list[dict[str, Any]], files: dict[str, str], folder: Path
+) -> list[tuple[list[str], ...]]:
+    """The lines of what the role writes for each host of a group: a file for each template."""
     site = folder / "hosts.json"
-    hosts = {role: {"hosts": {"host": {"ansible_connection": "local"} | variables}}}
-    site.write_text(json.dumps({"all": {"children": hosts}}))
+    local = {"ansible_connection": "local"}
+    named = {f"host{number}": local | host for number, host in enumerate(hosts)}
+    site.write_text(json.dumps({"all": {"children": {role: {"hosts": named}}}}))
     (service, *_) = yaml.safe_load((ROOT / f"roles/{role}/tasks/configure.yml").read_text())
     templates = [
         {
             "ansible.builtin.template": {
                 "src": str(ROOT / "roles/kafka_service/templates" / template),
-                "dest": str(folder / file),
+                "dest": str(folder / ("{{ inventory_hostname }}-" + file)),
                 "mode": "0600",
             },
             "vars": service["vars"] | {"__kafka_service_agent": ""},
@@ -53,7 +54,7 @@ def written(
     ]
     endpoints = {"name": f"baremetal_chat.platform.{role}", "tasks_from": "endpoints.yml"}
     play = {
-        "hosts": "host",
+        "hosts": "all",
         "gather_facts": False,
         "tasks": [{"ansible.builtin.import_role": endpoints}, *templates],
     }
@@ -61,13 +62,24 @@ def written(
     playbook.write_text(json.dumps([play]))
     done = ansible_playbook(f"--inventory={site}", playbook)
     assert done.returncode == 0, done.stdout + done.stderr
-    return tuple((folder / file).read_text().splitlines() for file in files.values())
+    return [
+        tuple((folder / f"{name}-{file}").read_text().splitlines() for file in files.values())
+        for name in named
+    ]
+
+
+def settings(role: str, hosts: list[dict[str, Any]], folder: Path) -> list[dict[str, str]]:
+    """What the role writes into the configuration of each host."""
+    return [
+        dict(line.split("=", 1) for line in properties if not line.startswith("#"))
+        for (properties,) in written(role, hosts, {"settings.properties.j2": "settings"}, folder)
+    ]
 
 
 def test_a_broker_has_all_its_disks_and_starts_without_one(tmp_path: Path) -> None:
     disks = {"kafka_data_directories": ["/srv/a/kafka", "/srv/b/kafka"]}
     files = {"settings.properties.j2": "server.properties", "unit.service.j2": "kafka.service"}
-    properties, unit = written("kafka", BROKER | disks, files, tmp_path)
+    ((properties, unit),) = written("kafka", [BROKER | disks], files, tmp_path)
     assert "log.dirs=/srv/a/kafka,/srv/b/kafka" in properties
     (writable,) = [line for line in unit if line.startswith("ReadWritePaths=")]
     # With "-", systemd does not insist that the path is there.
@@ -76,42 +88,126 @@ def test_a_broker_has_all_its_disks_and_starts_without_one(tmp_path: Path) -> No
 
 def test_no_port_of_a_secured_broker_is_open_and_no_password_in_its_file(tmp_path: Path) -> None:
     secured = {"kafka_security": "tls", "kafka_listeners": {"PARTNERS": {"port": 9099}}}
-    files = {"settings.properties.j2": "server.properties"}
-    (properties,) = written("kafka", BROKER | secured, files, tmp_path)
-    settings = dict(line.split("=", 1) for line in properties if not line.startswith("#"))
-    protocols = settings["listener.security.protocol.map"].split(",")
-    assert protocols == ["INTERNAL:SSL", "CLIENT:SSL", "CLUSTER:SASL_SSL", "PARTNERS:SASL_SSL"]
+    (told,) = settings("kafka", [BROKER | secured], tmp_path)
+    protocols = told["listener.security.protocol.map"].split(",")
+    assert protocols == [
+        "INTERNAL_TLS:SSL",
+        "CLIENT_TLS:SSL",
+        "CLUSTER_TLS:SASL_SSL",
+        "PARTNERS_TLS:SASL_SSL",
+    ]
+    ports = [listener.rpartition(":")[2] for listener in told["listeners"].split(",")]
+    assert ports == ["9091", "9092", "9093", "9099"]
     for listener in ("internal", "client"):
-        assert settings[f"listener.name.{listener}.ssl.client.auth"] == "required"
+        assert told[f"listener.name.{listener}_tls.ssl.client.auth"] == "required"
     for listener in ("cluster", "partners"):
-        jaas = settings[f"listener.name.{listener}.scram-sha-512.sasl.jaas.config"]
+        jaas = told[f"listener.name.{listener}_tls.scram-sha-512.sasl.jaas.config"]
         assert jaas == "org.apache.kafka.common.security.scram.ScramLoginModule required;"
-    assert settings["authorizer.class.name"] == "kafka.security.authorizer.AclAuthorizer"
-    assert "allow.everyone.if.no.acl.found" not in settings
-    assert settings["zookeeper.ssl.client.enable"] == settings["zookeeper.set.acl"] == "true"
+    assert told["authorizer.class.name"] == "kafka.security.authorizer.AclAuthorizer"
+    assert told["super.users"] == "User:CN=kafka;User:CN=kafka-playbooks"
+    assert "allow.everyone.if.no.acl.found" not in told
+    assert told["zookeeper.ssl.client.enable"] == told["zookeeper.set.acl"] == "true"
     for prefix in ("", "zookeeper."):
-        assert settings[f"{prefix}ssl.keystore.location"] == "/etc/kafka/host.pem"
-        assert settings[f"{prefix}ssl.truststore.location"] == "/etc/kafka/ca.pem"
+        assert told[f"{prefix}ssl.keystore.location"] == "/etc/kafka/host.pem"
+        assert told[f"{prefix}ssl.truststore.location"] == "/etc/kafka/ca.pem"
+
+
+def test_a_broker_on_its_way_takes_both_and_locks_nobody_out(tmp_path: Path) -> None:
+    """Each stage is one roll: of a mixed pair, both find the listener that they use."""
+    found = [
+        "listener.security.protocol.map=INTERNAL:PLAINTEXT,INTERNAL_TLS:SSL",
+        "inter.broker.listener.name=INTERNAL",
+    ]
+    going = BROKER | {"kafka_security": "tls"}
+    # As a run finds it, and as secure.yml says what comes next.
+    prepared, moved = settings(
+        "kafka",
+        [
+            going | {"__kafka_written": {"stdout_lines": found}},
+            going | {"kafka_security_stage": "moved"},
+        ],
+        tmp_path,
+    )
+    assert prepared["inter.broker.listener.name"] == "INTERNAL"
+    assert moved["inter.broker.listener.name"] == "INTERNAL_TLS"
+    assert prepared["inter.broker.protocol.version"] == "3.9"
+    # Znodes that belong to certificates could not be changed by a broker without one.
+    assert (prepared["zookeeper.set.acl"], moved["zookeeper.set.acl"]) == ("false", "true")
+    for told in (prepared, moved):
+        assert told["listeners"] == (
+            "INTERNAL://0.0.0.0:9091,CLIENT://0.0.0.0:9092,CLUSTER://0.0.0.0:9093,"
+            "INTERNAL_TLS://0.0.0.0:9191,CLIENT_TLS://0.0.0.0:9192,CLUSTER_TLS://0.0.0.0:9193"
+        )
+        assert "CLUSTER_TLS://192.0.2.11:9193" in told["advertised.listeners"]
+        assert told["super.users"] == "User:CN=kafka;User:CN=kafka-playbooks;User:ANONYMOUS"
+        assert told["zookeeper.ssl.client.enable"] == "true"
+
+
+def test_a_service_with_a_certificate_tells_prometheus_when_that_ends(tmp_path: Path) -> None:
+    known = (ROOT / "roles/kafka/files/metrics.yml").read_text()
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "metrics.yml").write_text(known)
+    secured = BROKER | {"kafka_security": "tls", "kafka_tls_not_after": 1900000000}
+    files = {"metrics.yml.j2": "metrics"}
+    (there,) = written("kafka", [secured], files, tmp_path)
+    rules = yaml.safe_load("\n".join(there[0]))
+    assert "java.lang:type=ClassLoading" in rules["includeObjectNames"]
+    told = rules["rules"][-1]
+    assert (told["name"], told["value"]) == ("certificate_not_after_seconds", "1900000000")
+    # A cluster without one is not restarted for nothing.
+    (plain,) = written("kafka", [BROKER], files, tmp_path)
+    assert plain[0] == known.splitlines()
+
+
+def test_on_the_way_back_tls_keeps_its_ports_until_it_goes(tmp_path: Path) -> None:
+    found = [
+        "advertised.listeners=INTERNAL_TLS://192.0.2.11:9091",
+        "listener.security.protocol.map=INTERNAL_TLS:SSL",
+        "inter.broker.listener.name=INTERNAL_TLS",
+    ]
+    back = BROKER | {"kafka_security": "plaintext", "__kafka_written": {"stdout_lines": found}}
+    stages = ("moved", "prepared", "plaintext")
+    moved, prepared, arrived = settings(
+        "kafka", [back | {"kafka_security_stage": stage} for stage in stages], tmp_path
+    )
+    for told in (moved, prepared):
+        assert told["listeners"] == (
+            "INTERNAL://0.0.0.0:9191,CLIENT://0.0.0.0:9192,CLUSTER://0.0.0.0:9193,"
+            "INTERNAL_TLS://0.0.0.0:9091,CLIENT_TLS://0.0.0.0:9092,CLUSTER_TLS://0.0.0.0:9093"
+        )
+    assert moved["inter.broker.listener.name"] == "INTERNAL_TLS"
+    assert prepared["inter.broker.listener.name"] == "INTERNAL"
+    # No broker makes nodes that one without a certificate cannot change.
+    assert prepared["zookeeper.set.acl"] == "false"
+    assert "zookeeper.ssl.client.enable" not in arrived
+    assert arrived["listeners"].endswith("CLUSTER://0.0.0.0:9093")
 
 
 def test_a_secured_member_has_no_port_without_tls(tmp_path: Path) -> None:
-    (properties,) = written("zookeeper", MEMBER, {"settings.properties.j2": "zoo.cfg"}, tmp_path)
-    settings = dict(line.split("=", 1) for line in properties if not line.startswith("#"))
-    assert "clientPort" not in settings
-    assert settings["secureClientPort"] == "2181"
-    assert settings["sslQuorum"] == "true"
-    assert "portUnification" not in settings
-    assert settings["ssl.keyStore.location"] == "/etc/zookeeper/host.pem"
-    assert settings["ssl.quorum.trustStore.location"] == "/etc/zookeeper/ca.pem"
+    (told,) = settings("zookeeper", [MEMBER], tmp_path)
+    assert "clientPort" not in told
+    assert told["secureClientPort"] == "2181"
+    assert told["sslQuorum"] == "true"
+    assert not {"portUnification", "client.portUnification"} & told.keys()
+    assert told["ssl.keyStore.location"] == "/etc/zookeeper/host.pem"
+    assert told["ssl.quorum.trustStore.location"] == "/etc/zookeeper/ca.pem"
 
 
-def test_a_port_for_tls_beside_its_own_makes_no_secured_member(tmp_path: Path) -> None:
-    """Sites had one by zookeeper_config before there was zookeeper_security, and keep it."""
-    template = tmp_path / "before.j2"
-    template.write_text("{{ __zookeeper_before }}\n")
-    reached = {"stdout": "clientPort=2181\nsecureClientPort=2281\nserver.1=192.0.2.11:2888:3888"}
-    member = MEMBER | {"kafka_security": "plaintext", "__zookeeper_reached": reached}
-    assert written("zookeeper", member, {str(template): "before"}, tmp_path) == (["plaintext"],)
+def test_a_member_on_its_way_takes_both_on_one_port(tmp_path: Path) -> None:
+    found = ["clientPort=2181", "ssl.keyStore.location=/etc/zookeeper/host.pem", "sslQuorum=false"]
+    prepared, moved = settings(
+        "zookeeper",
+        [
+            MEMBER | {"__zookeeper_reached": {"stdout_lines": found}},
+            MEMBER | {"zookeeper_security_stage": "moved"},
+        ],
+        tmp_path,
+    )
+    assert (prepared["sslQuorum"], moved["sslQuorum"]) == ("false", "true")
+    for told in (prepared, moved):
+        assert told["clientPort"] == "2181"
+        assert "secureClientPort" not in told
+        assert told["client.portUnification"] == told["portUnification"] == "true"
 
 
 def test_the_firewall_knows_traefiks_ports_and_where_the_others_send_adverts_from(
