@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
-import time
 from pathlib import Path
 from typing import Self
 
 import requests
+from servers import await_answer, free_port, self_signed
 
 PROGRAMS = Path(__file__).resolve().parents[2] / ".artifacts" / "pebble"
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port: int = server.getsockname()[1]
-        return port
 
 
 class Pebble:
@@ -33,12 +25,7 @@ class Pebble:
         self._address = address
         self._target = target
         self._port, self._management, self._dns = free_port(), free_port(), free_port()
-        key, self.ca_file = folder / "pebble.key", folder / "pebble.crt"
-        subject = "req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -subj /CN=acme"
-        names = f"-addext subjectAltName=IP:{address},IP:127.0.0.1"
-        files = ["-keyout", key, "-out", self.ca_file]
-        command = ["openssl", *subject.split(), *names.split(), *files]
-        subprocess.run(command, check=True, capture_output=True)
+        key, self.ca_file = self_signed(folder, address)
         settings = {
             "listenAddress": f"{address}:{self._port}",
             "managementListenAddress": f"127.0.0.1:{self._management}",
@@ -65,17 +52,12 @@ class Pebble:
                     [PROGRAMS / "pebble", "-config", self._config, "-dnsserver", dns],
                 )
             ]
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                requests.get(self.directory, timeout=5, verify=str(self.ca_file))
-            except requests.ConnectionError:
-                if time.monotonic() > deadline:
-                    self.__exit__()
-                    raise RuntimeError((self._folder / "pebble.log").read_text()) from None
-                time.sleep(0.05)
-            else:
-                return self
+        try:
+            await_answer(self.directory, self.ca_file, self._folder / "pebble.log")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
 
     def __exit__(self, *_: object) -> None:
         for process in self._processes:

@@ -18,7 +18,7 @@ import itertools
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from typing import Any, Self
 
@@ -44,15 +44,21 @@ SETTLE_SECONDS = 120
 class Traffic:
     """A writer and a reader on `topic`, which must be new: its records are counted from its first.
 
-    `acks`: anything but "all" breaks the promise, and serves to see it break.
+    `acks`: anything but "all" breaks the promise, and serves to see it break. `security`: its
+    clients' options for TLS and passwords.
     """
 
     def __init__(
-        self, bootstrap_servers: list[str], topic: str, *, acks: str | int = "all"
+        self,
+        bootstrap_servers: list[str],
+        topic: str,
+        *,
+        acks: str | int = "all",
+        security: Mapping[str, Any] | None = None,
     ) -> None:
         self.history = History()
         self.failed: list[Record] = []
-        self._bootstrap_servers = bootstrap_servers
+        self._connection = {"bootstrap_servers": bootstrap_servers, **(security or {})}
         self._topic = topic
         self._acks = acks
         self._changed = threading.Condition()
@@ -212,7 +218,7 @@ class Traffic:
 
     def _new_producer(self) -> KafkaProducer:
         return KafkaProducer(
-            bootstrap_servers=self._bootstrap_servers,
+            **self._connection,
             acks=self._acks,
             enable_idempotence=self._acks == "all",
             allow_auto_create_topics=False,
@@ -266,7 +272,7 @@ class Traffic:
 
     def _consumer(self) -> KafkaConsumer:
         return KafkaConsumer(
-            bootstrap_servers=self._bootstrap_servers,
+            **self._connection,
             group_id=None,
             enable_auto_commit=False,
             allow_auto_create_topics=False,

@@ -8,7 +8,7 @@ from collection import install
 from playbooks import run
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_dry_run_of_the_installed_collection_comes_to_its_end(tmp_path: Path) -> None:
     install(tmp_path)
     checked = run(

@@ -26,7 +26,7 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[None]]
     return refusals(cases, tmp_path_factory.mktemp("refusals"))
 
 
-@pytest.mark.timeout(600)  # The first case has waited for all of them.
+@pytest.mark.timeout(1200)  # The first case has waited for all of them.
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_work_is_refused_before_any_layer_is_touched(
     case: str, refused: dict[str, Future[None]]

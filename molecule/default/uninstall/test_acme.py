@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 from cluster import kubectl
-from hosts import address, eventually, group, way_in
+from drill import Conversation, all_is_as_before, holders_of_the_way_in, on_demand
+from hosts import address, eventually, group, powered_off, way_in
 from pebble import Pebble
+from servers import address_towards
 
 from playbooks import run
 
@@ -22,18 +24,10 @@ ACCOUNT = "system:serviceaccount:chat:acme"
 TRAEFIK = "system:serviceaccount:traefik:traefik-ingress-controller"
 
 
-def this_machine() -> str:
-    """Its address, as hosts and pods reach it."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((way_in(), 9))
-        found: str = probe.getsockname()[0]
-        return found
-
-
 @pytest.fixture(scope="module")
 def pebble(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pebble]:
     folder = tmp_path_factory.mktemp("pebble")
-    with Pebble(folder, this_machine(), target=way_in(), http_port=80) as running:
+    with Pebble(folder, address_towards(way_in()), target=way_in(), http_port=80) as running:
         yield running
 
 
@@ -61,28 +55,37 @@ def may(account: str, verb: str, secret: str, namespace: str) -> bool:
     return kubectl(f"{asked} || true") == "yes"
 
 
-@pytest.mark.timeout(420)
-def test_a_certificate_is_obtained_served_and_renewed_without_a_restart(
-    pebble: Pebble, tmp_path: Path
-) -> None:
-    before = traefiks()
-    site = {
+@pytest.fixture(scope="module")
+def site(pebble: Pebble, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    return {
         "chat_acme": True,
         "chat_acme_production": True,
         "chat_acme_directory": pebble.directory,
         "chat_acme_ca": pebble.ca_file.read_text() + pebble.root,
         # chat_url has the address, at which the playbook looks with the authority's certificate.
         "chat_acme_names": [NAME, way_in()],
-        "chat_tls_ca_file": str(tmp_path / "ca.crt"),
+        "chat_tls_ca_file": str(tmp_path_factory.mktemp("site") / "ca.crt"),
     }
+
+
+def renew(name: str) -> None:
+    """As the documentation has it renewed before its time."""
+    kubectl("annotate secret chat-tls baremetal-chat/acme-", via=group("microk8s")[-1])
+    kubectl(f"create job --from=cronjob/acme {name}", via=group("microk8s")[-1])
+    done = f"wait job/{name} --for=condition=Complete --timeout=60s"
+    kubectl(done, via=group("microk8s")[-1])
+
+
+@pytest.mark.timeout(900)
+def test_a_certificate_is_obtained_served_and_renewed_without_a_restart(
+    pebble: Pebble, site: dict[str, object]
+) -> None:
+    before = traefiks()
     obtained = run("playbooks/chat.yml", site)
     assert obtained.succeeded, obtained.said
     (first,) = {served(edge, pebble.root) for edge in EDGES}
 
-    # As the documentation has it renewed before its time.
-    kubectl("annotate secret chat-tls baremetal-chat/acme-")
-    kubectl("create job --from=cronjob/acme renew")
-    kubectl("wait job/renew --for=condition=Complete --timeout=60s")
+    renew("renew")
 
     def renewed() -> bool:
         serials = {served(edge, pebble.root) for edge in EDGES}
@@ -96,8 +99,35 @@ def test_a_certificate_is_obtained_served_and_renewed_without_a_restart(
     for account, verb, secret, namespace in (
         (ACCOUNT, "list", "secrets", "chat"),
         (ACCOUNT, "create", "secrets", "chat"),
-        (ACCOUNT, "get", "secret/chat-kafka", "chat"),
+        (ACCOUNT, "get", "secret/chat-files", "chat"),
         (ACCOUNT, "get", "secret/ca", "chat-ca"),
         (TRAEFIK, "get", "secret/account", "chat-acme"),
     ):
         assert not may(account, verb, secret, namespace)
+
+
+@on_demand
+@pytest.mark.timeout(900)
+def test_a_certificate_is_renewed_without_a_host_and_connections_stay_open(
+    pebble: Pebble, site: dict[str, object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run("playbooks/chat.yml", site)
+    trusted = tmp_path / "trusted.crt"
+    trusted.write_text(pebble.root)
+    monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+    down, *_ = (name for name in group("microk8s")[:-1] if name not in holders_of_the_way_in())
+    edges = [edge for edge in EDGES if edge != address(down)]
+    with Conversation() as conversation, powered_off(down):
+        conversation.goes_on(within=90, what="the conversation goes on elsewhere")
+        (before,) = {served(edge, pebble.root) for edge in edges}
+        came_back = len(conversation.somebody.replicas)
+        renew("renew-without-a-host")
+
+        def renewed() -> bool:
+            serials = {served(edge, pebble.root) for edge in edges}
+            return len(serials) == 1 and before not in serials
+
+        eventually(renewed, 10, "every host that is up serves the new certificate")
+        conversation.goes_on(within=10, what="the conversation goes on")
+        assert len(conversation.somebody.replicas) == came_back
+    all_is_as_before()

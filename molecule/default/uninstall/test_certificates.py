@@ -23,7 +23,8 @@ def test_certificates_are_shown_and_renewed_on_one_host_without_the_others() -> 
     assert shown.succeeded, shown.said
     assert set(shown.changed.values()) == {0}
     for name in HOSTS:
-        assert re.search(rf"{name}: all is well: [^!:]*kubelet\.crt 36\d days", shown.said)
+        assert re.search(rf"{name}: all is well: [^!:]*server\.crt 36\d days", shown.said)
+        assert re.search(rf"{name}: all is well: [^!:]*kubelet\.crt 36\d\d days", shown.said)
     assert served() == before
     _, other, last = HOSTS
     asked = {"microk8s_renew_certificates": True}

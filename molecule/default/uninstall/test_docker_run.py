@@ -5,15 +5,17 @@ Once is enough, and what is in the folder `tests` runs after the faults again.
 
 import asyncio
 import os
+import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 from cluster import deployed_image
 from hosts import ROOT, address, group
-from kafka_clients import bootstrap
+from kafka_clients import BROKERS, CERTIFICATES, kept_password
 
 from chat.client import Message
 from chat.client import connect as chat
@@ -41,9 +43,21 @@ def image() -> Iterator[str]:
 
 
 @pytest.fixture
-def urls(image: str) -> Iterator[list[str]]:
-    brokers = ",".join(bootstrap())
-    kafka = ("-e", "KAFKA_ENABLED=true", "-e", f"KAFKA_BOOTSTRAP_SERVERS={brokers}")
+def urls(image: str, tmp_path: Path) -> Iterator[list[str]]:
+    settings = {
+        "KAFKA_ENABLED": "true",
+        "KAFKA_BOOTSTRAP_SERVERS": ",".join(f"{address(name)}:9093" for name in BROKERS),
+        "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+        "KAFKA_CA_FILE": "/kafka/ca.crt",
+        "KAFKA_SASL_USERNAME": "chat",
+        "KAFKA_SASL_PASSWORD_FILE": "/kafka/password",
+    }
+    # Copies, because the image's user may not read the originals.
+    tmp_path.chmod(0o755)
+    shutil.copy(CERTIFICATES / "ca.crt", tmp_path)
+    (tmp_path / "password").write_text(kept_password("chat"))
+    kafka = [f"--volume={tmp_path}:/kafka:ro"]
+    kafka += [f"--env={name}={value}" for name, value in settings.items()]
     names = [f"docker-run-{port}" for port in PORTS]
     try:
         for name, port in zip(names, PORTS, strict=True):

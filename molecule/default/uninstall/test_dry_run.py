@@ -9,7 +9,7 @@ from hosts import group
 from playbooks import run
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_dry_run_finds_what_is_new_and_pretends_nothing_else() -> None:
     checked = run("site.yml", {"chat_namespace": "elsewhere"}, options=("--check", "--diff"))
     assert checked.succeeded, checked.said

@@ -1,10 +1,13 @@
 // An OpenID provider for tests: panva's, certified, with its own pages for signing in. Reads its settings as JSON from
-// standard input: `issuer`, `port`, `clients` and `lifetimes` in seconds. Whoever gives a name is that person.
+// standard input: `issuer`, `address`, `port`, `clients` and `lifetimes` in seconds; for HTTPS also `tls`, with `key` and
+// `cert`. Whoever gives a name is that person.
 import { readFileSync } from "node:fs";
+import http from "node:http";
+import https from "node:https";
 
 import { Provider } from "oidc-provider";
 
-const { issuer, port, clients, lifetimes } = JSON.parse(readFileSync(0, "utf8"));
+const { issuer, address, port, tls, clients, lifetimes } = JSON.parse(readFileSync(0, "utf8"));
 
 const provider = new Provider(issuer, {
   clients,
@@ -19,7 +22,12 @@ const provider = new Provider(issuer, {
   }),
   issueRefreshToken: (_ctx, client) => client.grantTypeAllowed("refresh_token"),
   rotateRefreshToken: true,
-  features: { devInteractions: { enabled: true }, clientCredentials: { enabled: true } },
+  features: {
+    devInteractions: { enabled: true },
+    clientCredentials: { enabled: true },
+    deviceFlow: { enabled: true },
+  },
 });
 provider.on("server_error", (_ctx, error) => console.error(error));
-provider.listen(port, "127.0.0.1", () => console.log(`listens on ${port}`));
+const server = tls ? https.createServer(tls, provider.callback()) : http.createServer(provider.callback());
+server.listen(port, address, () => console.log(`listens on ${port}`));
