@@ -223,8 +223,10 @@ class Chat:
         self.author = ""
         # The replica that serves this client, or served it last.
         self.replica = ""
-        # The server's limits. Set when `connect` returns.
+        # The server's limits, and whether it lets people delete and edit messages. Set when
+        # `connect` returns.
         self.limits: Limits
+        self.revisions = False
         self.connected = False
         self._rooms: dict[str, Feed] = {}
         self._pending: dict[str, _Pending] = {}
@@ -484,9 +486,9 @@ class Chat:
             case protocol.Deleted(name, identity, position):
                 if room := self._rooms.get(name):
                     room.revise(Deleted(name, identity), position)
-            case protocol.Edited(name, identity, text, _, position):
+            case protocol.Edited(name, identity, text, edited, position):
                 if room := self._rooms.get(name):
-                    room.revise(Edited(name, identity, text), position)
+                    room.revise(Edited(name, identity, text, edited), position)
             case Ack(cid, identity):
                 self._answer(cid, identity)
             case Progress(name, position):
@@ -530,6 +532,7 @@ class Chat:
             )
         self.user, self.author = welcome.user, welcome.author
         self.replica, self.limits = welcome.replica, welcome.limits
+        self.revisions = welcome.revisions
         self._welcomed_at = asyncio.get_running_loop().time()
         self.connected = True
         self._welcomed.set()

@@ -69,11 +69,14 @@ class Deleted(NamedTuple):
 
 
 class Edited(NamedTuple):
-    """The message of this id has another text now."""
+    """The message of this id has another text now, since `edited` (milliseconds since the
+    epoch).
+    """
 
     room: str
     id: str
     text: str
+    edited: int
 
 
 class Away(NamedTuple):
@@ -326,7 +329,8 @@ class Feed(Room):
             for identity in joined.deleted or ():
                 self._put(Deleted(self.name, identity), None)
             for message in map(_message_decoder.decode, joined.edited or ()):
-                self._put(Edited(self.name, message.id, message.text), None)
+                edited = message.edited or message.ts
+                self._put(Edited(self.name, message.id, message.text, edited), None)
         if began or self._recent:
             for message in map(_message_decoder.decode, joined.messages):
                 if message.id not in known:
