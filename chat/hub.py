@@ -200,6 +200,7 @@ class Hub:
             more=missed is None and room.has_before(messages, partition.floor),
             read_only=not member.rights.may_write(name),
             moderator=member.rights.may_moderate(name) or UNSET,
+            until=member.rights.sanctioned_until(name) or UNSET,
             deleted=revised.deleted or UNSET,
             edited=[Raw(message.payload) for message in revised.edited] or UNSET,
         )

@@ -294,6 +294,8 @@ class Joined(msgspec.Struct, tag_field="type", tag="joined"):
     read_only: bool = False
     # The client may delete messages of others, and mute and ban people.
     moderator: bool | UnsetType = UNSET
+    # When a moderator's mute of this person ends, in milliseconds since the epoch.
+    until: int | UnsetType = UNSET
     # What became of messages before `since`, after it: the ids of those that were deleted, and
     # encoded `Message` frames of those that were edited.
     deleted: list[str] | UnsetType = UNSET
@@ -306,6 +308,8 @@ class Access(msgspec.Struct, tag_field="type", tag="access"):
     room: str
     read_only: bool
     moderator: bool | UnsetType = UNSET
+    # As in `Joined`.
+    until: int | UnsetType = UNSET
 
 
 class Deleted(msgspec.Struct, tag_field="type", tag="deleted"):
@@ -343,6 +347,8 @@ class Error(msgspec.Struct, tag_field="type", tag="error", omit_defaults=True):
     # In how many seconds the frame may be sent again, if the server knows; it would be refused
     # before.
     retry_after: int = 0
+    # When a moderator's ban of this person from `room` ends, in milliseconds since the epoch.
+    until: int = 0
 
 
 class Progress(msgspec.Struct, tag_field="type", tag="position"):

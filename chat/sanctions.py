@@ -349,6 +349,10 @@ class _Sanctioned(Rights):
             known = self._sanction(room)
             raise protocol.read_only(room, self._sanctions.seconds(known) if known else 0)
 
+    def sanctioned_until(self, room: str) -> int:
+        known = self._sanction(room)
+        return known.until * 1000 if known else 0
+
     def _sanction(self, room: str) -> _Known | None:
         known = self._sanctions.of(room, self._author)
         return None if known is None or self.may_moderate(room) else known

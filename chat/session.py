@@ -156,10 +156,11 @@ class Session:
         assert self._person is not None, "nobody joins a room without a name"
         return self._person
 
-    def put_out(self, room: str, why: RefusedError) -> None:
+    def put_out(self, room: str, why: RefusedError, until: int = 0) -> None:
+        """`until`: when a ban ends, in milliseconds since the epoch."""
         self._rooms.pop(room, None)
         self._metrics.refusals.labels(why.code).inc()
-        self._say(Error(why.code, why.message, room=room))
+        self._say(Error(why.code, why.message, room=room, until=until))
         self._say(Left(room))
 
     def extend(self, identity: Identity) -> None:
@@ -172,12 +173,20 @@ class Session:
                 self.review(room)
 
     def review(self, room: str) -> None:
+        until = self.rights.sanctioned_until(room)
         if not self.rights.may_read(room):
             self._hub.leave(self, room)
-            self.put_out(room, protocol.no_room())
+            self.put_out(room, protocol.no_room(), until)
             return
         may_write, may_moderate = self._access(room)
-        self._say(Access(room, read_only=not may_write, moderator=may_moderate or UNSET))
+        self._say(
+            Access(
+                room,
+                read_only=not may_write,
+                moderator=may_moderate or UNSET,
+                until=until or UNSET,
+            )
+        )
 
     def _take(self, identity: Identity) -> None:
         self.until, self.issued, self.session = identity.until, identity.issued, identity.session

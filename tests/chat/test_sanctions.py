@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import re
 import threading
 import time
@@ -81,6 +82,7 @@ async def put_out(*clients: ChatClient, room: str = "lobby") -> None:
         for one in clients:
             error = await one.hear("error")
             assert (error["code"], error["room"]) == ("bad_room", room)
+            assert error["until"] > time.time() * 1000
             assert (await one.hear("left"))["room"] == room
 
 
@@ -221,7 +223,8 @@ async def test_who_is_muted_reads_and_does_not_write_until_the_time_is_over(
             await one.join("lobby")
         of = (await eve.send("lobby", "hello"))["id"]
         await sanction(dan, "mute", author_of(provider, "eve"), 600)
-        silenced = {"type": "access", "room": "lobby", "read_only": True}
+        end = math.ceil(now + 600) * 1000
+        silenced = {"type": "access", "room": "lobby", "read_only": True, "until": end}
         assert await eve.hear("access") == await tab.hear("access") == silenced
         now += 30
         for frame in (
@@ -237,7 +240,9 @@ async def test_who_is_muted_reads_and_does_not_write_until_the_time_is_over(
         await tab.say(type="typing", room="lobby")
         code, answer = await post(server, {"text": "x", "cid": "1"}, **provider.headers("eve"))
         assert (code, "muted you" in answer["error"]) == (403, True)
-        assert (await tab.join("lobby"))["read_only"] is True
+        again = await tab.join("lobby")
+        assert (again["read_only"], again["until"]) == (True, end)
+        assert "until" not in await tab.join("garden")
         await eve.send("garden", "elsewhere I may")
         await dan.send("lobby", "listen")
         for one in (eve, tab):
@@ -246,7 +251,7 @@ async def test_who_is_muted_reads_and_does_not_write_until_the_time_is_over(
         await dan.hear("pong")
         assert not [frame for frame in dan.inbox if frame["type"] == "typing"]
         now += 571
-        allowed = silenced | {"read_only": False}
+        allowed = {"type": "access", "room": "lobby", "read_only": False}
         assert await eve.hear("access") == await tab.hear("access") == allowed
         await eve.send("lobby", "back again")
         assert len(server._sanctions) == 0
