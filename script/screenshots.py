@@ -50,10 +50,11 @@ LIMITS = {"frame_bytes": 32768, "text_bytes": 8192, "text_graphemes": 2000, "roo
 
 
 class Service:
-    """Says what is canned, and refuses what it is told to refuse."""
+    """Says what is canned, and refuses what it is told to refuse. `access`: what Ada may do."""
 
-    def __init__(self, talk: Talk) -> None:
+    def __init__(self, talk: Talk, **access: Any) -> None:
         self.talk = talk
+        self.access = access
         self.gone = False
 
     def route(self, way: WebSocketRoute) -> None:
@@ -69,17 +70,20 @@ class Service:
     def hear(self, frame: dict[str, Any]) -> None:
         if frame["type"] == "hello":
             welcome = {"protocol": 1, "replica": "chat-1", "limits": LIMITS, "author": "Ada"}
-            self.say(type="welcome", user=frame["user"], **welcome)
+            moderated = dict.fromkeys(("revisions", "sanctions"), bool(self.access))
+            self.say(type="welcome", user=frame["user"], **welcome, **moderated)
         elif frame["type"] == "join":
             room = frame["room"]
             talk = self.talk if room == "lobby" else []
-            known = {"recovered": True, "more": False}
+            known = {"recovered": True, "more": False, **self.access}
             messages = [self.message(room, n, *said) for n, said in enumerate(talk)]
             self.say(type="joined", room=room, position="0", messages=messages, **known)
             self.say(type="presence", room=room, count=4, users=["Ada", "Bob", "Eve", "Grace"])
         elif frame["type"] == "send":
             refused = {"code": "bad_text", "message": "A text needs something to see."}
             self.say(type="error", cid=frame["cid"], room=frame["room"], **refused)
+        elif frame["type"] == "mute":
+            self.say(type="ack", cid=frame["cid"], id=frame["author"])
 
     def message(self, room: str, n: int, minutes: int, user: str, text: str) -> dict[str, Any]:
         ts = NOON + minutes * MINUTE
@@ -142,8 +146,10 @@ def main() -> None:
             page.evaluate("document.fonts.ready")
             page.screenshot(path=FOLDER / f"{name}.png", animations="disabled", caret="hide")
 
-        def entered(talk: Talk = TALK, **options: Any) -> tuple[Page, Service]:
-            service = Service(talk)
+        def entered(
+            talk: Talk = TALK, access: dict[str, Any] | None = None, **options: Any
+        ) -> tuple[Page, Service]:
+            service = Service(talk, **access or {})
             return enter(browser, origin, service, **options), service
 
         page, service = entered()
@@ -166,6 +172,16 @@ def main() -> None:
         take(entered(color_scheme="dark", locale="de-DE", **phone)[0], "phone")
         take(entered(RIGHT_TO_LEFT, **phone)[0], "rtl")
         take(entered(**large)[0], "large")
+        page, _ = entered(access={"moderator": True})
+        page.locator("#logs .message:visible").nth(1).hover()
+        page.get_by_role("button", name="Moderate").click()
+        page.get_by_role("button", name="Mute").click()
+        page.get_by_text("Muted until").wait_for()
+        take(page, "moderating")
+        muted = {"read_only": True, "until": NOON + 60 * MINUTE}
+        page, _ = entered(access=muted, color_scheme="dark", **phone)
+        page.get_by_text("has muted you").wait_for()
+        take(page, "muted")
         browser.close()
 
 

@@ -20,7 +20,13 @@ from websockets.sync.client import ClientConnection, connect
 PROGRAM = "/usr/bin/firefox-esr"
 PATIENCE_SECONDS = 30.0
 # Of the keys that are no characters; https://www.w3.org/TR/webdriver/#keyboard-actions
-KEYS = {"Enter": "\ue007", "Escape": "\ue00c", "ArrowUp": "\ue013", "Shift": "\ue008"}
+KEYS = {
+    "Tab": "\ue004",
+    "Enter": "\ue007",
+    "Shift": "\ue008",
+    "Escape": "\ue00c",
+    "ArrowUp": "\ue013",
+}
 
 
 class Tab:

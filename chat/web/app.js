@@ -35,6 +35,7 @@ const key = stored("key", null) ?? newId();
 store("key", key);
 // By which this page's messages are known, from `welcome`.
 let me = "";
+let sanctions = false;
 let myName = nameIn(user);
 // From `welcome`; until then as they were last, so that one hears offline, too, what is too long.
 let limits = stored("limits", null);
@@ -95,12 +96,16 @@ setUpRooms({
 });
 
 /**
- * Where nobody deletes or edits, the page does without what it takes.
+ * What few need is not loaded before.
+ * @param {Promise<any>} module
  * @param {Frame} frame
  */
-async function revise(frame) {
-  (await import("./revisions.js")).hear(frame, connection, myName);
+async function later(module, frame) {
+  (await module).hear(frame, connection, myName);
 }
+
+/** @param {Frame} frame */
+const revise = (frame) => later(import("./revisions.js"), frame);
 
 /** @type {Record<string, (frame: Frame) => void>} */
 const hearing = {
@@ -115,6 +120,7 @@ const hearing = {
     page.rename.hidden = false;
     page.rename.textContent = user;
     page.rename.title = t.rename;
+    sanctions = frame.sanctions;
     if (frame.revisions) revise(frame);
     joinMissing();
     lookForUpdate(() => connection.live);
@@ -146,7 +152,7 @@ const hearing = {
       connection.stop();
       ask(message);
     } else if (forNow) {
-      if (room?.stopAsking() || cid?.startsWith("r-")) notice(message);
+      if (room?.stopAsking()) notice(message);
       clearTimeout(joinTimer);
       joinTimer = setTimeout(joinMissing, between(500, 2000));
     } else if (!known && code === "name_taken" && !signIn) {
@@ -165,6 +171,8 @@ const hearing = {
 function hear(frame) {
   // What this page does not know is for newer ones.
   if (Object.hasOwn(hearing, frame.type)) hearing[frame.type](frame);
+  if (sanctions && frame.moderator) later(import("./moderation.js"), frame);
+  if (frame.room && frame.until) later(import("./sanctioned.js"), frame);
 }
 
 function joinMissing() {

@@ -57,6 +57,8 @@ export class Connection {
     this.attempts = 0;
     this.since = 0;
     this.heard = 0;            // time of the last frame but pong
+    /** @type {Map<string, (frame: Frame) => void>} cid -> who hears the answer */
+    this.answers = new Map();
     /** @type {number | null} milliseconds, from `bye` */
     this.askedToWait = null;
     // For the next attempt; for a ping after silence; for the end of a wait.
@@ -130,7 +132,7 @@ export class Connection {
       this.quietTimer = setTimeout(() => this.say(this.listener.hello()), between(500, 2000));
       return;
     }
-    this.listener.hear(frame);
+    (this.answers.get(frame.cid) ?? this.listener.hear)(frame);
   }
 
   /** @param {number} most milliseconds for any answer */

@@ -1,12 +1,12 @@
 // Deleting and editing messages, and what becomes of those that somebody deletes or edits. It is
 // loaded where people may do that, or when somebody has done it.
 
-import { button, element, notice, page } from "./dom.js";
+import { ask, chosen, offer } from "./actions.js";
+import { button, element, notice } from "./dom.js";
 import { drawText } from "./markup.js";
 import { markEdited, messageOf } from "./messages.js";
 import { current, rooms } from "./rooms.js";
-import { newId } from "./store.js";
-import { locale, t } from "./texts.js";
+import { explain, locale, t } from "./texts.js";
 
 /** @typedef {import("./connection.js").Connection} Connection */
 /** @typedef {import("./connection.js").Frame} Frame */
@@ -32,27 +32,44 @@ const words = locale.startsWith("de") ? de : en;
 
 /** @type {Connection} */
 let connection;
-/** @type {HTMLElement | null} to whose message the tools are for */
-let chosen = null;
+/** @type {HTMLElement | null} the message of which somebody was asked whether it is to go */
+let doubted = null;
 
 const remove = button(words.remove, () => {
-  if (remove.textContent === words.sure) say("delete");
-  else remove.textContent = words.sure;
+  if (doubted) {
+    revise(doubted, "delete");
+    return;
+  }
+  doubted = chosen;
+  remove.textContent = words.sure;
 });
 const edit = button(t.edit, () => { if (chosen) startEditing(chosen); });
 
+/** @param {HTMLElement} item */
+function mayEdit(item) {
+  return item.matches(".mine:not(.deleted)") && !current?.readOnly;
+}
+
+/** @param {HTMLElement} item */
+function mayDelete(item) {
+  if (item !== doubted) {
+    doubted = null;
+    remove.textContent = words.remove;
+  }
+  return mayEdit(item) || (current?.moderator === true && !item.matches(".deleted"));
+}
+
 /**
+ * @param {HTMLElement} item
  * @param {string} type
  * @param {object} more
  */
-function say(type, more = {}) {
-  const message = messageOf(chosen);
+async function revise(item, type, more = {}) {
+  const message = messageOf(item);
   if (!message) return;
-  if (!connection.live) {
-    notice(t.lost);
-    return;
-  }
-  connection.say({ type, room: message.room, id: message.id, cid: `r-${newId()}`, ...more });
+  const { room, id } = message;
+  const answer = await ask(connection, { type, room, id, ...more });
+  if (answer.type === "error") notice(explain(answer.code, answer.message));
 }
 
 /** @param {HTMLElement} item */
@@ -68,9 +85,8 @@ function startEditing(item) {
     element("button", { type: "submit" }, words.save), button(t.cancel, stop));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    chosen = item;
     if (text.value === message.text) stop();
-    else say("edit", { text: text.value });
+    else revise(item, "edit", { text: text.value });
   });
   form.addEventListener("keydown", (event) => {
     event.stopPropagation();
@@ -83,19 +99,6 @@ function startEditing(item) {
   });
   item.append(form);
   text.focus();
-}
-
-/** @param {Event} event */
-function offer({ target }) {
-  const tools = page.logs.querySelector(".tools");
-  const item = tools?.parentElement ?? null;
-  if (!tools || !(target instanceof Element) || target.closest(".message") !== item) return;
-  if (item !== chosen) remove.textContent = words.remove;
-  chosen = item;
-  const mine = item?.matches(".mine:not(.deleted)") && !current?.readOnly;
-  edit.hidden = !mine;
-  remove.hidden = !mine && !(current?.moderator && !item?.matches(".deleted"));
-  if (!tools.contains(remove)) tools.append(edit, remove);
 }
 
 /**
@@ -138,8 +141,8 @@ export function hear(frame, given, name) {
   connection = given;
   switch (frame.type) {
     case "welcome":
-      page.logs.addEventListener("pointerover", offer);
-      page.logs.addEventListener("focusin", offer);
+      offer(edit, mayEdit);
+      offer(remove, mayDelete);
       break;
     case "deleted":
       draw(frame.room, frame.id, "", name);

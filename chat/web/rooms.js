@@ -69,9 +69,10 @@ export class Room {
     this.name = name;
     this.joined = false;
     this.why = "";             // why it is not joined, if the service has said so
+    this.banned = "";          // the same, if a moderator put this person out
     this.code = "";
     this.entered = false;      // whether it ever was
-    this.readOnly = false;     // whether the service takes nothing from this page here
+    this.readOnly = "";        // why the service takes nothing from this page here, if so
     this.moderator = false;    // whether this page may delete what others wrote here
     /** @type {string | null} how far this page has seen; handed back on joining again */
     this.position = null;
@@ -128,7 +129,7 @@ export class Room {
     this.entered = true;
     this.joined = true;
     this.allow(frame);
-    this.why = "";
+    this.why = this.banned = "";
     if (again && !frame.recovered) {
       this.list.replaceChildren(element("li", { className: "gap" }, t.gap));
       this.newLine = null;
@@ -169,7 +170,7 @@ export class Room {
       return;
     }
     this.code = code;
-    this.why = why;
+    this.why = this.banned || why;
     drawWhy();
     drawEarlier();
     drawHere();
@@ -177,7 +178,7 @@ export class Room {
 
   /** @param {Frame} frame */
   allow({ read_only: readOnly = false, moderator = false }) {
-    this.readOnly = readOnly;
+    this.readOnly = readOnly ? t.readOnly : "";
     this.moderator = moderator;
     drawWhy();
   }
@@ -428,12 +429,12 @@ function drawEarlier() {
 }
 
 /** Why nothing can be read or written here, if that is so. */
-function drawWhy() {
+export function drawWhy() {
   const room = current;
-  page.compose.hidden = !room || room.readOnly;
+  page.compose.hidden = !room || room.readOnly !== "";
   page.why.hidden = !room?.why && !room?.readOnly;
   if (!room?.why) {
-    page.why.textContent = room?.readOnly ? t.readOnly : "";
+    page.why.textContent = room?.readOnly ?? "";
     return;
   }
   page.why.replaceChildren(t.notIn(room.why), room.code === "name_taken" && ways.rename

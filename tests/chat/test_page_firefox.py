@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from conftest import Process
+from test_page_moderation import moderated
+from test_page_sign_in import Gate
 
 from tests.firefox import Firefox, Tab, firefox
 
@@ -73,3 +76,24 @@ def test_one_writes_and_quotes_by_keyboard_in_firefox(process: Start, browser: F
     ada.goto(ada.evaluate("location.href"))
     ada.sees(STATE, "connected")
     ada.sees("document.querySelectorAll('[role=log] .message').length", 3)
+
+
+def test_a_moderator_mutes_by_keyboard_in_firefox(
+    process: Start, browser: Firefox, tmp_path: Path
+) -> None:
+    with Gate(replica=process(moderated(tmp_path))) as gate:
+        ada, mod = browser.open(), browser.open()
+        for tab, who in ((ada, "ada"), (mod, "mod")):
+            for _ in range(2):
+                tab.goto(f"http://127.0.0.1:{gate.port}/")
+                tab.evaluate(f"document.cookie = 'who={who}'")
+            tab.sees(STATE, "connected")
+        write(ada, "rude")
+        mod.sees(TEXTS, ["rude"])
+        mod.sees("document.querySelector('#moderation') !== null", True)
+        mod.evaluate("document.querySelector('#text').focus()")
+        mod.press("ArrowUp", "Tab", "Tab", "Enter", "Tab", "Enter")
+        mod.sees("document.querySelector('#moderation').innerText.includes('Muted until')", True)
+        ada.sees("document.querySelector('#why').innerText.includes('muted you')", True)
+        mod.press("Escape")
+        mod.sees("document.activeElement.className", "message")

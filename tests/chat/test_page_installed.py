@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page, Worker, expect
 from test_page import Open, browser, connected, open_page
 from test_page_honesty import Start, state
 from test_page_reading import Log, Visit, service, visit
+from test_server import LATER
 
 from chat.server import PAGE, WEB
 from chat.server import Page as ServedPage
@@ -51,7 +52,7 @@ def test_it_is_shown_without_a_network_and_never_old_with_one(
     old = "(await caches.open('chat')).match('/000000000000/app.js')"
     ada.wait_for_function(f"async () => !(await {old})")
     files = PAGE.files.keys() - {"index.html", "sw.js", "manifest.webmanifest", "icon.png"}
-    files -= {"sign_in.js", "revisions.js", "shortcuts.js"}
+    files -= LATER
     assert set(ada.evaluate(KEPT)) == {"", *(f"{PAGE.version}/{name}" for name in files)}
     # Other addresses of this origin are not the page, such as those of a proxy for signing in.
     other = ada.context.new_page()

@@ -127,6 +127,8 @@ def test_moderators_delete_what_others_wrote(
         shows(mod, "rude")
         message(mod, "rude").hover()
         expect(mod.get_by_role("button", name="Edit")).to_be_hidden()
+        # Nobody is muted or banned there.
+        expect(mod.get_by_role("button", name="Moderate")).to_have_count(0)
         mod.get_by_role("button", name="Delete", exact=True).click()
         mod.get_by_role("button", name="Delete for all?").click()
         for page in (ada, mod):

@@ -25,6 +25,17 @@ NEIGHBOUR = next(
     if partition_of(name, 3 * 4) == partition_of("lobby", 3 * 4)
 )
 
+# Files of the page that its document does not name, or only where people sign in: they are loaded
+# when somebody needs them.
+LATER = {
+    "actions.js",
+    "moderation.js",
+    "revisions.js",
+    "sanctioned.js",
+    "shortcuts.js",
+    "sign_in.js",
+}
+
 
 @pytest.fixture
 async def server(replica: Replica, log: dict[str, str]) -> Server:
@@ -341,10 +352,8 @@ async def test_the_page_is_small_on_the_way_and_comes_again_only_when_it_changed
 
     total = 0
     files = {file.name for file in (ROOT / "chat" / "web").iterdir()}
-    # The document is at /. Only systems on which the page is installed request the icon, only
-    # documents of sites where people sign in name the module for that, and two are loaded when
-    # somebody needs them.
-    files -= {"index.html", "icon.png", "sign_in.js", "revisions.js", "shortcuts.js"}
+    # The document is at /. Only systems on which the page is installed request the icon.
+    files -= {"index.html", "icon.png", *LATER}
     for path in ("/", *(f"/{name}" for name in files)):
         plain, compressed = await get(path, "identity"), await get(path, "br, gzip")
         assert "Content-Encoding" not in plain.headers

@@ -1,0 +1,163 @@
+// Muting and banning the author of a message, and lifting that again. It is loaded in the rooms
+// whose moderator one is. Nobody is told who is muted or banned, so all buttons are always there.
+
+import { ask, chosen, offer } from "./actions.js";
+import { button, element, notice, page } from "./dom.js";
+import { messageOf } from "./messages.js";
+import { current } from "./rooms.js";
+import { shownEnd } from "./sanctioned.js";
+import { explain, locale, t } from "./texts.js";
+
+/** @typedef {import("./connection.js").Connection} Connection */
+/** @typedef {import("./connection.js").Frame} Frame */
+/** @typedef {import("./messages.js").Message} Message */
+
+const en = {
+  moderate: "Moderate",
+  rules: (/** @type {string} */ room) => `In ${room} only. Who is muted may read, but not write. `
+    + "Who is banned does not see the room. Moderators are not affected.",
+  time: "For how long",
+  mute: "Mute",
+  ban: "Ban",
+  lift: "Lift",
+  muted: (/** @type {string} */ end) => `Muted until ${end}.`,
+  banned: (/** @type {string} */ end) => `Banned until ${end}.`,
+  lifted: "Neither muted nor banned any more.",
+  refused: (/** @type {string} */ why) => `Not done. ${why}`,
+  unknown: (/** @type {string} */ why) => `It may be done, or not. ${why}`,
+  errors: /** @type {Record<string, string>} */ ({
+    unavailable: "The service does not reach its store.",
+  }),
+};
+
+/** @type {typeof en} */
+const de = {
+  moderate: "Moderieren",
+  rules: (room) => `Nur in ${room}. Wer stummgeschaltet ist, darf lesen, aber nicht schreiben. `
+    + "Wer verbannt ist, sieht den Raum nicht. Für Moderatoren gilt es nicht.",
+  time: "Wie lange",
+  mute: "Stummschalten",
+  ban: "Verbannen",
+  lift: "Aufheben",
+  muted: (end) => `Stummgeschaltet bis ${end}.`,
+  banned: (end) => `Verbannt bis ${end}.`,
+  lifted: "Weder stummgeschaltet noch verbannt.",
+  refused: (why) => `Nicht ausgeführt. ${why}`,
+  unknown: (why) => `Es wurde ausgeführt oder nicht. ${why}`,
+  errors: {
+    bad_author: "So jemanden kann es nicht geben.",
+    not_moderator: "Sie moderieren diesen Raum nicht.",
+  },
+};
+
+const words = locale.startsWith("de") ? de : en;
+
+// Seconds of what one can choose from, and how many of which unit these are.
+/** @type {[number, number, string][]} */
+const TIMES = [
+  [600, 10, "minute"],
+  [3600, 1, "hour"],
+  [86_400, 1, "day"],
+  [604_800, 1, "week"],
+  [2_592_000, 30, "day"],
+];
+
+/** @type {Connection} */
+let connection;
+/** @type {Message | undefined} whose author the dialog is about */
+let message;
+/** @type {HTMLElement | null} */
+let item = null;
+let asking = false;
+
+const moderate = button(words.moderate, () => { if (chosen) open(chosen); });
+const name = element("bdi");
+const rules = element("p");
+const time = element("select", { id: "moderation-time" }, ...TIMES.map(([seconds, count, unit]) => (
+  element("option", { value: seconds }, new Intl.NumberFormat(locale, {
+    style: "unit", unit, unitDisplay: "long",
+  }).format(count)))));
+const said = element("p", { role: "status" });
+// style.css has only what everybody needs.
+const style = new CSSStyleSheet();
+style.replaceSync(`
+  #moderation > * + * { margin-top: .75rem; }
+  #moderation > .row { align-items: baseline; }
+  #moderation select {
+    font: inherit;
+    color: inherit;
+    padding: .45rem .5rem;
+    border: 1px solid var(--line);
+    border-radius: .5rem;
+    background: var(--paper);
+  }
+  #moderation [role="status"] { min-height: 1.45em; overflow-wrap: anywhere; }
+`);
+document.adoptedStyleSheets.push(style);
+/** @type {HTMLDialogElement} */
+const dialog = element("dialog", { id: "moderation", "aria-labelledby": "moderation-title" },
+  element("h2", { id: "moderation-title" }, `${words.moderate}: `, name),
+  rules,
+  element("p", { className: "row" },
+    element("label", { htmlFor: time.id }, words.time), time),
+  element("p", { className: "row" },
+    button(words.mute, () => say("mute", Number(time.value), words.muted)),
+    button(words.ban, () => say("ban", Number(time.value), words.banned)),
+    button(words.lift, () => say("mute", 0, () => words.lifted))),
+  said,
+  button(t.close, () => dialog.close()));
+dialog.addEventListener("close", () => {
+  message = undefined;
+  // The button was in a message that has shown it only as long as it had the focus.
+  if (item) item.tabIndex = -1;
+  (item?.isConnected ? item : page.text).focus();
+});
+document.body.append(dialog);
+
+/** @param {HTMLElement} of */
+function open(of) {
+  item = of;
+  message = messageOf(item);
+  if (!message) return;
+  // Of two with one name, one has to know which.
+  const mark = item.querySelector(".author:not([hidden])")?.textContent ?? "";
+  name.textContent = `${message.user} ${mark}`.trim();
+  rules.textContent = words.rules(message.room);
+  said.textContent = "";
+  dialog.showModal();
+}
+
+/**
+ * @param {"mute" | "ban"} type
+ * @param {number} seconds
+ * @param {(end: string) => string} done
+ */
+async function say(type, seconds, done) {
+  const about = message;
+  if (!about || asking) return;
+  asking = true;
+  said.textContent = t.sending;
+  const { room, author } = about;
+  const answer = await ask(connection, { type, room, author, seconds });
+  asking = false;
+  const outcome = answer.type === "ack" ? done(shownEnd(Date.now() + seconds * 1000))
+    : describe(answer);
+  if (about === message) said.textContent = outcome;
+  else notice(`${about.user}: ${outcome}`);
+}
+
+/** @param {Frame} error */
+function describe({ code, message: said }) {
+  const why = words.errors[code] ?? explain(code, said);
+  return ["lost", "unavailable"].includes(code) ? words.unknown(why) : words.refused(why);
+}
+
+/**
+ * @param {Frame} _frame
+ * @param {Connection} given
+ */
+export function hear(_frame, given) {
+  connection = given;
+  offer(moderate, (of) => current?.moderator === true && !of.matches(".mine")
+    && Boolean(messageOf(of)?.author));
+}

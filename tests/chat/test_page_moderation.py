@@ -1,0 +1,165 @@
+"""Moderators on the page: muting and banning the author of a message, and what these people see."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from conftest import Process
+from playwright.sync_api import Locator, Page, WebSocketRoute, expect
+from provider import jwks
+from test_page import Open, browser, open_page, shows, write
+from test_page_honesty import LIMITS, Frame, say
+from test_page_reading import Log, Visit, said, service, visit
+from test_page_revisions import accessible, message
+from test_page_sign_in import KEY, Gate, signed_in
+
+__all__ = ["browser", "open_page", "service", "visit"]
+
+Start = Callable[..., Process]
+RULES = [{"rooms": "lobby", "moderate": ["mod"]}, {"rooms": "*"}]
+
+
+def moderated(folder: Path) -> dict[str, str]:
+    """The environment of a replica where mod moderates the lobby."""
+    (folder / "jwks.json").write_bytes(jwks(KEY))
+    issuer = {"issuer": "edge", "audience": "chat", "jwks": str(folder / "jwks.json")}
+    return {
+        "CHAT_SANCTIONS": "true",
+        "CHAT_AUTH": "required",
+        "CHAT_AUTH_ISSUERS": json.dumps([issuer | {"groups_claim": "sub"}]),
+        "CHAT_ROOMS": json.dumps(RULES),
+    }
+
+
+def dialog(page: Page) -> Locator:
+    return page.get_by_role("dialog", name="Moderate: ")
+
+
+def does(page: Page, name: str, outcome: str) -> None:
+    dialog(page).get_by_role("button", name=name).click()
+    expect(dialog(page).get_by_role("status")).to_contain_text(outcome)
+
+
+def test_moderators_mute_and_ban_and_lift_it_and_people_see_what_is_so_and_until_when(
+    process: Start, open_page: Open, tmp_path: Path
+) -> None:
+    with Gate(replica=process(moderated(tmp_path), CHAT_REPLICA="one")) as gate:
+        ada = signed_in(open_page, gate, "ada", locale="en-GB")
+        loaded: list[str] = []
+        ada.on("request", lambda request: loaded.append(request.url.rpartition("/")[2]))
+        mod = signed_in(open_page, gate, "mod", locale="en-GB")
+        write(ada, "rude")
+        shows(mod, "rude")
+        expect(mod.locator("#moderation")).to_be_attached()
+        # By keyboard, and back to where one was.
+        mod.get_by_label("Message", exact=True).press("ArrowUp")
+        mod.keyboard.press("Tab")
+        mod.keyboard.press("Tab")
+        expect(mod.get_by_role("button", name="Moderate")).to_be_focused()
+        mod.keyboard.press("Enter")
+        expect(dialog(mod)).to_contain_text("In lobby only.")
+        expect(mod.get_by_label("For how long")).to_be_focused()
+        accessible(mod)
+        mod.keyboard.press("Escape")
+        expect(message(mod, "rude")).to_be_focused()
+        mod.get_by_role("button", name="Moderate").click()
+        mod.get_by_label("For how long").select_option("1 week")
+        does(mod, "Mute", "Muted until ")
+        end = mod.evaluate("Date.now()") + 7 * 86_400_000
+        why = ada.locator("#why")
+        expect(why).to_contain_text("A moderator has muted you in this room until ")
+        # The two clocks were asked some seconds after one another.
+        ends = ada.evaluate(
+            """end => [end, end - 60_000].map(ts => new Intl.DateTimeFormat(
+                "en-GB", { dateStyle: "medium", timeStyle: "short" }).format(ts))""",
+            end,
+        )
+        assert any(one in why.inner_text() for one in ends)
+        expect(ada.locator("#compose")).to_be_hidden()
+        accessible(ada)
+        ada.reload()
+        expect(why).to_contain_text("has muted you in this room until ")
+        does(mod, "Ban", "Banned until ")
+        expect(why).to_contain_text("You are not in this room. A moderator has banned you")
+        accessible(ada)
+        # The service says it once. (It answers one after the other.)
+        ada.get_by_role("button", name="Join again").click()
+        ada.get_by_label("Join a room").fill("garden")
+        ada.keyboard.press("Enter")
+        expect(ada.locator("#count")).to_have_text("1 person")
+        ada.get_by_role("button", name="lobby", exact=True).click()
+        expect(why).to_contain_text("has banned you from it until ")
+        does(mod, "Lift", "Neither muted nor banned any more.")
+        ada.get_by_role("button", name="Join again").click()
+        expect(why).to_be_hidden()
+        write(ada, "sorry")
+        shows(mod, "rude", "sorry")
+        # Nothing of it is for those who are no moderators.
+        message(ada, "rude").hover()
+        expect(ada.get_by_role("button", name="Moderate")).to_have_count(0)
+        assert {"moderation.js", "actions.js"}.isdisjoint(loaded)
+        mod.get_by_role("button", name="Close").click()
+        expect(message(mod, "rude")).to_be_focused()
+        write(mod, "thank you")
+        shows(mod, "rude", "sorry", "thank you")
+        message(mod, "thank you").hover()
+        expect(mod.get_by_role("button", name="Moderate")).to_be_hidden()
+
+
+class Desk(Log):
+    """A service where one is a moderator, and is answered so."""
+
+    def __init__(self, *answers: Frame, **rooms: list[Frame]) -> None:
+        super().__init__(**rooms)
+        self.answers = list(answers)
+        self.asked: list[Frame] = []
+
+    def hear(self, way: WebSocketRoute, frame: Frame) -> None:
+        if frame["type"] == "hello":
+            self.ways.append(way)
+            welcome = {"type": "welcome", "protocol": 1, "replica": "mock", "limits": LIMITS}
+            say(way, welcome | {"user": frame["user"], "sanctions": True})
+        elif frame["type"] in ("mute", "ban"):
+            self.asked.append(frame)
+            if self.answers:
+                say(way, self.answers.pop(0) | {"cid": frame["cid"], "room": frame["room"]})
+            else:
+                way.close(code=1012, reason="restart; retry_after=30")
+        else:
+            super().hear(way, frame)
+            if frame["type"] == "join":
+                access = {"type": "access", "read_only": False, "moderator": True}
+                say(way, access | {"room": frame["room"]})
+
+
+def test_moderators_are_told_why_something_was_not_done_or_that_it_is_not_known(
+    visit: Visit,
+) -> None:
+    refusals = {
+        "rate_limited": "Not done. Too fast.",
+        "not_moderator": "Not done. No moderator.",
+        "unavailable": "It may be done, or not. The service does not reach its store.",
+    }
+    texts = ("Too fast.", "No moderator.", "It may count, or not: no broker.")
+    desk = Desk(
+        *(
+            {"type": "error", "code": code, "message": text}
+            for code, text in zip(refusals, texts, strict=True)
+        ),
+        lobby=[said("rude", author="b" * 32)],
+    )
+    page = visit(desk, viewport={"width": 320, "height": 500})
+    message(page, "rude").hover()
+    page.get_by_role("button", name="Moderate").click()
+    for outcome in refusals.values():
+        does(page, "Ban", outcome)
+    assert desk.asked[0].items() >= {"author": "b" * 32, "seconds": 600, "room": "lobby"}.items()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    accessible(page)
+    does(page, "Lift", "It may be done, or not. Connection lost")
+    assert desk.asked[-1]["seconds"] == 0
+    does(page, "Mute", "Not done. Connection lost")
+    assert len(desk.asked) == 4
+    expect(page.locator("#notice")).to_be_empty()
