@@ -109,6 +109,11 @@ async def test_without_kafka_each_container_is_an_island(run: Run) -> None:
         assert await bob.texts("lobby", 1) == ["Nobody told me"]
 
 
+def test_the_image_has_all_that_webhooks_need(image: str) -> None:
+    limits = ["--rm", "--read-only", "--cap-drop=all", "--entrypoint=python"]
+    assert "FILE" in podman("run", *limits, image, "-m", "chat.webhook", "--help")
+
+
 def status(url: str) -> int | None:
     try:
         return requests.get(url, timeout=5).status_code

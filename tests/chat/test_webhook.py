@@ -111,8 +111,8 @@ class Receiver:
 
     @property
     def taken(self) -> list[str]:
-        """What it took, in short."""
-        return [post.text for post in self._taken]
+        """What it took, in short. Repeats are left out, as the page asks of receivers."""
+        return [post.text for post in {post.id: post for post in self._taken}.values()]
 
     async def close(self) -> None:
         self._server.stop()
