@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -40,10 +42,16 @@ class Authority:
         itself = self._certificate(name, self._key.public_key(), days=2, authority=True)
         self.file.write_bytes(itself.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str, *, address: str = "127.0.0.1", days: float = 1) -> tuple[Path, Path]:
-        """A certificate for that address that is valid for so many days, and its key."""
+    def issue(
+        self, name: str, *, address: str = "127.0.0.1", also: str = "", days: float = 1
+    ) -> tuple[Path, Path]:
+        """A certificate for an address, and `also` for a name, that is valid for so many days, and
+        its key.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._certificate(name, key.public_key(), days=days, address=address)
+        names: list[x509.GeneralName] = [x509.IPAddress(ipaddress.ip_address(address))]
+        names += [x509.DNSName(also)] if also else []
+        certificate = self._certificate(name, key.public_key(), days=days, names=names)
         files = self._folder / f"{name}.crt", self._folder / f"{name}.key"
         files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         files[1].write_bytes(
@@ -68,7 +76,7 @@ class Authority:
         key: ec.EllipticCurvePublicKey,
         *,
         days: float,
-        address: str = "",
+        names: Sequence[x509.GeneralName] = (),
         authority: bool = False,
     ) -> x509.Certificate:
         now = datetime.datetime.now(datetime.UTC)
@@ -82,8 +90,7 @@ class Authority:
             .not_valid_after(now + datetime.timedelta(days=days))
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
         )
-        if address:
-            names = [x509.IPAddress(ipaddress.ip_address(address))]
+        if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(self._key, hashes.SHA256())
 
@@ -95,7 +102,10 @@ class SecuredBroker:
     - `SASL_SSL`, as the chat would use it, with SCRAM-SHA-512 only; `SASL_PLAINTEXT`, the same
       without TLS;
     - `SSL`, and `MUTUAL`, which demands a client's certificate;
-    - `EXPIRED` and `ELSEWHERE`, with certificates that have expired and are for another address.
+    - `EXPIRED` and `ELSEWHERE`, with certificates that have expired and are for another address;
+    - `APART`, with the certificate that the first ones have, in a file of its own.
+
+    `store` is the key and certificate of the first ones.
     """
 
     def __init__(self, home: Path, folder: Path) -> None:
@@ -107,11 +117,14 @@ class SecuredBroker:
             "MUTUAL": "SSL",
             "EXPIRED": "SSL",
             "ELSEWHERE": "SSL",
+            "APART": "SSL",
         }
+        self.store = self.authority.keystore("broker")
         self.servers = {name: f"127.0.0.1:{free_port()}" for name in protocols}
         stores = {
             "expired": self.authority.keystore("expired", days=-1),
             "elsewhere": self.authority.keystore("elsewhere", address="127.0.0.2"),
+            "apart": Path(shutil.copy(self.store, folder / "apart.pem")),
         }
         mapped = {"PLAINTEXT": "PLAINTEXT"} | protocols
         settings = {
@@ -122,7 +135,7 @@ class SecuredBroker:
                 for listener in ("sasl_ssl", "sasl_plaintext")
             },
             "ssl.keystore.type": "PEM",
-            "ssl.keystore.location": str(self.authority.keystore("broker")),
+            "ssl.keystore.location": str(self.store),
             "ssl.truststore.type": "PEM",
             "ssl.truststore.location": str(self.authority.file),
             "listener.name.mutual.ssl.client.auth": "required",
@@ -132,7 +145,7 @@ class SecuredBroker:
                 for key, value in (("type", "PEM"), ("location", str(store)))
             },
             "authorizer.class.name": "kafka.security.authorizer.AclAuthorizer",
-            "super.users": "User:ANONYMOUS;User:admin",
+            "super.users": "User:ANONYMOUS;User:admin;User:CN=broker",
         }
         self.broker = KafkaBroker(
             home,
@@ -175,4 +188,13 @@ class SecuredBroker:
             sasl_mechanism="SCRAM-SHA-512",
             sasl_plain_username=name,
             sasl_plain_password=PASSWORD,
+        )
+
+    def client_by_certificate(self) -> KafkaAdminClient:
+        """A super user's client that has the broker's own certificate, to be closed."""
+        return KafkaAdminClient(
+            bootstrap_servers=self.servers["MUTUAL"],
+            security_protocol="SSL",
+            ssl_cafile=str(self.authority.file),
+            ssl_certfile=str(self.store),
         )

@@ -1,0 +1,275 @@
+"""kafka_certificate renews a running broker's certificate, and keeps the old one if it cannot."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import json
+import os
+import socket
+import ssl
+import time
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from kafka.admin import AlterConfigOp, ConfigResource, ConfigResourceType
+from kafka_broker import free_port
+from secured_broker import Authority
+
+LISTENERS = ("SASL_SSL", "SSL", "MUTUAL")
+
+
+def pair(authority, name="broker", **wanted):
+    """A new key and its certificate, in one text.
+
+    With a name that the broker's first certificate lacks. It never loads one with fewer again.
+    """
+    certificate, key = authority.issue(name, also="broker.example", **wanted)
+    return key.read_text() + certificate.read_text()
+
+
+def certificate_of(text):
+    return ssl.PEM_cert_to_DER_cert(text[text.index("-----BEGIN CERTIFICATE") :])
+
+
+@pytest.fixture
+def served(secured_broker):
+    """What listeners serve now, one certificate if they agree."""
+
+    def served(*names):
+        context = ssl.create_default_context(cafile=secured_broker.authority.file)
+        context.load_cert_chain(secured_broker.store)
+        found = set()
+        for name in names or LISTENERS:
+            host, port = secured_broker.servers[name].split(":")
+            with (
+                socket.create_connection((host, int(port)), 20) as plain,
+                context.wrap_socket(plain, server_hostname=host) as secured,
+            ):
+                found.add(secured.getpeercert(binary_form=True))
+        return found
+
+    return served
+
+
+@pytest.fixture
+def offer(run_module, secured_broker):
+    """Offer a new certificate to the running broker."""
+
+    def offer(content, *, listeners=LISTENERS, check_mode=False, **changed):
+        servers = {name: secured_broker.servers[name] for name in listeners}
+        reload = {"broker_id": 0, "listeners": servers, "admin_listener": listeners[-1]}
+        options = {
+            "content": content,
+            "path": str(secured_broker.store),
+            "owner": getpass.getuser(),
+            "ca_file": str(secured_broker.authority.file),
+            "common_name": "broker",
+            "names": ["127.0.0.1"],
+            "reload": reload,
+        }
+        answer = run_module("kafka_certificate", check_mode=check_mode, **options | changed)
+        assert "PRIVATE KEY" not in str({**answer, "invocation": None})
+        return answer
+
+    return offer
+
+
+@pytest.fixture
+def dynamic(run_module, secured_broker):
+    """The broker's dynamic settings, as ZooKeeper keeps them."""
+
+    def dynamic():
+        servers = [secured_broker.broker.zookeeper_server]
+        node = run_module("zookeeper_node", servers=servers, path="/config/brokers/0")
+        return json.loads(node["content"])["config"]
+
+    return dynamic
+
+
+def test_every_listener_serves_a_renewed_certificate_and_nothing_is_restarted(
+    secured_broker, offer, served
+):
+    pid, times = secured_broker.broker.pid, secured_broker.store.stat().st_mtime_ns
+    with contextlib.closing(secured_broker.client_by_certificate()) as open_before:
+        # The first one has a name more than the one before, the second one the same names.
+        for _ in range(2):
+            renewed = pair(secured_broker.authority)
+            answer = offer(renewed)
+            assert answer["changed"], answer
+            assert answer["reloaded"]
+            assert served() == {certificate_of(renewed)}
+            assert secured_broker.store.read_text() == renewed
+            # For what restarts the service, the file has not changed.
+            assert secured_broker.store.stat().st_mtime_ns == times
+            again = offer(renewed)
+            assert (again["changed"], again["reloaded"]) == (False, True)
+        assert open_before.describe_cluster()["brokers"]
+    assert secured_broker.broker.pid == pid
+    assert not secured_broker.broker.ended
+
+
+def test_no_setting_is_left_that_would_win_over_the_file_s(
+    secured_broker, offer, served, dynamic, tmp_path
+):
+    """A later change of the path, or the way back to plaintext, would not count."""
+    offer(pair(secured_broker.authority))
+    assert dynamic() == {}
+    elsewhere = tmp_path / "by-hand.pem"
+    elsewhere.write_text(pair(secured_broker.authority))
+    name = "listener.name.mutual.ssl.keystore.location"
+    by_hand = ConfigResource(
+        ConfigResourceType.BROKER, "0", {name: (AlterConfigOp.SET, str(elsewhere))}
+    )
+    with secured_broker.admin() as admin:
+        admin.alter_configs([by_hand], raise_on_unknown=False)
+    # ZooKeeper tells the broker.
+    deadline = time.monotonic() + 30
+    while served("MUTUAL") != {certificate_of(elsewhere.read_text())}:
+        assert time.monotonic() < deadline, "the broker does not use the other file"
+    renewed = pair(secured_broker.authority)
+    answer = offer(renewed)
+    assert answer["reloaded"], answer
+    assert served() == {certificate_of(renewed)}
+    assert dynamic() == {}
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"name": "other"}, "its subject is CN=other, and has to be CN=broker"),
+        ({"address": "127.0.0.2"}, "it is not for 127.0.0.1"),
+        ({"days": -1}, "certificate has expired"),
+    ],
+)
+def test_a_certificate_that_others_would_refuse_is_not_put_in_place(
+    secured_broker, offer, served, changed, words
+):
+    assert_refused(secured_broker, offer, served, pair(secured_broker.authority, **changed), words)
+
+
+def test_a_foreign_authority_or_another_key_is_not_put_in_place(
+    secured_broker, offer, served, tmp_path
+):
+    foreign = Authority(tmp_path, "authority")
+    refused = {
+        pair(foreign): "with '" + str(secured_broker.authority.file) + "' as its CA: ",
+        (
+            foreign.issue("broker")[1].read_text()
+            + secured_broker.authority.issue("broker")[0].read_text()
+        ): "its key and certificate do not work: KEY_VALUES_MISMATCH",
+        secured_broker.authority.issue("broker")[0].read_text(): "its key and certificate do not",
+        "nonsense": "its key and certificate do not work: ",
+    }
+    for content, words in refused.items():
+        assert_refused(secured_broker, offer, served, content, words)
+
+
+def assert_refused(secured_broker, offer, served, content, words):
+    before = secured_broker.store.read_text()
+    answer = offer(content)
+    assert answer["failed"]
+    assert words in answer["msg"], answer["msg"]
+    assert f"'{secured_broker.store}' stays as it is" in answer["msg"]
+    assert secured_broker.store.read_text() == before
+    assert served() == {certificate_of(before)}
+
+
+def test_what_the_broker_refuses_is_taken_back_and_the_old_one_is_served(
+    secured_broker, offer, served
+):
+    """OpenSSL reads a key in this older form, and Kafka does not."""
+    certificate, key = secured_broker.authority.issue("broker", also="broker.example")
+    older = serialization.load_pem_private_key(key.read_bytes(), None).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.TraditionalOpenSSL,
+        serialization.NoEncryption(),
+    )
+    before, times = secured_broker.store.read_text(), secured_broker.store.stat().st_mtime_ns
+    answer = offer(older.decode() + certificate.read_text())
+    assert answer["failed"]
+    assert "it answers with Kafka's error 40: " in answer["msg"], answer["msg"]
+    for name in LISTENERS:
+        assert f"{name} ({secured_broker.servers[name]}) serves serial " in answer["msg"]
+    assert f"The old certificate is in '{secured_broker.store}' again" in answer["msg"]
+    assert secured_broker.store.read_text() == before
+    assert secured_broker.store.stat().st_mtime_ns == times
+    assert served() == {certificate_of(before)}
+
+
+def test_a_listener_that_goes_on_with_the_old_one_is_named(secured_broker, offer, served):
+    """Its own settings name another file. The new one stays, and the next run restarts."""
+    # All serve the same in the beginning.
+    times = secured_broker.store.stat().st_mtime_ns
+    renewed = pair(secured_broker.authority)
+    answer = offer(renewed, listeners=("APART", *LISTENERS), timeout=1)
+    assert answer["failed"]
+    assert "does not serve it everywhere after 1 s. APART (" in answer["msg"], answer["msg"]
+    assert "SSL (" not in answer["msg"]
+    assert "run the playbook again, which restarts the broker" in answer["msg"]
+    assert served() == {certificate_of(renewed)}
+    assert secured_broker.store.stat().st_mtime_ns > times
+    os.utime(secured_broker.store, ns=(times, times))
+
+
+def test_what_only_a_restart_loads_is_written_and_waits_for_it(
+    secured_broker, offer, served, tmp_path
+):
+    """The file is newer than the process, as all that a restart is for."""
+    before = served()
+    lacks = pair(secured_broker.authority, address="127.0.0.2")
+    waits = {
+        "names": ([], lacks, "serves a certificate that is also for 127.0.0.1"),
+        "stopped": (["127.0.0.1"], pair(secured_broker.authority), "Connection refused"),
+    }
+    for case, (names, content, words) in waits.items():
+        path = tmp_path / f"{case}.pem"
+        path.write_text("before")
+        os.utime(path, (0, 0))
+        changed = {"path": str(path), "names": names}
+        if case == "stopped":
+            listeners = {"SSL": f"127.0.0.1:{free_port()}"}
+            changed["reload"] = {"broker_id": 0, "listeners": listeners, "admin_listener": "SSL"}
+        answer = offer(content, **changed)
+        assert (answer["changed"], answer["reloaded"]) == (True, False), answer
+        assert words in answer["restart_because"]
+        assert path.read_text() == content
+        assert path.stat().st_mtime > 0
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert served() == before
+
+
+def test_after_the_last_day_only_a_restart_helps(secured_broker, offer):
+    """Between brokers, Kafka has the old and the new certificate prove themselves to each other."""
+    renewed = pair(secured_broker.authority, "expired")
+    answer = offer(renewed, listeners=("EXPIRED",), common_name="expired", check_mode=True)
+    assert answer["changed"], answer
+    assert answer["restart_because"].endswith("certificate has expired")
+
+
+def test_check_mode_changes_nothing(secured_broker, offer, served):
+    before = secured_broker.store.read_text()
+    for content in ("", pair(secured_broker.authority)):
+        answer = offer(content, check_mode=True)
+        assert (answer["changed"], answer["reloaded"]) == (True, False), answer
+    assert secured_broker.store.read_text() == before
+    assert served() == {certificate_of(before)}
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"content": ""}, "content is empty: give a private key and its certificate"),
+        ({"owner": "nobody-here"}, "owner='nobody-here' is no user of this host"),
+        (
+            {"reload": {"broker_id": 0, "listeners": {"A": "b:1"}, "admin_listener": "C"}},
+            "admin_listener='C' is none of the listeners A",
+        ),
+    ],
+)
+def test_options_that_cannot_work_are_refused(secured_broker, offer, changed, words):
+    before = secured_broker.store.read_text()
+    answer = offer(**{"content": "key"} | changed)
+    assert answer["failed"]
+    assert words in answer["msg"], answer["msg"]
+    assert secured_broker.store.read_text() == before
