@@ -112,6 +112,33 @@ def test_no_port_of_a_secured_broker_is_open_and_no_password_in_its_file(tmp_pat
         assert told[f"{prefix}ssl.truststore.location"] == "/etc/kafka/ca.pem"
 
 
+def test_a_broker_loads_a_new_certificate_on_every_listener_that_uses_it(tmp_path: Path) -> None:
+    """As its own host reaches them. One with a file of its own is none of them."""
+    secured = {
+        "kafka_security": "tls",
+        "kafka_listeners": {
+            "INTERNAL": {"bind_address": "127.0.0.1"},
+            "CLUSTER": {"bind_address": "192.0.2.11", "advertised_port": 30093},
+            "PARTNERS": {"port": 9099},
+            "OUTSIDE": {"port": 9100, "bind_address": "[::]"},
+        },
+        "kafka_config": {"listener.name.partners_tls.ssl.keystore.location": "/etc/kafka/own.pem"},
+    }
+    asked = tmp_path / "reload.j2"
+    asked.write_text("{{ kafka_service_reload | to_json }}")
+    ((told,),) = written("kafka", [BROKER | secured], {str(asked): "reload"}, tmp_path)
+    assert json.loads(told[0]) == {
+        "broker_id": 1,
+        "admin_listener": "CLIENT_TLS",
+        "listeners": {
+            "INTERNAL_TLS": "127.0.0.1:9091",
+            "CLIENT_TLS": "127.0.0.1:9092",
+            "CLUSTER_TLS": "192.0.2.11:9093",
+            "OUTSIDE_TLS": "127.0.0.1:9100",
+        },
+    }
+
+
 def test_a_broker_on_its_way_takes_both_and_locks_nobody_out(tmp_path: Path) -> None:
     """Each stage is one roll: of a mixed pair, both find the listener that they use."""
     found = [

@@ -14,6 +14,9 @@ from hosts import address, connect, group
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import TopicAuthorizationFailedError
 from kafka_clients import CERTIFICATES, connection, kept_password
+from units import property_of
+
+from playbooks import run
 
 (HOST,) = group("kafka")
 AUTHORITY = str(CERTIFICATES / "ca.crt")
@@ -138,6 +141,31 @@ def test_only_the_services_read_their_keys_and_no_host_has_the_authority_s() -> 
         "passwords/chat": 0o600,
         "playbooks.pem": 0o600,
     }
+
+
+def serial(port: int) -> str:
+    """Of the certificate that the host's service shows there."""
+    shown = f"openssl s_client -connect 127.0.0.1:{port} -cert /etc/kafka/host.pem < /dev/null"
+    return connect(HOST).check_output(f"{shown} 2> /dev/null | openssl x509 -noout -serial")
+
+
+def test_certificates_are_renewed_while_the_broker_runs() -> None:
+    """Port 2181 gets its certificate by a restart of the member."""
+    host, listeners = connect(HOST), (9091, 9092, 9093)
+    before = {port: serial(port) for port in (*listeners, 2181)}
+    kafka, zookeeper = (property_of(HOST, unit, "MainPID") for unit in ("kafka", "zookeeper"))
+    # Those that were made a moment ago, too.
+    renewed = run("playbooks/kafka.yml", {"kafka_tls_days": 398, "kafka_tls_renew_days": 397})
+    assert renewed.succeeded, renewed.said
+    written = {
+        unit: host.check_output("openssl x509 -noout -serial -in /etc/%s/host.pem", unit)
+        for unit in ("kafka", "zookeeper")
+    }
+    after = {port: serial(port) for port in (*listeners, 2181)}
+    assert after == dict.fromkeys(listeners, written["kafka"]) | {2181: written["zookeeper"]}
+    assert not set(before.values()) & set(after.values())
+    assert property_of(HOST, "kafka", "MainPID") == kafka
+    assert property_of(HOST, "zookeeper", "MainPID") != zookeeper
 
 
 def test_an_operator_on_the_host_has_a_command_that_is_configured() -> None:
