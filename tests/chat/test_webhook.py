@@ -29,6 +29,7 @@ from tornado.iostream import StreamClosedError
 from tornado.netutil import bind_sockets
 
 from chat.client import room as client_room
+from chat.relay import memory
 from chat.server import Server
 from chat.webhook import reader as reader_module
 from chat.webhook import receiver as receiver_module
@@ -376,6 +377,27 @@ async def test_what_the_log_has_lost_is_said_to_receiver_and_operator(
     assert receiver.taken == ["created kept", "gap", "created new 1", "created new 2"]
     assert receiver.posts[1].event["data"]["missing"] == sorted(Kind)
     assert "the chat's log has lost messages" in caplog.text
+
+
+async def test_what_retention_has_deleted_is_said_and_the_rest_arrives(
+    replica: Replica, webhooks: Webhooks, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of each partition, 5 records are kept.
+    monkeypatch.setattr(memory.MemoryLog.__init__, "__defaults__", (4, 5))
+    server = await replica(CHAT_HISTORY="2", CHAT_WINDOW="2", CHAT_PAGE="2")
+    async with ChatClient(server.port) as ada:
+        await ada.join("lobby")
+        async with webhooks.run(server, receiver):
+            await say(ada, "kept")
+            await until(lambda: receiver.taken)
+        await say(ada, *[f"text {number}" for number in range(20)])
+        async with webhooks.run(server, receiver):
+            await until(lambda: receiver.taken[-1] == "created text 19")
+    assert receiver.taken == [
+        *["created kept", "gap"],
+        *[f"created text {number}" for number in range(15, 20)],
+    ]
+    assert receiver.posts[1].event["data"]["missing"] == sorted(Kind)
 
 
 async def test_410_ends_a_webhook_also_after_restarts_until_the_operator_lets_it_go_on(
