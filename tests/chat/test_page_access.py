@@ -74,6 +74,8 @@ def in_each_state(page: Page, log: Log) -> Iterator[str]:
     yield "failed"
     for button in ("#help", "#rename"):
         page.locator(button).click()
+        # The list of keys is loaded first.
+        expect(page.get_by_role("dialog")).to_be_visible()
         yield button
         page.keyboard.press("Escape")
     log.ways[-1].close(code=1012, reason="restart; retry_after=30")
