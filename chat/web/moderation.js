@@ -108,9 +108,15 @@ const dialog = element("dialog", { id: "moderation", "aria-labelledby": "moderat
   button(t.close, () => dialog.close()));
 dialog.addEventListener("close", () => {
   message = undefined;
-  // The button was in a message that has shown it only as long as it had the focus.
-  if (item) item.tabIndex = -1;
-  (item?.isConnected ? item : page.text).focus();
+  // Back to the button, which a message shows only while it has the focus, or is pointed at. The
+  // message would not do: without the focus it is lower on narrow screens, and a click would miss.
+  if (!item?.isConnected) {
+    page.text.focus();
+    return;
+  }
+  item.tabIndex = -1;
+  item.focus();
+  moderate.focus();
 });
 document.body.append(dialog);
 
@@ -147,8 +153,8 @@ async function say(type, seconds, done) {
 }
 
 /** @param {Frame} error */
-function describe({ code, message: said }) {
-  const why = words.errors[code] ?? explain(code, said);
+function describe({ code, message: text }) {
+  const why = words.errors[code] ?? explain(code, text);
   return ["lost", "unavailable"].includes(code) ? words.unknown(why) : words.refused(why);
 }
 

@@ -96,4 +96,4 @@ def test_a_moderator_mutes_by_keyboard_in_firefox(
         mod.sees("document.querySelector('#moderation').innerText.includes('Muted until')", True)
         ada.sees("document.querySelector('#why').innerText.includes('muted you')", True)
         mod.press("Escape")
-        mod.sees("document.activeElement.className", "message")
+        mod.sees("document.activeElement.innerText", "Moderate")
