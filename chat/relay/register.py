@@ -15,12 +15,14 @@ from typing import NamedTuple
 
 
 class Kept(NamedTuple):
-    """A value, which may be any bytes: others may write, too. `ts`: when it was stored, in
-    milliseconds since the epoch; 0 if that is unknown.
+    """A value, which may be any bytes: others may write, too. It is empty if the `key` was removed,
+    which is delivered like a value. `ts`: when it was stored, in milliseconds since the epoch; 0 if
+    that is unknown.
     """
 
     ts: int
     value: bytes
+    key: bytes = b""
 
 
 # Called on the event loop. They must not raise.
@@ -62,6 +64,10 @@ class Register(abc.ABC):
         """
 
     @abc.abstractmethod
+    async def remove(self, key: str) -> None:
+        """Forget a key and its values, durably. Raises as `put` does."""
+
+    @abc.abstractmethod
     async def stop(self) -> None:
         """End delivery."""
 
@@ -81,9 +87,12 @@ class MemoryRegister(Register):
         begin()
         whole()
 
-    async def put(self, key: str, value: bytes) -> None:  # noqa: ARG002 - all are delivered
+    async def put(self, key: str, value: bytes) -> None:
         if self._take is not None:
-            self._take([Kept(time.time_ns() // 1_000_000, value)])
+            self._take([Kept(time.time_ns() // 1_000_000, value, key.encode())])
+
+    async def remove(self, key: str) -> None:
+        await self.put(key, b"")
 
     async def stop(self) -> None:
         self._take = None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import cramjam
@@ -51,10 +51,13 @@ class RecordBatch(NamedTuple):
 
 
 class Records(NamedTuple):
-    """The contents of a batch: offsets and values. `unreadable` counts the skipped records."""
+    """The contents of a batch: offsets and values. `unreadable` counts the skipped records. `keys`
+    are those of the values, if they were asked for; a record without a key has an empty one.
+    """
 
     values: list[tuple[int, bytes]]
     unreadable: int
+    keys: Sequence[bytes] = ()
 
 
 def split(buffer: bytes | memoryview) -> Iterator[RecordBatch]:
@@ -91,14 +94,17 @@ def _is_intact(raw: memoryview) -> bool:
     return crc32c.crc32c(raw[_CRC_BEGINS:]) == checksum
 
 
-def read(batch: RecordBatch, start: int) -> Records:
-    """Parse the records of a batch from offset `start` on. They may contain anything."""
+def read(batch: RecordBatch, start: int, *, keyed: bool = False) -> Records:
+    """Parse the records of a batch from offset `start` on, with their keys if `keyed`. They may
+    contain anything.
+    """
     raw = batch.raw
     if raw[_MAGIC] != 2:
         return Records([], 1)
     header = _HEADER.unpack_from(raw)
     attributes, left = header[5], header[12]
     values: list[tuple[int, bytes]] = []
+    keys: list[bytes] = []
     if attributes & _CONTROL:
         # A transaction marker, not a record.
         return Records(values, 0)
@@ -114,9 +120,8 @@ def read(batch: RecordBatch, start: int) -> Records:
             # Attributes have no meaning yet; the time is the batch's.
             _, at = _varint(data, at + 1)
             delta, at = _varint(data, at)
-            key_length, at = _varint(data, at)
-            if key_length > 0:
-                at += key_length
+            key_length, key_begins = _varint(data, at)
+            at = key_ends = key_begins + max(key_length, 0)
             value_length, at = _varint(data, at)
             value_end = at + max(value_length, 0)
             if not at <= value_end <= end <= len(data):
@@ -127,13 +132,15 @@ def read(batch: RecordBatch, start: int) -> Records:
             offset = batch.first + delta
             if offset >= start:
                 values.append((offset, data[at:value_end]))
+                if keyed:
+                    keys.append(data[key_begins:key_ends])
             # Skip the headers.
             at = end
             left -= 1
     except (IndexError, KeyError, struct.error, cramjam.DecompressionError):
         # The length of a record tells where the next one starts, so the rest is unreadable.
-        return Records(values, max(left, 1))
-    return Records(values, 0)
+        return Records(values, max(left, 1), keys)
+    return Records(values, 0, keys)
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

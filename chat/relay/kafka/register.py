@@ -66,7 +66,8 @@ class _UnusableError(Exception):
 
 
 class KafkaRegister(Register):
-    """`keep_seconds`: for how long the topic must keep what it holds.
+    """`keep_seconds`: for how long the topic must keep what it holds; None: until its key is put
+    again, or removed.
 
     Raises `SecurityError` if a file of `security` has invalid content.
     """
@@ -77,7 +78,7 @@ class KafkaRegister(Register):
         topic: str,
         *,
         client_id: str,
-        keep_seconds: int,
+        keep_seconds: int | None,
         security: Security = PLAINTEXT,
     ) -> None:
         self._connect = connection_options(bootstrap_servers, client_id, security)
@@ -115,6 +116,12 @@ class KafkaRegister(Register):
         self._thread.start()
 
     async def put(self, key: str, value: bytes) -> None:
+        await self._store(key, value)
+
+    async def remove(self, key: str) -> None:
+        await self._store(key, None)
+
+    async def _store(self, key: str, value: bytes | None) -> None:
         if self._waiting >= MOST_WAITING:
             raise UnavailableError("Kafka is slow, and too much waits for it: try again.")
         self._waiting += 1
@@ -141,7 +148,7 @@ class KafkaRegister(Register):
 
     # The writer's thread.
 
-    def _write(self, key: bytes, value: bytes, deadline: float) -> None:
+    def _write(self, key: bytes, value: bytes | None, deadline: float) -> None:
         """Raises `KafkaError`."""
         if time.monotonic() >= deadline:
             # Others waited for Kafka before it.
@@ -152,8 +159,8 @@ class KafkaRegister(Register):
                 **self._connect,
                 bootstrap_timeout_ms=put_ms,
                 acks="all",
-                # A value may be stored twice, so nothing has to be numbered.
-                enable_idempotence=False,
+                # A value that is stored twice would be read after others that came later.
+                enable_idempotence=True,
                 allow_auto_create_topics=False,
                 linger_ms=0,
                 request_timeout_ms=put_ms,
@@ -213,11 +220,14 @@ class KafkaRegister(Register):
         if not settings.keys() >= set(names):
             raise UnknownTopicOrPartitionError
         kept = int(settings["retention.ms"]["value"])
-        least = self._keep_seconds * 1000
-        if "delete" in settings["cleanup.policy"]["value"] and 0 <= kept < least:
-            raise _UnusableError(
-                f"topic {self._topic} has retention.ms={kept}: set it to at least {least}"
+        if "delete" not in settings["cleanup.policy"]["value"] or kept < 0:
+            return
+        least = None if self._keep_seconds is None else self._keep_seconds * 1000
+        if least is None or kept < least:
+            remedy = (
+                f"at least {least}" if least is not None else "-1, or cleanup.policy to compact"
             )
+            raise _UnusableError(f"topic {self._topic} has retention.ms={kept}: set it to {remedy}")
 
     def _follow(self) -> None:
         """Deliver everything, from the beginning, until the register stops or a fetch fails.
@@ -240,7 +250,11 @@ class KafkaRegister(Register):
                     self._hand_over(self._note_whole)
                 polled = consumer.poll(timeout_ms=POLL_MS, max_records=POLL_BATCHES)
                 for batch in polled.get(partition, ()):
-                    values = [Kept(batch.time, one) for _, one in read(batch, batch.first).values]
+                    records = read(batch, batch.first, keyed=True)
+                    values = [
+                        Kept(batch.time, value, key)
+                        for (_, value), key in zip(records.values, records.keys, strict=True)
+                    ]
                     for at in range(0, len(values), HANDED_OVER):
                         self._hand_over(
                             functools.partial(self._take, values[at : at + HANDED_OVER])
