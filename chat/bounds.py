@@ -9,6 +9,8 @@ from __future__ import annotations
 ROOM_LENGTH = 64
 # The whole name of a room, as a regular expression.
 ROOM = rf"[A-Za-z0-9._-]{{1,{ROOM_LENGTH}}}"
+# The name of a private room. The chat chooses it; nobody can guess 128 bits.
+PRIVATE_ROOM = r"private-[0-9a-f]{32}"
 USER_GRAPHEMES = 32
 # No distinguishable name needs more. The limit also bounds stacked accents.
 USER_BYTES = 256

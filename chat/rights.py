@@ -11,6 +11,7 @@ that nobody opens a `Staff` for all beside a `staff` for some.
 
 from __future__ import annotations
 
+import abc
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -21,7 +22,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from chat import protocol
-from chat.bounds import ROOM, ROOM_LENGTH
+from chat.bounds import PRIVATE_ROOM, ROOM, ROOM_LENGTH
 
 MOST_RULES = 1000
 # Maximum of `slow`: a day.
@@ -31,6 +32,7 @@ REMEMBERED = 10_000
 # For all rooms that no other pattern has.
 REST = "*"
 _PATTERN = re.compile(rf"{ROOM}|[A-Za-z0-9._-]{{0,{ROOM_LENGTH - 1}}}\*")
+_PRIVATE = re.compile(PRIVATE_ROOM, re.IGNORECASE)
 _EXAMPLE = '[{"rooms": "staff-*", "read": ["staff"]}, {"rooms": "*"}]'
 
 
@@ -57,6 +59,13 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 _decoder = msgspec.json.Decoder(list[Rule])
 
 
+def is_private(room: str) -> bool:
+    """Whether rooms of such a name have members, who alone may use them. This is so everywhere, and
+    whatever the case: what was said in one is not shown where nobody knows members.
+    """
+    return _PRIVATE.fullmatch(room) is not None
+
+
 def parse(text: str) -> tuple[Rule, ...]:
     """Read the setting. Raises `ValueError` with the remedy."""
     try:
@@ -72,6 +81,8 @@ def parse(text: str) -> tuple[Rule, ...]:
                 f"{rule.rooms!r}: give the name of a room (1 to {ROOM_LENGTH} of A-Z a-z 0-9 - _ .)"
                 " or the beginning of names and a star, such as staff-*"
             )
+        if is_private(rule.rooms):
+            raise ValueError(f"{rule.rooms!r}: private rooms have members, and no rules")
         other = known.setdefault(rule.rooms.lower(), rule.rooms)
         if other is not rule.rooms:
             raise ValueError(
@@ -98,7 +109,7 @@ class Rules:
         self._groups = frozenset[str]().union(*(rule.groups for rule in rules))
         # The longest of all; 0: there is no slow mode.
         self.slowest = max((rule.slow for rule in rules), default=0)
-        self._known: WeakValueDictionary[frozenset[str], Rights] = WeakValueDictionary()
+        self._known: WeakValueDictionary[frozenset[str], GroupRights] = WeakValueDictionary()
         # For rooms that somebody is in: each message asks. Whoever asks for another room could tell
         # by the time whether others had asked.
         self.of_joined = lru_cache(REMEMBERED)(self.of)
@@ -108,7 +119,7 @@ class Rules:
         groups &= self._groups
         rights = self._known.get(groups)
         if rights is None:
-            rights = self._known[groups] = Rights(self, groups)
+            rights = self._known[groups] = GroupRights(self, groups)
         return rights
 
     def of(self, room: str) -> Rule:
@@ -128,32 +139,26 @@ class Rules:
         return self.of_joined(room).slow
 
 
-class Rights:
-    """What somebody may do. All people of the same groups, as far as rules name them, share it."""
+class Rights(abc.ABC):
+    """What somebody may do."""
 
-    __slots__ = ("__weakref__", "_groups", "_rules")
+    __slots__ = ()
 
-    def __init__(self, rules: Rules, groups: frozenset[str]) -> None:
-        self._rules = rules
-        self._groups = groups
+    @abc.abstractmethod
+    def may_read(self, room: str) -> bool: ...
 
-    def may_read(self, room: str) -> bool:
-        groups = self._rules.of(room).read
-        return groups is UNSET or not self._groups.isdisjoint(groups)
-
+    @abc.abstractmethod
     def may_write(self, room: str) -> bool:
         """Of a room that they may read, and are in."""
-        groups = self._rules.of_joined(room).write
-        return groups is UNSET or not self._groups.isdisjoint(groups)
 
-    def check_write(self, room: str) -> None:
-        """The same. Raises `RefusedError`."""
-        if not self.may_write(room):
-            raise protocol.read_only(room)
-
+    @abc.abstractmethod
     def may_moderate(self, room: str) -> bool:
         """Of a room that they may read, and are in."""
-        return not self._groups.isdisjoint(self._rules.of_joined(room).moderate)
+
+    def check_write(self, room: str) -> None:
+        """The same as `may_write`. Raises `RefusedError`."""
+        if not self.may_write(room):
+            raise protocol.read_only(room)
 
     def sanctioned_until(self, _room: str) -> int:
         """When what a moderator has taken there comes back, in milliseconds since the epoch; 0:
@@ -168,6 +173,31 @@ class Rights:
         if not self.may_read(protocol.check_room(name)):
             raise protocol.no_room()
         return name
+
+
+class GroupRights(Rights):
+    """Of all people of the same groups, as far as rules name them: they share it. Private rooms
+    are none of theirs.
+    """
+
+    __slots__ = ("__weakref__", "_groups", "_rules")
+
+    def __init__(self, rules: Rules, groups: frozenset[str]) -> None:
+        self._rules = rules
+        self._groups = groups
+
+    def may_read(self, room: str) -> bool:
+        if is_private(room):
+            return False
+        groups = self._rules.of(room).read
+        return groups is UNSET or not self._groups.isdisjoint(groups)
+
+    def may_write(self, room: str) -> bool:
+        groups = self._rules.of_joined(room).write
+        return groups is UNSET or not self._groups.isdisjoint(groups)
+
+    def may_moderate(self, room: str) -> bool:
+        return not self._groups.isdisjoint(self._rules.of_joined(room).moderate)
 
 
 # Of everybody, where no rules are.

@@ -1,9 +1,7 @@
 """Sanctions: moderators mute people in a room, or ban them from it, for a time.
 
-All replicas share them through a register, and each knows all of them. Of a person in a room, only
-the last one in the register's order counts, which may be the end of the one before. A replica obeys
-one when the register delivers it, also one of its own. So all replicas end with the same, whoever
-wrote at the same moment.
+All replicas agree on them (`chat.agreed`), and each knows all of them. Of a person in a room, only
+the last one in the register's order counts, which may be the end of the one before.
 
 `rights` takes from a person's rights, which are those of their groups, what a sanction forbids. So
 every way to a room that asks for rights obeys, at once. Whoever may moderate a room is not touched
@@ -19,16 +17,16 @@ import heapq
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 import msgspec
 
 from chat import bounds, protocol
+from chat.agreed import Agreed, Applied, Place, decode
 from chat.limits import Budgets
 from chat.protocol import ErrorCode, RefusedError
-from chat.relay.base import UnavailableError
 from chat.relay.register import Kept, Register
 from chat.rights import Rights
 
@@ -43,16 +41,12 @@ MOST_BYTES = 1024
 # How many a moderator may make on this replica: per second for long, and at once.
 RATE = 1
 BURST = 100
-# The register delivers what it has stored within milliseconds.
-BACK_SECONDS = 5.0
 # A replica's clock may be so far ahead of the log's, in seconds.
 _AHEAD = 600
 # The timer for the next end waits at most so long: the clock may be set meanwhile.
 LONGEST_WAIT = 60.0
 
 What = Literal["mute", "ban"]
-# A person in a room: room, author.
-Place = tuple[str, str]
 
 
 class Sanction(msgspec.Struct, frozen=True, gc=False):
@@ -78,45 +72,21 @@ _decoder = msgspec.json.Decoder(Sanction)
 _encoder = msgspec.json.Encoder()
 
 
-class Sanctions:
+class Sanctions(Agreed["_Table"]):
     """`clock`: seconds since the epoch."""
 
+    what = "sanctions of moderators"
+
     def __init__(self, register: Register, clock: Callable[[], float] = time.time) -> None:
-        self._register = register
+        super().__init__(register)
         self._clock = clock
-        self._table = _Table()
-        # What is read while the register delivers everything from the beginning: until that is
-        # whole, an old record could bring back a sanction that was ended.
-        self._anew: _Table | None = None
-        # Of the records that were put, those that are in it.
-        self._taken: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
         self._budgets = Budgets(RATE, BURST)
-        # Records that were put, and that do not count here yet.
-        self._put: dict[bytes, asyncio.Future[None]] = {}
-        self._on_changed: Callable[[str, Set[str]], None]
-        # Number of skipped records that no chat wrote, or a later release.
-        self.foreign = 0
-
-    async def start(self, on_changed: Callable[[str, Set[str]], None]) -> None:
-        """`on_changed` is told a room, and the authors whose sanctions in it have changed."""
-        self._on_changed = on_changed
-        await self._register.start(self._take, begin=self._begin, whole=self._whole)
 
     async def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        await self._register.stop()
-
-    @property
-    def caught_up(self) -> bool:
-        """Whether all are known. Until then, nobody is let in."""
-        return self._register.caught_up
-
-    @property
-    def away(self) -> str:
-        """Why they cannot be read now; empty if they can."""
-        return self._register.away
+        await super().stop()
 
     def __len__(self) -> int:
         return len(self._table)
@@ -149,59 +119,26 @@ class Sanctions:
         end = f" until {_shown(until)}" if until else ""
         said = f"{what if until else 'lifted'}: {author} in {room}{end}"
         value = _encoder.encode(Sanction(1, room, author, what, until, by))
-        counts = self._put.setdefault(value, asyncio.get_running_loop().create_future())
         try:
-            await self._register.put(f"{room}:{author}", value)
-            async with asyncio.timeout(BACK_SECONDS):
-                await asyncio.shield(counts)
-        except (UnavailableError, TimeoutError) as error:
-            why = str(error).rstrip(".") or "Kafka does not give it back"
-            log.info("%s, by %s; it may count, or not: %s", said, by, why)
-            raise RefusedError(ErrorCode.UNAVAILABLE, f"It may count, or not: {why}.") from None
-        finally:
-            self._put.pop(value, None)
+            await self._store(f"{room}:{author}", value)
+        except RefusedError as refused:
+            log.info("%s, by %s: %s", said, by, refused.message)
+            raise
         log.info("%s, by %s", said, by)
 
-    def _begin(self) -> None:
-        self._anew = _Table()
-        self._taken.clear()
+    def _new(self) -> _Table:
+        return _Table()
 
-    def _whole(self) -> None:
-        if self._anew is None:
-            return
-        before, self._table, self._anew = self._table, self._anew, None
-        self._tell(before.differences(self._table))
-        self._answer(self._taken)
-        self._taken.clear()
-
-    def _take(self, values: Sequence[Kept]) -> None:
+    def _apply(self, table: _Table, one: Kept) -> Applied | None:
+        # Empty is how Kafka deletes a key. That ends no sanction: nothing says whose it was.
+        if not one.value:
+            return Applied(())
         now = self._clock()
-        table = self._table if self._anew is None else self._anew
-        changed: list[Place] = []
-        taken: list[bytes] = []
-        for ts, value in values:
-            # Empty is how Kafka deletes a key. That ends no sanction: nothing says whose it was.
-            if not value:
-                continue
-            read = _decode(ts or now * 1000, value)
-            if read is None:
-                self.foreign += 1
-                continue
-            changed += table.put(read, now)
-            if value in self._put:
-                taken.append(value)
-        if self._anew is not None:
-            self._taken += taken
-            return
-        if changed:
-            self._tell(changed)
-        self._answer(taken)
+        read = _decode(one.ts or now * 1000, one.value)
+        return None if read is None else Applied(table.put(read, now))
 
-    def _answer(self, taken: Iterable[bytes]) -> None:
-        """These records count here now."""
-        for value in taken:
-            if (counts := self._put.get(value)) is not None and not counts.done():
-                counts.set_result(None)
+    def _differences(self, before: _Table, after: _Table) -> Iterable[Place]:
+        return before.differences(after)
 
     def _expire(self) -> None:
         self._timer = None
@@ -216,11 +153,7 @@ class Sanctions:
         if end is not None:
             wait = min(max(end - self._clock(), 0), LONGEST_WAIT)
             self._timer = asyncio.get_running_loop().call_later(wait, self._expire)
-        rooms: dict[str, set[str]] = {}
-        for room, author in changed:
-            rooms.setdefault(room, set()).add(author)
-        for room, authors in rooms.items():
-            self._on_changed(room, authors)
+        super()._tell(changed)
 
 
 class _Table:
@@ -326,23 +259,26 @@ class _Table:
 
 
 class _Sanctioned(Rights):
-    """The rights of one person: those of their groups, less what moderators have taken."""
+    """The rights of one person, less what moderators have taken."""
 
-    __slots__ = ("_author", "_sanctions")
+    __slots__ = ("_author", "_rights", "_sanctions")
 
     def __init__(self, sanctions: Sanctions, author: str, rights: Rights) -> None:
-        super().__init__(rights._rules, rights._groups)
         self._sanctions = sanctions
         self._author = author
+        self._rights = rights
 
     def may_read(self, room: str) -> bool:
-        if not super().may_read(room):
+        if not self._rights.may_read(room):
             return False
         known = self._sanction(room)
         return known is None or known.what != "ban"
 
     def may_write(self, room: str) -> bool:
-        return super().may_write(room) and self._sanction(room) is None
+        return self._rights.may_write(room) and self._sanction(room) is None
+
+    def may_moderate(self, room: str) -> bool:
+        return self._rights.may_moderate(room)
 
     def check_write(self, room: str) -> None:
         if not self.may_write(room):
@@ -360,11 +296,8 @@ class _Sanctioned(Rights):
 
 def _decode(ts: float, value: bytes) -> Sanction | None:
     """`ts`: when it was stored, in milliseconds since the epoch."""
-    if len(value) > MOST_BYTES:
-        return None
-    try:
-        read = _decoder.decode(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    read = decode(_decoder, value, MOST_BYTES)
+    if read is None:
         return None
     return None if read.until > ts / 1000 + bounds.SANCTION_SECONDS + _AHEAD else read
 

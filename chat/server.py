@@ -17,7 +17,7 @@ import mimetypes
 import re
 import socket
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from tornado.web import Application, RequestHandler
 from tornado.websocket import WebSocketHandler
 
 from chat import descriptors
+from chat.agreed import Agreed, Follower
 from chat.api import MessagesHandler, SessionHandler
 from chat.auth.backchannel import BackchannelHandler
 from chat.auth.bearer import BearerHandler
@@ -342,7 +343,9 @@ class Server:
         self._sending = InFlight()
         self._revocations = Revocations(revocations, settings.auth_token_seconds)
         self._sanctions = Sanctions(sanctions) if sanctions is not None else None
-        self._verifier = _verifier(settings, rules, self._revocations, self._sanctions)
+        # In the order in which they decide what somebody may do.
+        self._agreed = [one for one in (self._sanctions,) if one is not None]
+        self._verifier = _verifier(settings, rules, self._revocations, self._agreed)
         self._verifying: asyncio.Task[None] | None = None
         self._leases = (
             Leases(self._verifier, self._clients, self._revocations) if self._verifier else None
@@ -481,8 +484,8 @@ class Server:
         await self._hub.start()
         if self._verifier is not None and self._leases is not None:
             await self._revocations.start(self._leases.end)
-            if self._sanctions is not None:
-                await self._sanctions.start(self._hub.review)
+            for agreed in self._agreed:
+                await agreed.start(self._hub.review)
             self._verifying = asyncio.create_task(self._verifier.run())
             self._verifying.add_done_callback(self._hub.ended)
         log.info(
@@ -491,6 +494,11 @@ class Server:
             self.port,
             self.internal_port,
         )
+
+    @property
+    def _followers(self) -> Sequence[Follower]:
+        """What has to be known before anybody is let in."""
+        return () if self._leases is None else (self._revocations, *self._agreed)
 
     @property
     def failed(self) -> asyncio.Future[None]:
@@ -512,9 +520,8 @@ class Server:
         await self._hub.stop(self._settings.drain)
         if self._verifying is not None:
             self._verifying.cancel()
-            await self._revocations.stop()
-            if self._sanctions is not None:
-                await self._sanctions.stop()
+            for follower in self._followers:
+                await follower.stop()
         await self._public.close_all_connections()
         self._wheel.stop()
         self._internal_listener.stop()
@@ -595,12 +602,9 @@ class Server:
         elif not self.relay.caught_up:
             away = self.relay.away
             why_not = "the log is not read yet" + (f": {away}" if away else "")
-        elif self._leases is not None and not self._revocations.caught_up:
-            away = self._revocations.away
-            why_not = "the revocations of tokens are not read yet" + (f": {away}" if away else "")
-        elif self._sanctions is not None and not self._sanctions.caught_up:
-            away = self._sanctions.away
-            why_not = "the sanctions of moderators are not read yet" + (f": {away}" if away else "")
+        elif behind := [one for one in self._followers if not one.caught_up]:
+            away = behind[0].away
+            why_not = f"the {behind[0].what} are not read yet" + (f": {away}" if away else "")
         elif len(self._clients) >= NEARLY_FULL * self._places.clients:
             why_not = "nearly full"
         elif self._hub.places.taken >= NEARLY_FULL * self._settings.places:
@@ -643,7 +647,7 @@ def _document(settings: Settings) -> PageFile:
 
 
 def _verifier(
-    settings: Settings, rules: Rules, revocations: Revocations, sanctions: Sanctions | None
+    settings: Settings, rules: Rules, revocations: Revocations, agreed: Sequence[Agreed[Any]]
 ) -> Verifier | None:
     if settings.auth == "off":
         return None
@@ -658,7 +662,7 @@ def _verifier(
         fetch,
         rules,
         revocations,
-        sanctions=sanctions,
+        agreed=agreed,
     )
 
 

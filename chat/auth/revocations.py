@@ -23,6 +23,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from chat import bounds
+from chat.agreed import Follower, decode
 from chat.auth.identity import TOLERANCE, Identity, Logout
 from chat.relay.register import Kept, Register
 
@@ -59,15 +60,17 @@ def covers(revoked: Revoked, author: str, session: str, issued: int) -> bool:
     return issued <= revoked.get(author, -1) or issued <= revoked.get(session, -1)
 
 
-class Revocations:
+class Revocations(Follower):
     """`seconds`: for how long a token may count after it was issued. `clock`: seconds since the
     epoch.
     """
 
+    what = "revocations of tokens"
+
     def __init__(
         self, register: Register, seconds: int, clock: Callable[[], float] = time.time
     ) -> None:
-        self._register = register
+        super().__init__(register)
         self.seconds = seconds
         self._clock = clock
         self._known: dict[str, int] = {}
@@ -76,8 +79,6 @@ class Revocations:
         self._new: dict[str, int] = {}
         self._looking: asyncio.TimerHandle | None = None
         self._on_revoked: Callable[[Revoked], None]
-        # Number of skipped records that no chat wrote, or a later release.
-        self.foreign = 0
 
     async def start(self, on_revoked: Callable[[Revoked], None]) -> None:
         """`on_revoked` is told of new revocations, at most every `GATHER_SECONDS`."""
@@ -87,17 +88,7 @@ class Revocations:
     async def stop(self) -> None:
         if self._looking is not None:
             self._looking.cancel()
-        await self._register.stop()
-
-    @property
-    def caught_up(self) -> bool:
-        """Whether all are known. Until then, no token counts."""
-        return self._register.caught_up
-
-    @property
-    def away(self) -> str:
-        """Why they cannot be read now; empty if they can."""
-        return self._register.away
+        await super().stop()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -141,7 +132,7 @@ class Revocations:
 
     def _take(self, values: Sequence[Kept]) -> None:
         now = int(self._clock())
-        for ts, value in values:
+        for ts, value, _ in values:
             # Empty is how Kafka deletes a key.
             if value and (read := _decode(ts, value)):
                 # A time in the future would refuse tokens that are issued later. (By the log's
@@ -190,11 +181,8 @@ class Revocations:
 
 
 def _decode(ts: int, value: bytes) -> Value | None:
-    if len(value) > MOST_BYTES:
-        return None
-    try:
-        read = _decoder.decode(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    read = decode(_decoder, value, MOST_BYTES)
+    if read is None:
         return None
     return None if ts and read.before > ts / 1000 + _AHEAD else read
 

@@ -17,6 +17,7 @@ from joserfc import jws
 from joserfc.errors import JoseError
 
 from chat import protocol
+from chat.agreed import Agreed, Follower
 from chat.auth.identity import (
     TOLERANCE,
     Identity,
@@ -32,7 +33,6 @@ from chat.limits import TokenBucket
 from chat.protocol import RefusedError
 from chat.rights import Rules
 from chat.room import Person
-from chat.sanctions import Sanctions
 
 log = logging.getLogger("chat.auth")
 
@@ -97,8 +97,8 @@ class _Registry(jws.JWSRegistry):
 
 class TokenVerifier:
     """Verifies tokens of `issuers`, signed by one of `algorithms`. `rules` say what their people
-    may do, `revocations` which tokens count no more, and `sanctions`, if there are any, what
-    moderators have taken from whom. `clock`: seconds since the epoch.
+    may do, and each of `agreed` what becomes of that; `revocations` say which tokens count no more.
+    `clock`: seconds since the epoch.
     """
 
     def __init__(
@@ -110,14 +110,14 @@ class TokenVerifier:
         revocations: Revocations,
         clock: Callable[[], float] = time.time,
         *,
-        sanctions: Sanctions | None = None,
+        agreed: Sequence[Agreed[Any]] = (),
         log_clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._issuers = {one.issuer: (one, KeySource(one, fetch)) for one in issuers}
         self._algorithms = algorithms
         self._rules = rules
         self._revocations = revocations
-        self._sanctions = sanctions
+        self._agreed = agreed
         self._registry = _Registry(algorithms=algorithms, strict_check_header=False)
         self._clock = clock
         # One a second for long, which is 10 MB a day.
@@ -171,8 +171,8 @@ class TokenVerifier:
         sid = all_claims.get("sid")
         session = session_of(claims.iss, sid) if sid and isinstance(sid, str) else ""
         rights = self._rules.rights(_groups(issuer, all_claims))
-        if self._sanctions is not None:
-            rights = self._sanctions.rights(person.author, rights)
+        for one in self._agreed:
+            rights = one.rights(person.author, rights)
         until = min(claims.exp, claims.iat + self._revocations.seconds)
         identity = Identity(person, until, rights, int(claims.iat), session)
         if self._revocations.cover(identity):
@@ -233,10 +233,10 @@ class TokenVerifier:
             raise TokenError(f"its signature does not count ({error.error})") from None
         except (ValueError, TypeError, RecursionError):
             raise TokenError("its signature cannot be read") from None
-        if not self._revocations.caught_up:
-            raise UnverifiableError("the revocations of tokens are not read yet")
-        if self._sanctions is not None and not self._sanctions.caught_up:
-            raise UnverifiableError("the sanctions of moderators are not read yet")
+        needed: tuple[Follower, ...] = (self._revocations, *self._agreed)
+        for follower in needed:
+            if not follower.caught_up:
+                raise UnverifiableError(f"the {follower.what} are not read yet")
         return issuer, claims, payload
 
     def _check(self, claims: _Signed, issuer: Issuer) -> None:

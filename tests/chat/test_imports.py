@@ -18,8 +18,9 @@ ALLOWED: dict[str, set[str]] = {
     "auth.identity": {"rights", "room"},
     "auth.issuers": {"auth.keys"},
     "auth.keys": {"auth.identity", "auth.issuers"},
-    "auth.revocations": {"auth.identity", "bounds", "relay.register"},
+    "auth.revocations": {"agreed", "auth.identity", "bounds", "relay.register"},
     "auth.tokens": {
+        "agreed",
         "auth.identity",
         "auth.issuers",
         "auth.keys",
@@ -28,7 +29,6 @@ ALLOWED: dict[str, set[str]] = {
         "protocol",
         "rights",
         "room",
-        "sanctions",
     },
     "auth.leases": {"auth.identity", "auth.revocations", "room"},
     "auth.bearer": {"auth.identity", "headers"},
@@ -125,7 +125,8 @@ ALLOWED: dict[str, set[str]] = {
     "announcer": {"room", "presence", "protocol", "relay.base"},
     "positions": {"room", "window", "protocol"},
     "slow": {"protocol", "rights"},
-    "sanctions": {"bounds", "limits", "protocol", "relay.base", "relay.register", "rights"},
+    "sanctions": {"agreed", "bounds", "limits", "protocol", "relay.register", "rights"},
+    "agreed": {"protocol", "relay.base", "relay.register", "rights"},
     "waiting": {"protocol", "rights", "room", "websocket.frames"},
     "hub": {
         "acks",
@@ -182,6 +183,7 @@ ALLOWED: dict[str, set[str]] = {
     "descriptors": set(),
     "listener": set(),
     "server": {
+        "agreed",
         "api",
         "auth.backchannel",
         "auth.bearer",

@@ -23,6 +23,7 @@ from test_auth_renewal import session
 from test_rights import client, every_answer, hold_reading
 from test_server import get
 
+from chat import agreed
 from chat import sanctions as module
 from chat.bounds import SANCTION_SECONDS
 from chat.client import DisconnectedError, RefusedError, connect
@@ -673,7 +674,7 @@ async def test_it_is_answered_when_this_replica_obeys_or_not_at_all(
     await put
     assert world.may(ADA) == "r"
     # One that this replica takes for another's, because its clock is ahead, does not count.
-    monkeypatch.setattr(module, "BACK_SECONDS", 0.01)
+    monkeypatch.setattr(agreed, "BACK_SECONDS", 0.01)
     put = asyncio.create_task(world.sanctions.put("ban", "lobby", ADA, 60, DAN))
     await asyncio.sleep(0)
     world.take(*world.sanctions._put, ts=clock.now - 2 * SANCTION_SECONDS)
