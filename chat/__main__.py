@@ -51,6 +51,7 @@ def main() -> int:
         relay = relay_for(settings)
         revocations = revocations_for(settings)
         sanctions = sanctions_for(settings)
+        members = members_for(settings)
     except SettingsError as error:
         print(f"chat: {error}", file=sys.stderr)
         return 2
@@ -65,14 +66,18 @@ def main() -> int:
     gc.freeze()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(serve(settings, relay, revocations, sanctions))
+            return runner.run(serve(settings, relay, revocations, sanctions, members))
     except OSError as error:
         print(f"chat: cannot listen: {error}", file=sys.stderr)
         return 1
 
 
 async def serve(
-    settings: Settings, relay: Relay, revocations: Register, sanctions: Register | None
+    settings: Settings,
+    relay: Relay,
+    revocations: Register,
+    sanctions: Register | None,
+    members: Register | None,
 ) -> int:
     """Run one replica until a signal comes, or until a part of it ends by itself; return the exit
     code. A second signal ends the process as usual.
@@ -93,7 +98,7 @@ async def serve(
     threading.excepthook = lambda thread: loop.call_soon_threadsafe(
         fail, f"thread {thread.thread and thread.thread.name}", thread.exc_value
     )
-    server = Server(settings, relay, revocations, sanctions)
+    server = Server(settings, relay, revocations, sanctions, members)
     await server.start()
     server.failed.add_done_callback(lambda failed: fail("a task", failed.exception()))
     code: int = await ended
@@ -137,8 +142,15 @@ def sanctions_for(settings: Settings) -> Register | None:
     return _register(settings, settings.kafka_sanction_topic, bounds.SANCTION_SECONDS)
 
 
-def _register(settings: Settings, topic: str, seconds: int) -> Register:
-    """`seconds`: for how long what it holds counts."""
+def members_for(settings: Settings) -> Register | None:
+    """The register of private rooms; None: there are none."""
+    if not settings.private_rooms:
+        return None
+    return _register(settings, settings.kafka_member_topic, None)
+
+
+def _register(settings: Settings, topic: str, seconds: int | None) -> Register:
+    """`seconds`: for how long what it holds counts; None: until it is replaced or removed."""
     if not settings.kafka_enabled:
         return MemoryRegister()
     try:
@@ -146,7 +158,7 @@ def _register(settings: Settings, topic: str, seconds: int) -> Register:
             settings.kafka_bootstrap_servers,
             topic,
             client_id=f"chat-{settings.replica}",
-            keep_seconds=seconds + SPARE_SECONDS,
+            keep_seconds=None if seconds is None else seconds + SPARE_SECONDS,
             security=_security(settings),
         )
     except SecurityError as error:

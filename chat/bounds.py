@@ -19,5 +19,8 @@ CID_LENGTH = 64
 AUTHOR = r"[0-9a-f]{32}"
 # Maximum duration of a sanction: 366 days.
 SANCTION_SECONDS = 31_622_400
+# Maximum number of members of a private room, and duration of an invitation: 30 days.
+PRIVATE_MEMBERS = 200
+INVITATION_SECONDS = 2_592_000
 # Maximum value of CHAT_TEXT_BYTES.
 TEXT_BYTES = 262_144

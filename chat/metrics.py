@@ -144,6 +144,14 @@ class Metrics:
             "Sanctions that were skipped: no chat wrote them, or a later release.",
             registry,
         )
+        self.private_rooms = Gauge(
+            "chat_private_rooms", "Private rooms that have members.", registry=registry
+        )
+        self.foreign_members = Tally(
+            "chat_foreign_members",
+            "Records of private rooms that were skipped: no chat wrote them, or a later release.",
+            registry,
+        )
         self.revisions = Tally(
             "chat_revisions", "Messages deleted or edited, as read from the log.", registry
         )

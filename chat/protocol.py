@@ -16,7 +16,16 @@ import msgspec
 import regex
 from msgspec import UNSET, UnsetType
 
-from chat.bounds import AUTHOR, CID_LENGTH, ROOM, SANCTION_SECONDS, USER_BYTES, USER_GRAPHEMES
+from chat.bounds import (
+    AUTHOR,
+    CID_LENGTH,
+    INVITATION_SECONDS,
+    PRIVATE_MEMBERS,
+    ROOM,
+    SANCTION_SECONDS,
+    USER_BYTES,
+    USER_GRAPHEMES,
+)
 
 VERSION = 1
 
@@ -74,6 +83,8 @@ class ErrorCode(enum.StrEnum):
     NO_MESSAGE = "no_message"
     BAD_AUTHOR = "bad_author"
     NOT_MODERATOR = "not_moderator"
+    NO_INVITATION = "no_invitation"
+    FULL = "full"
 
     @classmethod
     def _missing_(cls, value: object) -> ErrorCode:
@@ -133,6 +144,11 @@ def read_only(room: str, seconds: int = 0) -> RefusedError:
 
 def not_moderator(room: str) -> RefusedError:
     return RefusedError(ErrorCode.NOT_MODERATOR, f"You are not a moderator of {room}.")
+
+
+def no_invitation() -> RefusedError:
+    """Also for one that is used up, over or revoked: nothing tells whether there was one."""
+    return RefusedError(ErrorCode.NO_INVITATION, "There is no such invitation, or not any more.")
 
 
 def no_message() -> RefusedError:
@@ -211,6 +227,65 @@ class Ban(msgspec.Struct, tag_field="type", tag="ban"):
     cid: str
 
 
+class Make(msgspec.Struct, tag_field="type", tag="make"):
+    """Makes a private room; the server chooses its name."""
+
+    cid: str
+
+
+class Invite(msgspec.Struct, tag_field="type", tag="invite"):
+    """Lets so many people into a private room (`uses`), within so many seconds."""
+
+    room: str
+    seconds: Annotated[int, msgspec.Meta(ge=1, le=INVITATION_SECONDS)]
+    uses: Annotated[int, msgspec.Meta(ge=1, le=PRIVATE_MEMBERS)]
+    cid: str
+
+
+class Accept(msgspec.Struct, tag_field="type", tag="accept"):
+    """Uses an invitation."""
+
+    token: str
+    cid: str
+
+
+class Revoke(msgspec.Struct, tag_field="type", tag="revoke"):
+    """Ends an invitation; `invitation`: its id."""
+
+    room: str
+    invitation: str
+    cid: str
+
+
+class Remove(msgspec.Struct, tag_field="type", tag="remove"):
+    """Removes a member from a private room; their own author: they leave it for good."""
+
+    room: str
+    author: str
+    cid: str
+
+
+class Promote(msgspec.Struct, tag_field="type", tag="promote"):
+    """Makes a member an owner."""
+
+    room: str
+    author: str
+    cid: str
+
+
+class ListMembers(msgspec.Struct, tag_field="type", tag="members"):
+    """Asks who may use a private room."""
+
+    room: str
+    cid: str
+
+
+class ListRooms(msgspec.Struct, tag_field="type", tag="rooms"):
+    """Asks for the private rooms that one is a member of."""
+
+    cid: str
+
+
 class Typing(msgspec.Struct, tag_field="type", tag="typing"):
     room: str
 
@@ -231,8 +306,29 @@ class Auth(msgspec.Struct, tag_field="type", tag="auth"):
     token: str
 
 
+# About private rooms; answered under their `cid`.
+PrivateFrame = Make | Invite | Accept | Revoke | Remove | Promote | ListMembers | ListRooms
 ClientFrame = (
-    Hello | Join | Leave | Send | Delete | Edit | Mute | Ban | Typing | History | Ping | Auth
+    Hello
+    | Join
+    | Leave
+    | Send
+    | Delete
+    | Edit
+    | Mute
+    | Ban
+    | Make
+    | Invite
+    | Accept
+    | Revoke
+    | Remove
+    | Promote
+    | ListMembers
+    | ListRooms
+    | Typing
+    | History
+    | Ping
+    | Auth
 )
 
 
@@ -266,6 +362,8 @@ class Welcome(msgspec.Struct, tag_field="type", tag="welcome", omit_defaults=Tru
     revisions: bool = False
     # Whether moderators can mute and ban people here.
     sanctions: bool = False
+    # Whether people can make private rooms here.
+    private: bool = False
 
 
 class Message(msgspec.Struct, tag_field="type", tag="message"):
@@ -335,8 +433,40 @@ class Left(msgspec.Struct, tag_field="type", tag="left"):
 
 
 class Ack(msgspec.Struct, tag_field="type", tag="ack"):
+    """`id`: what it was about. `token`: of a new invitation; nobody is told it again."""
+
     cid: str
     id: str
+    token: str | UnsetType = UNSET
+
+
+class Invitation(msgspec.Struct, frozen=True):
+    """An open invitation: part of `members`. `by`: the author of who made it. `until`: when it
+    ends, in milliseconds since the epoch. `left`: how many may still use it.
+    """
+
+    id: str
+    by: str
+    until: int
+    left: int
+
+
+class MemberList(msgspec.Struct, tag_field="type", tag="members"):
+    """Authors. `members` are those who are no owners. Only owners are told `invitations`."""
+
+    cid: str
+    room: str
+    owners: list[str]
+    members: list[str]
+    invitations: list[Invitation] | UnsetType = UNSET
+
+
+class RoomList(msgspec.Struct, tag_field="type", tag="rooms"):
+    """The private rooms that one is a member of; of `owned` ones, an owner."""
+
+    cid: str
+    rooms: list[str]
+    owned: list[str]
 
 
 class Error(msgspec.Struct, tag_field="type", tag="error", omit_defaults=True):
@@ -408,6 +538,8 @@ ServerFrame = (
     | Deleted
     | Edited
     | Ack
+    | MemberList
+    | RoomList
     | Error
     | Progress
     | Presence

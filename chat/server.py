@@ -41,6 +41,7 @@ from chat.headers import PublicHandler, SecurityHeaders
 from chat.hub import Hub
 from chat.limits import Budgets, Shares, TokenBucket, client_address, is_one_of
 from chat.listener import Listener, PendingStream
+from chat.members import Members
 from chat.metrics import Metrics
 from chat.origins import Sites
 from chat.protocol import Limits
@@ -267,7 +268,8 @@ class MetricsHandler(SecurityHeaders):
 
 class Server:
     """One replica: two ports, a hub and a relay. `revocations` has the revoked tokens; it is used
-    where tokens are required. `sanctions` has what moderators did to whom; None: they cannot.
+    where tokens are required. `sanctions` has what moderators did to whom, and `members` the
+    private rooms; None: there are none.
     """
 
     def __init__(
@@ -276,6 +278,7 @@ class Server:
         relay: Relay,
         revocations: Register,
         sanctions: Register | None = None,
+        members: Register | None = None,
     ) -> None:
         self._settings = settings
         self.relay = relay
@@ -343,8 +346,10 @@ class Server:
         self._sending = InFlight()
         self._revocations = Revocations(revocations, settings.auth_token_seconds)
         self._sanctions = Sanctions(sanctions) if sanctions is not None else None
-        # In the order in which they decide what somebody may do.
-        self._agreed = [one for one in (self._sanctions,) if one is not None]
+        self._members = Members(members) if members is not None else None
+        # In the order in which they decide what somebody may do: a room's owners moderate it.
+        agreed = (self._members, self._sanctions)
+        self._agreed = [one for one in agreed if one is not None]
         self._verifier = _verifier(settings, rules, self._revocations, self._agreed)
         self._verifying: asyncio.Task[None] | None = None
         self._leases = (
@@ -573,6 +578,7 @@ class Server:
             shared=self._shared_by(address),
             leases=self._leases,
             sanctions=self._sanctions,
+            members=self._members,
             identity=identity,
             on_gone=self._gone,
         )
@@ -635,6 +641,9 @@ class Server:
         if self._sanctions is not None:
             metrics.sanctions.set(len(self._sanctions))
             metrics.foreign_sanctions.value = self._sanctions.foreign
+        if self._members is not None:
+            metrics.private_rooms.set(len(self._members))
+            metrics.foreign_members.value = self._members.foreign
         metrics.replicas.set(self._hub.presence.replicas)
         metrics.foreign_signals.value = self._hub.presence.foreign
         return metrics.text()

@@ -15,6 +15,7 @@ from chat.auth.identity import Identity, TokenError, UnverifiableError
 from chat.auth.leases import Leases, OtherPersonError
 from chat.hub import Hub
 from chat.limits import TokenBucket
+from chat.members import Members
 from chat.metrics import Metrics
 from chat.protocol import (
     Access,
@@ -24,9 +25,11 @@ from chat.protocol import (
     ErrorCode,
     Left,
     Limits,
+    MemberList,
     Page,
     Progress,
     RefusedError,
+    RoomList,
     Welcome,
 )
 from chat.room import Person, frame_of
@@ -47,6 +50,7 @@ class Session:
         "_identity",
         "_leases",
         "_limits",
+        "_members",
         "_metrics",
         "_on_gone",
         "_person",
@@ -78,6 +82,7 @@ class Session:
         shared: TokenBucket | None,
         leases: Leases | None,
         sanctions: Sanctions | None,
+        members: Members | None,
         identity: Identity | None,
         on_gone: Callable[[Session], None],
     ) -> None:
@@ -99,6 +104,7 @@ class Session:
         self.rights = identity.rights if identity else rights.ALL
         self._leases = leases
         self._sanctions = sanctions
+        self._members = members
         # Its rooms, and the position of each when it was last found to read slowly.
         self._rooms: dict[str, str | None] = {}
         self._closed = False
@@ -136,6 +142,17 @@ class Session:
                     return self._sanction(mute, "mute", text)
                 case protocol.Ban() as ban:
                     return self._sanction(ban, "ban", text)
+                case (
+                    protocol.Make()
+                    | protocol.Invite()
+                    | protocol.Accept()
+                    | protocol.Revoke()
+                    | protocol.Remove()
+                    | protocol.Promote()
+                    | protocol.ListMembers()
+                    | protocol.ListRooms()
+                ) as private:
+                    return self._change_private(private, text)
                 case protocol.Leave() as leave:
                     self._leave(leave)
                 case protocol.Typing() as typing:
@@ -269,6 +286,7 @@ class Session:
             welcome.connection = self._leases.id_of(self)
         welcome.revisions = self._hub.revisions
         welcome.sanctions = self._sanctions is not None
+        welcome.private = self._members is not None
         self._say(welcome)
 
     @staticmethod
@@ -348,6 +366,47 @@ class Session:
             self._refuse(refused, text)
         else:
             self._say(Ack(cid, author))
+
+    async def _change_private(self, frame: protocol.PrivateFrame, text: str) -> None:
+        try:
+            self._require_user()
+            if self._members is None:
+                raise RefusedError(ErrorCode.BAD_FRAME, "There are no private rooms here.")
+            protocol.check_cid(frame.cid)
+            answer = await self._changed(frame, self._members)
+        except RefusedError as refused:
+            self._refuse(refused, text)
+        else:
+            self._say(answer)
+
+    async def _changed(
+        self, frame: protocol.PrivateFrame, members: Members
+    ) -> Ack | MemberList | RoomList:
+        """The answer, once this replica obeys. Raises `RefusedError`."""
+        me = self.person.author
+        match frame:
+            case protocol.Make(cid):
+                return Ack(cid, await members.make(me))
+            case protocol.Invite(room, seconds, uses, cid):
+                invitation, token = await members.invite(room, me, seconds, uses)
+                return Ack(cid, invitation, token)
+            case protocol.Accept(token, cid):
+                return Ack(cid, await members.accept(token, me))
+            case protocol.Revoke(room, invitation, cid):
+                await members.revoke(room, invitation, me)
+                return Ack(cid, invitation)
+            case protocol.Remove(room, author, cid):
+                await members.remove(room, protocol.check_author(author), me)
+                return Ack(cid, author)
+            case protocol.Promote(room, author, cid):
+                await members.promote(room, protocol.check_author(author), me)
+                return Ack(cid, author)
+            case protocol.ListMembers(room, cid):
+                # Who is banned sees nothing of it.
+                return members.show(self.rights.check_read(room), me, cid)
+            case protocol.ListRooms(cid):
+                rooms = members.rooms(me)
+                return RoomList(cid, rooms, [one for one in rooms if members.is_owner(one, me)])
 
     def _access(self, room: str) -> tuple[bool, bool]:
         return self.rights.may_write(room), self.rights.may_moderate(room)

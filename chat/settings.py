@@ -172,6 +172,13 @@ class Settings:
         "topic of the people whom moderators have muted or banned, used with `CHAT_SANCTIONS`; it"
         " must exist, and keep records for 366 days and five minutes",
     )
+    kafka_member_topic: str = _setting(
+        "KAFKA_MEMBER_TOPIC",
+        "chat-members",
+        _matching(r"[A-Za-z0-9._-]{1,249}", "give 1 to 249 letters, digits and ._-"),
+        "topic of the private rooms and their members, used with `CHAT_PRIVATE_ROOMS`; it must"
+        " exist, and be compacted without deleting records by their age",
+    )
     kafka_in_flight: int = _setting(
         "KAFKA_IN_FLIGHT",
         1000,
@@ -346,6 +353,14 @@ class Settings:
         "whether moderators may mute and ban people in their rooms (`moderate` in `CHAT_ROOMS`)."
         " Needs `CHAT_AUTH=required`. Set it only when all replicas run a release that knows it:"
         " others go on showing rooms to people who are banned",
+    )
+    private_rooms: bool = _setting(
+        "CHAT_PRIVATE_ROOMS",
+        False,
+        _boolean,
+        "whether people may make private rooms, and invite others. Needs `CHAT_AUTH=required`. Set"
+        " it only when all replicas run a release that knows it: others show these rooms to whoever"
+        " knows their names",
     )
     transport: str = _setting(
         "CHAT_TRANSPORT",
@@ -642,6 +657,16 @@ def _check_together(settings: Settings) -> None:
             f"KAFKA_SANCTION_TOPIC={settings.kafka_sanction_topic!r}: give another topic than"
             " KAFKA_TOPIC, KAFKA_SIGNAL_TOPIC and KAFKA_REVOCATION_TOPIC"
         )
+    if settings.kafka_member_topic in (
+        settings.kafka_topic,
+        settings.kafka_signal_topic,
+        settings.kafka_revocation_topic,
+        settings.kafka_sanction_topic,
+    ):
+        raise SettingsError(
+            f"KAFKA_MEMBER_TOPIC={settings.kafka_member_topic!r}: give another topic than"
+            " KAFKA_TOPIC, KAFKA_SIGNAL_TOPIC, KAFKA_REVOCATION_TOPIC and KAFKA_SANCTION_TOPIC"
+        )
     _check_security(settings)
     _check_auth(settings)
     if settings.pong > settings.ping:
@@ -740,6 +765,11 @@ def _check_auth(settings: Settings) -> None:
         raise SettingsError(
             "CHAT_SANCTIONS='true': with CHAT_AUTH=off, nobody is known; say CHAT_AUTH=required, or"
             " CHAT_SANCTIONS=false"
+        )
+    if settings.private_rooms and settings.auth == "off":
+        raise SettingsError(
+            "CHAT_PRIVATE_ROOMS='true': with CHAT_AUTH=off, nobody is known; say"
+            " CHAT_AUTH=required, or CHAT_PRIVATE_ROOMS=false"
         )
     groups = frozenset[str]().union(*(rule.groups for rule in settings.rooms))
     if groups and not any(one.groups_claim for one in settings.auth_issuers):

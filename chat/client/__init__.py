@@ -3,9 +3,20 @@
 from chat.client.connection import Chat, connect
 from chat.client.device import SignIn
 from chat.client.room import Away, Back, Deleted, DisconnectedError, Edited, Gap, Page, Room
-from chat.protocol import ErrorCode, IsTyping, Message, Presence, RefusedError
+from chat.protocol import (
+    Ack,
+    ErrorCode,
+    Invitation,
+    IsTyping,
+    MemberList,
+    Message,
+    Presence,
+    RefusedError,
+    RoomList,
+)
 
 __all__ = [
+    "Ack",
     "Away",
     "Back",
     "Chat",
@@ -14,12 +25,15 @@ __all__ = [
     "Edited",
     "ErrorCode",
     "Gap",
+    "Invitation",
     "IsTyping",
+    "MemberList",
     "Message",
     "Page",
     "Presence",
     "RefusedError",
     "Room",
+    "RoomList",
     "SignIn",
     "connect",
 ]

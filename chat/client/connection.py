@@ -32,6 +32,7 @@ from websockets.asyncio.client import connect as open_websocket
 from chat import protocol
 from chat.client.room import Away, Back, Deleted, DisconnectedError, Edited, Feed, Link, Room
 from chat.protocol import (
+    Accept,
     Access,
     Ack,
     Auth,
@@ -44,19 +45,29 @@ from chat.protocol import (
     Error,
     ErrorCode,
     Hello,
+    Invite,
     IsTyping,
     Joined,
     Leave,
     Limits,
+    ListMembers,
+    ListRooms,
+    Make,
+    MemberList,
     Message,
     Mute,
     Page,
     Ping,
     Pong,
     Presence,
+    PrivateFrame,
     Progress,
+    Promote,
     RefusedError,
+    Remove,
     Renewed,
+    Revoke,
+    RoomList,
     Send,
     ServerFrame,
     Welcome,
@@ -105,8 +116,12 @@ _FOR_NOW = {ErrorCode.UNAVAILABLE, ErrorCode.RATE_LIMITED, ErrorCode.NOT_JOINED}
 # A new token is tried for so long: a chat looks for a provider's new keys every ten seconds.
 NEW_SECONDS = 15.0
 
-# Frames that the server answers with an `ack`, once what they say is kept.
-Acknowledged = Send | Delete | Edit | Mute | Ban
+# Frames about a room that has to be joined; the server answers with an `ack` once what they say is
+# kept.
+InRoom = Send | Delete | Edit | Mute | Ban
+# These are never sent twice, because somebody else may have done something since.
+_ONCE = (Mute, Ban, Make, Invite, Accept, Revoke, Remove, Promote, ListMembers, ListRooms)
+Answer = Ack | MemberList | RoomList
 
 # A function that returns a sufficiently fresh token on each call.
 TokenSource = Callable[[], str | Awaitable[str]]
@@ -185,9 +200,11 @@ def _websocket_url(url: str) -> str:
 class _Pending:
     """A frame of ours of which the server has not said yet that it is kept."""
 
-    def __init__(self, frame: Acknowledged) -> None:
+    def __init__(self, frame: InRoom | PrivateFrame) -> None:
         self.frame = frame
-        self.answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        # The room that has to be joined first; None: no room has to.
+        self.room = frame.room if isinstance(frame, InRoom) else None
+        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         # Sent on the current connection.
         self.sent = False
 
@@ -294,31 +311,86 @@ class Chat:
         another text; choose a new one), and `DisconnectedError`.
         """
         protocol.check_text(text, self.limits)
-        return await self._write_to_log(Send(room, text, protocol.check_cid(cid or _cid())))
+        sent = await self._ask(Send(room, text, protocol.check_cid(cid or _cid())))
+        return _acknowledged(sent).id
+
+    # Private rooms. None of this is sent twice: if the connection breaks, or Kafka does not answer,
+    # it may count, or not, and `DisconnectedError` or `RefusedError` (`unavailable`) says so.
+
+    async def make_room(self) -> str:
+        """Make a private room, as its owner. Returns its name. Nobody else can use it until you
+        invite them.
+
+        Raises `RefusedError` (`bad_frame`: the site has not switched private rooms on;
+        `too_many_rooms`, `full`, `rate_limited`) and `DisconnectedError`, as all that follows does.
+        """
+        return _acknowledged(await self._ask(Make(_cid()))).id
+
+    async def invite(self, room: str, seconds: int, *, uses: int = 1) -> Ack:
+        """As an owner, make an invitation for so many people, which ends after so many seconds.
+        Give its `token` to them, and keep its `id` to revoke it.
+        """
+        return _acknowledged(await self._ask(Invite(room, seconds, uses, _cid())))
+
+    async def accept(self, token: str) -> str:
+        """Use an invitation. Returns the name of the room, which you may join now.
+
+        Raises `RefusedError` (`no_invitation`: it is none, or used up, over or revoked).
+        """
+        return _acknowledged(await self._ask(Accept(token, _cid()))).id
+
+    async def revoke(self, room: str, invitation: str) -> None:
+        """As an owner, end an invitation by its id."""
+        await self._ask(Revoke(room, invitation, _cid()))
+
+    async def remove(self, room: str, author: str) -> None:
+        """As an owner, remove a member (`Message.author`), and end all invitations; or leave the
+        room for good, with your own `author`.
+        """
+        await self._ask(Remove(room, author, _cid()))
+
+    async def promote(self, room: str, author: str) -> None:
+        """As an owner, make a member an owner, too."""
+        await self._ask(Promote(room, author, _cid()))
+
+    async def members(self, room: str) -> MemberList:
+        """The authors of who may use a private room of yours, and if you are an owner, its
+        invitations.
+        """
+        answer = await self._ask(ListMembers(room, _cid()))
+        assert isinstance(answer, MemberList)
+        return answer
+
+    async def private_rooms(self) -> RoomList:
+        """The private rooms that you are a member of."""
+        answer = await self._ask(ListRooms(_cid()))
+        assert isinstance(answer, RoomList)
+        return answer
 
     async def _delete(self, room: str, identity: str) -> None:
-        await self._write_to_log(Delete(room, identity, _cid()))
+        await self._ask(Delete(room, identity, _cid()))
 
     async def _edit(self, room: str, identity: str, text: str) -> None:
         protocol.check_text(text, self.limits)
-        await self._write_to_log(Edit(room, identity, text, _cid()))
+        await self._ask(Edit(room, identity, text, _cid()))
 
     async def _mute(self, room: str, author: str, seconds: int) -> None:
-        await self._write_to_log(Mute(room, author, seconds, _cid()))
+        await self._ask(Mute(room, author, seconds, _cid()))
 
     async def _ban(self, room: str, author: str, seconds: int) -> None:
-        await self._write_to_log(Ban(room, author, seconds, _cid()))
+        await self._ask(Ban(room, author, seconds, _cid()))
 
-    async def _write_to_log(self, frame: Acknowledged) -> str:
-        """Returns the id in the answer: the message's, or the author's who was muted or banned."""
+    async def _ask(self, frame: InRoom | PrivateFrame) -> Answer:
+        """Send it as soon as that can be, and return the answer to it."""
         async with self._places:
             self._check()
             if frame.cid in self._pending:
                 raise ValueError(f"cid {frame.cid!r} is being sent already: give another")
             pending = self._pending[frame.cid] = _Pending(frame)
             try:
-                self.room(frame.room)
-                if self._rooms[frame.room].is_in:
+                if pending.room is not None:
+                    self.room(pending.room)
+                if self._can_send(pending):
                     self._send(pending)
                 return await pending.answer
             finally:
@@ -438,7 +510,7 @@ class Chat:
             for room in self._rooms.values():
                 room.lose()
             for cid, pending in self._pending.items():
-                if pending.sent and isinstance(pending.frame, Mute | Ban):
+                if pending.sent and isinstance(pending.frame, _ONCE):
                     broke = DisconnectedError("the connection broke: it may count, or not")
                     self._answer(cid, broke)
                 pending.sent = False
@@ -489,8 +561,8 @@ class Chat:
             case protocol.Edited(name, identity, text, edited, position):
                 if room := self._rooms.get(name):
                     room.revise(Edited(name, identity, text, edited), position)
-            case Ack(cid, identity):
-                self._answer(cid, identity)
+            case Ack() | MemberList() | RoomList() as answer:
+                self._answer(answer.cid, answer)
             case Progress(name, position):
                 if room := self._rooms.get(name):
                     room.reach(position)
@@ -509,7 +581,7 @@ class Chat:
                 if room := self._rooms.get(joined.room):
                     room.enter(joined)
                     for pending in self._pending.values():
-                        if pending.frame.room == room.name:
+                        if pending.room == room.name:
                             self._send(pending)
             case Access(name, read_only):
                 if room := self._rooms.get(name):
@@ -539,6 +611,9 @@ class Chat:
         for room in self._rooms.values():
             room.tell(Back(welcome.replica))
             room.join()
+        for pending in self._pending.values():
+            if self._can_send(pending):
+                self._send(pending)
 
     # The token.
 
@@ -603,19 +678,24 @@ class Chat:
 
         self._renewing = asyncio.create_task(renew())
 
+    def _can_send(self, pending: _Pending) -> bool:
+        if pending.room is None:
+            return self.connected
+        return pending.room in self._rooms and self._rooms[pending.room].is_in
+
     def _send(self, pending: _Pending) -> None:
         if not pending.sent:
             pending.sent = True
             self._say(pending.frame)
 
-    def _answer(self, cid: str, answer: str | Exception) -> None:
+    def _answer(self, cid: str, answer: Answer | Exception) -> None:
         pending = self._pending.get(cid)
         if pending is None or pending.answer.done():
             return
-        if isinstance(answer, str):
-            pending.answer.set_result(answer)
-        else:
+        if isinstance(answer, Exception):
             pending.answer.set_exception(answer)
+        else:
+            pending.answer.set_result(answer)
 
     def _refused(self, error: Error) -> None:
         refused = RefusedError(error.code, error.message)
@@ -623,8 +703,7 @@ class Chat:
         if not self.connected and error.code not in _FOR_NOW:
             raise refused
         pending = self._pending.get(error.cid or "")
-        if pending is not None and isinstance(pending.frame, Mute | Ban):
-            # Sent again later, it would replace what another moderator has done since.
+        if pending is not None and isinstance(pending.frame, _ONCE):
             self._answer(pending.frame.cid, refused)
         elif error.code in _FOR_NOW:
             if error.cid is None:
@@ -640,7 +719,7 @@ class Chat:
             del self._rooms[room.name]
             room.end(refused)
             for cid, waiting in self._pending.items():
-                if waiting.frame.room == room.name:
+                if waiting.room == room.name:
                     self._answer(cid, refused)
         elif error.code == ErrorCode.BAD_TOKEN and isinstance(self._token, Renewable):
             log.warning("the server refused a token: %s", error.message)
@@ -671,12 +750,17 @@ class Chat:
         pending = self._pending.get(cid)
         if pending is None:
             return
-        room = self._rooms.get(pending.frame.room)
+        room = self._rooms.get(pending.room or "")
         if room is None:
             self._answer(cid, RefusedError(ErrorCode.NOT_JOINED, "You left the room."))
         elif room.is_in:
             pending.sent = False
             self._send(pending)
+
+
+def _acknowledged(answer: Answer) -> Ack:
+    assert isinstance(answer, Ack)
+    return answer
 
 
 def _cid() -> str:

@@ -24,7 +24,7 @@ from kafka_broker import ALONE, KafkaBroker
 from provider import Provider
 
 from chat import settings as chat_settings
-from chat.__main__ import relay_for, revocations_for, sanctions_for
+from chat.__main__ import members_for, relay_for, revocations_for, sanctions_for
 from chat.server import Server
 
 ROOT = Path(__file__).parent.parent.parent
@@ -107,11 +107,17 @@ def sanctions_of(topic: str) -> str:
     return f"{topic}-sanctions"
 
 
+def members_of(topic: str) -> str:
+    """The same for private rooms."""
+    return f"{topic}-members"
+
+
 @pytest.fixture
 def topic(kafka_admin: KafkaAdminClient) -> str:
     name = f"chat-{uuid.uuid4().hex[:12]}"
     make_topic(kafka_admin, name, signals_of(name), revocations_of(name))
     make_topic(kafka_admin, sanctions_of(name), **{"retention.ms": "-1"})
+    make_topic(kafka_admin, members_of(name), **{"cleanup.policy": "compact"})
     return name
 
 
@@ -125,6 +131,7 @@ def kafka(kafka_broker: KafkaBroker, topic: str) -> dict[str, str]:
         "KAFKA_SIGNAL_TOPIC": signals_of(topic),
         "KAFKA_REVOCATION_TOPIC": revocations_of(topic),
         "KAFKA_SANCTION_TOPIC": sanctions_of(topic),
+        "KAFKA_MEMBER_TOPIC": members_of(topic),
     }
 
 
@@ -148,7 +155,11 @@ async def replica() -> AsyncIterator[Replica]:
             environment |= one
         settings = chat_settings.load(environment)
         server = Server(
-            settings, relay_for(settings), revocations_for(settings), sanctions_for(settings)
+            settings,
+            relay_for(settings),
+            revocations_for(settings),
+            sanctions_for(settings),
+            members_for(settings),
         )
         servers.append(server)
         await server.start()

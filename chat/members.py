@@ -1,0 +1,533 @@
+"""Private rooms: people make them, and invite others. Only members may use one.
+
+All replicas agree on them (`chat.agreed`). A record of the register has the whole state of a room,
+and a version. Whoever changes a room writes the next version of the state that they know. Of a
+room's records, the highest version counts; of two with the same version, the first in the
+register's order. So of two changes at the same moment, one counts and the other does not: its
+replica tries again with the new state, if the change may still be made. An invitation for three
+never lets four in, and whoever was removed changes nothing any more.
+
+Each record has a key of its own, because a register may forget all but the last value of a key, and
+the last of two records is the one that does not count. Records that do not count are removed later.
+That changes nothing: what counts depends on the highest version alone. A room that has ended keeps
+its last record for a day, so that a record on its way cannot bring it back.
+
+Invitations are tokens. The register has a hash of each. Nobody can guess a token, nor the name of a
+room, which the chat chooses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Literal, NamedTuple
+from weakref import WeakValueDictionary
+
+import msgspec
+from msgspec.structs import replace
+
+from chat import bounds, protocol
+from chat.agreed import Agreed, Applied, Place, decode
+from chat.limits import Budgets
+from chat.protocol import ErrorCode, Invitation, MemberList, RefusedError
+from chat.relay.base import UnavailableError
+from chat.relay.register import Kept, Register
+from chat.rights import Rights, is_private
+
+# Maximum number of rooms, and of their members and invitations together. Each of these takes some
+# 400 bytes.
+MOST_ROOMS = 10_000
+MOST_PLACES = 100_000
+# Maximum number of rooms that a person is in. Those that they ended within `ENDED_SECONDS` count,
+# too, so that nobody fills the register by making rooms and ending them.
+MOST_OF_ONE = 50
+MOST_INVITATIONS = 20
+# A record has at most some 10 kB.
+MOST_BYTES = 16_384
+# How many changes a person may try on this replica: per second for long, and at once.
+RATE = 1
+BURST = 100
+# The same for rooms that they make: one in five minutes.
+MAKE_RATE = 1 / 300
+MAKE_BURST = 20
+# How often a change is tried while others change the same room through other replicas.
+ATTEMPTS = 10
+# How long the record of a room is kept that has ended. No record takes nearly as long to be stored.
+ENDED_SECONDS = 86_400
+# Records that are removed after a change.
+SWEPT = 20
+_SECRET_BYTES = 24
+
+_Author = Annotated[str, msgspec.Meta(pattern=rf"\A{bounds.AUTHOR}\Z")]
+_People = Annotated[list[_Author], msgspec.Meta(max_length=bounds.PRIVATE_MEMBERS)]
+
+
+class Invited(msgspec.Struct, frozen=True):
+    """An open invitation. `id`: the hash of its token. `by`: who made it. `until`: when it ends, in
+    seconds since the epoch. `left`: how many may still use it.
+    """
+
+    id: _Author
+    by: _Author
+    until: Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+    left: Annotated[int, msgspec.Meta(ge=1, le=bounds.PRIVATE_MEMBERS)]
+
+
+class State(msgspec.Struct, frozen=True):
+    """A record of the register. Others may write to the topic, so all bounds are checked.
+
+    `id` tells records of the same version apart. `by`: who made the change. `members` are those who
+    are no owners, the one who has been in the room for longest first. Without owners, the room has
+    ended.
+    """
+
+    v: Literal[1]
+    room: Annotated[str, msgspec.Meta(pattern=rf"\A{bounds.PRIVATE_ROOM}\Z")]
+    version: Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
+    id: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]
+    by: _Author
+    owners: _People
+    members: _People
+    invitations: Annotated[list[Invited], msgspec.Meta(max_length=MOST_INVITATIONS)]
+
+    @property
+    def key(self) -> str:
+        return f"{self.room}:{self.version}:{self.id}"
+
+    @property
+    def ended(self) -> bool:
+        return not self.owners
+
+
+# The next state of a room; None: nothing is to change. Raises `RefusedError`.
+Change = Callable[[State | None], State | None]
+_decoder = msgspec.json.Decoder(State)
+_encoder = msgspec.json.Encoder()
+_KEY = re.compile(rf"({bounds.PRIVATE_ROOM}):[0-9]{{1,16}}:[0-9a-f]{{16}}".encode())
+
+
+class Members(Agreed["_Table"]):
+    """`clock`: seconds since the epoch."""
+
+    what = "members of private rooms"
+
+    def __init__(self, register: Register, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(register)
+        self._clock = clock
+        self._budgets = Budgets(RATE, BURST)
+        self._makers = Budgets(MAKE_RATE, MAKE_BURST)
+        # One change of a room at a time, on this replica.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._sweeping: asyncio.Task[None] | None = None
+
+    async def stop(self) -> None:
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        await super().stop()
+
+    def __len__(self) -> int:
+        """How many rooms there are."""
+        return self._table.open
+
+    def rights(self, author: str, rights: Rights) -> Rights:
+        return _MemberRights(self, author, rights)
+
+    def is_owner(self, room: str, author: str) -> bool | None:
+        """None: they are no member."""
+        return self._table.roles(room).get(author)
+
+    # What people ask for. All of it raises `RefusedError`; `unavailable`: it may count, or not.
+
+    def rooms(self, author: str) -> list[str]:
+        """The private rooms that somebody is in."""
+        return sorted(room for room in self._table.of(author) if author in self._table.roles(room))
+
+    def show(self, room: str, by: str, cid: str) -> MemberList:
+        """Who may use a room of theirs. Invitations are for owners."""
+        state = _of_member(self._table.get(room), by)
+        answer = MemberList(cid, room, state.owners, state.members)
+        if by in state.owners:
+            answer.invitations = [
+                Invitation(one.id, one.by, 1000 * one.until, one.left) for one in self._open(state)
+            ]
+        return answer
+
+    async def make(self, by: str) -> str:
+        """Make a room. Returns its name."""
+        self._charge(by)
+        self._require_place(by)
+        if self._table.full:
+            raise _full("There are as many private rooms here as there may be")
+        if not self._makers.of(by).take():
+            raise RefusedError(
+                ErrorCode.RATE_LIMITED,
+                f"Too fast: make one private room in {1 / MAKE_RATE:.0f} seconds.",
+            )
+        room = f"private-{secrets.token_hex(16)}"
+        await self._change(room, lambda _: State(1, room, 1, _id(), by, [by], [], []))
+        return room
+
+    async def invite(self, room: str, by: str, seconds: int, uses: int) -> tuple[str, str]:
+        """Let so many people in. Returns the invitation's id, and its token."""
+        self._charge(by)
+        token = f"{room}.{secrets.token_urlsafe(_SECRET_BYTES)}"
+        until = int(self._clock()) + seconds
+        invitation = Invited(_hash(token), by, until, uses)
+
+        def change(state: State | None) -> State:
+            new = self._next(_of_owner(state, by), by)
+            if len(new.invitations) >= MOST_INVITATIONS:
+                raise _full(f"{room} has {MOST_INVITATIONS} invitations: revoke one")
+            self._require_places()
+            return replace(new, invitations=[*new.invitations, invitation])
+
+        await self._change(room, change)
+        return invitation.id, token
+
+    async def accept(self, token: str, by: str) -> str:
+        """Become a member. Returns the name of the room. Who is one uses up no invitation."""
+        self._charge(by)
+        room, identity = token.rpartition(".")[0], _hash(token)
+
+        def change(state: State | None) -> State | None:
+            if state is None:
+                raise protocol.no_invitation()
+            if by in state.owners or by in state.members:
+                return None
+            new = self._next(state, by)
+            used = [one for one in new.invitations if one.id == identity]
+            if not used:
+                raise protocol.no_invitation()
+            self._require_place(by)
+            self._require_places()
+            if len(new.owners) + len(new.members) >= bounds.PRIVATE_MEMBERS:
+                raise _full(f"The room has {bounds.PRIVATE_MEMBERS} members")
+            left = [replace(one, left=one.left - 1) for one in used if one.left > 1]
+            others = [one for one in new.invitations if one not in used]
+            return replace(new, members=[*new.members, by], invitations=others + left)
+
+        await self._change(room, change)
+        return room
+
+    async def revoke(self, room: str, invitation: str, by: str) -> None:
+        """Take an invitation back, if it is open."""
+        self._charge(by)
+
+        def change(state: State | None) -> State | None:
+            new = self._next(_of_owner(state, by), by)
+            left = [one for one in new.invitations if one.id != invitation]
+            return replace(new, invitations=left) if len(left) < len(new.invitations) else None
+
+        await self._change(room, change)
+
+    async def remove(self, room: str, author: str, by: str) -> None:
+        """Leave a room, or as an owner, remove somebody, if they are a member. They may know open
+        invitations, so all of these are taken back.
+
+        When the last owner leaves, the one who has been a member for longest becomes owner. When
+        the last member leaves, the room has ended.
+        """
+        self._charge(by)
+
+        def change(state: State | None) -> State | None:
+            before = _of_member(state, by) if author == by else _of_owner(state, by)
+            if author not in before.owners and author not in before.members:
+                return None
+            new = self._next(before, by)
+            owners = [one for one in new.owners if one != author]
+            members = [one for one in new.members if one != author]
+            if not owners:
+                owners, members = members[:1], members[1:]
+            kept = new.invitations if author == by and owners else []
+            return replace(new, owners=owners, members=members, invitations=kept)
+
+        await self._change(room, change)
+
+    async def promote(self, room: str, author: str, by: str) -> None:
+        """Make a member an owner."""
+        self._charge(by)
+
+        def change(state: State | None) -> State | None:
+            before = _of_owner(state, by)
+            if author in before.owners:
+                return None
+            if author not in before.members:
+                raise RefusedError(ErrorCode.BAD_AUTHOR, f"This author is no member of {room}.")
+            new = self._next(before, by)
+            members = [one for one in new.members if one != author]
+            return replace(new, owners=[*new.owners, author], members=members)
+
+        await self._change(room, change)
+
+    async def _change(self, room: str, change: Change) -> None:
+        lock = self._locks.get(room)
+        if lock is None:
+            lock = self._locks[room] = asyncio.Lock()
+        async with lock:
+            for _ in range(ATTEMPTS):
+                new = change(self._table.get(room))
+                if new is None:
+                    return
+                counts = await self._store(new.key, _encoder.encode(new))
+                # While everything was read again, nothing told what counted at that time.
+                if counts or self._table.get(room) == new:
+                    self._sweep(room)
+                    return
+        raise RefusedError(ErrorCode.UNAVAILABLE, "Others change this room, too: try again.")
+
+    def _next(self, state: State, by: str) -> State:
+        """The next version, without invitations that are over."""
+        return replace(
+            state, version=state.version + 1, id=_id(), by=by, invitations=self._open(state)
+        )
+
+    def _open(self, state: State) -> Sequence[Invited]:
+        now = self._clock()
+        return [one for one in state.invitations if one.until > now]
+
+    def _charge(self, by: str) -> None:
+        if not self._budgets.of(by).take():
+            raise RefusedError(
+                ErrorCode.RATE_LIMITED,
+                f"Too fast: change private rooms at most {RATE} time per second.",
+            )
+
+    def _require_place(self, author: str) -> None:
+        if len(self._table.of(author)) >= MOST_OF_ONE:
+            raise RefusedError(
+                ErrorCode.TOO_MANY_ROOMS,
+                f"You are in {MOST_OF_ONE} private rooms, with those that you ended today: leave"
+                " one that others are in.",
+            )
+
+    def _require_places(self) -> None:
+        if self._table.places >= MOST_PLACES:
+            raise _full("Private rooms have as many members and invitations as there may be")
+
+    # Records that do not count.
+
+    def _sweep(self, room: str) -> None:
+        """Remove some, first those of this room."""
+        if self._sweeping is None or self._sweeping.done():
+            before = self._clock() - ENDED_SECONDS
+            keys = list(itertools.islice(self._table.spare(room, before), SWEPT))
+            if keys:
+                self._sweeping = asyncio.create_task(self._remove(keys))
+
+    async def _remove(self, keys: Iterable[str]) -> None:
+        try:
+            for key in keys:
+                await self._register.remove(key)
+        except UnavailableError:
+            # A later change removes them.
+            return
+
+    # What the register delivers.
+
+    def _new(self) -> _Table:
+        return _Table()
+
+    def _apply(self, table: _Table, one: Kept) -> Applied | None:
+        if not one.value:
+            return Applied(table.remove(one.key))
+        state = decode(_decoder, one.value, MOST_BYTES)
+        if state is None or state.key.encode() != one.key or table.overflows(state.room):
+            return None
+        changed = table.put(state, one.ts / 1000 or self._clock())
+        return Applied(changed, counts=table is self._table and table.get(state.room) is state)
+
+    def _differences(self, before: _Table, after: _Table) -> Iterable[Place]:
+        return before.differences(after)
+
+
+class _Record(NamedTuple):
+    """`stored`: when it was, in seconds since the epoch."""
+
+    state: State
+    stored: float
+
+
+class _Table:
+    """What the register holds: the last value of each key, in order. All else follows from that."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, dict[str, _Record]] = {}
+        # Of each room, the one that counts.
+        self._counting: dict[str, _Record] = {}
+        # The members of each room that has any, and whether they are owners.
+        self._roles: dict[str, dict[str, bool]] = {}
+        # The rooms of each person, also those that they ended.
+        self._of: dict[str, set[str]] = {}
+        # Rooms that have other records than the one that counts; and those that have none, and
+        # have ended, the first of them first.
+        self._crowded: dict[str, None] = {}
+        self._ended: dict[str, None] = {}
+        # Members and open invitations of all rooms.
+        self.places = 0
+
+    @property
+    def open(self) -> int:
+        return len(self._roles)
+
+    @property
+    def full(self) -> bool:
+        return len(self._counting) >= MOST_ROOMS or self.places >= MOST_PLACES
+
+    def overflows(self, room: str) -> bool:
+        """Whether a record is of a room too many. Replicas that make some at the same moment may
+        make a few more than `MOST_ROOMS`; whoever else may write, any number.
+        """
+        return room not in self._counting and len(self._counting) >= 2 * MOST_ROOMS
+
+    def get(self, room: str) -> State | None:
+        record = self._counting.get(room)
+        return record.state if record is not None else None
+
+    def roles(self, room: str) -> Mapping[str, bool]:
+        return self._roles.get(room, {})
+
+    def of(self, author: str) -> set[str]:
+        return self._of.get(author, set())
+
+    def put(self, state: State, stored: float) -> list[Place]:
+        """Returns those whose rights may have changed."""
+        records = self._records.setdefault(state.room, {})
+        # As in the register, a key that is put again goes to the end.
+        records.pop(state.key, None)
+        records[state.key] = _Record(state, stored)
+        return self._settle(state.room)
+
+    def remove(self, key: bytes) -> list[Place]:
+        """The same."""
+        found = _KEY.fullmatch(key)
+        room = found[1].decode() if found else ""
+        if self._records.get(room, {}).pop(key.decode(errors="replace"), None) is None:
+            return []
+        return self._settle(room)
+
+    def spare(self, first: str, before: float) -> Iterator[str]:
+        """Keys of records that do not count, those of room `first` before others; and of rooms that
+        ended before this time, once they have no other record.
+        """
+        crowded = [first] if first in self._crowded else []
+        for room in itertools.chain(crowded, (one for one in self._crowded if one != first)):
+            counting = self._counting[room]
+            yield from (key for key, one in self._records[room].items() if one is not counting)
+        for room in self._ended:
+            counting = self._counting[room]
+            if counting.stored >= before:
+                return
+            yield counting.state.key
+
+    def differences(self, other: _Table) -> list[Place]:
+        places: list[Place] = []
+        for room in self._roles.keys() | other._roles.keys():
+            places += _changed(room, self.roles(room), other.roles(room))
+        return places
+
+    def _settle(self, room: str) -> list[Place]:
+        """Find out which record counts now. Returns those whose rights may have changed."""
+        records = self._records[room]
+        before = self._counting.pop(room, None)
+        roles_before = self._roles.pop(room, {})
+        if before is not None:
+            self._count(before.state, roles_before, -1)
+        roles: dict[str, bool] = {}
+        if records:
+            # The first of those with the highest version.
+            record = max(records.values(), key=lambda one: one.state.version)
+            state = record.state
+            self._counting[room] = record
+            if not state.ended:
+                roles = dict.fromkeys(state.members, False) | dict.fromkeys(state.owners, True)
+                self._roles[room] = roles
+            self._count(state, roles, 1)
+        else:
+            del self._records[room]
+        self._crowded.pop(room, None)
+        self._ended.pop(room, None)
+        if len(records) > 1:
+            self._crowded[room] = None
+        elif records and not roles:
+            self._ended[room] = None
+        return _changed(room, roles_before, roles)
+
+    def _count(self, state: State, roles: Mapping[str, bool], sign: int) -> None:
+        self.places += sign * (len(roles) + len(state.invitations))
+        for author in roles or [state.by]:
+            rooms = self._of.setdefault(author, set())
+            if sign > 0:
+                rooms.add(state.room)
+            else:
+                rooms.discard(state.room)
+                if not rooms:
+                    del self._of[author]
+
+
+class _MemberRights(Rights):
+    """The rights of one person: those of their groups, and in private rooms, those of a member."""
+
+    __slots__ = ("_author", "_members", "_rights")
+
+    def __init__(self, members: Members, author: str, rights: Rights) -> None:
+        self._members = members
+        self._author = author
+        self._rights = rights
+
+    def may_read(self, room: str) -> bool:
+        if is_private(room):
+            return self._is_owner(room) is not None
+        return self._rights.may_read(room)
+
+    def may_write(self, room: str) -> bool:
+        if is_private(room):
+            return self._is_owner(room) is not None
+        return self._rights.may_write(room)
+
+    def may_moderate(self, room: str) -> bool:
+        if is_private(room):
+            return self._is_owner(room) is True
+        return self._rights.may_moderate(room)
+
+    def _is_owner(self, room: str) -> bool | None:
+        return self._members.is_owner(room, self._author)
+
+
+def _changed(room: str, before: Mapping[str, bool], after: Mapping[str, bool]) -> list[Place]:
+    return [
+        (room, author)
+        for author in before.keys() | after.keys()
+        if before.get(author) != after.get(author)
+    ]
+
+
+def _of_member(state: State | None, author: str) -> State:
+    """Raises `RefusedError`: also for a room that is not there."""
+    if state is None or (author not in state.owners and author not in state.members):
+        raise protocol.no_room()
+    return state
+
+
+def _of_owner(state: State | None, author: str) -> State:
+    state = _of_member(state, author)
+    if author not in state.owners:
+        raise protocol.not_moderator(state.room)
+    return state
+
+
+def _id() -> str:
+    return secrets.token_hex(8)
+
+
+def _hash(token: str) -> str:
+    digest = hashlib.blake2b(token.encode(), digest_size=16, person=b"chat invitation")
+    return digest.hexdigest()
+
+
+def _full(why: str) -> RefusedError:
+    return RefusedError(ErrorCode.FULL, f"{why}.")
