@@ -79,7 +79,7 @@ EXAMPLES = r"""
     principal: User:chat
     resource_name: "{{ item }}"
     operations: [READ, WRITE, DESCRIBE_CONFIGS]
-  loop: [chat, chat-signals, chat-revocations, chat-sanctions]
+  loop: [chat, chat-signals, chat-revocations, chat-sanctions, chat-members]
   delegate_to: localhost
 
 - name: Take all rights on a topic away from a user

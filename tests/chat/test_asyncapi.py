@@ -90,6 +90,7 @@ async def test_what_is_said_fits_its_schema(replica: Replica, provider: Provider
         provider.environment(groups_claim="groups"),
         CHAT_ROOMS=json.dumps(rules),
         CHAT_REVISIONS="true",
+        CHAT_PRIVATE_ROOMS="true",
     )
     heard = []
     async with (
@@ -122,8 +123,15 @@ async def test_what_is_said_fits_its_schema(replica: Replica, provider: Provider
         await ada.join(other)
         await ada.send(other, "hello")
         await ada.say(type="leave", room=other)
+        await ada.say(type="make", cid="m")
+        heard.append(await ada.hear("ack", cid="m"))
+        private = heard[-1]["id"]
+        await ada.say(type="invite", room=private, seconds=60, uses=1, cid="i")
+        heard.append(await ada.hear("ack", cid="i"))
+        await ada.say(type="members", room=private, cid="l")
+        await ada.say(type="rooms", cid="l")
         kinds = ("message", "position", "presence", "history", "typing", "pong", "renewed", "left")
-        for kind in (*kinds, "access"):
+        for kind in (*kinds, "access", "members", "rooms"):
             heard.append(await ada.hear(kind))
         draining = asyncio.create_task(server.drain())
         heard.append(await ada.hear("bye"))

@@ -17,7 +17,7 @@ from chat.protocol import CloseCode, ErrorCode
 from chat.settings import Settings
 
 DOCUMENT = (ROOT / "docs" / "protocol.md").read_text()
-FIRST, AGAIN, BACK, REVISED, BANNED = re.findall(
+FIRST, AGAIN, BACK, REVISED, BANNED, PRIVATE, ACCEPTED = re.findall(
     r"^```\n(→.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE
 )
 
@@ -44,6 +44,8 @@ class Script:
                 for field in ("since", "before", "id"):
                     if field in frame:
                         frame[field] = self.positions[frame[field]]
+                for field in {"room", "token"} & frame.keys():
+                    frame[field] = self.positions.get(frame[field], frame[field])
                 await client.say(**frame)
             else:
                 self.compare(await client.hear(frame["type"]), frame)
@@ -51,11 +53,17 @@ class Script:
     def compare(self, came: Frame, written: Frame) -> None:
         assert came.keys() == written.keys()
         for field, value in written.items():
-            if field in ("id", "position", "before", "author"):
+            if field in ("id", "position", "before", "author", "by", "token"):
                 assert self.positions.setdefault(value, came[field]) == came[field]
-            elif field in ("ts", "edited"):
+            elif field in ("ts", "edited", "until"):
                 assert isinstance(came[field], int)
-            elif field == "messages":
+            elif field in ("owners", "rooms"):
+                assert [self.positions.setdefault(one, came[field][0]) for one in value] == came[
+                    field
+                ]
+            elif field == "room":
+                assert came[field] == self.positions.get(value, value)
+            elif field in ("messages", "invitations"):
                 assert len(came[field]) == len(value)
                 for one, other in zip(came[field], value, strict=True):
                     self.compare(one, other)
@@ -90,6 +98,17 @@ async def test_the_example_of_a_ban_is_what_happens(replica: Replica, provider: 
     async with ChatClient(server.port, additional_headers=headers) as ada:
         await ada.join("lobby")
         await Script().play(ada, BANNED)
+
+
+async def test_the_example_of_a_private_room_is_what_happens(
+    replica: Replica, provider: Provider
+) -> None:
+    server = await replica(provider.environment(), CHAT_PRIVATE_ROOMS="true")
+    script = Script()
+    for user, lines in (("ada", PRIVATE), ("bob", ACCEPTED)):
+        headers = provider.headers(user)
+        async with ChatClient(server.port, additional_headers=headers) as client:
+            await script.play(client, lines)
 
 
 def test_every_setting_is_in_the_table_with_its_default_and_meaning() -> None:

@@ -508,6 +508,14 @@ CHAT: Cases = {
         },
         [NOTHING],
     ),
+    "private rooms without sign-in": (
+        {"chat_private_rooms": True},
+        ["chat_private_rooms=true with CHAT_AUTH=off in chat_config: set CHAT_AUTH to required"],
+    ),
+    "private rooms with sign-in": (
+        {"chat_private_rooms": True, "chat_config": {"CHAT_AUTH": "required"}},
+        [NOTHING],
+    ),
     "a certificate that is renewed at once": (
         {"chat_tls_days": 30},
         ["chat_tls_days=30, chat_tls_renew_days=90: a certificate is renewed before it ends"],

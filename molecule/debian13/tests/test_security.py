@@ -21,7 +21,7 @@ from playbooks import run
 (HOST,) = group("kafka")
 AUTHORITY = str(CERTIFICATES / "ca.crt")
 CLIENT, CLUSTER, ZOOKEEPER = (f"{address(HOST)}:{port}" for port in (9092, 9093, 2181))
-TOPICS = {"chat", "chat-signals", "chat-revocations", "chat-sanctions"}
+TOPICS = {"chat", "chat-signals", "chat-revocations", "chat-sanctions", "chat-members"}
 PASSWORD = {"sasl_username": "chat", "sasl_password": kept_password("chat")}
 
 
