@@ -333,6 +333,25 @@ async def test_a_replica_that_reads_everything_again_lets_nobody_back_in(cluster
     assert (len(one), cluster.told) == (0, [(room, {ANN, DAN})])
 
 
+async def test_a_record_that_was_stored_twice_counts_alike_before_and_after_compaction(
+    cluster: Cluster,
+) -> None:
+    room, _ = await cluster.room(BOB)
+    one, other = cluster.replicas
+    state = one._table.get(room)
+    assert state is not None
+    first, second = (
+        module.replace(state, version=9, id=letter * 16, members=[who])
+        for letter, who in (("1", DAN), ("2", EVE))
+    )
+    for record in (first, second, first):
+        cluster.log.append(record.key, module._encoder.encode(record), cluster.clock())
+    await cluster.settle()
+    cluster.log.compact(len(cluster.log.records), tombstones=True)
+    cluster.registers[0].again()
+    assert shown(one) == shown(other) == {room: second}
+
+
 async def test_a_change_during_that_is_answered_when_it_is_known(cluster: Cluster) -> None:
     room, token = await cluster.room()
     one, register = cluster.replicas[0], cluster.registers[0]
@@ -765,6 +784,12 @@ async def test_owners_moderate_their_room(server: Server, provider: Provider) ->
         assert (await bob.hear("deleted"))["id"] == of
         await ask(ann, "mute", room=room, author=me, seconds=60)
         assert (await bob.hear("access"))["read_only"] is True
+        await ask(ann, "ban", room=room, author=me, seconds=60)
+        await put_out(bob, room=room)
+        for frame in ({"type": "join"}, {"type": "members", "cid": "1"}):
+            assert (await bob.refused(**frame, room=room))["code"] == "bad_room"
+        await ask(ann, "mute", room=room, author=me, seconds=60)
+        assert (await bob.join(room))["read_only"] is True
         await ask(ann, "promote", room=room, author=me)
         # Who moderates is not touched.
         access = await bob.hear("access")
