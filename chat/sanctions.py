@@ -286,7 +286,8 @@ class _Sanctioned(Rights):
             raise protocol.read_only(room, self._sanctions.seconds(known) if known else 0)
 
     def sanctioned_until(self, room: str) -> int:
-        known = self._sanction(room)
+        # Who may not read it anyway is told nothing of it.
+        known = self._sanction(room) if self._rights.may_read(room) else None
         return known.until * 1000 if known else 0
 
     def _sanction(self, room: str) -> _Known | None:
