@@ -652,7 +652,7 @@ async def test_a_room_is_its_members_on_all_replicas_and_after_they_restart(
         assert (listed["owners"], listed["members"], listed["invitations"]) == ([ann], [bob], [])
         assert (await ask(member, "rooms"))["rooms"] == [room]
         await ask(owner, "remove", room=room, author=bob)
-        await put_out(member, again, room=room)
+        await removed(room, member, again)
         for where in (member, again):
             assert (await where.refused(type="join", room=room, since=since))["code"] == "bad_room"
             assert (await ask(where, "rooms"))["rooms"] == []
@@ -667,6 +667,15 @@ async def test_a_room_is_its_members_on_all_replicas_and_after_they_restart(
         assert (await ask(owner, "rooms"))["owned"] == [room]
         assert (await owner.join(room))["messages"][0]["text"] == "among ourselves"
         assert (await member.refused(type="join", room=room))["code"] == "bad_room"
+
+
+async def removed(room: str, *clients: ChatClient) -> None:
+    async with asyncio.timeout(SECONDS):
+        for one in clients:
+            error = await one.hear("error")
+            assert (error["code"], error["room"]) == ("bad_room", room)
+            assert "until" not in error, "it is no ban"
+            assert (await one.hear("left"))["room"] == room
 
 
 async def every_way(server: Server, provider: Provider, room: str, since: str) -> list[Any]:
@@ -790,12 +799,17 @@ async def test_owners_moderate_their_room(server: Server, provider: Provider) ->
             assert (await bob.refused(**frame, room=room))["code"] == "bad_room"
         await ask(ann, "mute", room=room, author=me, seconds=60)
         assert (await bob.join(room))["read_only"] is True
+        await ask(ann, "remove", room=room, author=me)
+        await removed(room, bob)
+        token = (await ask(ann, "invite", room=room, seconds=60, uses=1))["token"]
+        await ask(bob, "accept", token=token)
+        assert (await bob.join(room))["read_only"] is True
         await ask(ann, "promote", room=room, author=me)
         # Who moderates is not touched.
         access = await bob.hear("access")
         assert (access["read_only"], access["moderator"]) == (False, True)
         await ask(bob, "remove", room=room, author=me)
-        await put_out(bob, room=room)
+        await removed(room, bob)
 
 
 @pytest.mark.parametrize(
