@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from kafka import KafkaAdminClient, KafkaProducer
 from provider import Provider
 from test_api_send import send as post
-from test_rights import client, every_answer, hold_reading
-from test_sanctions import author_of, put_out
+from test_rights import client, every_answer
+from test_sanctions import author_of, put_out, shows_nothing
 from test_server import get
 
 from chat import agreed
@@ -753,31 +753,8 @@ async def test_a_removal_while_the_log_is_read_shows_nothing(
     server = await replica(environment, CHAT_WINDOW="3")
     async with client(server, provider, "ann") as ann, client(server, provider, "eve") as eve:
         room = await make(ann, eve)
-        position = (await ann.join(room))["position"]
-        ids = [(await ann.send(room, f"secret {n}"))["id"] for n in range(9)]
-        if what == "history":
-            await eve.join(room)
-            await eve.hear("presence")
-            eve.inbox.clear()
-        reading, go_on = hold_reading(server, monkeypatch)
-        asked = None
-        if what == "request":
-            path = f"/api/rooms/{room}/messages?before={ids[2]}"
-            asked = asyncio.create_task(get(server.port, path, **provider.headers("eve")))
-        else:
-            more: Frame = {"since": position} if what == "join" else {"before": ids[2]}
-            await eve.say(type=what, room=room, **more)
-        await reading.wait()
-        await ask(ann, "remove", room=room, author=author_of(provider, "eve"))
-        go_on.set()
-        if asked is not None:
-            answer = await asked
-            assert (answer.code, b"secret" in answer.body) == (400, False)
-        else:
-            assert (await eve.hear("error"))["code"] == "bad_room"
-        await eve.say(type="ping")
-        await eve.hear("pong")
-        assert "secret" not in json.dumps(eve.inbox)
+        removal = ask(ann, "remove", room=room, author=author_of(provider, "eve"))
+        await shows_nothing(server, provider, monkeypatch, what, room, removal, writer=ann, eve=eve)
 
 
 async def test_owners_moderate_their_room(server: Server, provider: Provider) -> None:

@@ -10,7 +10,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import AsyncIterator, Set
+from collections.abc import AsyncIterator, Awaitable, Set
 from typing import Any
 
 import pytest
@@ -167,6 +167,45 @@ async def test_a_banned_person_gets_the_answers_for_a_name_that_no_room_can_have
         ).code == 200
 
 
+async def shows_nothing(
+    server: Server,
+    provider: Provider,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+    room: str,
+    put_out: Awaitable[object],
+    *,
+    writer: ChatClient,
+    eve: ChatClient,
+) -> None:
+    """Eve asks for what was said in a room, and is put out while the log is read for her."""
+    position = (await writer.join(room))["position"]
+    ids = [(await writer.send(room, f"secret {n}"))["id"] for n in range(9)]
+    if what == "history":
+        await eve.join(room)
+        await eve.hear("presence")
+        eve.inbox.clear()
+    reading, go_on = hold_reading(server, monkeypatch)
+    asked = None
+    if what == "request":
+        path = f"/api/rooms/{room}/messages?before={ids[2]}"
+        asked = asyncio.create_task(get(server.port, path, **provider.headers("eve")))
+    else:
+        more: Frame = {"since": position} if what == "join" else {"before": ids[2]}
+        await eve.say(type=what, room=room, **more)
+    await reading.wait()
+    await put_out
+    go_on.set()
+    if asked is not None:
+        answer = await asked
+        assert (answer.code, b"secret" in answer.body) == (400, False)
+    else:
+        assert (await eve.hear("error"))["code"] == "bad_room"
+    await eve.say(type="ping")
+    await eve.hear("pong")
+    assert "secret" not in json.dumps(eve.inbox)
+
+
 @pytest.mark.parametrize("what", ["join", "history", "request"])
 async def test_a_ban_while_the_log_is_read_shows_nothing(
     replica: Replica,
@@ -177,31 +216,8 @@ async def test_a_ban_while_the_log_is_read_shows_nothing(
 ) -> None:
     server = await replica(environment, CHAT_WINDOW="3")
     async with moderator(server, provider) as dan, client(server, provider, "eve") as eve:
-        position = (await dan.join("lobby"))["position"]
-        ids = [(await dan.send("lobby", f"secret {n}"))["id"] for n in range(9)]
-        if what == "history":
-            await eve.join("lobby")
-            await eve.hear("presence")
-            eve.inbox.clear()
-        reading, go_on = hold_reading(server, monkeypatch)
-        asked = None
-        if what == "request":
-            path = f"/api/rooms/lobby/messages?before={ids[2]}"
-            asked = asyncio.create_task(get(server.port, path, **provider.headers("eve")))
-        else:
-            more: Frame = {"since": position} if what == "join" else {"before": ids[2]}
-            await eve.say(type=what, room="lobby", **more)
-        await reading.wait()
-        await sanction(dan, "ban", author_of(provider, "eve"), 600)
-        go_on.set()
-        if asked is not None:
-            answer = await asked
-            assert (answer.code, b"secret" in answer.body) == (400, False)
-        else:
-            assert (await eve.hear("error"))["code"] == "bad_room"
-        await eve.say(type="ping")
-        await eve.hear("pong")
-        assert "secret" not in json.dumps(eve.inbox)
+        ban = sanction(dan, "ban", author_of(provider, "eve"), 600)
+        await shows_nothing(server, provider, monkeypatch, what, "lobby", ban, writer=dan, eve=eve)
 
 
 # Mutes.
