@@ -65,7 +65,7 @@ def test_no_leader_is_safe_and_no_record_is_lost(fault: Fault) -> None:
             fault.recovers()
 
 
-# Usually over with the session (6 s); at the latest when a copy that does not ask counts no more
+# Usually over with the session (5 s); at the latest when a copy that does not ask counts no more
 # (replica.lag.time.max.ms, 30 s).
 @pytest.mark.fault(8, "freeze the leader past its session", gap=35, back=60, every_run=True)
 def test_a_frozen_leader_that_wakes_up_leads_no_more_and_follows(fault: Fault) -> None:
