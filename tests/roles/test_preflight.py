@@ -264,6 +264,37 @@ KAFKA: Cases = {
         {"kafka_config": {"default.replication.factor": 4}},
         ["default.replication.factor is 4", "has 1 brokers"],
     ),
+    "an id out of range": (
+        {"kafka_broker_id": 1001},
+        ["has kafka_broker_id 1001, which is not in 0 to 1000"],
+    ),
+    "another broker's id": (
+        {"kafka_group": "two_brokers", "kafka_broker_id": 7},
+        ["has kafka_broker_id 7, as has broker."],
+    ),
+    "a listener on another one's port": (
+        {"kafka_listeners": {"CLIENT": {"port": 9091}}},
+        ["kafka_listeners makes", "'CLIENT': {'port': 9091}", "a port of its own"],
+    ),
+    "a listener on the metrics' port": (
+        {"kafka_metrics_enabled": True, "kafka_listeners": {"CLIENT": {"port": 9404}}},
+        ["the metrics have kafka_metrics_port 9404", "a port of its own"],
+    ),
+    "a listener on a port of the member on the same host": (
+        {
+            "zookeeper_endpoints": {"client": "192.0.2.11:2181", "peer": "192.0.2.11:2888:3888"},
+            "kafka_listeners": {"CLIENT": {"port": 2888}},
+        },
+        ["ZooKeeper has 2181, 2888, 3888. Give each", "a port of its own"],
+    ),
+    "a host with too little memory": (
+        {"kafka_min_memory_mb": 16_001},
+        ["has 16000 MB of memory, but its services need", "kafka_min_memory_mb 16001"],
+    ),
+    "a host with memory for one of its services": (
+        {"host_memory_needed": {"zookeeper_min_memory_mb": 700}, "kafka_min_memory_mb": 15_400},
+        ["kafka_min_memory_mb 15400, zookeeper_min_memory_mb 700", "fewer services on this one"],
+    ),
     "a small disk beside one with data": (
         {"kafka_data_directories": ["{{ disk }}/kafka", "/srv/b/kafka"]}
         | {"kafka_min_disk_mb": 10**9},
@@ -283,6 +314,38 @@ ZOOKEEPER: Cases = {
     "a blank in a member's path": (
         {"zookeeper_data_directory": "/srv/data disk/zookeeper"},
         ["'/srv/data disk/zookeeper' (zookeeper_data_directory,", "of the characters"],
+    ),
+    "a member's id out of range": (
+        {"zookeeper_id": 256},
+        ["has zookeeper_id 256, which is not in 1 to 255"],
+    ),
+    "another member's id": (
+        {"zookeeper_group": "two_members", "zookeeper_id": 7},
+        ["has zookeeper_id 7, as has member."],
+    ),
+    "a member's port twice": (
+        {"zookeeper_peer_port": 3888},
+        ["zookeeper_client_port is 2181, zookeeper_peer_port 3888", "zookeeper_election_port 3888"],
+    ),
+    "a member's port that the metrics have": (
+        {"zookeeper_metrics_enabled": True, "zookeeper_peer_port": 9405},
+        ["zookeeper_peer_port 9405", "and zookeeper_metrics_port 9405. Give each a port"],
+    ),
+    "a member's port that is none": (
+        {"zookeeper_peer_port": 70_000},
+        ["zookeeper_peer_port 70000", "a port of its own, 1 to 65535"],
+    ),
+    "a member's data in somebody else's directory": (
+        {"zookeeper_config": {"dataLogDir": "/etc"}},
+        ["/etc (zookeeper_data_directory, or dataLogDir in", "holds", "no data of a member"],
+    ),
+    "a member's directory in somebody's home": (
+        {"zookeeper_log_directory": "/home/zookeeper"},
+        ["'/home/zookeeper' (zookeeper_data_directory,", "outside of /home, /root and /tmp"],
+    ),
+    "a member's directory that is removed at each start": (
+        {"zookeeper_data_directory": "/tmp/zookeeper"},
+        ["'/tmp/zookeeper' (zookeeper_data_directory,", "outside of /home, /root and /tmp"],
     ),
     "a setting of ZooKeeper that is another variable's": (
         {"zookeeper_config": {"clientPort": 2182}},
@@ -368,11 +431,6 @@ MICROK8S: Cases = {
     ),
 }
 
-# Hosts that form a cluster with the case's own, and on which nothing runs.
-COMPANIONS: dict[str, dict[str, Any]] = {
-    "two control planes": {"companion": {}},
-    "two hosts of which one is a worker": {"worker": {"microk8s_worker": True}},
-}
 
 VIRTUAL_IP: Cases = {
     "a name as the address that moves": (
@@ -603,6 +661,17 @@ OAUTH2_PROXY: Cases = {
     ),
 }
 
+# Hosts that form a cluster with the case's own, by its group, and on which nothing runs.
+COMPANIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "two_brokers": ("another broker's id", {"broker": {"kafka_broker_id": "7"}}),
+    "two_members": ("another member's id", {"member": {"zookeeper_id": "7"}}),
+    "two_control_planes": ("two control planes", {"companion": {}}),
+    "one_worker": (
+        "two hosts of which one is a worker",
+        {"worker": {"microk8s_worker": True}},
+    ),
+}
+
 # What a task would learn about a host; no case depends on this machine.
 FACTS = {
     "default_ipv4": {"address": "127.0.0.1"},
@@ -740,8 +809,8 @@ def said(
             usual = {"role": kind, "own_group": f"only_{names[case]}"}
             host = usual | SITE[kind] | changed
             groups[f"only_{names[case]}"] = {"hosts": {names[case]: host}}
-    for case, companion in COMPANIONS.items():
-        groups[MICROK8S[case][0]["microk8s_group"]] = {"hosts": {names[case]: {}, **companion}}
+    for group, (case, companions) in COMPANIONS.items():
+        groups[group] = {"hosts": {names[case]: {}, **companions}}
     variables = {
         "ansible_connection": "local",
         "disk": disk,
@@ -784,7 +853,7 @@ def said(
             "when": "__kafka_written is defined",
         },
     ]
-    play = {"hosts": "all:!companion:!worker", "gather_facts": False, "tasks": tasks}
+    play = {"hosts": ":".join(names.values()), "gather_facts": False, "tasks": tasks}
     (folder / "play.json").write_text(json.dumps([play]))
     with broker():
         done = ansible_playbook(
