@@ -68,21 +68,23 @@ class Receiver:
         words = f"it answers {code}"
         if 300 <= code < 400:
             words += "; redirects are not followed: set url to where it leads"
-        return Answer(200 <= code < 300, code == GONE, words, _retry_after(response))
+        taken, gone = 200 <= code < 300, code == GONE
+        again = 0.0 if taken or gone else _retry_after(response)
+        return Answer(taken, gone, words, again)
 
     def close(self) -> None:
         self._client.close()
 
 
 def _retry_after(response: HTTPResponse) -> float:
-    """RFC 9110, 10.2.3: seconds or a date."""
+    """RFC 9110, 10.2.3: seconds or a date. 0 if there is none, or it cannot be understood."""
     value = response.headers.get("Retry-After", "")
     if value.isdecimal() and value.isascii():
         return float(value[:9])
     try:
         date = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+        if date.tzinfo is None:
+            date = date.replace(tzinfo=UTC)
+        return max(0.0, (date - datetime.now(UTC)).total_seconds())
+    except Exception:  # noqa: BLE001 - whatever a foreign server sends
         return 0.0
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=UTC)
-    return max(0.0, (date - datetime.now(UTC)).total_seconds())

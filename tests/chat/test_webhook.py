@@ -491,9 +491,14 @@ async def test_retry_after_is_obeyed_and_pauses_grow_up_to_a_bound(
     assert sender._delay(Answer(False, False, "no", retry_after=77)) == 77
     assert sender._delay(Answer(False, False, "no", retry_after=10**6)) == 3600
     soon = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 100))
-    for value, least, most in (("7", 7, 7), (soon, 95, 100), ("soon", 0, 0), ("-1", 0, 0)):
-        receiver.answers = [(503, {"Retry-After": value})]
+    far = "Wed, 21 Oct 99999999999 07:28:00 GMT"
+    for code, value, least, most in (
+        *((503, "7", 7, 7), (503, soon, 95, 100), (503, "soon", 0, 0), (503, "-1", 0, 0)),
+        *((503, far, 0, 0), (204, far, 0, 0), (204, "7", 0, 0)),
+    ):
+        receiver.answers = [(code, {"Retry-After": value})]
         answer = await sender._receiver.post(sender_module.Delivery("1", 0, "{}"))
+        assert answer.taken == (code == 204)
         assert least <= answer.retry_after <= most
 
 
