@@ -58,8 +58,9 @@ class History:
         self._client = SimpleAsyncHTTPClient(force_instance=True, max_body_size=MOST_BYTES)
 
     async def after(self, room: str, position: str) -> Page | None:
-        """The messages after a position; None: it is of a log that was replaced. Waits until the
-        chat answers. Raises `DisconnectedError` if it answers something else.
+        """The messages after a position; None: the chat refuses it. The position is then of a log
+        that was replaced, or the room may not be read, which `OLDEST` tells apart. Waits until the
+        chat answers. Raises `DisconnectedError` if it answers something else, or refuses `OLDEST`.
         """
         url = url_concat(f"{self._url}/{room}/messages", {"after": position})
         while True:
@@ -128,6 +129,9 @@ class Reader:
         while more:
             page = await self._history.after(self._name, position)
             if page is None:
+                # Before anything is told: if the room may not be read, this raises, and the
+                # position stays.
+                await self._history.after(self._name, OLDEST)
                 position = OLDEST
                 yield Step(Missing(frozenset(Kind)), position)
                 continue

@@ -29,6 +29,8 @@ from tornado.iostream import StreamClosedError
 from tornado.netutil import bind_sockets
 
 from chat.client import room as client_room
+from chat.hub import Hub
+from chat.protocol import no_room
 from chat.relay import memory
 from chat.server import Server
 from chat.webhook import reader as reader_module
@@ -398,6 +400,34 @@ async def test_what_retention_has_deleted_is_said_and_the_rest_arrives(
         *[f"created text {number}" for number in range(15, 20)],
     ]
     assert receiver.posts[1].event["data"]["missing"] == sorted(Kind)
+
+
+async def test_a_room_that_may_not_be_read_for_now_is_read_on_from_where_it_was(
+    replica: Replica, webhooks: Webhooks, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica may not know yet that the bot is a member. It refuses each position alike."""
+    refusals = [no_room()] * 4
+    after = Hub.after
+
+    async def not_yet(*asked: Any) -> Any:
+        if refusals:
+            raise refusals.pop()
+        return await after(*asked)
+
+    server = await replica(CHAT_HISTORY="2")
+    async with ChatClient(server.port) as ada:
+        await ada.join("lobby")
+        async with webhooks.run(server, receiver):
+            await say(ada, "one")
+            await until(lambda: receiver.taken)
+        await say(ada, "two", "three", "four")
+        monkeypatch.setattr(Hub, "after", not_yet)
+        async with webhooks.run(server, receiver):
+            await until(lambda: len(receiver.taken) == 4)
+    assert not refusals
+    assert [post.text for post in receiver.posts] == [
+        f"created {text}" for text in ("one", "two", "three", "four")
+    ]
 
 
 async def test_410_ends_a_webhook_also_after_restarts_until_the_operator_lets_it_go_on(
