@@ -443,11 +443,12 @@ def _require_safe(url: str, *, https: bool = False) -> None:
         parts, host = None, ""
     if parts is None or not host or parts.scheme not in ("https", "http"):
         raise ValueError(f"{url!r} is no address of a provider: give https://HOST/...")
-    if parts.scheme == "http" and (https or not _is_here(host)):
+    if parts.scheme == "http" and (https or not is_here(host)):
         raise ValueError(f"{url!r}: give an https address: others could read the tokens")
 
 
-def _is_here(host: str) -> bool:
+def is_here(host: str) -> bool:
+    """Whether what is sent to this host does not leave the machine."""
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"

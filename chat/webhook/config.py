@@ -13,6 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 
 from chat import protocol
+from chat.client.device import is_here
 from chat.webhook.events import Kind
 from chat.webhook.signature import Secrets, SecretsError, read_secrets
 
@@ -51,6 +52,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     webhooks: tuple[Webhook, ...]
     user: str = "webhooks"
     token_file: str = ""
+    plain_http: bool = False
     give_up_hours: float = 72.0
     metrics: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -88,6 +90,12 @@ def _check(config: Config, folder: Path) -> Loaded:
     chat = _split(config.chat)
     if chat.scheme not in ("https", "http") or not chat.hostname or chat.path.strip("/"):
         raise ValueError(f"chat = {config.chat!r}: give the chat's address, https://HOST/")
+    exposed = chat.scheme == "http" and not is_here(chat.hostname)
+    if config.token_file and exposed and not config.plain_http:
+        raise ValueError(
+            f"chat = {config.chat!r}: give an https address; if nobody can read the token on its"
+            " way there, plain_http = true"
+        )
     if not 0 < config.give_up_hours <= MOST_HOURS:
         raise ValueError(f"give_up_hours = {config.give_up_hours:g}: give hours up to {MOST_HOURS}")
     address = config.metrics_address

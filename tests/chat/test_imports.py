@@ -238,7 +238,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "webhook.events": {"client"},
     "webhook.signature": set(),
-    "webhook.config": {"protocol", "webhook.events", "webhook.signature"},
+    "webhook.config": {"client.device", "protocol", "webhook.events", "webhook.signature"},
     "webhook.state": {"webhook.events"},
     "webhook.metrics": set(),
     "webhook.receiver": {"webhook.events", "webhook.signature"},

@@ -606,6 +606,7 @@ WEBHOOK = {"name": "a", "room": "lobby", "url": "https://hook.example/x", "secre
         ({"webhooks": [WEBHOOK | {"url": "https://hook.example:x/"}]}, "such as https://HOST"),
         ({"webhooks": [WEBHOOK | {"secret_file": "none"}]}, "none: No such file"),
         ({"token_file": "none"}, "none: No such file"),
+        ({"token_file": "secret", "chat": "http://chat.example/"}, "give an https address"),
     ],
 )
 def test_a_configuration_that_cannot_work_is_refused_with_the_remedy(
@@ -620,6 +621,18 @@ def test_a_configuration_that_cannot_work_is_refused_with_the_remedy(
         load(file)
     # Its path may be a secret.
     assert "hook.example/x" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("chat", "plain_http"), [("http://[::1]:8080/", False), ("http://chat.example/", True)]
+)
+def test_a_token_is_sent_in_plaintext_to_this_machine_and_with_consent(
+    webhooks: Webhooks, chat: str, plain_http: bool
+) -> None:
+    config = {"chat": chat, "state": "state", "token_file": "secret", "webhooks": [WEBHOOK]}
+    file = webhooks.folder / "webhooks.toml"
+    file.write_text(_toml(config | {"plain_http": plain_http}))
+    assert load(file).token_file
 
 
 def _toml(config: dict[str, Any]) -> str:
