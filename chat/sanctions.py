@@ -7,6 +7,9 @@ the last one in the register's order counts, which may be the end of the one bef
 every way to a room that asks for rights obeys, at once. Whoever may moderate a room is not touched
 by sanctions there: moderators cannot lock each other out.
 
+Private rooms have none: an owner removes a member instead (`chat.members`). Everybody may own such
+rooms, and could fill the table, which is bounded, so that bans of other rooms would be forgotten.
+
 Nothing here depends on whether there is such a person: an author is a hash, and nobody has a list.
 """
 
@@ -28,7 +31,7 @@ from chat.agreed import Agreed, Applied, Place, decode
 from chat.limits import Budgets
 from chat.protocol import ErrorCode, RefusedError
 from chat.relay.register import Kept, Register
-from chat.rights import Rights
+from chat.rights import Rights, is_private
 
 log = logging.getLogger("chat.sanctions")
 
@@ -109,6 +112,11 @@ class Sanctions(Agreed["_Table"]):
 
         Raises `RefusedError`.
         """
+        if is_private(room):
+            raise RefusedError(
+                ErrorCode.BAD_FRAME,
+                "Nobody can be muted or banned in a private room: `remove` the member instead.",
+            )
         if not self._budgets.of(by).take():
             raise RefusedError(
                 ErrorCode.RATE_LIMITED, f"Too fast: mute and ban at most {RATE} per second."
@@ -298,7 +306,7 @@ class _Sanctioned(Rights):
 def _decode(ts: float, value: bytes) -> Sanction | None:
     """`ts`: when it was stored, in milliseconds since the epoch."""
     read = decode(_decoder, value, MOST_BYTES)
-    if read is None:
+    if read is None or is_private(read.room):
         return None
     return None if read.until > ts / 1000 + bounds.SANCTION_SECONDS + _AHEAD else read
 

@@ -402,8 +402,7 @@ class Session:
                 await members.promote(room, protocol.check_author(author), me)
                 return Ack(cid, author)
             case protocol.ListMembers(room, cid):
-                # Who is banned sees nothing of it.
-                return members.show(self.rights.check_read(room), me, cid)
+                return members.show(room, me, cid)
             case protocol.ListRooms(cid):
                 rooms = members.rooms(me)
                 return RoomList(cid, rooms, [one for one in rooms if members.is_owner(one, me)])

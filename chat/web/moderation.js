@@ -1,5 +1,6 @@
 // Muting and banning the author of a message, and lifting that again. It is loaded in the rooms
 // whose moderator one is. Nobody is told who is muted or banned, so all buttons are always there.
+// In private rooms nobody can be muted or banned, so none are there.
 
 import { ask, chosen, offer } from "./actions.js";
 import { button, element, notice, page } from "./dom.js";
@@ -78,6 +79,7 @@ const time = element("select", { id: "moderation-time" }, ...TIMES.map(([seconds
     style: "unit", unit, unitDisplay: "long",
   }).format(count)))));
 const said = element("p", { role: "status" });
+const PRIVATE = /^private-[0-9a-f]{32}$/;
 // style.css has only what everybody needs.
 const style = new CSSStyleSheet();
 style.replaceSync(`
@@ -164,6 +166,6 @@ function describe({ code, message: text }) {
  */
 export function hear(_frame, given) {
   connection = given;
-  offer(moderate, (of) => current?.moderator === true && !of.matches(".mine")
-    && Boolean(messageOf(of)?.author));
+  offer(moderate, (of) => current?.moderator === true && !PRIVATE.test(current.name)
+    && !of.matches(".mine") && Boolean(messageOf(of)?.author));
 }

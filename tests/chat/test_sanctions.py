@@ -595,6 +595,7 @@ async def test_what_others_write_is_skipped_and_counted(world: World, clock: Clo
         record(f"{ADA}\n", end),
         record(ADA, end, room="no room"),
         record(ADA, end, room="x" * 65),
+        record(ADA, end, room=f"private-{'a' * 32}"),
         record(ADA, end, by="me"),
         record(ADA, end, more="x" * MOST_BYTES),
     ]
