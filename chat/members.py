@@ -161,7 +161,7 @@ class Members(Agreed["_Table"]):
         """Make a room. Returns its name."""
         self._charge(by)
         self._require_place(by)
-        if self._table.full:
+        if self._table.full(self._ended_before):
             raise _full("There are as many private rooms here as there may be")
         if not self._makers.of(by).take():
             raise RefusedError(
@@ -290,6 +290,11 @@ class Members(Agreed["_Table"]):
         now = self._clock()
         return [one for one in state.invitations if one.until > now]
 
+    @property
+    def _ended_before(self) -> float:
+        """Rooms that ended before this time count no more, also while their records are there."""
+        return self._clock() - ENDED_SECONDS
+
     def _charge(self, by: str) -> None:
         if not self._budgets.of(by).take():
             raise RefusedError(
@@ -298,7 +303,7 @@ class Members(Agreed["_Table"]):
             )
 
     def _require_place(self, author: str) -> None:
-        if len(self._table.of(author)) >= MOST_OF_ONE:
+        if self._table.count(author, self._ended_before) >= MOST_OF_ONE:
             raise RefusedError(
                 ErrorCode.TOO_MANY_ROOMS,
                 f"You are in {MOST_OF_ONE} private rooms, with those that you ended today: leave"
@@ -314,8 +319,7 @@ class Members(Agreed["_Table"]):
     def _sweep(self, room: str) -> None:
         """Remove some, first those of this room."""
         if self._sweeping is None or self._sweeping.done():
-            before = self._clock() - ENDED_SECONDS
-            keys = list(itertools.islice(self._table.spare(room, before), SWEPT))
+            keys = list(itertools.islice(self._table.spare(room, self._ended_before), SWEPT))
             if keys:
                 self._sweeping = asyncio.create_task(self._remove(keys))
 
@@ -374,9 +378,22 @@ class _Table:
     def open(self) -> int:
         return len(self._roles)
 
-    @property
-    def full(self) -> bool:
-        return len(self._counting) >= MOST_ROOMS or self.places >= MOST_PLACES
+    def full(self, before: float) -> bool:
+        """Without rooms that ended before this time."""
+        if self.places >= MOST_PLACES:
+            return True
+        # Looking at each takes a millisecond, so only if there may be too many.
+        return (
+            len(self._counting) >= MOST_ROOMS
+            and self._lasting(self._counting, before) >= MOST_ROOMS
+        )
+
+    def count(self, author: str, before: float) -> int:
+        """How many rooms a person is in, or ended, but not before this time."""
+        return self._lasting(self.of(author), before)
+
+    def _lasting(self, rooms: Iterable[str], before: float) -> int:
+        return sum(room in self._roles or self._counting[room].stored >= before for room in rooms)
 
     def overflows(self, room: str) -> bool:
         """Whether a record is of a room too many. Replicas that make some at the same moment may

@@ -569,6 +569,25 @@ async def test_what_would_be_too_much_is_refused(
     assert (len(one._table._counting), one.foreign) == (4, 7)
 
 
+async def test_rooms_that_ended_a_day_ago_lock_nobody_out(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = cluster.replicas[0]
+    ended = await cluster.do(one.make(ANN))
+    await cluster.do(one.remove(ended, ANN, ANN))
+    for bound in ("MOST_OF_ONE", "MOST_ROOMS"):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, bound, 1)
+            with pytest.raises(RefusedError):
+                await cluster.do(one.make(ANN))
+    cluster.clock.now += module.ENDED_SECONDS + 1
+    assert ended in one._table._counting, "nobody's change has removed it"
+    monkeypatch.setattr(module, "MOST_OF_ONE", 1)
+    monkeypatch.setattr(module, "MOST_ROOMS", 1)
+    await cluster.do(one.make(ANN))
+    assert ended not in one._table._counting
+
+
 async def test_a_person_changes_only_so_much_and_guesses_only_so_often(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
