@@ -56,10 +56,14 @@ class Follower(abc.ABC):
 
 
 class Applied(NamedTuple):
-    """What a record did: whose rights in which rooms may have changed, and whether it counts."""
+    """What a record did: whose rights in which rooms may have changed, and whether it counts.
+
+    `foreign`: no chat wrote it, or a later release.
+    """
 
     changed: Sequence[Place]
     counts: bool = True
+    foreign: bool = False
 
 
 class Agreed(Follower, Generic[T]):
@@ -92,8 +96,8 @@ class Agreed(Follower, Generic[T]):
         """An empty table."""
 
     @abc.abstractmethod
-    def _apply(self, table: T, one: Kept) -> Applied | None:
-        """Take a record into a table; None if no chat wrote it, or a later release."""
+    def _apply(self, table: T, one: Kept) -> Applied:
+        """Take a record into a table."""
 
     @abc.abstractmethod
     def _differences(self, before: T, after: T) -> Iterable[Place]:
@@ -139,11 +143,10 @@ class Agreed(Follower, Generic[T]):
         changed: list[Place] = []
         for one in values:
             applied = self._apply(table, one)
-            if applied is None:
-                self.foreign += 1
-                continue
             changed += applied.changed
-            if one.value in self._put:
+            if applied.foreign:
+                self.foreign += 1
+            elif one.value in self._put:
                 self._taken[one.value] = applied.counts
         if self._anew is not None:
             return

@@ -336,12 +336,13 @@ class Members(Agreed["_Table"]):
     def _new(self) -> _Table:
         return _Table()
 
-    def _apply(self, table: _Table, one: Kept) -> Applied | None:
+    def _apply(self, table: _Table, one: Kept) -> Applied:
         if not one.value:
             return Applied(table.remove(one.key))
         state = decode(_decoder, one.value, MOST_BYTES)
         if state is None or state.key.encode() != one.key or table.overflows(state.room):
-            return None
+            # After compaction, it is all that is left of its key. So it ends what had the key.
+            return Applied(table.remove(one.key), foreign=True)
         changed = table.put(state, one.ts / 1000 or self._clock())
         return Applied(changed, counts=table is self._table and table.get(state.room) is state)
 

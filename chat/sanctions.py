@@ -137,13 +137,13 @@ class Sanctions(Agreed["_Table"]):
     def _new(self) -> _Table:
         return _Table()
 
-    def _apply(self, table: _Table, one: Kept) -> Applied | None:
+    def _apply(self, table: _Table, one: Kept) -> Applied:
         # Empty is how Kafka deletes a key. That ends no sanction: nothing says whose it was.
         if not one.value:
             return Applied(())
         now = self._clock()
         read = _decode(one.ts or now * 1000, one.value)
-        return None if read is None else Applied(table.put(read, now))
+        return Applied((), foreign=True) if read is None else Applied(table.put(read, now))
 
     def _differences(self, before: _Table, after: _Table) -> Iterable[Place]:
         return before.differences(after)

@@ -515,7 +515,7 @@ async def test_what_others_write_is_skipped_and_counted(cluster: Cluster) -> Non
     ]
     values = [json.dumps(read | more).encode() for more in bad]
     for value in (*values, b"\x00\xff", b"[" * 900, b"{}"):
-        cluster.log.append(state.key, value, cluster.clock())
+        cluster.log.append(f"{room}:9:{state.id}", value, cluster.clock())
     cluster.log.append("other", json.dumps(read).encode(), cluster.clock())
     for key in ("other", f"{room}:x:y", "\x00", ""):
         cluster.log.append(key, b"", cluster.clock())
@@ -567,6 +567,28 @@ async def test_what_would_be_too_much_is_refused(
         cluster.log.append(state.key, module._encoder.encode(state), cluster.clock())
     await cluster.settle()
     assert (len(one._table._counting), one.foreign) == (4, 7)
+
+
+async def test_what_others_write_over_a_record_ends_it_before_and_after_compaction(
+    cluster: Cluster,
+) -> None:
+    room, _ = await cluster.room(BOB)
+    one, other = cluster.replicas
+    state = one._table.get(room)
+    assert state is not None
+    later = module.replace(state, version=9, members=[])
+    cluster.log.append(later.key, module._encoder.encode(later), cluster.clock())
+    cluster.log.append(later.key, b"{}", cluster.clock())
+    cluster.told.clear()
+    await cluster.settle()
+    cluster.log.compact(len(cluster.log.records), tombstones=True)
+    cluster.registers[0].again()
+    assert shown(one) == shown(other) == {room: state}
+    cluster.log.append(state.key, b"{}", cluster.clock())
+    await cluster.settle()
+    assert shown(one) == shown(other) == {}
+    assert cluster.told == [(room, {BOB})] * 2 + [(room, {ANN, BOB})] * 2
+    assert other.foreign == 2
 
 
 async def test_rooms_that_ended_a_day_ago_lock_nobody_out(
