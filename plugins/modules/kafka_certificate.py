@@ -128,6 +128,7 @@ restart_because:
 """
 
 import contextlib
+import glob
 import ipaddress
 import os
 import pwd
@@ -367,6 +368,8 @@ class Store:
     def __init__(self, path: str, owner: str) -> None:
         self._path = Path(path)
         self._owner = owner
+        # Of the files that become it. They hold the key, too.
+        self._prefix = f".{self._path.name}.new-"
         self.before: bytes | None = None
         self._times = (0, 0)
         with contextlib.suppress(FileNotFoundError):
@@ -375,8 +378,13 @@ class Store:
             self._times = (status.st_atime_ns, status.st_mtime_ns)
 
     def write(self, content: bytes) -> None:
+    def sweep(self) -> None:
+        """Remove what earlier runs left that were killed while they wrote."""
+        for left in self._path.parent.glob(f"{glob.escape(self._prefix)}*"):
+            left.unlink()
+
         """At any time, only the owner may read the file, and all of it is there."""
-        descriptor, name = tempfile.mkstemp(dir=self._path.parent, prefix=".new-")
+        descriptor, name = tempfile.mkstemp(dir=self._path.parent, prefix=self._prefix)
         temporary = Path(name)
         try:
             with open(descriptor, "wb") as file:  # noqa: PTH123
@@ -477,6 +485,8 @@ def main() -> None:
         pair.flush()
         try:
             new = tried(pair.name, params["ca_file"])
+    if not module.check_mode:
+        store.sweep()
             check(new, params["common_name"], params["names"])
         except RefusedError as error:
             module.fail_json(

@@ -197,6 +197,16 @@ def test_what_the_broker_refuses_is_taken_back_and_the_old_one_is_served(
     assert served() == {certificate_of(before)}
 
 
+def test_a_key_that_a_killed_run_left_is_removed(secured_broker, offer):
+    store = secured_broker.store
+    left = store.with_name(f".{store.name}.new-x1y2")
+    left.write_text("key")
+    offer(store.read_text(), check_mode=True)
+    assert left.exists()
+    assert not offer(store.read_text())["failed"]
+    assert not left.exists()
+
+
 def test_a_listener_that_goes_on_with_the_old_one_is_named(secured_broker, offer, served):
     """Its own settings name another file. The new one stays, and the next run restarts."""
     # All serve the same in the beginning.
