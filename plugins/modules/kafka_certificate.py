@@ -15,16 +15,16 @@ description:
   - >-
     With C(reload), a running broker then loads the file, without a restart and without closing
     connections. The module ends when every listener serves the new certificate. It fails if the
-    broker refuses it; the old file is then back in place.
+    broker refuses it; the old file is then back in place, or none if there was none.
   - >-
     A broker does not load a certificate that has another subject, or lacks a name of the one that
     it serves. Nor does it load one when that has expired: its listener between brokers has the old
     and the new one prove themselves to each other first. Before it is started, it has no listener.
     In all these cases the file is written, and C(reloaded) is false.
   - >-
-    A file that the broker has loaded gets the time of the file that it replaces: nothing that the
-    process lacks is newer than it. Otherwise it has the present time, and the service has to be
-    restarted.
+    A file that the broker has loaded gets the time of the file that it replaces, or 1970 if there
+    was none: nothing that the process lacks is newer than it. Otherwise it has the present time,
+    and the service has to be restarted.
   - It needs nothing but Python. Run it on the broker's host, as root.
 options:
   content:
@@ -371,18 +371,19 @@ class Store:
         # Of the files that become it. They hold the key, too.
         self._prefix = f".{self._path.name}.new-"
         self.before: bytes | None = None
+        # Of a file that is missing: older than any process.
         self._times = (0, 0)
         with contextlib.suppress(FileNotFoundError):
             self.before = self._path.read_bytes()
             status = self._path.stat()
             self._times = (status.st_atime_ns, status.st_mtime_ns)
 
-    def write(self, content: bytes) -> None:
     def sweep(self) -> None:
         """Remove what earlier runs left that were killed while they wrote."""
         for left in self._path.parent.glob(f"{glob.escape(self._prefix)}*"):
             left.unlink()
 
+    def write(self, content: bytes) -> None:
         """At any time, only the owner may read the file, and all of it is there."""
         descriptor, name = tempfile.mkstemp(dir=self._path.parent, prefix=self._prefix)
         temporary = Path(name)
@@ -401,7 +402,10 @@ class Store:
         os.utime(self._path, ns=self._times)
 
     def restore(self) -> None:
-        if self.before is not None:
+        """As it was before, also if it was not there."""
+        if self.before is None:
+            self._path.unlink()
+        else:
             self.write(self.before)
             self.keep_times()
 
@@ -421,23 +425,25 @@ def load(module: AnsibleModule, broker: Broker, store: Store, new: Certificate) 
         why = f"did not answer ({error})"
     while (others := broker.others(new)) and not refused and time.monotonic() < deadline:
         time.sleep(0.2)
-    if not others:
+    if not others and not refused:
         store.keep_times()
         return
-    if refused and len(others) == len(module.params["reload"]["listeners"]):
+    path = module.params["path"]
+    # All listeners are as they were.
+    if refused and len(others) in (0, len(module.params["reload"]["listeners"])):
         store.restore()
-        end = (
-            f"The old certificate is in '{module.params['path']}' again. If a restart is"
-            " acceptable, stop the broker, and run the playbook again"
+        back = (
+            f"'{path}' did not exist before, and is removed again"
+            if store.before is None
+            else f"The old file is back in '{path}'"
         )
+        end = f"{back}. If a restart is acceptable, stop the broker, and run the playbook again"
     else:
-        end = (
-            f"The new one is in '{module.params['path']}': run the playbook again, which restarts"
-            " the broker"
-        )
+        end = f"The new one is in '{path}': run the playbook again, which restarts the broker"
+    shown = broker.shown(others) or "Every listener serves it from memory"
     module.fail_json(
         msg=f"The broker does not load the new certificate, serial {new.serial}: it {why}."
-        f" {broker.shown(others)}. See the broker's log. {end}"
+        f" {shown}. See the broker's log. {end}"
     )
 
 
@@ -479,14 +485,14 @@ def main() -> None:
             f" {', '.join(reload['listeners'])}: give one of them"
         )
     store = Store(params["path"], params["owner"])
+    if not module.check_mode:
+        store.sweep()
     obstacle = ""
     with tempfile.NamedTemporaryFile(dir=module.tmpdir) as pair:
         pair.write(content)
         pair.flush()
         try:
             new = tried(pair.name, params["ca_file"])
-    if not module.check_mode:
-        store.sweep()
             check(new, params["common_name"], params["names"])
         except RefusedError as error:
             module.fail_json(
@@ -497,7 +503,8 @@ def main() -> None:
             obstacle = broker.obstacle(new)
     loads = bool(reload) and not obstacle
     writes = store.before != content
-    lags = loads and bool(broker.others(new))
+    # A changed file may have other certificates of the chain, which listeners do not tell.
+    lags = loads and (writes or bool(broker.others(new)))
     if not module.check_mode:
         if writes:
             store.write(content)

@@ -104,6 +104,14 @@ def test_every_listener_serves_a_renewed_certificate_and_nothing_is_restarted(
             assert secured_broker.store.stat().st_mtime_ns == times
             again = offer(renewed)
             assert (again["changed"], again["reloaded"]) == (False, True)
+        # The broker serves it already. First the file's end differs, then the file is missing.
+        for content in (renewed + "\n", renewed):
+            answer = offer(content)
+            assert (answer["changed"], answer["reloaded"]) == (True, True), answer
+            assert secured_broker.store.read_text() == content
+            assert secured_broker.store.stat().st_mtime_ns <= times
+            secured_broker.store.unlink()
+        assert offer(renewed)["reloaded"]
         assert open_before.describe_cluster()["brokers"]
     assert secured_broker.broker.pid == pid
     assert not secured_broker.broker.ended
@@ -178,23 +186,38 @@ def assert_refused(secured_broker, offer, served, content, words):
 def test_what_the_broker_refuses_is_taken_back_and_the_old_one_is_served(
     secured_broker, offer, served
 ):
-    """OpenSSL reads a key in this older form, and Kafka does not."""
-    certificate, key = secured_broker.authority.issue("broker", also="broker.example")
-    older = serialization.load_pem_private_key(key.read_bytes(), None).private_bytes(
+    store, authority = secured_broker.store, secured_broker.authority
+    before, times = store.read_text(), store.stat().st_mtime_ns
+    refused = in_older_form(pair(authority))
+    for content, words in (
+        (refused, [f"{name} ({secured_broker.servers[name]}) serves" for name in LISTENERS]),
+        (in_older_form(before), ["Every listener serves it from memory"]),
+    ):
+        answer = offer(content)
+        assert answer["failed"]
+        assert "it answers with Kafka's error 40: " in answer["msg"], answer["msg"]
+        for word in [*words, f"The old file is back in '{store}'"]:
+            assert word in answer["msg"], answer["msg"]
+        assert store.read_text() == before
+        assert store.stat().st_mtime_ns == times
+        assert served() == {certificate_of(before)}
+    # The broker serves from memory.
+    store.unlink()
+    answer = offer(refused)
+    assert f"'{store}' did not exist before, and is removed again" in answer["msg"], answer["msg"]
+    assert not store.exists()
+    store.write_text(before)
+    os.utime(store, ns=(times, times))
+
+
+def in_older_form(pair):
+    """OpenSSL reads a key in this form, and Kafka does not."""
+    key = serialization.load_pem_private_key(pair.encode(), None).private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.TraditionalOpenSSL,
         serialization.NoEncryption(),
     )
-    before, times = secured_broker.store.read_text(), secured_broker.store.stat().st_mtime_ns
-    answer = offer(older.decode() + certificate.read_text())
-    assert answer["failed"]
-    assert "it answers with Kafka's error 40: " in answer["msg"], answer["msg"]
-    for name in LISTENERS:
-        assert f"{name} ({secured_broker.servers[name]}) serves serial " in answer["msg"]
-    assert f"The old certificate is in '{secured_broker.store}' again" in answer["msg"]
-    assert secured_broker.store.read_text() == before
-    assert secured_broker.store.stat().st_mtime_ns == times
-    assert served() == {certificate_of(before)}
+    return key.decode() + pair[pair.index("-----BEGIN CERTIFICATE") :]
 
 
 def test_a_key_that_a_killed_run_left_is_removed(secured_broker, offer):
