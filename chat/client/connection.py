@@ -96,6 +96,9 @@ ANSWER_SECONDS = 6.0
 KEEPALIVE = (5, 2, 3)
 # After a connection that lasted this long, the next pause is the shortest again.
 STABLE_SECONDS = 30.0
+# After `make` and `accept`, another replica may not know yet who is in the room. For so long, a
+# refused join is repeated.
+MEMBER_SECONDS = 10.0
 # Maximum number of unacknowledged messages. Further ones wait before they are sent.
 MOST_PENDING = 100
 # A token is renewed after this share of its lifetime, and at most once in this many seconds.
@@ -246,6 +249,8 @@ class Chat:
         self.revisions = False
         self.connected = False
         self._rooms: dict[str, Feed] = {}
+        # Private rooms that this client came into within the last `MEMBER_SECONDS`.
+        self._new_member_of: set[str] = set()
         self._pending: dict[str, _Pending] = {}
         self._places = asyncio.Semaphore(MOST_PENDING)
         self._outgoing: asyncio.Queue[ClientFrame] = asyncio.Queue()
@@ -324,7 +329,7 @@ class Chat:
         Raises `RefusedError` (`bad_frame`: the site has not switched private rooms on;
         `too_many_rooms`, `full`, `rate_limited`) and `DisconnectedError`, as all that follows does.
         """
-        return _acknowledged(await self._ask(Make(_cid()))).id
+        return self._come_into(await self._ask(Make(_cid())))
 
     async def invite(self, room: str, seconds: int, *, uses: int = 1) -> Ack:
         """As an owner, make an invitation for so many people, which ends after so many seconds.
@@ -337,7 +342,7 @@ class Chat:
 
         Raises `RefusedError` (`no_invitation`: it is none, or used up, over or revoked).
         """
-        return _acknowledged(await self._ask(Accept(token, _cid()))).id
+        return self._come_into(await self._ask(Accept(token, _cid())))
 
     async def revoke(self, room: str, invitation: str) -> None:
         """As an owner, end an invitation by its id."""
@@ -366,6 +371,12 @@ class Chat:
         answer = await self._ask(ListRooms(_cid()))
         assert isinstance(answer, RoomList)
         return answer
+
+    def _come_into(self, answer: Answer) -> str:
+        room = _acknowledged(answer).id
+        self._new_member_of.add(room)
+        _later(functools.partial(self._new_member_of.discard, room), MEMBER_SECONDS)
+        return room
 
     async def _delete(self, room: str, identity: str) -> None:
         await self._ask(Delete(room, identity, _cid()))
@@ -712,6 +723,13 @@ class Chat:
                 _later(functools.partial(self._send_again, error.cid), error.retry_after)
         elif error.cid is not None:
             self._answer(error.cid, refused)
+        elif (
+            error.code is ErrorCode.BAD_ROOM
+            and room is not None
+            and not room.is_in
+            and room.name in self._new_member_of
+        ):
+            self._ask_again_later(room.name)
         elif room is not None and room.refuse_earlier(refused):
             pass
         elif room is not None:

@@ -615,6 +615,39 @@ async def test_what_is_refused_for_now_is_asked_for_once_more_and_nothing_else_i
     assert asked[10:] == rooms[-1:]
 
 
+@pytest.mark.parametrize("learns", [True, False])
+async def test_a_replica_may_learn_late_who_was_let_into_a_room_but_not_too_late(
+    speak: Speak, monkeypatch: pytest.MonkeyPatch, learns: bool
+) -> None:
+    monkeypatch.setattr(library, "AGAIN_SECONDS", (0.01, 0.02))
+    if not learns:
+        monkeypatch.setattr(library, "MEMBER_SECONDS", 0.1)
+    asked: list[str] = []
+
+    async def late(socket: ServerConnection) -> None:
+        await welcome(socket)
+        accept = json.loads(await socket.recv())
+        ack = {"type": "ack", "room": "private", "cid": accept["cid"], "id": "private"}
+        await socket.send(json.dumps(ack))
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                asked.append(json.loads(await socket.recv())["type"])
+                answer = {"type": "error", "code": "bad_room", "message": "no", "room": "private"}
+                if learns and len(asked) == 4:
+                    answer = {"type": "joined", "room": "private", "position": "0"}
+                    answer |= {"recovered": False, "messages": []}
+                await socket.send(json.dumps(answer))
+
+    async with connect(url(await speak(late)), "ada") as ada, asyncio.timeout(PATIENCE):
+        room = ada.room(await ada.accept("token"))
+        if learns:
+            await room.joined()
+            assert asked == ["join"] * 4
+        else:
+            with pytest.raises(RefusedError, match="no"):
+                await room.joined()
+
+
 @pytest.mark.parametrize(
     "frame",
     [
