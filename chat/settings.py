@@ -177,7 +177,7 @@ class Settings:
         "chat-members",
         _matching(r"[A-Za-z0-9._-]{1,249}", "give 1 to 249 letters, digits and ._-"),
         "topic of the private rooms and their members, used with `CHAT_PRIVATE_ROOMS`; it must"
-        " exist, and be compacted without deleting records by their age",
+        " exist, and be compacted without deleting records by age or size",
     )
     kafka_in_flight: int = _setting(
         "KAFKA_IN_FLIGHT",

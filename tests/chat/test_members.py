@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from kafka import KafkaAdminClient, KafkaProducer
+from kafka.admin import AlterConfigOp, ConfigResource, ConfigResourceType
 from provider import Provider
 from test_api_send import send as post
 from test_rights import client, every_answer
@@ -940,6 +941,17 @@ async def test_a_replica_is_not_ready_before_it_knows_all_members(
     await until(
         lambda: (
             "retention.ms=604800000: set it to -1, or cleanup.policy to compact"
+            in server.look_ready()
+        )
+    )
+    by_size = {
+        "retention.ms": (AlterConfigOp.SET, "-1"),
+        "retention.bytes": (AlterConfigOp.SET, "1000000"),
+    }
+    kafka_admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, by_size)])
+    await until(
+        lambda: (
+            "retention.bytes=1000000: set it to -1, or cleanup.policy to compact"
             in server.look_ready()
         )
     )

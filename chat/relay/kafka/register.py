@@ -212,22 +212,29 @@ class KafkaRegister(Register):
                 self._check_settings(admin)
 
     def _check_settings(self, admin: KafkaAdminClient) -> None:
-        names = ["cleanup.policy", "retention.ms"]
+        names = ["cleanup.policy", "retention.ms", "retention.bytes"]
         topic = ConfigResource(ConfigResourceType.TOPIC, self._topic, names)
         settings: Mapping[str, Any] = admin.describe_configs([topic], config_filter="all")[
             "topic"
         ].get(self._topic, {})
         if not settings.keys() >= set(names):
             raise UnknownTopicOrPartitionError
-        kept = int(settings["retention.ms"]["value"])
-        if "delete" not in settings["cleanup.policy"]["value"] or kept < 0:
+        if "delete" not in settings["cleanup.policy"]["value"]:
             return
-        least = None if self._keep_seconds is None else self._keep_seconds * 1000
-        if least is None or kept < least:
-            remedy = (
-                f"at least {least}" if least is not None else "-1, or cleanup.policy to compact"
+        if self._keep_seconds is None:
+            for name in ("retention.ms", "retention.bytes"):
+                value = int(settings[name]["value"])
+                if value >= 0:
+                    raise _UnusableError(
+                        f"topic {self._topic} has {name}={value}: set it to -1, or cleanup.policy"
+                        " to compact"
+                    )
+            return
+        kept, least = int(settings["retention.ms"]["value"]), self._keep_seconds * 1000
+        if 0 <= kept < least:
+            raise _UnusableError(
+                f"topic {self._topic} has retention.ms={kept}: set it to at least {least}"
             )
-            raise _UnusableError(f"topic {self._topic} has retention.ms={kept}: set it to {remedy}")
 
     def _follow(self) -> None:
         """Deliver everything, from the beginning, until the register stops or a fetch fails.
