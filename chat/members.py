@@ -270,6 +270,12 @@ class Members(Agreed["_Table"]):
             lock = self._locks[room] = asyncio.Lock()
         async with lock:
             for _ in range(ATTEMPTS):
+                # What is known may be old, so nothing can be said about the change, not even that
+                # there is nothing to do.
+                if self.away:
+                    raise RefusedError(
+                        ErrorCode.UNAVAILABLE, "Kafka does not say what counts now: try again."
+                    )
                 new = change(self._table.get(room))
                 if new is None:
                     return

@@ -314,6 +314,27 @@ async def test_an_answer_of_kafka_that_is_lost_does_no_harm(cluster: Cluster) ->
     assert one._put == {}, "nothing is kept"
 
 
+async def test_a_replica_that_cannot_read_says_nothing_about_a_change(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room, token = await cluster.room(BOB)
+    one = cluster.replicas[0]
+    puts = list(cluster.registers[0].puts)
+    monkeypatch.setattr(Shared, "away", "no broker answers")
+    # The last three change nothing, as far as this replica knows.
+    for what in (
+        one.make(ANN),
+        one.accept(token, DAN),
+        one.accept(token, BOB),
+        one.revoke(room, DAN, ANN),
+        one.remove(room, DAN, ANN),
+    ):
+        with pytest.raises(RefusedError, match="Kafka does not say") as refused:
+            await cluster.do(what)
+        assert refused.value.code is ErrorCode.UNAVAILABLE
+    assert cluster.registers[0].puts == puts
+
+
 async def test_a_replica_that_reads_everything_again_lets_nobody_back_in(cluster: Cluster) -> None:
     room, _ = await cluster.room(BOB, DAN)
     one = cluster.replicas[0]
