@@ -11,7 +11,6 @@ import re
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
-from unittest import mock
 
 import pytest
 from chat_client import ChatClient, Frame
@@ -40,8 +39,10 @@ from chat.server import Server
 from chat.settings import SettingsError, load
 from tests.kafka_broker import KafkaBroker
 
-# A removal counts on every replica within this time.
+# A removal counts on the replica that was asked within this time, and on all that read the same
+# broker, also if the machine is busy.
 SECONDS = 1.0
+KAFKA_SECONDS = 10.0
 PEOPLE = ANN, BOB, DAN, EVE, FAY = tuple(letter * 32 for letter in "abdef")
 
 
@@ -421,6 +422,15 @@ async def test_records_that_do_not_count_are_removed_and_the_last_of_a_room_a_da
         assert replica._table._records.keys() == shown(replica).keys()
 
 
+class Timeless(asyncio.SelectorEventLoop):
+    """Its time goes on only when a test says so: how fast the machine is decides nothing."""
+
+    now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+
 STEPS = st.lists(
     st.tuples(st.sampled_from(["do", "do", "deliver", "compact", "again"]), st.integers(0, 10**6)),
     min_size=10,
@@ -433,9 +443,8 @@ STEPS = st.lists(
 def test_all_replicas_agree_whatever_is_read_when_and_how_often(
     steps: Sequence[tuple[str, int]],
 ) -> None:
-    # What Kafka has compacted before a replica reads it never comes.
-    with mock.patch.object(agreed, "BACK_SECONDS", 0.02):
-        asyncio.run(play(steps))
+    with asyncio.Runner(loop_factory=Timeless) as runner:
+        runner.run(play(steps))
 
 
 def attempt(
@@ -489,9 +498,13 @@ async def play(steps: Sequence[tuple[str, int]]) -> None:
                 register.again()
         for _ in range(4):
             await asyncio.sleep(0)
-    while not all(task.done() for task in tasks):
-        await cluster.settle()
     await cluster.settle()
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, Timeless)
+    while not all(task.done() for task in tasks):
+        # What Kafka has compacted before a replica reads it never comes.
+        loop.now += agreed.BACK_SECONDS / 2
+        await cluster.settle()
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(one, RefusedError) for one in results if isinstance(one, Exception))
     states = cluster.log.counted(room)
@@ -704,9 +717,11 @@ async def test_a_room_is_its_members_on_all_replicas_and_after_they_restart(
         room = await make(owner)
         invited = await ask(owner, "invite", room=room, seconds=60, uses=1)
         # It knows the owner and the invitation.
-        await until(lambda: other._members and other._members._table.places == 2, SECONDS)
+        await until(lambda: other._members and other._members._table.places == 2, KAFKA_SECONDS)
         assert (await ask(member, "accept", token=invited["token"]))["id"] == room
-        await until(lambda: one._members and one._members.is_owner(room, bob) is False, SECONDS)
+        await until(
+            lambda: one._members and one._members.is_owner(room, bob) is False, KAFKA_SECONDS
+        )
         for where, moderates in ((owner, True), (tab, True), (member, None), (again, None)):
             joined = await where.join(room)
             assert (joined.get("moderator"), joined["read_only"]) == (moderates, False)
@@ -716,7 +731,7 @@ async def test_a_room_is_its_members_on_all_replicas_and_after_they_restart(
         assert (listed["owners"], listed["members"], listed["invitations"]) == ([ann], [bob], [])
         assert (await ask(member, "rooms"))["rooms"] == [room]
         await ask(owner, "remove", room=room, author=bob)
-        await removed(room, member, again)
+        await removed(room, member, again, seconds=KAFKA_SECONDS)
         for where in (member, again):
             assert (await where.refused(type="join", room=room, since=since))["code"] == "bad_room"
             assert (await ask(where, "rooms"))["rooms"] == []
@@ -733,8 +748,8 @@ async def test_a_room_is_its_members_on_all_replicas_and_after_they_restart(
         assert (await member.refused(type="join", room=room))["code"] == "bad_room"
 
 
-async def removed(room: str, *clients: ChatClient) -> None:
-    async with asyncio.timeout(SECONDS):
+async def removed(room: str, *clients: ChatClient, seconds: float = SECONDS) -> None:
+    async with asyncio.timeout(seconds):
         for one in clients:
             error = await one.hear("error")
             assert (error["code"], error["room"]) == ("bad_room", room)
