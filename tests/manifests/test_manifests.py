@@ -95,6 +95,7 @@ SITES = {
     "chat with a long drain": {
         "chat_config": {"CHAT_DRAIN_DELAY_SECONDS": 7, "CHAT_DRAIN_SECONDS": 30}
     },
+    "chat with private rooms": {"chat_config": {"CHAT_PRIVATE_ROOMS": "true"}},
     "chat with another rate": {"chat_config": {"CHAT_RATE": 50}},
     "chat with secrets": {
         "chat_config": SASL,
@@ -223,6 +224,14 @@ def test_memory_is_bounded_and_the_processor_is_not(objects):
     for container in objects.pod["containers"]:
         assert container["resources"]["limits"].keys() == {"memory"}
         assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+
+
+def test_private_rooms_have_memory_wherever_they_are_switched_on(rendered):
+    without, with_them = (
+        int(rendered[site].pod["containers"][0]["resources"]["limits"]["memory"].removesuffix("Mi"))
+        for site in ("chat", "chat with private rooms")
+    )
+    assert with_them - without >= 96
 
 
 def test_no_service_of_the_cluster_gets_into_the_environment(objects):

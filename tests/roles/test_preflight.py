@@ -570,6 +570,10 @@ CHAT: Cases = {
         {"chat_private_rooms": True},
         ["chat_private_rooms=true with CHAT_AUTH=off in chat_config: set CHAT_AUTH to required"],
     ),
+    "private rooms without sign-in, in chat_config": (
+        {"chat_config": {"CHAT_PRIVATE_ROOMS": "true"}},
+        ["CHAT_PRIVATE_ROOMS=true with CHAT_AUTH=off in chat_config: set CHAT_AUTH to required"],
+    ),
     "private rooms with sign-in": (
         {"chat_private_rooms": True, "chat_config": {"CHAT_AUTH": "required"}},
         [NOTHING],
