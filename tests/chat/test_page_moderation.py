@@ -172,3 +172,15 @@ def test_moderators_are_told_why_something_was_not_done_or_that_it_is_not_known(
     does(page, "Mute", "Not done. Connection lost")
     assert len(desk.asked) == 5
     expect(notice).not_to_contain_text("done")
+
+
+def test_nobody_can_be_muted_or_banned_in_a_private_room(visit: Visit) -> None:
+    private = f"private-{'a' * 32}"
+    desk = Desk(lobby=[said("rude")], **{private: [said("also rude", private)]})
+    page = visit(desk)
+    message(page, "rude").hover()
+    expect(page.get_by_role("button", name="Moderate")).to_be_visible()
+    page.get_by_label("Join a room").fill(private)
+    page.keyboard.press("Enter")
+    message(page, "also rude").hover()
+    expect(page.get_by_role("button", name="Moderate")).to_be_hidden()
