@@ -99,7 +99,6 @@ FACTS = [
     Fact(
         "the chat's port",
         {
-            "roles/chat/vars/main.yml": r"^  CHAT_PORT: (\d+)$",
             "roles/chat/templates/chat.yml.j2": r"name: web, port: (\d+)",
             "chat/settings.py": r"\"CHAT_PORT\", (\d+),",
             "chat/Containerfile": r"^EXPOSE (\d+) ",
