@@ -150,7 +150,8 @@ async function say(type, seconds, done) {
   asking = false;
   const outcome = answer.type === "ack" ? done(shownEnd(Date.now() + seconds * 1000))
     : describe(answer);
-  if (about === message) said.textContent = outcome;
+  // The event "close", which forgets the message, comes a moment after the dialog is closed.
+  if (dialog.open && about === message) said.textContent = outcome;
   else notice(`${about.user}: ${outcome}`);
 }
 
