@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import socket
 import threading
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple, Self
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import CorruptRecordError, KafkaError, LeaderNotAvailableError
+from kafka.net.compat import KafkaNetClient
 
 from chat.relay.kafka.batches import RecordBatch, split
 from chat.relay.security import Security
@@ -25,6 +27,16 @@ SOCKET_OPTIONS = [
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1),
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 4000),
 ]
+# How long to try to connect to a broker, and at most after failures. Whoever looks for a leader
+# just after its host died is led there once more, and asks again only after this time. The classes
+# below have no such setting, but pass these on.
+CONNECT_MS = 2000
+MOST_CONNECT_MS = 10_000
+_client = functools.partial(
+    KafkaNetClient,
+    socket_connection_setup_timeout_ms=CONNECT_MS,
+    socket_connection_setup_timeout_max_ms=MOST_CONNECT_MS,
+)
 POLL_MS = 200
 # Maximum number of batches per poll.
 POLL_BATCHES = 2000
@@ -42,6 +54,7 @@ def connection_options(
     return {
         "bootstrap_servers": list(bootstrap_servers),
         "client_id": client_id,
+        "kafka_client": _client,
         "reconnect_backoff_max_ms": 1000,
         "socket_options": SOCKET_OPTIONS,
         **security.client_options(),
