@@ -182,7 +182,7 @@ def with_claims(**claims: Any) -> Forge:
     def forge(provider: Provider) -> str:
         now = time.time()
         told = {name: now + it if isinstance(it, int) else it for name, it in claims.items()}
-        return provider.token(header={"typ": "logout+jwt"}, **logout(**told))
+        return logout_token(provider, **told)
 
     return forge
 
