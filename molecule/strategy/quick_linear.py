@@ -1,7 +1,7 @@
 """Strategy quick_linear: Ansible's `linear` on mitogen, with one Python on each host for all tasks.
 
-Results are those of `linear`, with about a third of the processor's time. Scenario `default` is run
-without it, as sites are.
+Results are those of `linear`, with less than half of the processor's time. Scenario `default` is
+run without it, as sites are.
 """
 
 import copy

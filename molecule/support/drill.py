@@ -233,12 +233,13 @@ def all_is_as_before() -> None:
 
 
 def knows_the_replicas(name: str) -> bool:
-    """Whether this host's Traefik asks none that has gone, which costs it 0.5 s.
+    """Whether this host's Traefik sends people only to replicas that are there. A try at one that
+    has gone takes 0.5 s.
 
-    It hears of changes late if the API server that it asked was on a host that died.
+    Traefik learns new addresses late if its API server was on a host that died.
     """
     context = ssl.create_default_context(cafile=os.environ["SSL_CERT_FILE"])
-    # It asks them in turns.
+    # It takes the replicas in turns.
     for _ in range(4):
         with contextlib.closing(HTTPSConnection(way_in(), timeout=0.4)) as connection:
             try:

@@ -27,9 +27,9 @@ SOCKET_OPTIONS = [
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1),
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 4000),
 ]
-# How long to try to connect to a broker, and at most after failures. Whoever looks for a leader
-# just after its host died is led there once more, and asks again only after this time. The classes
-# below have no such setting, but pass these on.
+# How long to try to connect to a broker: at first, and at most after failures. Until another broker
+# leads, Kafka still names one whose host died. A client connects there, and asks again only when
+# that has failed. kafka-python's public classes do not take this setting; their client does.
 CONNECT_MS = 2000
 MOST_CONNECT_MS = 10_000
 _client = functools.partial(
