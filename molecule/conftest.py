@@ -1,4 +1,4 @@
-"""What the tests of all scenarios share: a topic, and the hosts' journals when a test fails."""
+"""Shared by the tests of all scenarios: a topic, and the hosts' journals when a test fails."""
 
 from collections.abc import Generator, Iterator
 
@@ -28,14 +28,14 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
             try:
                 seen = connect(name).run(EVIDENCE)
                 journal = seen.stdout + seen.stderr
-            except RuntimeError as gone:
-                journal = f"not reachable: {gone}"
+            except RuntimeError as error:
+                journal = f"not reachable: {error}"
             report.sections.append((f"journal of {name}", journal))
     return report
 
 
 @pytest.fixture
 def topic() -> Iterator[str]:
-    """A topic of one partition with the layer's own defaults."""
+    """A topic with one partition and the cluster's defaults."""
     with new_topic() as name:
         yield name

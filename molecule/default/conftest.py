@@ -1,4 +1,4 @@
-"""What the tests of this scenario share: trust in the chat's own authority."""
+"""Shared by the tests of this scenario: trust in the chat's own authority."""
 
 import pytest
 from hosts import CA_FILE
@@ -6,5 +6,5 @@ from hosts import CA_FILE
 
 @pytest.fixture(autouse=True)
 def trust(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clients in Python trust it, as those of people who have its certificate."""
+    """Python clients trust the authority, like those of people who installed its certificate."""
     monkeypatch.setenv("SSL_CERT_FILE", str(CA_FILE))

@@ -1,7 +1,7 @@
 """Strategy quick_linear: Ansible's `linear` on mitogen, with one Python on each host for all tasks.
 
-Results are those of `linear`, with less than half of the processor's time. Scenario `default` is
-run without it, as sites are.
+It gives the same results as `linear`, for less than half of the processor time. Scenario `default`
+installs without it, as sites do.
 """
 
 import copy
@@ -15,14 +15,15 @@ from ansible.plugins import loader
 from ansible.plugins.strategy.linear import StrategyModule as Linear
 from ansible_mitogen.strategy import StrategyMixin
 
-# Mitogen pins processes to cores: of two, all tasks would share one.
+# Mitogen pins processes to cores. With two cores, all tasks would share one.
 ansible_mitogen.affinity.policy = ansible_mitogen.affinity.Policy()
 
-# Each task of each host is a fork of this process: what is loaded here is not loaded in each.
+# Each task of each host runs in a fork of this process, so plugins loaded here are loaded once.
 for plugins in (loader.filter_loader, loader.test_loader):
     list(plugins.all())
 
-# They only compute, for less time than a fork of this process takes, and are half of all tasks.
+# Actions that run in this process: they only compute, for less time than a fork takes. They are
+# half of all tasks.
 COMPUTING = {
     "ansible.builtin.assert",
     "ansible.builtin.debug",
@@ -50,7 +51,7 @@ class StrategyModule(StrategyMixin, Linear):
             "play_context": play_context,
         }
         self._tqm.send_callback("v2_runner_on_start", host, task)
-        # A fork would change what it has for itself alone.
+        # Copy the task, because TaskExecutor changes it. A fork would change only its own copy.
         own = task.copy(exclude_parent=True, exclude_tasks=True)
         own._parent = task._parent
         named = copy.copy(host)

@@ -1,4 +1,4 @@
-"""The scenario's cluster, asked on one of its hosts: the first, unless a test takes that away."""
+"""kubectl on a host of the scenario's cluster: the first one, unless a test takes that down."""
 
 from hosts import connect, group
 
@@ -11,6 +11,6 @@ def kubectl(command: str, via: str = group("microk8s")[0]) -> str:
 
 
 def deployed_image() -> str:
-    """The chat's, by digest, as the cluster calls it."""
+    """The chat's image, by digest, with the cluster's name for it."""
     path = "{.spec.template.spec.containers[0].image}"
     return kubectl(f"get deployment chat --output jsonpath={path}")

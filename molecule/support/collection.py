@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def install(folder: Path) -> Path:
     """Build the archive and install it below an empty folder; return the collection's folder.
 
-    What it depends on is in the virtual environment, and nothing is fetched.
+    Its dependencies are in the virtual environment, so nothing is downloaded.
     """
     _ansible_galaxy(folder, "build", str(ROOT))
     (archive,) = folder.glob("*.tar.gz")
@@ -20,7 +20,7 @@ def install(folder: Path) -> Path:
 
 
 def elsewhere(folder: Path) -> dict[str, str]:
-    """The environment of somebody who has the collection below this folder, and no checkout."""
+    """The environment of a site that has the collection below this folder, and no checkout."""
     ours = {name: value for name, value in os.environ.items() if name != "ANSIBLE_CONFIG"}
     return ours | {"ANSIBLE_COLLECTIONS_PATH": str(folder), "ANSIBLE_FORCE_COLOR": "false"}
 

@@ -1,9 +1,14 @@
-"""What Kafka promises of acknowledged records, as a check of what was sent, told and read.
+"""Checks Kafka's promises on a history of sent, acknowledged and read records.
 
-The promise, as Jepsen's workload for Kafka-like logs puts it (jepsen-io/jepsen,
-jepsen/src/jepsen/tests/kafka.clj): what was acknowledged is read, at the place the acknowledgement
-named; each key keeps its order; no record is there twice; no place ever holds two records; and what
-a reader has seen stays. A send that failed promises nothing: its record may be there or not.
+The promises are those of Jepsen's workload for Kafka-like logs (jepsen-io/jepsen,
+jepsen/src/jepsen/tests/kafka.clj):
+
+- Every acknowledged record is read, at the partition and offset that the acknowledgement named.
+- Each key keeps its order.
+- No record is there twice, and no offset ever has two records.
+- A record that a reader has seen does not disappear.
+
+A failed send promises nothing: its record may be in the log or not.
 """
 
 from collections import Counter, defaultdict
@@ -13,7 +18,7 @@ from typing import NamedTuple
 
 
 class Record(NamedTuple):
-    """A record's name: the key it was sent under, and its number among that key's, from 0."""
+    """The identity of a record: its key, and its number among the records of this key, from 0."""
 
     key: str
     number: int
@@ -23,7 +28,7 @@ class Record(NamedTuple):
 
 
 class Placed(NamedTuple):
-    """A record at its place in the log."""
+    """A record and its position in the log."""
 
     record: Record
     partition: int
@@ -32,34 +37,34 @@ class Placed(NamedTuple):
 
 @dataclass
 class History:
-    """What a writer and its readers lived through."""
+    """What a writer sent and its readers read."""
 
     sent: set[Record] = field(default_factory=set)
-    # In the order in which the acknowledgements came.
+    # In the order of the acknowledgements.
     acknowledged: list[Placed] = field(default_factory=list)
-    # What a reader saw that read along, in its order.
+    # What the concurrent reader got, in its order.
     followed: list[Placed] = field(default_factory=list)
-    # The whole log in the end, partition by partition in the order of offsets.
+    # The whole log at the end: each partition in the order of offsets.
     log: list[Placed] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Violations:
-    """Each broken promise, and the records it was broken for."""
+    """The broken promises, each with its records."""
 
-    # Acknowledged, and not in the log.
+    # Acknowledged, but not in the log.
     lost: list[str]
-    # Acknowledged and in the log, and never shown to the reader that read along.
+    # Acknowledged and in the log, but not seen by the concurrent reader.
     skipped: list[str]
-    # Shown to that reader, and not in the log any more.
+    # Seen by that reader, but not in the log at the end.
     taken_back: list[str]
-    # At two places, or shown twice.
+    # At two positions, or read twice.
     duplicated: list[str]
-    # Acknowledged, and behind a later one of the same key.
+    # Acknowledged, but after a later one of the same key.
     misordered: list[str]
-    # One place, two records: among the acknowledgements, the reader that read along and the log.
+    # Two records at one position, in acknowledgements, the concurrent reader and the log together.
     contradicted: list[str]
-    # In the log, and never sent.
+    # In the log, but never sent.
     unknown: list[str]
 
     def __bool__(self) -> bool:
@@ -75,7 +80,7 @@ class Violations:
 
 
 def violations(history: History) -> Violations:
-    """Which promises were broken for which records; false when none was."""
+    """The broken promises and their records. The result is false if there are none."""
     acknowledged = {placed.record for placed in history.acknowledged}
     followed = {placed.record for placed in history.followed}
     log = {placed.record for placed in history.log}

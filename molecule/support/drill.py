@@ -1,8 +1,7 @@
-"""A drill: what people notice while a part of the system fails, is changed, or is replaced.
+"""A drill: what clients notice while a part of the system fails, changes or is replaced.
 
-All use the client library, which comes back wherever the edge sends it. What is promised of all,
-whatever happened in between: every acknowledged message was shown exactly once, in the order of the
-log.
+All clients use the client library, which reconnects to the replica that Traefik chooses. In every
+drill, each reader must see every acknowledged message exactly once, in the order of the log.
 """
 
 import asyncio
@@ -24,17 +23,17 @@ from typing import Self
 import pytest
 from cluster import kubectl
 from delivery import History, Placed, Record, violations
-from hosts import address, eventually, group, way_in
+from hosts import address, eventually, group, virtual_ip
 from hosts import connect as host
 
 from chat.client import Back, Gap, Message, connect
 from playbooks import Run, run
 
-URL = f"https://{way_in()}/"
+URL = f"https://{virtual_ip()}/"
 END = "the end"
-# Who read along, as `script/test --clients=N` says.
+# Number of readers, set by `script/test --clients=N`.
 READERS = int(os.environ.get("CLIENTS", "100"))
-# As long as the chat may be away in a drill.
+# Time for a first connection, in seconds: longer than any drill interrupts the chat.
 OPEN_SECONDS = 300.0
 
 on_demand = pytest.mark.skipif(
@@ -43,7 +42,7 @@ on_demand = pytest.mark.skipif(
 
 
 def replicas() -> dict[str, bool]:
-    """The pods, and whether each takes clients and is not on its way out."""
+    """The pods, and whether each is ready and not being deleted."""
     listed = kubectl(
         "get pods --selector app.kubernetes.io/name=chat --output "
         "jsonpath='{range .items[*]}{.metadata.name} {.metadata.deletionTimestamp} "
@@ -54,21 +53,21 @@ def replicas() -> dict[str, bool]:
 
 
 def ready_replicas() -> list[str]:
-    """The pods, if all of them take clients; else none."""
+    """The pods if all of them are ready, otherwise an empty list."""
     pods = replicas()
     return list(pods) if all(pods.values()) else []
 
 
-def holders_of_the_way_in() -> list[str]:
-    shown = f"ip -brief address show to {way_in()}"
+def holders_of_virtual_ip() -> list[str]:
+    shown = f"ip -brief address show to {virtual_ip()}"
     return [name for name in group("microk8s") if host(name).check_output(shown)]
 
 
 class Reader:
-    """A client that reads, and what it was shown."""
+    """What a reading client saw."""
 
     def __init__(self) -> None:
-        # The numbers of the messages, in the order in which they were shown.
+        # The numbers of the messages, in the order in which they arrived.
         self.shown = array("L")
         self.replicas: list[str] = []
         # The longest time without a new message, in seconds.
@@ -86,18 +85,18 @@ class Reader:
 
 
 class Conversation:
-    """A crowd that goes on, in a thread of its own, until the end of the block: one client writes,
-    the others read, and every second somebody new comes and looks into the room.
+    """Traffic in one room, in its own thread, until the end of the block: one client writes, the
+    others read, and every second a new client joins and leaves.
     """
 
     def __init__(self) -> None:
         self.room = f"room-{uuid.uuid4()}"
-        # The ids of the messages, by their numbers, as the writer was told them.
+        # The ids of the messages, by number, from the writer's acknowledgements.
         self.acknowledged: list[str] = []
         self.readers = [Reader() for _ in range(READERS)]
-        # The same, as the first reader was told them.
+        # The same, from the first reader of each message.
         self._ids: dict[int, str] = {}
-        # The longest time that somebody new waited for the room, in seconds.
+        # The longest time in which a new client joined the room, in seconds.
         self.newcomer = 0.0
         self._finished = threading.Event()
         self._problem: BaseException | None = None
@@ -109,7 +108,7 @@ class Conversation:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self.goes_on(within=60, what="the conversation flows")
+        self.goes_on(within=60, what="messages flow")
         return self
 
     def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
@@ -122,17 +121,17 @@ class Conversation:
             f"{READERS} readers, {len(self.acknowledged)} messages;"
             f" {', '.join(f'{broken[promise]} {promise}' for promise in promises)};"
             f" longest silence: {silences[-1]:.1f} s, median {silences[len(silences) // 2]:.1f} s;"
-            f" somebody new waited {self.newcomer:.1f} s at most;"
+            f" longest join of a new client: {self.newcomer:.1f} s;"
             f" {sum(len(reader.replicas) - 1 for reader in self.readers)} reconnected;"
             f" load average {os.getloadavg()[1]:.0f}"
         )
         if failure is None:
             assert self._problem is None, self._problem
-            assert not self._thread.is_alive(), "a reader still waits"
+            assert not self._thread.is_alive(), "a client has not finished within 120 s"
             assert not broken.total(), broken
 
     def goes_on(self, within: float, what: str) -> None:
-        """Wait until messages sent from now on are acknowledged, and shown to all."""
+        """Wait until messages sent from now on are acknowledged, and every reader sees them."""
         first = len(self.acknowledged) + 1
         eventually(
             lambda: all(reader.shown and reader.shown[-1] > first + 3 for reader in self.readers),
@@ -144,7 +143,7 @@ class Conversation:
         """How often each promise was broken, counted over all readers."""
 
         def placed(numbers: Iterable[int]) -> list[Placed]:
-            # The writer sends one at a time, so the order of the log is the order of sending.
+            # The writer sends one message at a time, so this is also the order of the log.
             return [Placed(Record(self.room, number), 0, number) for number in numbers]
 
         log = placed(range(len(self.acknowledged)))
@@ -212,39 +211,42 @@ class Conversation:
 
 
 def status() -> Run:
-    """Run playbooks/status.yml. Hosts that share their processors with other tests need time."""
+    """Run playbooks/status.yml, with a longer timeout: other tests run on the same processors."""
     return run("playbooks/status.yml", {"status_seconds": 15})
 
 
-def all_is_as_before() -> None:
+def await_recovery() -> None:
+    """Wait until status.yml finds nothing wrong, both replicas are ready, and every host serves the
+    page.
+    """
     eventually(
         lambda: "All is as it should be" in status().said,
         within=180,
-        what="all is as before",
+        what="status.yml finds nothing wrong",
     )
-    # A host that comes back may bring a replica of which there are enough by now.
+    # A host that comes back may still have a replica that was replaced meanwhile.
     eventually(lambda: len(ready_replicas()) == 2, within=60, what="two replicas are ready")
-    # Those who are connected need not notice that nobody else can come, or only by way of one host.
+    # Connected readers do not notice if new clients cannot connect, or only through some hosts.
     eventually(
         lambda: all(map(knows_the_replicas, group("microk8s"))),
         within=120,
-        what="somebody new gets the page from every host",
+        what="every host serves the page to new clients",
     )
 
 
 def knows_the_replicas(name: str) -> bool:
-    """Whether this host's Traefik sends people only to replicas that are there. A try at one that
-    has gone takes 0.5 s.
+    """Whether this host's Traefik forwards only to replicas that exist. An attempt to connect to
+    one that does not takes 0.5 s.
 
-    Traefik learns new addresses late if its API server was on a host that died.
+    Traefik gets new addresses late if its API server was on a host that lost power.
     """
     context = ssl.create_default_context(cafile=os.environ["SSL_CERT_FILE"])
-    # It takes the replicas in turns.
+    # Traefik uses the replicas round robin.
     for _ in range(4):
-        with contextlib.closing(HTTPSConnection(way_in(), timeout=0.4)) as connection:
+        with contextlib.closing(HTTPSConnection(virtual_ip(), timeout=0.4)) as connection:
             try:
                 there = socket.create_connection((address(name), 443), timeout=0.4)
-                connection.sock = context.wrap_socket(there, server_hostname=way_in())
+                connection.sock = context.wrap_socket(there, server_hostname=virtual_ip())
                 connection.request("GET", "/")
                 if connection.getresponse().status != HTTPStatus.OK:
                     return False

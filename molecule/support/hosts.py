@@ -1,7 +1,7 @@
-"""The hosts of the scenario that runs, and how to wait for what they are to do.
+"""The hosts of the running scenario: connect to them, stop them, and wait for a condition.
 
-The hosts are reached as Ansible reaches them, over SSH with the sandbox's key; tests then look from
-outside (a Kafka client, a WebSocket) wherever the promise is one to the outside.
+Tests connect to the hosts like Ansible, over SSH with the sandbox's key. Promises to clients are
+tested from outside, by a Kafka client or a WebSocket.
 """
 
 import os
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SANDBOX = os.environ["SANDBOX"]
 INVENTORY = os.environ.get("INVENTORY", "inventory/sandbox")
 STATE = ROOT / ".cache" / "sandboxes" / SANDBOX
-# Of the chat's own authority, as its role writes it for clients.
+# The certificate of the chat's own authority. Role chat writes it for clients.
 CA_FILE = STATE / "chat-ca.crt"
 
 
@@ -34,12 +34,12 @@ def group(name: str) -> list[str]:
 
 
 def variable(name: str, wanted: str) -> Any:
-    """What the inventory says for a host."""
+    """A host's variable in the inventory."""
     return AnsibleRunner.get_runner(str(ROOT / INVENTORY)).get_variables(name)[wanted]
 
 
 def sandbox_hosts() -> list[str]:
-    """The names of all hosts that the scenario has, be they in the inventory or not."""
+    """The names of all hosts of the scenario, including those that are not in the inventory."""
     configuration = (STATE / "ssh_config").read_text()
     return re.findall(r"^Host (\w+)$", configuration, re.MULTILINE)
 
@@ -49,25 +49,25 @@ def connect(name: str) -> Host:
 
 
 def address(name: str) -> str:
-    """The IP address under which a host is reached."""
+    """A host's IP address."""
     shown = subprocess.run(
         ["ssh", "-G", "-F", STATE / "ssh_config", name], check=True, capture_output=True, text=True
     ).stdout
     return next(line.split()[1] for line in shown.splitlines() if line.startswith("hostname "))
 
 
-def way_in() -> str:
-    """The address that the cluster hosts share."""
+def virtual_ip() -> str:
+    """The address that moves between the cluster hosts."""
     return (STATE / "free_address").read_text().strip()
 
 
 def restart_host(name: str) -> None:
-    """Power-cycle a host: its services stop, and nobody is there to start them again."""
+    """Power-cycle a host: all its services stop, and start again only by themselves."""
     podman("restart", name)
 
 
 def podman(command: str, name: str, *arguments: str) -> None:
-    """What podman does to a host's container."""
+    """Run a podman command on a host's container."""
     subprocess.run(
         ["podman", command, f"{SANDBOX}-{name}", *arguments],
         check=True,
@@ -78,8 +78,8 @@ def podman(command: str, name: str, *arguments: str) -> None:
 
 @contextmanager
 def powered_off(name: str) -> Iterator[None]:
-    """Take a host away without a word to anybody, and start it again."""
-    # Otherwise the kernel closes the connections of killed processes.
+    """Cut a host's power, and start it again at the end."""
+    # Without network, the kernel cannot close the connections of killed processes.
     podman("exec", name, "ip", "link", "set", "eth0", "down")
     podman("kill", name)
     try:
@@ -90,7 +90,7 @@ def powered_off(name: str) -> Iterator[None]:
 
 @contextmanager
 def frozen(name: str) -> Iterator[None]:
-    """Have a host take connections and answer nothing, as one that hangs."""
+    """Make a host hang: it accepts connections, but does not respond."""
     try:
         podman("pause", name)
         yield
@@ -99,9 +99,10 @@ def frozen(name: str) -> Iterator[None]:
 
 
 def eventually(check: Callable[[], T], within: float, what: str) -> T:
-    """Return the first truthy result of `check`, asked for `within` seconds; print the time taken.
+    """Repeat `check` until its result is truthy; return it, and print the time taken.
 
-    What a host or a broker that is away raises counts as "not yet", and as the reason in the end.
+    Raises AssertionError after `within` seconds. Errors of hosts and brokers that are down count as
+    "not yet"; the last one is in the message.
     """
     began = time.monotonic()
     last: object = None

@@ -1,4 +1,4 @@
-"""Kafka and ZooKeeper as their clients see them, from outside the hosts."""
+"""Clients of Kafka and ZooKeeper, outside the hosts."""
 
 import re
 import socket
@@ -13,7 +13,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 
 BROKERS = group("kafka")
-# Of a cluster that is installed with TLS.
+# The authority and certificates of a cluster that is installed with TLS.
 CERTIFICATES = STATE / "kafka-tls"
 _NAMES = {variable(name, "kafka_broker_id"): name for name in BROKERS}
 
@@ -23,7 +23,7 @@ def bootstrap(*names: str) -> list[str]:
 
 
 def connection(*names: str) -> dict[str, Any]:
-    """The options of a client that may do everything, as the playbooks may."""
+    """Options for a client with all rights, like the playbooks."""
     servers: dict[str, Any] = {"bootstrap_servers": bootstrap(*names)}
     if not CERTIFICATES.exists():
         return servers
@@ -36,25 +36,25 @@ def connection(*names: str) -> dict[str, Any]:
 
 
 def kept_password(user: str) -> str:
-    """What the first run made for a user of the inventory who has none."""
+    """The password that the first run generated for a user."""
     return (CERTIFICATES / "passwords" / user).read_text().strip()
 
 
 @contextmanager
 def new_topic(partitions: int = 1, replicas: int = -1) -> Iterator[str]:
-    """The name of a topic with the layer's own defaults; it is gone afterwards."""
+    """Create a topic with the cluster's defaults; delete it at the end. Yields its name."""
     name = f"test-{uuid.uuid4()}"
     with KafkaAdminClient(**connection()) as admin:
         admin.create_topics({name: {"num_partitions": partitions, "replication_factor": replicas}})
         admin.wait_for_topics([name])
     yield name
-    # Another client: what happened to the brokers meanwhile must not be this one's affair.
+    # A new client, because the brokers may have failed since the first one connected.
     with KafkaAdminClient(**connection()) as admin:
         admin.delete_topics([name])
 
 
 def leader(topic: str, *via: str) -> str:
-    """The host that leads a topic's first partition; nobody's name while it has no leader."""
+    """The host that leads a topic's first partition; '' while it has no leader."""
     with KafkaAdminClient(**connection(*via)) as admin:
         (described,) = admin.describe_topics([topic])
     leaders = {each["partition_index"]: each["leader_id"] for each in described["partitions"]}
@@ -62,7 +62,7 @@ def leader(topic: str, *via: str) -> str:
 
 
 def controller(*via: str) -> str:
-    """The host that these brokers (all) agree is the controller; nobody's name if they do not."""
+    """The controller's host according to these brokers (default: all); '' if they disagree."""
     named = set()
     for name in via or BROKERS:
         with KafkaAdminClient(**connection(name)) as admin:
@@ -71,16 +71,16 @@ def controller(*via: str) -> str:
 
 
 def controller_last() -> list[str]:
-    """The brokers in the order in which roles take them: the inventory's, the controller last."""
+    """The brokers in the order of a rolling restart: that of the inventory, the controller last."""
     last = eventually(controller, within=30, what="all brokers agree on the controller")
     return [*(name for name in BROKERS if name != last), last]
 
 
 def whole() -> bool:
-    """Whether all brokers are there and every partition has all its copies in sync.
+    """Whether all brokers are registered and every replica is in sync.
 
-    Any broker may be asked, also one that was cut off and believes that all is as it was: so the
-    controller must be willing to use all of them, and raises KafkaError while it is not.
+    The queried broker may have been cut off and have old metadata. So this also asks the controller
+    to validate a topic with a replica on every broker, which raises KafkaError if one is missing.
     """
     with KafkaAdminClient(**connection()) as admin:
         everywhere = {"num_partitions": 1, "replication_factor": len(BROKERS)}
@@ -93,7 +93,7 @@ def whole() -> bool:
 
 
 def settings_of(name: str) -> dict[str, str]:
-    """What a broker itself says it was started with, defaults included, by Kafka's names."""
+    """The settings that a broker reports, including defaults, by Kafka's names."""
     asked = ConfigResource(ConfigResourceType.BROKER, str(variable(name, "kafka_broker_id")))
     with KafkaAdminClient(**connection(name)) as admin:
         (settings,) = admin.describe_configs([asked], config_filter="all")["broker"].values()
@@ -101,13 +101,13 @@ def settings_of(name: str) -> dict[str, str]:
 
 
 def zookeeper_mode(name: str) -> str:
-    """What a ZooKeeper member says it is: `leader`, `follower` or nothing."""
+    """The mode that a ZooKeeper member reports, such as `leader`; '' if it does not serve."""
     mode = re.search(r"^Mode: (\w+)$", four_letters(name, "srvr"), re.MULTILINE)
     return mode[1] if mode else ""
 
 
 def four_letters(name: str, word: str) -> str:
-    """What a ZooKeeper member answers to one of its commands, which have four letters each."""
+    """A ZooKeeper member's answer to a four-letter command."""
     plain = socket.create_connection((address(name), 2181), timeout=5)
     if CERTIFICATES.exists():
         context = ssl.create_default_context(cafile=CERTIFICATES / "ca.crt")
@@ -119,14 +119,14 @@ def four_letters(name: str, word: str) -> str:
 
 
 def produce(topic: str, via: str, values: list[bytes]) -> None:
-    """Send in order; return when all in-sync copies have them."""
+    """Send in order; return when all in-sync replicas have the messages."""
     with KafkaProducer(**connection(via), acks="all") as producer:
         for sent in [producer.send(topic, value=value, partition=0) for value in values]:
             sent.get(timeout=30)
 
 
 def consume(topic: str, via: str, count: int) -> list[bytes]:
-    """The first `count` values, or as many as come within twenty seconds."""
+    """The first `count` values; fewer if none arrives for twenty seconds."""
     with KafkaConsumer(**connection(via), consumer_timeout_ms=20_000) as consumer:
         consumer.assign([TopicPartition(topic, 0)])
         consumer.seek_to_beginning()
@@ -134,7 +134,7 @@ def consume(topic: str, via: str, count: int) -> list[bytes]:
 
 
 def copies_in_sync(topic: str) -> list[int]:
-    """How many brokers hold all of each partition."""
+    """The number of in-sync replicas of each partition."""
     with KafkaAdminClient(**connection()) as admin:
         (described,) = admin.describe_topics([topic])
     return [len(partition["isr_nodes"]) for partition in described["partitions"]]

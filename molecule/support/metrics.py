@@ -1,4 +1,4 @@
-"""What brokers and ZooKeeper members tell Prometheus."""
+"""Metrics of brokers and ZooKeeper members."""
 
 from collections import defaultdict
 
@@ -10,7 +10,7 @@ PORTS = {"kafka": 9404, "zookeeper": 9405}
 
 
 def scrape(job: str, name: str) -> dict[str, float]:
-    """All metrics of a host's broker or ZooKeeper member, each summed over its labels."""
+    """All metrics of a host's broker or ZooKeeper member, summed over labels."""
     answer = requests.get(f"http://{address(name)}:{PORTS[job]}/metrics", timeout=10)
     answer.raise_for_status()
     found: defaultdict[str, float] = defaultdict(float)
@@ -21,5 +21,5 @@ def scrape(job: str, name: str) -> dict[str, float]:
 
 
 def tell(job: str, metric: str, *names: str) -> list[float]:
-    """What these hosts tell of a metric; those that do not know it are left out."""
+    """The values of a metric on these hosts, without hosts that do not have it."""
     return [told[metric] for told in (scrape(job, name) for name in names) if metric in told]

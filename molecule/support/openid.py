@@ -11,13 +11,13 @@ from typing import Self
 from servers import await_answer, free_port, self_signed
 
 PROGRAMS = Path(__file__).resolve().parents[2] / ".artifacts" / "oidc-provider"
-# As long as no test lasts.
+# Longer than any test, in seconds.
 LONG = 86400
 
 
 class Provider:
-    """Runs within the block at `issuer`. Its only client, `chat`, gets ID tokens of `life` seconds,
-    and may lead people back to `url`.
+    """Runs within the block, at `issuer`. Its only client, `chat`, gets ID tokens that are valid
+    for `life` seconds, and may redirect to `url`.
     """
 
     def __init__(self, folder: Path, address: str, url: str, life: int) -> None:

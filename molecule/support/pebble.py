@@ -1,4 +1,4 @@
-"""Pebble: Let's Encrypt's own ACME server for tests, with names that lead where a test wants."""
+"""Pebble: Let's Encrypt's own ACME server for tests, with a DNS server for the test's names."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ PROGRAMS = Path(__file__).resolve().parents[2] / ".artifacts" / "pebble"
 
 
 class Pebble:
-    """Runs within the block, and asks for challenges at `http_port` of `target`, whatever the name.
+    """Runs within the block. It validates all names at `http_port` of `target`.
 
-    Clients reach it at `address`. It keeps its files in `folder`.
+    Clients reach it at `address`. Its files are in `folder`.
     """
 
     def __init__(self, folder: Path, address: str, target: str, http_port: int) -> None:
@@ -40,7 +40,7 @@ class Pebble:
 
     def __enter__(self) -> Self:
         dns = f"127.0.0.1:{self._dns}"
-        # A validation waits up to 15 s, and one request in twenty is refused, otherwise.
+        # By default, Pebble delays validations by up to 15 s and refuses one nonce in twenty.
         quick = {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0"}
         off = ["-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", "", "-management", ""]
         names = ["-dnsserver", dns, "-defaultIPv4", self._target, "-defaultIPv6", ""]
@@ -70,6 +70,6 @@ class Pebble:
 
     @property
     def root(self) -> str:
-        """The certificate, in PEM, of the authority that signs; each start makes another one."""
+        """The signing authority's certificate in PEM. Each start makes a new one."""
         url = f"https://127.0.0.1:{self._management}/roots/0"
         return requests.get(url, timeout=5, verify=str(self.ca_file)).text

@@ -1,4 +1,4 @@
-"""Playbooks as an operator runs them against the scenario's hosts."""
+"""Runs playbooks against the scenario's hosts, like an operator."""
 
 import json
 import os
@@ -20,7 +20,7 @@ SHOWN = 2_000
 
 @dataclass(frozen=True)
 class Run:
-    """How a playbook ended, and what it said, on one line."""
+    """The result of a playbook: its output on one line, and the changes by host."""
 
     succeeded: bool
     said: str
@@ -39,13 +39,13 @@ def run(
 ) -> Run:
     """Run a playbook with extra variables and further inventories, whose hosts come first.
 
-    What is gathered about the hosts is kept in the folder `facts`, and not gathered again.
-    With `collections`, the playbook is one that is installed below that folder, and runs there.
+    With `facts`, facts are cached in that folder. With `collections`, the playbook is one of the
+    collection installed below that folder, and runs there.
     """
     cache = {"ANSIBLE_CACHE_PLUGIN": "jsonfile", "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(facts)}
     sources = [f"--inventory={ROOT / source}" for source in (*inventories, site)]
     environment = elsewhere(collections) if collections else dict(os.environ)
-    # What the tests' own clients trust, an operator's machine need not.
+    # The tests' clients trust the chat's authority, but an operator's machine may not.
     environment.pop("SSL_CERT_FILE", None)
     with (
         tempfile.TemporaryFile("w+") as output,
@@ -67,7 +67,7 @@ def run(
         try:
             process.wait()
         except BaseException:
-            # The time of the test has ended: on what does it wait?
+            # On a timeout of the test, show what the playbook waits for.
             subprocess.run(["ps", "-e", "--forest", "-o", "pid,etimes,stat,wchan:20,args"])
             process.kill()
             raise
@@ -85,7 +85,8 @@ def run(
 
 def inventory(folder: Path, groups: dict[str, dict[str, dict[str, Any]]]) -> str:
     """Write an inventory for `run`: groups of hosts with their variables. Returns its path."""
-    # What the sandbox's variables are relative to is otherwise where a host is named first.
+    # By default, inventory_dir is that of the first inventory with the host. Variables of the
+    # sandbox are relative to it.
     known = {"inventory_dir": str(ROOT / INVENTORY)}
     path = folder / "hosts.yml"
     path.write_text(
@@ -107,7 +108,7 @@ def assert_refused(
     site: str = INVENTORY,
     facts: Path | None = None,
 ) -> None:
-    """The playbook says these words and changes nothing."""
+    """The playbook fails with these words in its output, and changes nothing."""
     refused = run(playbook, variables, *inventories, site=site, facts=facts)
     assert not refused.succeeded
     for word in words:
@@ -118,10 +119,9 @@ def assert_refused(
 def refusals(
     cases: Mapping[str, tuple[str, dict[str, Any], list[str]]], folder: Path, site: str = INVENTORY
 ) -> dict[str, Future[None]]:
-    """Have each case, a playbook with variables, refused in its words; return when all have run.
+    """Run `assert_refused` for each case, four at a time; return when all have run.
 
-    Four at a time: each is a run of its own, on one core, and waits for the hosts. Nothing changes
-    on these meanwhile, so that their facts are gathered once. The group `pair` has two of them.
+    Facts are gathered once, because no case changes the hosts. The group `pair` has two hosts.
     """
     pair = inventory(folder, {"pair": {"host1": {}, "host2": {}}})
     with ThreadPoolExecutor(4) as pool:

@@ -1,4 +1,4 @@
-"""The two releases of Kafka that scenarios run: that of the roles, and the one before it."""
+"""The two releases of Kafka in the scenarios: the roles' default, and the previous one."""
 
 import yaml
 from hosts import ROOT

@@ -1,4 +1,4 @@
-"""What servers of this machine need that hosts and pods connect to."""
+"""Helpers for servers on this machine that hosts and pods connect to."""
 
 import socket
 import subprocess
@@ -18,7 +18,7 @@ def free_port() -> int:
 
 
 def address_towards(other: str) -> str:
-    """This machine's address, as the host with the other one reaches it."""
+    """This machine's address in the network of `other`."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((other, 9))
         found: str = probe.getsockname()[0]
@@ -26,7 +26,7 @@ def address_towards(other: str) -> str:
 
 
 def self_signed(folder: Path, address: str) -> tuple[Path, Path]:
-    """A key, and a certificate for the address and for loopback that is its own authority."""
+    """A key, and a self-signed certificate for the address and for loopback."""
     key, certificate = folder / "server.key", folder / "server.crt"
     subject = "req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -subj /CN=server"
     names = f"-addext subjectAltName=IP:{address},IP:127.0.0.1"
@@ -37,8 +37,8 @@ def self_signed(folder: Path, address: str) -> tuple[Path, Path]:
 
 
 def await_answer(url: str, ca_file: Path, log: Path) -> None:
-    """Wait until a server that has just been started answers. Raises `RuntimeError` with its log
-    if it does not.
+    """Wait until a server responds that has just been started. Raises RuntimeError with its log if
+    it does not.
     """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:

@@ -1,17 +1,17 @@
-"""Records that flow through Kafka while something is done to it.
+"""Traffic through Kafka during a fault or an operation.
 
     with Traffic(bootstrap_servers, topic) as traffic:
         ...                                   # stop, kill, cut, upgrade
         recovered = traffic.goes_on(within=60)
     print(traffic.longest_gap, traffic.failed)
 
-A writer sends under several keys as a careful application does (acks=all, idempotent, the client's
-own retries), and a reader reads along. When the block ends without an error, the writer comes to
-its end, the whole log is read from its beginning, and `delivery.violations` must find nothing: else
-an AssertionError names the records.
+A writer sends under several keys like a careful application (acks=all, idempotent, the client's own
+retries), and a reader reads concurrently. When the block ends without an error, the writer stops,
+and the whole log is read from the beginning. If `delivery.violations` finds a broken promise, an
+AssertionError names the records.
 
-kafka-python blocks, so writer and reader are threads; what they share is changed under `_changed`,
-and every change is announced there.
+kafka-python blocks, so writer and reader are threads. They change shared state under the condition
+`_changed`, and notify it of every change.
 """
 
 import itertools
@@ -26,26 +26,26 @@ from delivery import History, Placed, Record, Violations, violations
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
-# Ten records a second under each key: a gap is measured to a tenth of a second, and two cores have
-# most of their time left for Kafka.
+# Ten records per second and key: gaps are measured to 0.1 s, and most of two cores' time is left
+# for Kafka.
 KEYS = [f"key{number}" for number in range(6)]
 SECONDS_BETWEEN = 0.1
-# Under one key, so many may wait for their acknowledgement; then the writer waits too.
+# Maximum number of unacknowledged records per key. At this number, the writer waits.
 MOST_WAITING = 50
-# After this, a broker that does not answer is taken for gone and the record is sent to the next
-# leader: the client's part of a gap.
+# Request timeout. A broker that does not respond in time is considered dead, and the record is sent
+# to the next leader. This is the client's part of a gap.
 ANSWER_MS = 3_000
-# A gap may be so much longer than its goal: other work on the machine takes time too.
+# Tolerance for gaps, because other work on the machine takes time too.
 NOISE_SECONDS = 12
-# What may still come after the writer has stopped: longer than any fault's limit.
+# Time for outstanding acknowledgements after the writer has stopped: longer than any fault's limit.
 SETTLE_SECONDS = 120
 
 
 class Traffic:
-    """A writer and a reader on `topic`, which must be new: its records are counted from its first.
+    """A writer and a reader on `topic`, which must be new and empty.
 
-    `acks`: anything but "all" breaks the promise, and serves to see it break. `security`: its
-    clients' options for TLS and passwords.
+    `acks`: values other than "all" can break the promises; a test uses one to see that. `security`:
+    client options for TLS and passwords.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Traffic:
     def _look_up(self) -> list[TopicPartition]:
         deadline = time.monotonic() + 30
         with closing(self._consumer()) as consumer:
-            # The broker that is asked hears of a new topic a moment after the one that made it.
+            # Brokers learn of a new topic a moment after the controller has created it.
             while not (numbers := consumer.partitions_for_topic(self._topic)):
                 assert time.monotonic() < deadline, f"there is no topic {self._topic}"
                 time.sleep(0.1)
@@ -110,7 +110,7 @@ class Traffic:
 
     @property
     def longest_gap(self) -> float:
-        """Seconds between two acknowledgements under one key, where that was longest."""
+        """The longest time between two acknowledgements under one key, in seconds."""
         return max(
             after - before
             for times in self._times.values()
@@ -118,7 +118,7 @@ class Traffic:
         )
 
     def assert_gap(self, goal: float) -> None:
-        """The longest gap is within `goal` seconds, or so near that the machine may be to blame."""
+        """The longest gap is at most `goal` seconds, plus NOISE_SECONDS."""
         print(f"longest gap between acknowledgements: {self.longest_gap:.1f} s of {goal:g}")
         assert self.longest_gap <= goal + NOISE_SECONDS
 
@@ -129,7 +129,7 @@ class Traffic:
     def goes_on(self, within: float) -> float:
         """Wait until a record sent from now on is acknowledged and read under every key.
 
-        Returns the seconds that took; raises AssertionError after `within` seconds.
+        Returns the time this took, in seconds. Raises AssertionError after `within` seconds.
         """
         began = time.monotonic()
         with self._changed:
@@ -212,7 +212,7 @@ class Traffic:
         with self._changed:
             self.failed.append(record)
             self._waiting[record.key] -= 1
-            # One that let a record expire after a retry may never send again (kafka-python 3.0.12).
+            # After a record has expired, a producer may never send again (kafka-python 3.0.12).
             self._broken_producer = producer
             self._changed.notify_all()
 
@@ -240,10 +240,10 @@ class Traffic:
     # The readers.
 
     def _follow(self) -> None:
-        """Read along until the ends that `_finish` sets."""
+        """Read until the end offsets that `_finish` sets."""
         positions = dict.fromkeys(self._partitions, 0)
         while not self._reached(positions):
-            # Whatever breaks a reader, it goes on from where it was: never a hole, never twice.
+            # After an error, a new consumer continues at the position of the last one.
             with suppress(KafkaError), closing(self._consumer()) as consumer:
                 self._read(consumer, positions, self.history.followed)
 
@@ -256,7 +256,7 @@ class Traffic:
     def _read(
         self, consumer: KafkaConsumer, positions: dict[TopicPartition, int], into: list[Placed]
     ) -> None:
-        """Read on from `positions` up to the ends, and keep `positions` up to date."""
+        """Read from `positions` to the end offsets, and update `positions`."""
         consumer.assign(self._partitions)
         for tp, position in positions.items():
             consumer.seek(tp, position)
@@ -276,7 +276,7 @@ class Traffic:
             group_id=None,
             enable_auto_commit=False,
             allow_auto_create_topics=False,
-            # Never skip: a position that is not there any more is an error.
+            # Never skip: a position that does not exist any more is an error.
             auto_offset_reset="none",
             reconnect_backoff_max_ms=1_000,
             request_timeout_ms=ANSWER_MS,
@@ -289,7 +289,7 @@ class Traffic:
         assert not self._problems, self._problems[0]
         assert not any(self._waiting.values()), f"no answer for records: {self._waiting}"
         with closing(self._consumer()) as consumer:
-            # A leader that is new tells the log's end only when its followers have asked it.
+            # A new leader knows the log's end only after its followers have fetched.
             self._ends = consumer.end_offsets(self._partitions, timeout_ms=SETTLE_SECONDS * 1_000)
             self._read(consumer, dict.fromkeys(self._partitions, 0), self.history.log)
         reader.join(SETTLE_SECONDS)

@@ -1,4 +1,4 @@
-"""Hosts' units, stopped, killed and asked, and the ways to them."""
+"""Stops, kills, cuts off and inspects units on hosts."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -9,7 +9,7 @@ from hosts import connect
 
 @contextmanager
 def stopped(name: str, unit: str) -> Iterator[None]:
-    """Stop a unit as an operator does, and start it again in the end."""
+    """Stop a unit, and start it again at the end."""
     host = connect(name)
     host.check_output("systemctl stop %s", unit)
     try:
@@ -20,7 +20,7 @@ def stopped(name: str, unit: str) -> Iterator[None]:
 
 @contextmanager
 def firewalled(name: str, *rules: str) -> Iterator[None]:
-    """Have iptables hold these rules (CHAIN and match) first on a host."""
+    """Insert these iptables rules (CHAIN and match) on a host; delete them at the end."""
     host = connect(name)
     try:
         for rule in rules:
@@ -36,7 +36,7 @@ def kill(name: str, unit: str) -> None:
 
 
 def give_up_restart(names: Iterable[str]) -> None:
-    """Withdraw what a run of restart.yml that was refused leaves open for the next one."""
+    """Cancel the restarts that a refused run of restart.yml leaves for the next run."""
     for name in names:
         connect(name).check_output("rm --force /etc/kafka/restart-requested")
 
@@ -47,12 +47,12 @@ def property_of(name: str, unit: str, wanted: str) -> str:
 
 
 def started(name: str, unit: str) -> int:
-    """When a unit's process started, in microseconds of the clock that the hosts share."""
+    """The start of a unit's process, in microseconds of the monotonic clock, which hosts share."""
     return int(property_of(name, unit, "ExecMainStartTimestampMonotonic"))
 
 
 def exposure(name: str, unit: str) -> float:
-    """How much of the host a unit could get at: 0, nothing, to 10 (systemd-analyze security)."""
+    """A unit's exposure level in `systemd-analyze security`: 0 is fully confined, 10 unconfined."""
     told = connect(name).check_output("systemd-analyze security --no-pager %s | tail -n 1", unit)
     level = re.search(r"exposure level for \S+: ([0-9.]+)", told)
     assert level, told
@@ -60,12 +60,12 @@ def exposure(name: str, unit: str) -> float:
 
 
 def handed_over(name: str) -> int:
-    """How often Kafka on the host stopped after others had taken over what it led."""
+    """The number of controlled shutdowns of the host's broker: others took over its partitions."""
     line = "Controlled shutdown request returned successfully"
     lines: str = connect(name).check_output("journalctl --unit kafka --output cat --quiet")
     return lines.count(line)
 
 
 def restarts(name: str) -> int:
-    """How often systemd has started Kafka again by itself."""
+    """The number of automatic restarts of Kafka by systemd."""
     return int(property_of(name, "kafka", "NRestarts"))

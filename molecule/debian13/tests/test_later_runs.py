@@ -1,4 +1,6 @@
-"""A later run asks for no more than it needs, takes what is over away, and says what it cannot."""
+"""Later runs: they need no package mirror, remove what is no longer configured, and report what
+they cannot change.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +20,11 @@ LOCK = "mount --bind /proc/sys /proc/sys && mount --options remount,bind,ro /pro
 
 @pytest.fixture(scope="module")
 def later() -> Iterator[tuple[Run, str]]:
-    """One run for all, when much has changed around the services, and their processes before it."""
+    """One run for all tests, after changes around the services; and the processes before the run.
+
+    The package mirror cannot be reached, the kernel's settings are read-only and differ, and files
+    are left from when metrics were enabled.
+    """
     host = connect(HOST)
     before = host.check_output(PROCESSES)
     host.check_output(
@@ -26,7 +32,7 @@ def later() -> Iterator[tuple[Run, str]]:
         f" && mv {SOURCES} /root/ && echo 'deb http://mirror.invalid sid main' > {SOURCES}"
     )
     host.check_output(f"{LOCK} && umount /proc/sys && sysctl net.core.somaxconn=128 && {LOCK}")
-    # Left from when metrics were on; newer than the process, as what it would be restarted for.
+    # Newer than the process: a file that is in use would cause a restart.
     host.check_output("touch %s %s", *METRICS)
     try:
         yield run("playbooks/kafka.yml", options=["-vvv", "--diff"]), before
@@ -35,22 +41,18 @@ def later() -> Iterator[tuple[Run, str]]:
         host.check_output(f"mv /root/sources.list {SOURCES}")
 
 
-def test_a_mirror_that_is_away_keeps_nobody_from_a_run(later: tuple[Run, str]) -> None:
+def test_a_run_does_not_need_the_package_mirror(later: tuple[Run, str]) -> None:
     ended, _ = later
     assert ended.succeeded, ended.said
 
 
-def test_where_the_kernel_may_not_be_changed_the_run_says_so_and_goes_on(
-    later: tuple[Run, str],
-) -> None:
+def test_a_run_reports_read_only_kernel_settings_and_continues(later: tuple[Run, str]) -> None:
     ended, _ = later
     told = ended.said.partition(f"{HOST}: some settings of /etc/sysctl.d/60-kafka.conf")[2]
     assert "net.core.somaxconn" in told
 
 
-def test_what_metrics_left_is_removed_once_they_are_off_and_nothing_restarted(
-    later: tuple[Run, str],
-) -> None:
+def test_files_of_disabled_metrics_are_removed_without_a_restart(later: tuple[Run, str]) -> None:
     ended, before = later
     host = connect(HOST)
     assert set(ended.changed.values()) == {len(METRICS)}
@@ -58,15 +60,15 @@ def test_what_metrics_left_is_removed_once_they_are_off_and_nothing_restarted(
     assert host.check_output(PROCESSES) == before
 
 
-def test_a_run_that_tells_all_it_does_tells_no_password(later: tuple[Run, str]) -> None:
+def test_the_most_verbose_output_contains_no_secret(later: tuple[Run, str]) -> None:
     ended, _ = later
     assert "Make the users" in ended.said
     assert kept_password("chat") not in ended.said
     assert "PRIVATE KEY" not in ended.said
 
 
-def test_a_configuration_that_says_nothing_of_replicas_is_none_that_cannot_be_read() -> None:
-    """Kafka's own defaults are then what the broker was told."""
+def test_preflight_accepts_a_broker_configuration_without_replica_settings() -> None:
+    """The broker then has Kafka's own defaults."""
     host = connect(HOST)
     path = "/etc/kafka/server.properties"
     host.check_output("mv %s /root/ && echo '# by hand' > %s", path, path)
@@ -77,13 +79,13 @@ def test_a_configuration_that_says_nothing_of_replicas_is_none_that_cannot_be_re
     assert checked.succeeded, checked.said
 
 
-def test_logs_are_in_english_although_the_host_speaks_german(tmp_path: Path) -> None:
+def test_collected_logs_are_in_english_on_a_host_with_a_german_locale(tmp_path: Path) -> None:
     fetched = run("playbooks/logs.yml", {"logs_directory": str(tmp_path)})
     assert fetched.succeeded, fetched.said
     assert "Filesystem" in (tmp_path / HOST / "host.txt").read_text()
 
 
-def test_an_installed_cluster_keeps_its_authority_and_its_security(tmp_path: Path) -> None:
+def test_another_authority_or_security_is_refused_on_an_installed_cluster(tmp_path: Path) -> None:
     facts = tmp_path / "facts"
     elsewhere = {"kafka_tls_directory": str(tmp_path / "other")}
     words = ["zookeeper trusts another authority than kafka_tls_directory has", "which has none"]

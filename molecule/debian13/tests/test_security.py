@@ -1,6 +1,6 @@
-"""What a stranger in the hosts' network gets of a secured cluster, and what the chat's user may do.
+"""A secured cluster: what it refuses to strangers in the hosts' network, and the chat's rights.
 
-What refuses is asked by the probe that the modules use, so that its words are tried as well.
+Refusals are asserted through `explain`, which the modules use. So its messages are tested, too.
 """
 
 import socket
@@ -27,7 +27,7 @@ PASSWORD = {"sasl_username": "chat", "sasl_password": kept_password("chat")}
 
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A certificate with the name that brokers have, of an authority that nobody knows."""
+    """A certificate with the brokers' common name, signed by an unknown authority."""
     folder = tmp_path_factory.mktemp("foreign")
     made = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=kafka"
     subprocess.run(
@@ -40,15 +40,17 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("server", [CLIENT, CLUSTER])
-def test_no_listener_takes_plaintext(server: str) -> None:
+def test_no_listener_accepts_plaintext(server: str) -> None:
     assert "speaks TLS" in explain([server], Security(), 5)
 
 
-def test_a_client_knows_the_broker_by_the_cluster_s_own_authority_alone() -> None:
+def test_clients_must_trust_the_clusters_own_authority() -> None:
     assert "authority" in explain([CLUSTER], Security(security_protocol="SASL_SSL", **PASSWORD), 5)
 
 
-def test_the_playbooks_listener_takes_no_stranger(foreign: dict[str, str]) -> None:
+def test_the_playbooks_listener_requires_a_certificate_of_the_authority(
+    foreign: dict[str, str],
+) -> None:
     for shown in ({}, foreign):
         stranger = Security(security_protocol="SSL", ca_file=AUTHORITY, **shown)
         assert "certificate" in explain([CLIENT], stranger, 5)
@@ -61,14 +63,16 @@ def test_the_playbooks_listener_takes_no_stranger(foreign: dict[str, str]) -> No
     [
         ({"sasl_password": "incorrect horse"}, "refuses"),
         ({"sasl_username": "nobody"}, "refuses"),
-        # What super.users names is no user's name.
+        # A name in super.users is that of a certificate, not of a user.
         ({"sasl_username": "CN=kafka"}, "refuses"),
         ({"sasl_mechanism": "PLAIN"}, "SCRAM-SHA-512"),
         ({"security_protocol": "SSL"}, "demands a user and a password"),
         ({}, ""),
     ],
 )
-def test_the_listener_for_pods_takes_the_chat_alone(changed: dict[str, str], words: str) -> None:
+def test_the_listener_for_pods_accepts_only_the_chats_password(
+    changed: dict[str, str], words: str
+) -> None:
     options = {"security_protocol": "SASL_SSL", "ca_file": AUTHORITY} | PASSWORD | changed
     refusal = explain([CLUSTER], Security(**options), 5)
     assert words in refusal
@@ -76,7 +80,7 @@ def test_the_listener_for_pods_takes_the_chat_alone(changed: dict[str, str], wor
 
 
 def srvr(context: ssl.SSLContext | None) -> str:
-    """What ZooKeeper answers, if it does within two seconds."""
+    """ZooKeeper's answer to `srvr`, or the error. It has two seconds."""
     host, port = ZOOKEEPER.split(":")
     try:
         plain = socket.create_connection((host, int(port)), timeout=2)
@@ -87,7 +91,7 @@ def srvr(context: ssl.SSLContext | None) -> str:
         return str(refusal)
 
 
-def test_zookeeper_takes_brokers_and_playbooks_alone(foreign: dict[str, str]) -> None:
+def test_zookeeper_requires_a_certificate_of_the_authority(foreign: dict[str, str]) -> None:
     assert "Mode" not in srvr(None)
     context = ssl.create_default_context(cafile=AUTHORITY)
     assert "Mode" not in srvr(context)
@@ -98,7 +102,7 @@ def test_zookeeper_takes_brokers_and_playbooks_alone(foreign: dict[str, str]) ->
     assert "Mode: standalone" in srvr(context)
 
 
-def test_the_chat_uses_its_topics_and_sees_no_other(topic: str) -> None:
+def test_the_chat_can_use_its_own_topics_and_no_others(topic: str) -> None:
     options = Security(
         security_protocol="SASL_SSL", ca_file=AUTHORITY, **PASSWORD
     ).client_options() | {"bootstrap_servers": CLUSTER}
@@ -118,7 +122,7 @@ def test_the_chat_uses_its_topics_and_sees_no_other(topic: str) -> None:
         assert "own" not in admin.list_topics()
 
 
-def test_only_the_services_read_their_keys_and_no_host_has_the_authority_s() -> None:
+def test_only_the_services_can_read_their_keys_and_the_authoritys_key_is_on_no_host() -> None:
     host = connect(HOST)
     keys = host.check_output("grep -rl 'PRIVATE KEY' /etc/kafka /etc/zookeeper").split()
     assert sorted(keys) == ["/etc/kafka/host.pem", "/etc/zookeeper/host.pem"]
@@ -144,17 +148,17 @@ def test_only_the_services_read_their_keys_and_no_host_has_the_authority_s() -> 
 
 
 def serial(port: int) -> str:
-    """Of the certificate that the host's service shows there."""
+    """The serial number of the certificate that the host serves on this port."""
     shown = f"openssl s_client -connect 127.0.0.1:{port} -cert /etc/kafka/host.pem < /dev/null"
     return connect(HOST).check_output(f"{shown} 2> /dev/null | openssl x509 -noout -serial")
 
 
 def test_certificates_are_renewed_while_the_broker_runs() -> None:
-    """Port 2181 gets its certificate by a restart of the member."""
+    """The ZooKeeper member restarts: port 2181 loads a certificate only at the start."""
     host, listeners = connect(HOST), (9091, 9092, 9093)
     before = {port: serial(port) for port in (*listeners, 2181)}
     kafka, zookeeper = (property_of(HOST, unit, "MainPID") for unit in ("kafka", "zookeeper"))
-    # Those that were made a moment ago, too.
+    # These values also renew certificates that are a moment old.
     renewed = run("playbooks/kafka.yml", {"kafka_tls_days": 398, "kafka_tls_renew_days": 397})
     assert renewed.succeeded, renewed.said
     written = {
@@ -168,7 +172,7 @@ def test_certificates_are_renewed_while_the_broker_runs() -> None:
     assert property_of(HOST, "zookeeper", "MainPID") != zookeeper
 
 
-def test_an_operator_on_the_host_has_a_command_that_is_configured() -> None:
+def test_kafkas_tools_work_on_the_host_with_client_properties() -> None:
     topics = connect(HOST).check_output(
         f"/opt/kafka/bin/kafka-topics.sh --bootstrap-server {CLIENT}"
         " --command-config /etc/kafka/client.properties --list"

@@ -1,6 +1,6 @@
-"""One host with Debian 13 runs what three with Debian 12 do, each part of it once.
+"""One broker and one ZooKeeper member on a single host with Debian 13.
 
-The host also has settings that some sites have (sandbox/test-artifacts/host-trixie).
+The host also has unusual settings of some sites (sandbox/test-artifacts/host-trixie).
 """
 
 import re
@@ -13,7 +13,7 @@ from units import exposure
 (HOST,) = group("kafka")
 
 
-def test_the_host_has_the_settings_of_some_sites() -> None:
+def test_the_host_has_the_unusual_settings() -> None:
     host = connect(HOST)
     assert host.check_output("umask") == "0077"
     assert host.check_output("date +%Z") in ("+1245", "+1345")
@@ -21,14 +21,14 @@ def test_the_host_has_the_settings_of_some_sites() -> None:
     assert "nicht gefunden" in host.run("ls /missing").stderr
 
 
-def test_what_is_sent_is_read(topic: str) -> None:
+def test_consumers_get_what_producers_sent(topic: str) -> None:
     values = [f"message {number}".encode() for number in range(100)]
     produce(topic, via=HOST, values=values)
     assert consume(topic, via=HOST, count=100) == values
     assert copies_in_sync(topic) == [1]
 
 
-def test_the_only_member_stands_alone_and_keeps_its_transaction_log_apart() -> None:
+def test_the_only_member_runs_standalone_with_a_separate_transaction_log() -> None:
     assert zookeeper_mode(HOST) == "standalone"
     host = connect(HOST)
     assert host.check_output("ls /var/lib/zookeeper-log/version-2 | grep --count '^log[.]'") != "0"
@@ -36,7 +36,7 @@ def test_the_only_member_stands_alone_and_keeps_its_transaction_log_apart() -> N
 
 
 @pytest.mark.parametrize("unit", ["zookeeper", "kafka"])
-def test_the_distribution_s_java_runs_confined(unit: str) -> None:
+def test_the_distributions_java_runs_in_a_confined_unit(unit: str) -> None:
     host = connect(HOST)
     assert host.system_info.release.startswith("13")
     service = host.service(unit)
@@ -51,14 +51,14 @@ def test_the_distribution_s_java_runs_confined(unit: str) -> None:
 
 
 @pytest.mark.parametrize("unit", ["zookeeper", "kafka"])
-def test_java_is_given_its_options_as_they_stand_in_the_inventory(unit: str) -> None:
+def test_java_gets_the_options_of_the_inventory(unit: str) -> None:
     command = connect(HOST).check_output(
         "tr '\\0' '\\n' < /proc/$(systemctl show --property MainPID --value %s)/cmdline", unit
     )
     assert set(variable(HOST, f"{unit}_java_options").split()) <= set(command.split())
 
 
-def test_without_metrics_there_is_no_agent_and_no_port_for_them() -> None:
+def test_disabled_metrics_have_no_agent_and_no_port() -> None:
     host = connect(HOST)
     assert "-javaagent" not in host.check_output("pgrep --list-full java")
     listening = host.check_output("ss --listening --tcp --numeric --no-header")
@@ -66,14 +66,14 @@ def test_without_metrics_there_is_no_agent_and_no_port_for_them() -> None:
     assert not host.file("/etc/kafka/metrics.yml").exists
 
 
-def test_a_listener_is_bound_where_it_is_told_to_be() -> None:
+def test_a_listener_binds_to_its_configured_address() -> None:
     listening = connect(HOST).check_output("ss --listening --tcp --numeric --no-header").split()
     bound = {where for where in listening if where.endswith((":9091", ":9092", ":9093"))}
     assert len(bound) == 3
     assert [where for where in bound if "127.0.0.1" in where] == ["[::ffff:127.0.0.1]:9091"]
 
 
-def test_the_kernel_is_tuned_as_far_as_it_can_be() -> None:
+def test_kernel_settings_are_applied_except_unknown_ones() -> None:
     host = connect(HOST)
     written = host.file("/etc/sysctl.d/60-kafka.conf").content_string
     assert "net.core.somaxconn = 4096\nvm.of_another_kernel = 1\n" in written

@@ -1,4 +1,4 @@
-"""Bare hosts, before the first run: what a dry run with the installed collection says of them."""
+"""Bare hosts, before the first run: a dry run with the installed collection."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from playbooks import run
 
 
 @pytest.mark.timeout(1200)
-def test_a_dry_run_of_the_installed_collection_comes_to_its_end(tmp_path: Path) -> None:
+def test_a_dry_run_of_the_installed_collection_completes(tmp_path: Path) -> None:
     install(tmp_path)
     checked = run(
         "baremetal_chat.platform.site", options=("--check", "--diff"), collections=tmp_path

@@ -1,6 +1,6 @@
-"""What cannot work is refused before any layer is touched.
+"""site.yml refuses wrong variables before it changes any layer.
 
-Once is enough, and what is in the folder `tests` is run again after the faults.
+These tests run once. Those in the folder `tests` run again after the faults.
 """
 
 from concurrent.futures import Future
@@ -11,11 +11,11 @@ import pytest
 from playbooks import refusals
 
 REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
-    "a channel that is none": ({"microk8s_channel": "1.36"}, ["microk8s_channel", "1.36/stable"]),
+    "a malformed channel": ({"microk8s_channel": "1.36"}, ["microk8s_channel", "1.36/stable"]),
     "too little memory": ({"microk8s_min_memory_mb": 10**6}, ["microk8s_min_memory_mb", "1000000"]),
     "a misspelt variable": ({"chat_replica": 3}, ["chat_replica (did you mean chat_replicas?)"]),
     "a value of the wrong type": ({"traefik_resources": "much"}, ["traefik_resources", "dict"]),
-    "ports that clash": ({"traefik_websecure_port": 80}, ["traefik_websecure_port=80"]),
+    "ports that collide": ({"traefik_websecure_port": 80}, ["traefik_websecure_port=80"]),
     "an even ensemble": ({"zookeeper_group": "pair"}, ["'pair' has 2 hosts"]),
 }
 
@@ -26,9 +26,9 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[None]]
     return refusals(cases, tmp_path_factory.mktemp("refusals"))
 
 
-@pytest.mark.timeout(1200)  # The first case has waited for all of them.
+@pytest.mark.timeout(1200)  # All cases run before the first one ends.
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_work_is_refused_before_any_layer_is_touched(
+def test_wrong_variables_are_refused_before_anything_changes(
     case: str, refused: dict[str, Future[None]]
 ) -> None:
     refused[case].result()

@@ -1,4 +1,6 @@
-"""The scenario has run the playbook twice; of Kafka, the first run made the topics last."""
+"""The scenario has run site.yml twice. The first run created Kafka's topics last, so whatever the
+second run restarted or wrote is newer than they are.
+"""
 
 import pytest
 from hosts import connect
@@ -7,7 +9,7 @@ from kafka_clients import BROKERS
 
 @pytest.mark.parametrize("unit", ["zookeeper", "kafka"])
 @pytest.mark.parametrize("name", BROKERS)
-def test_a_second_run_restarted_and_wrote_nothing(name: str, unit: str) -> None:
+def test_the_second_run_restarted_and_wrote_nothing(name: str, unit: str) -> None:
     last = "/var/lib/kafka/data/chat-0/partition.metadata"
     host = connect(name)
     started = host.check_output(

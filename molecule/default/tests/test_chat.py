@@ -1,4 +1,4 @@
-"""The chat as people meet it: through Traefik's port 443, on more than one replica."""
+"""The chat as clients reach it: through Traefik's port 443, on several replicas."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from chat.client import Chat, Message, Room, connect
 
 EDGE = address(group("microk8s")[0])
 URL = f"https://{EDGE}/"
-# Bob comes and goes, and stays the same person.
+# Bob connects several times as the same person.
 KEY = uuid.uuid4().hex
 
 
@@ -38,7 +38,7 @@ async def pair(room: str) -> AsyncIterator[tuple[Chat, Chat]]:
 
 
 async def messages(room: Room, count: int) -> list[Message]:
-    """The next messages; nothing may be missing among them."""
+    """The next messages. Other events, such as gaps, fail the test."""
     async with asyncio.timeout(10):
         heard = [await anext(room) for _ in range(count)]
     assert all(isinstance(one, Message) for one in heard), heard
@@ -58,7 +58,7 @@ def test_the_internal_port_is_not_reachable_through_the_edge() -> None:
         assert answer.status_code == 404
 
 
-async def test_people_on_different_replicas_hear_each_other_in_one_order(
+async def test_clients_on_different_replicas_get_all_messages_in_the_same_order(
     pair: tuple[Chat, Chat], room: str
 ) -> None:
     ada, bob = pair
@@ -70,7 +70,7 @@ async def test_people_on_different_replicas_hear_each_other_in_one_order(
 
 async def test_the_handshake_sets_a_cookie_that_leads_back_to_the_same_replica() -> None:
     async def shake_hands(cookie: str = "", query: str = "") -> tuple[str, str | None]:
-        """Which replica answers, and the cookie it sets."""
+        """Return the replica that answers, and the cookie that it sets."""
         headers = {"Cookie": cookie} if cookie else {}
         async with (
             asyncio.timeout(20),
@@ -90,12 +90,12 @@ async def test_the_handshake_sets_a_cookie_that_leads_back_to_the_same_replica()
         again, _ = await shake_hands(f"{morsel.key}={morsel.value}")
         assert again == first
 
-    # A page that comes back is led to any, as the one that it knows may be dead.
+    # A page that reconnects gets any replica, because its own may be dead.
     met = [await shake_hands(f"{morsel.key}={morsel.value}", "?again=1") for _ in range(6)]
     assert len({replica for replica, _ in met}) > 1
 
 
-async def test_another_replica_knows_what_a_client_missed(room: str) -> None:
+async def test_a_client_gets_missed_messages_from_another_replica(room: str) -> None:
     async with connect(URL, "ada") as ada:
         async with connect(URL, "bob", key=KEY) as bob:
             since, here = await bob.send(room, "heard"), bob.replica

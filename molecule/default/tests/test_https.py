@@ -1,4 +1,4 @@
-"""HTTPS seen from outside, at every cluster host and at the address that moves."""
+"""HTTPS from outside, at every cluster host and at the virtual IP."""
 
 import json
 import subprocess
@@ -7,34 +7,34 @@ from itertools import product
 import pytest
 import requests
 from cluster import kubectl
-from hosts import CA_FILE, address, connect, group, way_in
+from hosts import CA_FILE, address, connect, group, virtual_ip
 
-ADDRESSES = [*map(address, group("microk8s")), way_in()]
+ADDRESSES = [*map(address, group("microk8s")), virtual_ip()]
 UPGRADE = {
     "Connection": "Upgrade",
     "Upgrade": "websocket",
     "Sec-WebSocket-Version": "13",
     "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
 }
-# The suites of TLS 1.2 that the chat is served with; all others are refused.
+# Removes the accepted cipher suites of TLS 1.2 from a list: all others must be refused.
 STRONG = "!ECDHE+AESGCM:!ECDHE+CHACHA20"
 
 
 @pytest.mark.parametrize("edge", ADDRESSES)
-def test_whoever_has_the_authoritys_certificate_trusts_every_address(edge: str) -> None:
+def test_clients_with_the_authoritys_certificate_trust_every_address(edge: str) -> None:
     page = requests.get(f"https://{edge}/", timeout=10, verify=str(CA_FILE))
     assert page.status_code == 200
     assert page.headers["Strict-Transport-Security"] == "max-age=31536000"
 
 
-def test_nobody_else_trusts_it() -> None:
+def test_other_clients_do_not_trust_the_certificate() -> None:
     with pytest.raises(requests.exceptions.SSLError):
-        requests.get(f"https://{way_in()}/", timeout=10)
+        requests.get(f"https://{virtual_ip()}/", timeout=10)
 
 
 @pytest.mark.parametrize("edge", ADDRESSES)
 @pytest.mark.parametrize("path", ["", "ws"])
-def test_plain_http_leads_to_https_and_to_nothing_else(edge: str, path: str) -> None:
+def test_plain_http_only_redirects_to_https(edge: str, path: str) -> None:
     answer = requests.get(
         f"http://{edge}/{path}",
         headers=UPGRADE if path == "ws" else {},
@@ -46,7 +46,7 @@ def test_plain_http_leads_to_https_and_to_nothing_else(edge: str, path: str) -> 
 
 
 def shake_hands(edge: str, *options: str) -> str:
-    """What is said of a TLS handshake of a client with these options."""
+    """The output of `openssl s_client` with these options."""
     done = subprocess.run(
         ["openssl", "s_client", "-connect", f"{edge}:443", "-CAfile", CA_FILE, *options],
         stdin=subprocess.DEVNULL,
@@ -58,7 +58,7 @@ def shake_hands(edge: str, *options: str) -> str:
 
 
 @pytest.mark.parametrize("edge", ADDRESSES)
-def test_old_tls_and_weak_suites_are_refused(edge: str) -> None:
+def test_old_tls_versions_and_weak_cipher_suites_are_refused(edge: str) -> None:
     for version in ("-tls1_2", "-tls1_3"):
         assert "Verify return code: 0 (ok)" in shake_hands(edge, version, "-verify_ip", edge)
     for version in ("-tls1", "-tls1_1"):
@@ -79,7 +79,7 @@ QUESTIONS = [
 TRAEFIK = "system:serviceaccount:traefik:traefik-ingress-controller"
 
 
-def test_no_service_account_may_more_than_it_has_to() -> None:
+def test_service_accounts_have_no_right_except_traefiks_on_secrets() -> None:
     listed = "jsonpath={range .items[*]}{.metadata.namespace}:{.metadata.name} {end}"
     accounts = [
         f"system:serviceaccount:{name}"

@@ -1,4 +1,4 @@
-"""The page through Traefik, in Chromium and Firefox, for two people on different replicas."""
+"""The page through Traefik: one person in Chromium, one in Firefox, on different replicas."""
 
 import uuid
 from pathlib import Path
@@ -18,8 +18,8 @@ LAST = "[...document.querySelectorAll('[role=log]:not([hidden]) li p')].at(-1)?.
 
 
 def in_chromium(browser: Browser, room: str, name: str) -> tuple[Page, str]:
-    """A connected page without anybody's cookie, and what it says of its replica."""
-    # test_https.py checks the certificate; this browser knows the system's authorities alone.
+    """A connected page without cookies, and its status line, which names the replica."""
+    # This browser trusts only the system's authorities. test_https.py tests the certificate.
     page = browser.new_context(ignore_https_errors=True).new_page()
     page.goto(f"https://{EDGE}/#{room}")
     page.get_by_label("Name").fill(name)
@@ -30,7 +30,7 @@ def in_chromium(browser: Browser, room: str, name: str) -> tuple[Page, str]:
 
 
 def in_firefox(browser: Firefox, room: str, name: str) -> tuple[Tab, str]:
-    """The same."""
+    """As in_chromium."""
     tab = browser.open()
     tab.goto(f"https://{EDGE}/#{room}")
     tab.sees("document.querySelector('#welcome').open", True)
@@ -39,10 +39,10 @@ def in_firefox(browser: Firefox, room: str, name: str) -> tuple[Tab, str]:
     return tab, tab.evaluate(f"{STATUS}.innerText")
 
 
-def test_what_one_writes_the_other_reads_on_another_replica(tmp_path: Path) -> None:
+def test_two_browsers_on_different_replicas_exchange_messages(tmp_path: Path) -> None:
     with sync_playwright() as playwright, firefox(tmp_path) as fox:
         browser = launch(playwright)
-        # In a room, a name belongs to the first page that came with it, also after that has gone.
+        # A name in a room stays with the first page that used it, so each attempt has a new one.
         room = f"room-{uuid.uuid4()}"
         ada, here = in_chromium(browser, room, "Ada")
         people = (in_firefox(fox, room, f"Bob {n}") for n in range(MOST_TRIES))

@@ -1,4 +1,4 @@
-"""The hosts as an operator finds them after `site.yml`."""
+"""The hosts after `site.yml`: services, rights, memory, the firewall."""
 
 import json
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def test_no_unit_has_failed(name: str) -> None:
     assert connect(name).check_output("systemctl --failed --no-legend") == ""
 
 
-def test_the_chat_runs_by_digest_and_without_privileges() -> None:
+def test_the_chats_image_is_pinned_by_digest_and_runs_unprivileged() -> None:
     assert deployed_image().startswith("localhost:32000/chat@sha256:")
     pod = "{.spec.template.spec"
     deployed = kubectl(
@@ -43,7 +43,8 @@ def test_the_chat_runs_by_digest_and_without_privileges() -> None:
 
 
 @pytest.mark.parametrize("name", group("microk8s"))
-def test_a_replica_can_start_without_the_registry(name: str) -> None:
+def test_the_chats_image_is_pinned_on_every_node(name: str) -> None:
+    """A replica can start there without the registry."""
     kept = connect(name).check_output(
         "/snap/bin/microk8s ctr images ls --quiet %s", 'labels."io.cri-containerd.pinned"==pinned'
     )
@@ -61,7 +62,8 @@ def test_pods_leave_memory_for_kafka_and_zookeeper(name: str) -> None:
     assert rest <= capacity - 1024 * int(reserved)
 
 
-# Questions about every account, and about each one. {0} is its namespace.
+# Rights that no account may have, and for each account some that it must not have. {0} is the
+# account's namespace.
 ALWAYS_REFUSED = (
     "get secrets --namespace chat-ca",
     "list secrets --all-namespaces",
@@ -86,7 +88,7 @@ REFUSED = {
 }
 
 
-def test_no_service_account_may_do_what_it_need_not() -> None:
+def test_service_accounts_lack_rights_that_they_do_not_need() -> None:
     accounts = kubectl(
         "get serviceaccounts --all-namespaces --output"
         " jsonpath='{range .items[*]}{.metadata.namespace}:{.metadata.name} {end}'"
@@ -96,7 +98,7 @@ def test_no_service_account_may_do_what_it_need_not() -> None:
         for name in accounts.split()
         if name.partition(":")[0] in {"chat", "chat-ca", "traefik"}
     }
-    # A new account has to be named here.
+    # Add a new account to REFUSED.
     assert ours == set(REFUSED)
 
     questions = [
@@ -108,13 +110,13 @@ def test_no_service_account_may_do_what_it_need_not() -> None:
     questions.append(f"list secrets {traefik}")
     asked = "".join(f"/snap/bin/microk8s kubectl auth can-i {each}; " for each in questions)
     answers = connect(group("microk8s")[0]).run(asked).stdout.split()
-    # The last one shows that a right would be seen.
+    # The last one is allowed: it shows that the test would find a right.
     expected = ["no"] * (len(questions) - 1) + ["yes"]
     assert dict(zip(questions, answers, strict=True)) == dict(zip(questions, expected, strict=True))
 
 
 def scan(source: str, target: str, ports: set[int], via: str) -> set[int]:
-    """The ports that accept a connection from the address `source`, which host `via` has."""
+    """The ports of `target` that accept a connection from `source`, an address of host `via`."""
     program = """
 import asyncio, sys
 
@@ -140,12 +142,12 @@ asyncio.run(scan())
 
 @contextmanager
 def stranger(name: str, other: str) -> Iterator[str]:
-    """An address that no rule of the host knows. The other host has it."""
+    """An address that is in no firewall rule of host `name`. Host `other` gets it meanwhile."""
     network, _, number = address(other).rpartition(".")
     unknown = f"{network}.{200 + int(number)}"
     connect(other).check_output(f"ip address add {unknown}/24 dev eth0")
     try:
-        # A restarted host has another MAC address than its neighbours remember for this address.
+        # A restarted host has another MAC address than its neighbour remembers for this address.
         connect(name).check_output(f"ip neighbour flush to {unknown}")
         yield unknown
     finally:
@@ -155,10 +157,10 @@ def stranger(name: str, other: str) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("keeps", "most"), [(False, 2000), (True, 1500)], ids=["at once", "at the same time"]
 )
-def test_a_stranger_gets_so_many_connections_and_others_are_not_held_up(
+def test_one_address_gets_a_limited_number_of_connections_and_others_are_not_affected(
     keeps: bool, most: int
 ) -> None:
-    # Another address each time: what one has used up comes back slowly.
+    # Another address for each case, because an exhausted burst refills slowly.
     name, other = group("microk8s")[keeps : 2 + keeps]
     program = """
 import resource, socket, sys, time
@@ -188,7 +190,7 @@ print(count, time.monotonic() - began)
     assert most <= count <= most + 200 * (seconds + 1)
 
 
-def test_a_network_of_ipv6_gets_as_many_as_an_address_of_ipv4() -> None:
+def test_an_ipv6_network_gets_as_many_connections_as_an_ipv4_address() -> None:
     target, *strangers = "2001:db8::1", "2001:db8:0:1::2", "2001:db8:0:1::3"
     program = """
 import itertools, socket, sys, time
@@ -202,7 +204,7 @@ try:
         try:
             socket.create_connection((target, 443), 0.5, (source, 0)).close()
         except ConnectionRefusedError:
-            # It came through. Traefik does not listen here.
+            # The firewall let it through. Traefik does not listen on this address.
             pass
         count += 1
 except TimeoutError:
@@ -224,26 +226,26 @@ except TimeoutError:
 
 
 @pytest.mark.parametrize("name", group("all"))
-def test_a_stranger_reaches_ssh_and_the_chat_and_nothing_else(name: str) -> None:
+def test_strangers_reach_only_ssh_and_the_chat(name: str) -> None:
     other = next(each for each in group("all") if each != name)
     listening = connect(name).check_output(
         "ss --no-header --listening --tcp --numeric | awk '{print $4}'"
     )
-    # The registry's port is translated before any program of the host could listen to it.
+    # 80, 443 and the registry's NodePort are translated by iptables: no program listens on them.
     ports = {int(line.rsplit(":", 1)[1]) for line in listening.split()} | {32000, 80, 443}
     with stranger(name, other) as unknown:
         for_hosts = scan(address(other), address(name), ports, via=other)
         for_strangers = scan(unknown, address(name), ports, via=other)
     serves_the_chat = name in group("microk8s")
     assert for_strangers == ({22, 80, 443} if serves_the_chat else {22})
-    # What is closed is closed to strangers alone.
+    # Other hosts of the inventory reach more.
     assert for_hosts > for_strangers
 
 
-def test_validate_of_the_installed_collection_says_what_it_saw(
+def test_validate_of_the_installed_collection_reports_every_layer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A proxy that does not answer: own hosts are reached directly.
+    # No proxy answers there. The site's own hosts must be reached directly.
     for proxy in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(proxy, "http://127.0.0.1:9")
     install(tmp_path)

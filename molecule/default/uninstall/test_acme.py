@@ -1,7 +1,7 @@
 """The chat's certificate from an authority, by ACME: obtained, served, renewed.
 
-Once is enough, and what is in the folder `tests` runs after the faults again. The chat is not
-given back its own certificate: what follows does not look at it.
+These tests run once. Those in the folder `tests` run again after the faults. The chat keeps this
+certificate afterwards, because no later test looks at it.
 """
 
 import socket
@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 from cluster import kubectl
-from drill import Conversation, all_is_as_before, holders_of_the_way_in, on_demand
-from hosts import address, eventually, group, powered_off, way_in
+from drill import Conversation, await_recovery, holders_of_virtual_ip, on_demand
+from hosts import address, eventually, group, powered_off, virtual_ip
 from pebble import Pebble
 from servers import address_towards
 
 from playbooks import run
 
 NAME = "chat.example.org"
-EDGES = [*map(address, group("microk8s")), way_in()]
+EDGES = [*map(address, group("microk8s")), virtual_ip()]
 ACCOUNT = "system:serviceaccount:chat:acme"
 TRAEFIK = "system:serviceaccount:traefik:traefik-ingress-controller"
 
@@ -27,12 +27,14 @@ TRAEFIK = "system:serviceaccount:traefik:traefik-ingress-controller"
 @pytest.fixture(scope="module")
 def pebble(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pebble]:
     folder = tmp_path_factory.mktemp("pebble")
-    with Pebble(folder, address_towards(way_in()), target=way_in(), http_port=80) as running:
+    with Pebble(
+        folder, address_towards(virtual_ip()), target=virtual_ip(), http_port=80
+    ) as running:
         yield running
 
 
 def served(edge: str, root: str) -> str:
-    """The serial number of the certificate with which a client of the authority is served."""
+    """The serial number of the certificate that a client gets, verified against `root`."""
     trusting = ssl.create_default_context(cadata=root)
     with (
         socket.create_connection((edge, 443), timeout=5) as connection,
@@ -44,7 +46,7 @@ def served(edge: str, root: str) -> str:
 
 
 def traefiks() -> str:
-    """Traefik's containers, and how often each was restarted."""
+    """Traefik's pods and their restart counts."""
     shown = "{.metadata.name} {.status.containerStatuses[0].restartCount}"
     pods = "get pods --namespace traefik --selector app.kubernetes.io/name=traefik"
     return kubectl(f"{pods} --output 'jsonpath={{range .items[*]}}{shown} {{end}}'")
@@ -62,14 +64,14 @@ def site(pebble: Pebble, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         "chat_acme_production": True,
         "chat_acme_directory": pebble.directory,
         "chat_acme_ca": pebble.ca_file.read_text() + pebble.root,
-        # chat_url has the address, at which the playbook looks with the authority's certificate.
-        "chat_acme_names": [NAME, way_in()],
+        # The playbook opens chat_url, which has the virtual IP, and verifies the certificate.
+        "chat_acme_names": [NAME, virtual_ip()],
         "chat_tls_ca_file": str(tmp_path_factory.mktemp("site") / "ca.crt"),
     }
 
 
 def renew(name: str) -> None:
-    """As the documentation has it renewed before its time."""
+    """Renew early, by the commands of docs/operations/tls.md."""
     kubectl("annotate secret chat-tls baremetal-chat/acme-", via=group("microk8s")[-1])
     kubectl(f"create job --from=cronjob/acme {name}", via=group("microk8s")[-1])
     done = f"wait job/{name} --for=condition=Complete --timeout=60s"
@@ -108,19 +110,19 @@ def test_a_certificate_is_obtained_served_and_renewed_without_a_restart(
 
 @on_demand
 @pytest.mark.timeout(900)
-def test_a_certificate_is_renewed_without_a_host_and_connections_stay_open(
+def test_a_certificate_is_renewed_while_a_host_is_down_and_connections_stay_open(
     pebble: Pebble, site: dict[str, object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     run("playbooks/chat.yml", site)
     trusted = tmp_path / "trusted.crt"
     trusted.write_text(pebble.root)
     monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
-    down, *_ = (name for name in group("microk8s")[:-1] if name not in holders_of_the_way_in())
+    down, *_ = (name for name in group("microk8s")[:-1] if name not in holders_of_virtual_ip())
     edges = [edge for edge in EDGES if edge != address(down)]
     with Conversation() as conversation, powered_off(down):
-        conversation.goes_on(within=90, what="the conversation goes on elsewhere")
+        conversation.goes_on(within=90, what="messages flow without the host")
         (before,) = {served(edge, pebble.root) for edge in edges}
-        came_back = len(conversation.somebody.replicas)
+        connections = len(conversation.somebody.replicas)
         renew("renew-without-a-host")
 
         def renewed() -> bool:
@@ -128,6 +130,6 @@ def test_a_certificate_is_renewed_without_a_host_and_connections_stay_open(
             return len(serials) == 1 and before not in serials
 
         eventually(renewed, 10, "every host that is up serves the new certificate")
-        conversation.goes_on(within=10, what="the conversation goes on")
-        assert len(conversation.somebody.replicas) == came_back
-    all_is_as_before()
+        conversation.goes_on(within=10, what="messages flow again")
+        assert len(conversation.somebody.replicas) == connections
+    await_recovery()

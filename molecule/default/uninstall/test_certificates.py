@@ -1,4 +1,6 @@
-"""The cluster's own certificates: shown for each host, and renewed on those that are named."""
+"""The cluster's own certificates: certificates.yml shows those of each host, and renews those of
+the hosts in --limit.
+"""
 
 import re
 import ssl
@@ -17,7 +19,7 @@ def served() -> dict[str, str]:
 
 
 @pytest.mark.timeout(300)
-def test_certificates_are_shown_and_renewed_on_one_host_without_the_others() -> None:
+def test_certificates_are_shown_for_all_hosts_and_renewed_on_the_chosen_ones() -> None:
     before = served()
     shown = run("playbooks/certificates.yml")
     assert shown.succeeded, shown.said

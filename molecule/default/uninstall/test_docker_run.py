@@ -1,6 +1,6 @@
 """The talk's `docker run`, with the image from the cluster's registry: three containers, one room.
 
-Once is enough, and what is in the folder `tests` runs after the faults again.
+This test runs once. Those in the folder `tests` run again after the faults.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ def podman(*arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def image() -> Iterator[str]:
-    """What the cluster runs, as it is called from outside it."""
+    """The image that the cluster runs, by its name outside the cluster."""
     name = deployed_image().replace("localhost:32000", REGISTRY)
     podman("pull", "--quiet", "--tls-verify=false", name)
     yield name
@@ -82,6 +82,6 @@ async def test_three_containers_share_a_room_through_kafka(urls: list[str]) -> N
                 await one.send(name, f"Hello from {number}")
             heard = [[await anext(room) for _ in people] for room in rooms]
     assert all(isinstance(event, Message) for event in heard[0])
-    # In one order, with the same ids.
+    # The same order and the same ids.
     assert heard[0] == heard[1] == heard[2]
     assert len({one.replica for one in people}) == len(PORTS)

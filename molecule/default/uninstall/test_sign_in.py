@@ -1,6 +1,6 @@
 """People sign in at the site's provider, through Traefik and oauth2-proxy in the cluster.
 
-It comes before the uninstallation, and the chat keeps asking for tokens until then.
+Only the uninstallation runs after these tests, because the chat keeps requiring tokens.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ import pytest
 import requests
 from cluster import kubectl
 from drill import on_demand, ready_replicas
-from hosts import CA_FILE, ROOT, address, eventually, group, way_in
+from hosts import CA_FILE, ROOT, address, eventually, group, virtual_ip
 from joserfc import jwt
 from joserfc.jwk import ECKey
 from openid import Provider
@@ -31,8 +31,8 @@ from tests.chromium import launch, sign_in
 
 pytestmark = on_demand
 
-URL = f"https://{way_in()}/"
-# Of ID tokens, in seconds.
+URL = f"https://{virtual_ip()}/"
+# Lifetime of ID tokens, in seconds.
 LIFE = 20
 KEY = ECKey.generate_key("P-256", {"kid": "bots"})
 REGISTRY = f"{address(group('microk8s')[0])}:32000"
@@ -59,7 +59,7 @@ def ask(path: str, url: str = URL, **headers: str) -> requests.Response:
 
 
 def in_registry(folder: Path) -> str:
-    """The image that tests build, by the digest that it has in the cluster's registry."""
+    """Push the image that the tests build to the cluster's registry; return its name by digest."""
     settings = {"CONTAINERS_CONF": str(ROOT / "sandbox" / "hosts" / "containers.conf")}
 
     def podman(*arguments: str | Path) -> str:
@@ -81,7 +81,7 @@ def in_registry(folder: Path) -> str:
 @pytest.fixture(scope="module", autouse=True)
 def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
     folder = tmp_path_factory.mktemp("provider")
-    with Provider(folder, address_towards(way_in()), URL, LIFE) as running:
+    with Provider(folder, address_towards(virtual_ip()), URL, LIFE) as running:
         cookie_secret = secrets.token_urlsafe(32)
         public = {"keys": [KEY.as_dict(private=False)]}
         issuers = [
@@ -121,7 +121,7 @@ Enter = Callable[[str], Page]
 
 @pytest.fixture(scope="module")
 def enter() -> Iterator[Enter]:
-    """A browser of somebody who signs in under this name."""
+    """Opens the page in a new browser context and signs in under the given name."""
     with sync_playwright() as playwright:
         browser = launch(playwright)
 
@@ -161,7 +161,7 @@ def shows(page: Page, text: str) -> None:
     ],
     ids=lambda headers: "+".join(headers) or "nothing",
 )
-def test_who_is_not_signed_in_gets_401_and_is_led_nowhere(headers: dict[str, str]) -> None:
+def test_requests_without_sign_in_get_401_and_no_redirect(headers: dict[str, str]) -> None:
     for answer in (
         ask("api/session", **headers),
         ask("ws", **headers, **UPGRADE),
@@ -173,9 +173,7 @@ def test_who_is_not_signed_in_gets_401_and_is_led_nowhere(headers: dict[str, str
     assert plain.headers["Location"].startswith(URL)
 
 
-def test_people_write_under_the_names_of_their_tokens_on_several_replicas(
-    ada: Page, enter: Enter
-) -> None:
+def test_people_write_under_the_names_in_their_tokens(ada: Page, enter: Enter) -> None:
     text = f"hello {uuid.uuid4()}"
     write(ada, text)
     bob = enter("bob")
@@ -185,8 +183,8 @@ def test_people_write_under_the_names_of_their_tokens_on_several_replicas(
 
 
 @pytest.mark.timeout(900)
-def test_nobody_signs_in_again_while_parts_are_replaced(ada: Page) -> None:
-    """For five lives of a token; in the midst, every replica of the chat and one that signs in."""
+def test_nobody_has_to_sign_in_again_while_replicas_and_oauth2_proxy_restart(ada: Page) -> None:
+    """Ada writes for five lifetimes of a token. All replicas and one oauth2-proxy are replaced."""
     ends = time.monotonic() + 5 * LIFE
     proxy = kubectl("get pods --selector app.kubernetes.io/name=oauth2-proxy --output name")
     kubectl(f"delete {proxy.split()[0]} --wait=false")
@@ -200,7 +198,7 @@ def test_nobody_signs_in_again_while_parts_are_replaced(ada: Page) -> None:
     eventually(lambda: len(ready_replicas()) == 2, within=90, what="the old replicas are gone")
     for text in texts:
         shows(ada, text)
-    # Also the browser's cookie is renewed.
+    # The browser's cookie was renewed, too.
     assert ada.request.get(f"{URL}api/session").status == 200
 
 
@@ -219,16 +217,14 @@ def test_programs_need_neither_the_provider_nor_oauth2_proxy(provider: Provider)
     provider.end()
     kubectl("scale deployment oauth2-proxy --replicas=0")
     kubectl("wait pod --selector app.kubernetes.io/name=oauth2-proxy --for=delete --timeout=60s")
-    # Traefik waits up to 30 s for a connection that it kept to a pod that is gone.
-    eventually(
-        lambda: ask("api/session").status_code == 500, within=60, what="browsers are turned away"
-    )
-    # In another thread, because the browser's event loop runs in this one.
+    # Traefik may first wait 30 s on a connection that it kept open to a deleted pod.
+    eventually(lambda: ask("api/session").status_code == 500, within=60, what="browsers get 500")
+    # In another thread, because Playwright's event loop runs in this one.
     with ThreadPoolExecutor(1) as thread:
         thread.submit(asyncio.run, chat_as_a_bot()).result()
 
 
-def test_sign_in_may_read_no_secret_of_the_cluster() -> None:
+def test_oauth2_proxy_and_the_chat_cannot_read_secrets_from_the_api() -> None:
     for account in ("oauth2-proxy", "chat"):
         name = f"system:serviceaccount:chat:{account}"
         for verb, what in (("list", "secrets"), ("get", "secret/chat-tls"), ("create", "pods")):

@@ -1,6 +1,7 @@
-"""What `site.yml` made can be taken away again; messages stay unless somebody says otherwise.
+"""uninstall.yml removes what `site.yml` made, and data only with kafka_remove_data.
 
-What others made, as the documentation tells them to or in places of the same name, stays always.
+It never removes what somebody else made: files that the documentation tells operators to create,
+and others of the same names.
 """
 
 from hosts import connect, group
@@ -18,12 +19,12 @@ DIRECTORIES = "/var/{lib,log}/{kafka,zookeeper}"
 
 
 def left(name: str, patterns: str) -> list[str]:
-    """What is still there, links that lead nowhere included."""
+    """The paths that still exist, dangling links included."""
     return connect(name).run("bash -c %s", f"ls -d {patterns}").stdout.split()
 
 
-def test_uninstall_keeps_the_data_until_told() -> None:
-    # As an unpacking leaves it that breaks off.
+def test_uninstall_removes_data_only_with_kafka_remove_data() -> None:
+    # An interrupted unpacking leaves this directory.
     broken_off = "/opt/.kafka_2.13-9.9.9-01234567"
     connect(HOSTS[0]).check_output("mkdir %s", broken_off)
     assert {broken_off, "/opt/kafka", "/var/lib/kafka/tmp"} <= set(left(HOSTS[0], MADE))
@@ -48,7 +49,7 @@ def test_uninstall_keeps_the_data_until_told() -> None:
 
     assert left(HOSTS[0], "/etc/kafka/{,.[!.]}*") == [key]
 
-    # As somebody unpacks it by hand.
+    # Somebody unpacked Kafka by hand.
     connect(HOSTS[0]).check_output("mkdir -p /opt/kafka/bin")
     again = run("playbooks/uninstall.yml")
     assert set(again.changed.values()) == {0}

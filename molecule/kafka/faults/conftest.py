@@ -1,10 +1,10 @@
-"""Which rows of the matrix of faults run, on what cluster, and the table in the end.
+"""The fault matrix: selects rows, provides a healthy cluster for each, and prints the table.
 
-FAULTS=some (the default) runs the rows of every run, FAULTS=all the others too; `script/test
+FAULTS=some (the default) runs the rows with `every_run`, FAULTS=all all rows; `script/test
 --faults=WHICH` sets it. Each row has goals for two times, in seconds: the longest gap between
-acknowledgements under one key, and how long it takes from the fault's end until writing, reading
-and all copies are as before. They are printed beside what was measured, and a miss is marked. Not
-every miss is a failure: see `Traffic.assert_gap`.
+acknowledgements under one key, and the time from the end of the fault until writes, reads and all
+replicas are as before. The table has both beside the measured values, and marks missed goals. A
+missed goal does not always fail the test: see `Traffic.assert_gap`.
 """
 
 import os
@@ -21,11 +21,11 @@ ROWS = pytest.StashKey[list[Fault]]()
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "fault(row, what, gap, back, every_run): a row of the matrix, and its goals in seconds",
+        "fault(row, what, gap, back, every_run): a row of the fault matrix; its goals in seconds",
     )
     config.stash[ROWS] = []
     if os.environ.get("FAULTS", "some") not in ("some", "all"):
-        raise pytest.UsageError(f"FAULTS is 'some' or 'all', not '{os.environ['FAULTS']}'")
+        raise pytest.UsageError(f"FAULTS='{os.environ['FAULTS']}': set it to 'some' or 'all'")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -38,14 +38,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _marker(item: pytest.Item) -> pytest.Mark:
     marker = item.get_closest_marker("fault")
-    assert marker is not None, f"{item.nodeid} is no row of the matrix"
+    assert marker is not None, f"{item.nodeid} has no marker pytest.mark.fault"
     return marker
 
 
 @pytest.fixture
 def fault(request: pytest.FixtureRequest) -> Iterator[Fault]:
-    """The test's row, on a cluster that is whole and with a topic of its own."""
-    eventually(whole, within=120, what="the cluster is whole before the fault")
+    """The test's row, with a topic of its own, on a cluster in which every replica is in sync."""
+    eventually(whole, within=120, what="every replica is in sync before the fault")
     row, what = _marker(request.node).args
     goals = _marker(request.node).kwargs
     with new_topic(partitions=3) as topic:

@@ -1,4 +1,4 @@
-"""A row of the matrix of faults: its goals, the traffic through it, and its line in the table."""
+"""A row of the fault matrix: its goals, the traffic during the fault, and its line in the table."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from traffic import Traffic
 
 @dataclass
 class Fault:
-    """A row of the matrix, and what became of it."""
+    """A row of the matrix and its results."""
 
     row: str
     what: str
@@ -32,7 +32,7 @@ class Fault:
         *,
         acks: str | int = "all",
     ) -> Iterator[Traffic]:
-        """Traffic through the fault; afterwards nothing is lost and the gap is within bounds."""
+        """Traffic during the fault. At the end, assert that nothing was lost, and check the gap."""
         flows = Traffic(servers or bootstrap(), self.topic, acks=acks, security=security)
         with flows as self._traffic:
             yield self._traffic
@@ -40,12 +40,13 @@ class Fault:
             self._traffic.assert_gap(self.gap_goal)
 
     def recovers(self) -> None:
-        """Wait until all is as before the fault; to be called when it has been taken away."""
-        assert self._traffic is not None, "nothing flows"
+        """Wait until writes, reads and replicas are as before. Call it when the fault has ended."""
+        assert self._traffic is not None, "call it within the block of Fault.traffic"
         began = time.monotonic()
-        # In this order: brokers only know that one of them was killed when others have its place.
+        # Wait for traffic first: until others have taken over, the metadata shows a killed broker
+        # as healthy.
         self._traffic.goes_on(within=2 * self.recovery_goal)
-        eventually(whole, within=2 * self.recovery_goal, what="every copy is in sync again")
+        eventually(whole, within=2 * self.recovery_goal, what="every replica is in sync again")
         self.recovery = max(time.monotonic() - began, self.recovery or 0)
 
     def cells(self) -> list[str]:

@@ -1,9 +1,8 @@
-"""A slow line for TCP, run on a host: slow_link.py PORT HOST:PORT DELAY RATE
+"""A TCP proxy that delays data, run on a host: slow_link.py PORT HOST:PORT DELAY RATE
 
-Whoever connects to PORT is connected to HOST:PORT, and each byte arrives DELAY seconds after it was
-sent, at no more than RATE bytes a second in each direction for all connections together. It stands
-in for the kernel's own (tc netem), which not every kernel has; packets are neither lost nor
-reordered by it.
+It forwards connections from PORT to HOST:PORT. Each byte arrives DELAY seconds after it was sent.
+All connections together get RATE bytes per second in each direction. It stands in for the kernel's
+tc netem, which not every kernel has. It neither loses nor reorders packets.
 """
 
 import asyncio
@@ -11,7 +10,7 @@ import sys
 
 
 class Line:
-    """One direction: when it is free again."""
+    """One direction of the link. `free` is when the data before has been sent."""
 
     def __init__(self, delay: float, rate: float) -> None:
         self.delay = delay

@@ -1,4 +1,4 @@
-"""Brokers that stop, die, freeze, lose their disk or their data: rows 1 to 4, 8, 9, 11 and 13."""
+"""Brokers stop, crash, freeze, have a full disk or lose data: rows 1 to 4, 8, 9, 11 and 13."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,18 +16,18 @@ DATA = "/var/lib/kafka/data"
 
 
 @pytest.mark.fault(1, "stop the leader", gap=2, back=60)
-def test_a_stopped_leader_hands_over_before_it_goes(fault: Fault) -> None:
+def test_a_stopped_leader_hands_over_its_partitions_first(fault: Fault) -> None:
     with fault.traffic() as traffic:
         victim = leader(fault.topic)
         with stopped(victim, "kafka"):
-            # A clean stop is a success, not a failure that somebody has to look at.
+            # systemd must not report a clean stop as a failure.
             assert property_of(victim, "kafka", "Result") == "success"
             traffic.goes_on(within=30)
         fault.recovers()
 
 
 @pytest.mark.fault(2, "kill -9 the leader", gap=12, back=60, every_run=True)
-def test_a_killed_leader_is_replaced_and_comes_back_by_itself(fault: Fault) -> None:
+def test_a_killed_leader_is_replaced_and_restarts_by_itself(fault: Fault) -> None:
     with fault.traffic():
         victim = leader(fault.topic)
         before = restarts(victim)
@@ -47,14 +47,14 @@ def test_a_killed_controller_has_one_successor(fault: Fault) -> None:
             what="the others agree on another controller",
         )
         fault.recovers()
-        # What KafkaNotOneController asks.
+        # The metric of the alert KafkaNotOneController.
         metric = "kafka_controller_kafkacontroller_activecontrollercount"
         assert sum(tell("kafka", metric, *BROKERS)) == 1
 
 
 @pytest.mark.fault(4, "chase the leader 5 x stop, 5 x kill -9", gap=12, back=60)
 @pytest.mark.timeout(1500)
-def test_no_leader_is_safe_and_no_record_is_lost(fault: Fault) -> None:
+def test_no_record_is_lost_when_every_new_leader_is_stopped_or_killed(fault: Fault) -> None:
     with fault.traffic():
         for _ in range(5):
             with stopped(leader(fault.topic), "kafka"):
@@ -65,18 +65,18 @@ def test_no_leader_is_safe_and_no_record_is_lost(fault: Fault) -> None:
             fault.recovers()
 
 
-# Usually over with the session (5 s); at the latest when a copy that does not ask counts no more
-# (replica.lag.time.max.ms, 30 s).
+# The gap usually ends with the session (5 s), and at the latest when the frozen replica leaves the
+# in-sync set (replica.lag.time.max.ms, 30 s).
 @pytest.mark.fault(8, "freeze the leader past its session", gap=35, back=60, every_run=True)
-def test_a_frozen_leader_that_wakes_up_leads_no_more_and_follows(fault: Fault) -> None:
+def test_a_frozen_leader_is_replaced_and_becomes_a_follower_when_resumed(fault: Fault) -> None:
     with fault.traffic() as traffic:
         victim = leader(fault.topic)
         process = property_of(victim, "kafka", "MainPID")
         with frozen_broker(victim):
-            # Others lead its partitions only when its session is over.
+            # Its partitions get other leaders only after its session has expired.
             traffic.goes_on(within=60)
         fault.recovers()
-        # It came to its senses: nobody had to restart it.
+        # The broker recovered without a restart.
         assert property_of(victim, "kafka", "MainPID") == process
 
 
@@ -91,7 +91,7 @@ def frozen_broker(victim: str) -> Iterator[None]:
 
 
 @pytest.mark.fault("control", "acks=1, kill -9 the only copy", back=60)
-def test_a_loss_is_found_when_there_is_one(fault: Fault) -> None:
+def test_the_check_finds_lost_records(fault: Fault) -> None:
     def lose() -> None:
         with fault.traffic(acks=1) as traffic:
             victim = leader(fault.topic)
@@ -99,7 +99,9 @@ def test_a_loss_is_found_when_there_is_one(fault: Fault) -> None:
             with frozen_broker(first), frozen_broker(second):
                 before = traffic.acknowledged
                 eventually(
-                    lambda: traffic.acknowledged > before + 20, within=20, what="one copy suffices"
+                    lambda: traffic.acknowledged > before + 20,
+                    within=20,
+                    what="one replica acknowledges",
                 )
                 kill(victim, "kafka")
             fault.recovers()
@@ -109,13 +111,13 @@ def test_a_loss_is_found_when_there_is_one(fault: Fault) -> None:
 
 
 @pytest.mark.fault(9, "fill the disk of one broker", gap=12, back=60)
-def test_a_full_disk_stops_one_broker_until_there_is_space(fault: Fault) -> None:
+def test_a_broker_with_a_full_disk_stops_and_recovers_when_there_is_space(fault: Fault) -> None:
     victim = BROKERS[1]
     with small_disk(victim), fault.traffic() as traffic:
         fault.recovers()
         before = restarts(victim)
         connect(victim).run(f"dd if=/dev/zero of={DATA}/filler bs=1M")
-        eventually(lambda: restarts(victim) > before, within=60, what="the broker gave up")
+        eventually(lambda: restarts(victim) > before, within=60, what="the broker exited")
         traffic.goes_on(within=60)
         connect(victim).check_output(f"rm {DATA}/filler")
         fault.recovers()
@@ -123,7 +125,7 @@ def test_a_full_disk_stops_one_broker_until_there_is_space(fault: Fault) -> None
 
 @contextmanager
 def small_disk(victim: str) -> Iterator[None]:
-    """The broker's data on a file system of 256 MB, and afterwards where it was."""
+    """Move the broker's data to a file system of 256 MB, and back at the end."""
     host = connect(victim)
     with stopped(victim, "kafka"):
         host.check_output(
@@ -142,7 +144,7 @@ def small_disk(victim: str) -> Iterator[None]:
 
 
 @pytest.mark.fault(11, "delete a follower's data", gap=2, back=120)
-def test_a_follower_without_its_data_gets_it_from_the_others(fault: Fault) -> None:
+def test_a_follower_that_lost_its_data_copies_it_from_the_others(fault: Fault) -> None:
     with fault.traffic() as traffic:
         victim = next(name for name in BROKERS if name != leader(fault.topic))
         with stopped(victim, "kafka"):
@@ -152,16 +154,18 @@ def test_a_follower_without_its_data_gets_it_from_the_others(fault: Fault) -> No
 
 
 @pytest.mark.fault(13, "stop two of three brokers", back=60, every_run=True)
-def test_one_broker_alone_acknowledges_nothing(fault: Fault) -> None:
+def test_a_single_remaining_broker_acknowledges_nothing(fault: Fault) -> None:
     with fault.traffic() as traffic:
         first, second, alone = BROKERS
         with stopped(first, "kafka"), stopped(second, "kafka"):
-            eventually(lambda: refuses(fault.topic, alone), within=30, what="the last one refuses")
+            eventually(
+                lambda: refuses(fault.topic, alone), within=30, what="the last broker refuses"
+            )
             before = traffic.acknowledged
             with pytest.raises(AssertionError, match=", 0 failed"):
                 traffic.goes_on(within=3)
             assert traffic.acknowledged == before
-            # What KafkaUnderMinIsr and KafkaUnderReplicated ask.
+            # The metrics of the alerts KafkaUnderMinIsr and KafkaUnderReplicated.
             for metric in ("underminisrpartitioncount", "underreplicatedpartitions"):
                 (told,) = tell("kafka", f"kafka_server_replicamanager_{metric}", alone)
                 assert told > 0
@@ -169,22 +173,22 @@ def test_one_broker_alone_acknowledges_nothing(fault: Fault) -> None:
 
 
 def refuses(topic: str, via: str) -> bool:
-    """Whether a send with acks=all is refused because too few copies are in sync."""
+    """Whether a send with acks=all is refused because too few replicas are in sync."""
     with KafkaProducer(
         bootstrap_servers=bootstrap(via), acks="all", enable_idempotence=False, retries=0
     ) as producer:
-        # Of no key: it is no part of the traffic, should it be taken.
+        # A record without a key: if it is accepted, it does not disturb the traffic.
         sent = producer.send(topic, value=b"", partition=0)
         try:
             sent.get(timeout=10)
         except NotEnoughReplicasError:
             return True
-    # Both are gone by now: this would be no "not yet" for `eventually`.
-    pytest.fail("one copy was enough for an acknowledgement")
+    # Both other brokers have stopped, so an acknowledgement fails the test without a retry.
+    pytest.fail("a single replica was enough for an acknowledgement")
 
 
 @pytest.mark.fault("host", "power-cycle a host", gap=12, back=120, every_run=True)
-def test_a_restarted_host_takes_its_place_by_itself(fault: Fault) -> None:
+def test_a_restarted_host_recovers_by_itself(fault: Fault) -> None:
     with fault.traffic():
         victim = BROKERS[2]
         restart_host(victim)

@@ -1,4 +1,4 @@
-"""ZooKeeper that loses members, and everything at once: rows 5, 6 and 10."""
+"""ZooKeeper loses members, and all services stop: rows 5, 6 and 10."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,14 +14,14 @@ from units import give_up_restart, stopped
 from playbooks import run
 
 MEMBERS = group("zookeeper")
-NOBODYS = "nobody-makes-it"
+REFUSED_TOPIC = "refused-topic"
 
 
 def member(mode: str) -> str:
     return next(name for name in MEMBERS if zookeeper_mode(name) == mode)
 
 
-def topics_can_be_made() -> bool:
+def topics_can_be_created() -> bool:
     with new_topic():
         return True
 
@@ -40,46 +40,47 @@ def test_writers_do_not_notice_the_loss_of_a_zookeeper_member(fault: Fault) -> N
                     within=60,
                     what="the other two have one leader",
                 )
-                eventually(topics_can_be_made, within=60, what="topics can be made")
+                eventually(topics_can_be_created, within=60, what="topics can be created")
                 traffic.goes_on(within=30)
             eventually(
                 lambda victim=victim: zookeeper_mode(victim) == "follower",
                 within=60,
-                what="the member follows",
+                what="the restarted member follows",
             )
         fault.recovers()
 
 
 @pytest.mark.fault(6, "stop two of three ZooKeeper members", gap=2, back=60)
-def test_without_a_quorum_leaders_go_on_and_nothing_new_is_made(fault: Fault) -> None:
+def test_without_a_quorum_leaders_keep_serving_and_no_topic_is_created(fault: Fault) -> None:
     with fault.traffic() as traffic:
         with stopped(MEMBERS[0], "zookeeper"), stopped(MEMBERS[1], "zookeeper"):
             with KafkaAdminClient(
                 bootstrap_servers=bootstrap(), request_timeout_ms=10_000
             ) as admin:
                 with pytest.raises((RequestTimedOutError, KafkaTimeoutError)):
-                    admin.create_topics({NOBODYS: {"num_partitions": 1}}, timeout_ms=8_000)
-                assert NOBODYS not in admin.list_topics()
+                    admin.create_topics({REFUSED_TOPIC: {"num_partitions": 1}}, timeout_ms=8_000)
+                assert REFUSED_TOPIC not in admin.list_topics()
             traffic.goes_on(within=30)
-            # To ask brokers whether one can be spared would take them from their clients.
+            # Without ZooKeeper, health checks of the playbook would block brokers' request threads.
             refused = run("playbooks/restart.yml", tags="kafka")
             give_up_restart(BROKERS)
             assert "ZooKeeper has no leader" in refused.said
             traffic.goes_on(within=30)
-            # What ZooKeeperWithoutQuorum counts: who is left answers, and does not serve.
+            # The metrics of the alert ZooKeeperWithoutQuorum: the remaining member responds, but
+            # does not serve.
             told = scrape("zookeeper", MEMBERS[2])
             assert told["zookeeper_quorum_size"] == 3
             assert "zookeeper_outstandingrequests" not in told
         fault.recovers()
-        eventually(topics_can_be_made, within=60, what="topics can be made")
-    # A broker may yet do what it was asked in vain.
+        eventually(topics_can_be_created, within=60, what="topics can be created")
+    # A broker may still create the topic after the request has failed.
     with KafkaAdminClient(bootstrap_servers=bootstrap()) as admin:
-        if NOBODYS in admin.list_topics():
-            admin.delete_topics([NOBODYS])
+        if REFUSED_TOPIC in admin.list_topics():
+            admin.delete_topics([REFUSED_TOPIC])
 
 
 @pytest.mark.fault(10, "stop everything, start brokers first", back=120, every_run=True)
-def test_everything_that_was_acknowledged_outlives_a_full_stop(fault: Fault) -> None:
+def test_acknowledged_records_survive_a_stop_of_all_services(fault: Fault) -> None:
     with fault.traffic(), ThreadPoolExecutor() as pool:
         list(pool.map(lambda name: connect(name).check_output("systemctl stop kafka"), BROKERS))
         list(pool.map(lambda name: connect(name).check_output("systemctl stop zookeeper"), MEMBERS))

@@ -1,4 +1,4 @@
-"""Networks that are cut or slow: rows 7 and 12."""
+"""The network is cut or slow: rows 7 and 12."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +14,10 @@ SLOW_LINK = Path(__file__).with_name("slow_link.py").read_text()
 
 
 @pytest.mark.fault("7a", "cut the leader's host off", gap=60, back=120)
-def test_a_leader_that_nobody_reaches_is_replaced(fault: Fault) -> None:
+def test_an_unreachable_leader_is_replaced(fault: Fault) -> None:
     with fault.traffic() as traffic:
         victim = leader(fault.topic)
-        # All but SSH, by which the test gets back in.
+        # Everything except SSH, which the test needs to remove the rules.
         with firewalled(
             victim,
             "INPUT ! -i lo -p tcp ! --dport 22 -j DROP",
@@ -28,10 +28,10 @@ def test_a_leader_that_nobody_reaches_is_replaced(fault: Fault) -> None:
 
 
 @pytest.mark.fault("7b", "cut the leader off from ZooKeeper", gap=60, back=120)
-def test_a_leader_that_lost_its_session_acknowledges_nothing(fault: Fault) -> None:
+def test_no_record_is_lost_when_a_leader_that_clients_reach_loses_zookeeper(fault: Fault) -> None:
     with fault.traffic() as traffic:
         victim = leader(fault.topic)
-        # Clients still reach it, and it takes itself for the leader: two of them, one log.
+        # Clients still reach it, and it still believes that it leads.
         with firewalled(victim, "OUTPUT -p tcp --dport 2181 -j REJECT --reject-with tcp-reset"):
             eventually(
                 lambda: leader_among_others(fault.topic, victim),
@@ -55,14 +55,14 @@ def test_a_slow_link_slows_writers_down_and_loses_nothing(fault: Fault) -> None:
         with slow_link(slow, follower):
             fault.recovers()
             seconds = [traffic.goes_on(within=60) for _ in range(5)]
-            # There and back, unless the follower was given up: and then it would not be in sync.
+            # A round trip takes 0.2 s, or the follower would have left the in-sync set.
             assert min(seconds) >= 0.2, seconds
         fault.recovers()
 
 
 @contextmanager
 def slow_link(name: str, client: str) -> Iterator[None]:
-    """What `client` fetches from the broker `name` comes by a slow line."""
+    """Slow down what broker `client` fetches from broker `name`."""
     host = connect(name)
     host.check_output(
         "systemd-run --collect --unit slow-link python3 -c %s 19091 %s:9091 0.1 375000",
@@ -71,7 +71,7 @@ def slow_link(name: str, client: str) -> Iterator[None]:
     )
     rule = f"PREROUTING -t nat -p tcp -s {address(client)} --dport 9091 -j REDIRECT --to 19091"
     try:
-        # Connections that are there already keep their way, so the client makes new ones.
+        # The rule does not affect existing connections, so the client restarts.
         with stopped(client, "kafka"):
             host.check_output(f"iptables -I {rule}")
         yield

@@ -1,4 +1,4 @@
-"""What operators do to a running cluster: row 14."""
+"""Rolling restarts and upgrades: row 14."""
 
 from itertools import pairwise
 from typing import Any
@@ -16,7 +16,7 @@ MEMBERS = group("zookeeper")
 
 
 def assert_one_after_another(unit: str, names: list[str], last: str) -> None:
-    """Each was stopped only after the one before had been started, and `last` was the last."""
+    """Each unit was stopped only after the previous one had started. `last` was the last."""
     order = sorted(names, key=lambda name: started(name, unit))
     assert order[-1] == last
     for first, second in pairwise(order):
@@ -24,9 +24,9 @@ def assert_one_after_another(unit: str, names: list[str], last: str) -> None:
 
 
 def assert_rolls(fault: Fault, playbook: str, variables: dict[str, Any] | None = None) -> Run:
-    """The playbook restarts everything, one at a time, members first, and no send fails.
+    """The playbook restarts all services one at a time, ZooKeeper first, and no send fails.
 
-    A busy machine makes gaps as long as a failover does. So hand-overs are counted.
+    On a busy machine, gaps are as long as in a failover. So this counts controlled shutdowns.
     """
     before = {name: handed_over(name) for name in BROKERS}
     leader = next(name for name in MEMBERS if zookeeper_mode(name) == "leader")
@@ -44,16 +44,16 @@ def assert_rolls(fault: Fault, playbook: str, variables: dict[str, Any] | None =
     return done
 
 
-# In every run, 14b rolls the same way, and scenario `operations` uses this playbook.
+# Not in every run: 14b restarts in the same way, and scenario `operations` uses this playbook.
 @pytest.mark.fault("14a", "restart all, one at a time", gap=5, back=60)
 @pytest.mark.timeout(1200)
-def test_no_send_fails_while_everything_is_restarted(fault: Fault) -> None:
+def test_no_send_fails_in_a_rolling_restart(fault: Fault) -> None:
     assert_rolls(fault, "playbooks/restart.yml")
 
 
-# Scenario `operations` tests the upgrade, with settings that change.
+# Scenario `operations` tests the upgrade, with changed settings.
 @pytest.mark.fault("14b", f"back to {OLD}", gap=5, back=60, every_run=True)
 @pytest.mark.timeout(1200)
-def test_no_send_fails_while_kafka_goes_back_a_release(fault: Fault) -> None:
+def test_no_send_fails_while_kafka_is_rolled_back_to_the_previous_release(fault: Fault) -> None:
     done = assert_rolls(fault, "playbooks/upgrade.yml", {"kafka_distribution_version": OLD})
     assert f"All brokers run {OLD}" in done.said

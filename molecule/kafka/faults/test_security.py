@@ -1,6 +1,6 @@
 """A cluster moves from plaintext to TLS while it runs, and back: rows 15a and 15b.
 
-They come last, since the clients of the other rows have no TLS, and in this order.
+They run last and in this order, because the clients of the other rows do not use TLS.
 """
 
 import time
@@ -28,11 +28,11 @@ SECURED: dict[str, Any] = {
     ],
 }
 OPEN = {"kafka_security": "plaintext"}
-# As the chat is given them in the middle: the ports of the meantime, and those of the end.
+# The chat's bootstrap servers during a move: with the interim ports and the final ones.
 SERVERS = [f"{address(name)}:{port}" for port in (9193, 9093) for name in BROKERS]
-# As it has them before and after a move.
+# Its bootstrap servers before and after a move.
 SETTLED = [server for server in SERVERS if server.endswith(":9093")]
-# Of each service's certificate, in seconds since 1970.
+# The end of each service's certificate, in seconds since 1970.
 ENDS = "certificate_not_after_seconds"
 BY_PASSWORD = {
     "security_protocol": "SASL_SSL",
@@ -70,7 +70,7 @@ def test_no_client_is_refused_while_the_cluster_moves_to_tls(fault: Fault) -> No
 @pytest.mark.timeout(1200)
 def test_no_client_is_refused_while_the_cluster_moves_back(fault: Fault) -> None:
     with new_topic(partitions=3) as next_topic:
-        # Nobody has told these clients anything, and TLS stays where it is.
+        # These clients keep their settings, because TLS stays on its ports.
         with fault.traffic(SETTLED, BY_PASSWORD) as traffic:
             stopped = run("playbooks/secure.yml", OPEN)
             assert (

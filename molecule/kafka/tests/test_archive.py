@@ -1,4 +1,4 @@
-"""Where Kafka comes from: mirrors in order, a checksum, a signature, and never half of it."""
+"""Kafka's archive: mirrors are tried in order, checksum and signature are verified."""
 
 import hashlib
 import subprocess
@@ -23,14 +23,14 @@ DIRECTORY = "/opt/unpacked"
 
 @dataclass
 class Mirror:
-    """Where a web server is, and the paths it was asked for."""
+    """A web server's URL, and the requested paths."""
 
     url: str
     asked: list[str]
 
 
 def make_archive(folder: Path, script: str) -> Path:
-    """An archive of the right shape, small enough to be sent around."""
+    """A small archive with the layout of Kafka's."""
     folder.mkdir()
     (folder / "script").write_text(script)
     with tarfile.open(folder / f"{NAME}.tgz", "w:gz") as packed:
@@ -39,7 +39,7 @@ def make_archive(folder: Path, script: str) -> Path:
 
 
 def sign(archive: Path, home: Path) -> Path:
-    """Sign as somebody new; return the file with their public key."""
+    """Sign with a new key; return the file with its public half."""
     home.mkdir(mode=0o700)
     gpg = ["gpg", "--batch", "--quiet", "--homedir", str(home), "--passphrase", ""]
     subprocess.run([*gpg, "--quick-generate-key", home.name, "ed25519", "sign"], check=True)
@@ -51,7 +51,7 @@ def sign(archive: Path, home: Path) -> Path:
 
 @pytest.fixture
 def mirror(tmp_path: Path) -> Iterator[Mirror]:
-    """A web server with the test's folder, on the network of the hosts."""
+    """A web server for the test's folder, on the hosts' network."""
     gateway = str(ip_network(f"{address('host1')}/24", strict=False)[1])
     asked: list[str] = []
 
@@ -89,7 +89,7 @@ def unpacked() -> list[str]:
     return connect("host1").check_output("cat %s/*/bin/kafka-topics.sh", DIRECTORY).splitlines()
 
 
-def test_the_first_mirror_with_the_whole_and_signed_archive_serves(
+def test_the_first_mirror_with_a_complete_signed_archive_is_used(
     mirror: Mirror, tmp_path: Path
 ) -> None:
     archive = make_archive(tmp_path / "good", "signed\n")
@@ -110,7 +110,7 @@ def test_the_first_mirror_with_the_whole_and_signed_archive_serves(
     assert connect("host1").file("/opt/kafka").linked_to == in_use
 
 
-def test_what_does_not_arrive_whole_or_signed_by_the_right_hand_replaces_nothing(
+def test_an_archive_with_a_wrong_checksum_or_signature_is_not_unpacked(
     mirror: Mirror, tmp_path: Path
 ) -> None:
     first = make_archive(tmp_path / "first", "first\n")

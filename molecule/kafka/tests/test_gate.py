@@ -1,4 +1,4 @@
-"""A roll that does not know that all goes on without a broker restarts none, and says why."""
+"""restart.yml restarts no broker unless it knows that the cluster can do without it."""
 
 from contextlib import ExitStack
 from typing import Any
@@ -24,14 +24,14 @@ def assert_none_restarted(why: str, variables: dict[str, Any]) -> None:
     assert processes() == before
 
 
-def test_no_broker_is_restarted_that_a_partition_cannot_do_without() -> None:
-    # Brokers are asked where they are, which they tell each other, and not where they will be.
+def test_no_broker_is_restarted_that_a_partition_needs() -> None:
+    # The health check uses the addresses that brokers advertise now, not those that they will have.
     moved = {"kafka_listeners": {"CLIENT": {"advertised_port": 1}}}
     with new_topic(partitions=3, replicas=1) as topic:
         assert_none_restarted(f"1 partitions would take no message: {topic}-", moved)
 
 
-def test_no_broker_is_restarted_when_none_answers() -> None:
+def test_no_broker_is_restarted_when_none_responds() -> None:
     with ExitStack() as ways:
         for name in BROKERS:
             ways.enter_context(firewalled(name, "INPUT -p tcp --dport 9092 -j REJECT"))

@@ -1,4 +1,4 @@
-"""The Kafka layer as its users see it: a quorum, three copies of everything, units that behave."""
+"""The installed Kafka layer: a quorum, three replicas, listeners, units."""
 
 import re
 
@@ -21,7 +21,7 @@ from kafka_clients import (
     zookeeper_mode,
 )
 
-# A network of its own behind the host's address, as a pod has it.
+# A network namespace behind the host's address, like a pod's.
 POD = """
 ip netns add pod
 ip link add pod0 type veth peer name eth0 netns pod
@@ -39,7 +39,7 @@ ip netns delete pod
 """
 
 
-def test_zookeeper_has_one_leader_and_everyone_else_follows() -> None:
+def test_zookeeper_has_one_leader_and_two_followers() -> None:
     modes = sorted(zookeeper_mode(name) for name in group("zookeeper"))
     assert modes == ["follower", "follower", "leader"]
 
@@ -47,13 +47,15 @@ def test_zookeeper_has_one_leader_and_everyone_else_follows() -> None:
 @pytest.mark.parametrize(
     ("first", "other"), list(zip(BROKERS, BROKERS[1:] + BROKERS[:1], strict=True))
 )
-def test_what_one_broker_takes_another_serves(topic: str, first: str, other: str) -> None:
+def test_messages_sent_via_one_broker_are_read_via_another(
+    topic: str, first: str, other: str
+) -> None:
     values = [f"{first} {number}".encode() for number in range(100)]
     produce(topic, via=first, values=values)
     assert consume(topic, via=other, count=100) == values
 
 
-def test_a_topic_has_three_copies_and_needs_two(topic: str) -> None:
+def test_a_topic_has_three_replicas_and_needs_two_in_sync(topic: str) -> None:
     assert copies_in_sync(topic) == [3]
     settings = connect(BROKERS[0]).check_output(
         "/opt/kafka/bin/kafka-configs.sh --bootstrap-server %s --describe --all "
@@ -65,7 +67,7 @@ def test_a_topic_has_three_copies_and_needs_two(topic: str) -> None:
 
 
 @pytest.mark.parametrize("name", BROKERS)
-def test_a_broker_runs_with_what_three_of_them_promise(name: str) -> None:
+def test_a_broker_has_the_settings_for_a_cluster_of_three(name: str) -> None:
     promised = {
         "auto.create.topics.enable": "false",
         "default.replication.factor": "3",
@@ -80,7 +82,7 @@ def test_a_broker_runs_with_what_three_of_them_promise(name: str) -> None:
     assert {setting: told[setting] for setting in promised} == promised
 
 
-def test_how_far_a_group_has_read_is_kept_by_three_brokers(topic: str) -> None:
+def test_consumer_offsets_have_three_replicas(topic: str) -> None:
     with KafkaConsumer(bootstrap_servers=bootstrap(), group_id="test") as consumer:
         consumer.assign([TopicPartition(topic, 0)])
         consumer.commit({TopicPartition(topic, 0): OffsetAndMetadata(0, "", -1)})
@@ -88,21 +90,21 @@ def test_how_far_a_group_has_read_is_kept_by_three_brokers(topic: str) -> None:
 
 
 @pytest.mark.parametrize("name", group("zookeeper"))
-def test_zookeeper_answers_what_watches_it_and_nothing_else(name: str) -> None:
+def test_zookeeper_answers_only_monitoring_commands_and_purges_old_files(name: str) -> None:
     assert four_letters(name, "ruok") == "imok"
     assert "zk_server_state" in four_letters(name, "mntr")
     assert "not in the whitelist" in four_letters(name, "dump")
-    # Its HTTP server for administrators listens on all addresses.
+    # ZooKeeper's admin server would listen on all addresses.
     listening = connect(name).check_output("ss --listening --tcp --numeric --no-header")
     assert not re.search(r":8080\s", listening)
-    # Otherwise it keeps all snapshots and logs for ever.
+    # By default, ZooKeeper keeps all snapshots and logs for ever.
     said = connect(name).check_output("cat /var/log/zookeeper/*.log*")
     assert "autopurge.snapRetainCount set to 3" in said
     assert "autopurge.purgeInterval set to 1" in said
 
 
 def brokers_reached(name: str, port: int, within: str = "") -> set[str]:
-    """Every broker whose advertised address answers, asked for on a host by way of another."""
+    """The brokers that host `name` reaches at their advertised addresses, via the first broker."""
     seen = connect(name).check_output(
         f"{within} /opt/kafka/bin/kafka-broker-api-versions.sh"
         f" --bootstrap-server {address(BROKERS[0])}:{port}"
@@ -110,7 +112,7 @@ def brokers_reached(name: str, port: int, within: str = "") -> set[str]:
     return set(re.findall(r"^(\S+) \(id: \d+ rack: \w+\) ->", seen, re.MULTILINE))
 
 
-def test_the_controller_reaches_every_broker_and_knows_its_rack() -> None:
+def test_brokers_advertise_their_addresses_and_racks_to_the_ansible_controller() -> None:
     with KafkaAdminClient(bootstrap_servers=bootstrap(BROKERS[0])) as admin:
         found = sorted(admin.describe_cluster()["brokers"], key=lambda broker: broker["broker_id"])
     assert [f"{broker['host']}:{broker['port']}" for broker in found] == bootstrap()
@@ -121,7 +123,7 @@ def test_another_host_reaches_every_broker() -> None:
     assert brokers_reached(BROKERS[1], 9092) == set(bootstrap())
 
 
-def test_a_pod_reaches_every_broker_by_a_listener_of_its_own() -> None:
+def test_a_pod_reaches_every_broker_through_the_listener_cluster() -> None:
     host = connect(BROKERS[2])
     host.check_output(POD)
     try:
@@ -133,9 +135,7 @@ def test_a_pod_reaches_every_broker_by_a_listener_of_its_own() -> None:
 
 @pytest.mark.parametrize("unit", ["zookeeper", "kafka"])
 @pytest.mark.parametrize("name", BROKERS)
-def test_units_start_at_boot_run_unprivileged_and_never_had_to_be_restarted(
-    name: str, unit: str
-) -> None:
+def test_units_start_at_boot_run_unprivileged_and_have_not_crashed(name: str, unit: str) -> None:
     service = connect(name).service(unit)
     assert service.is_enabled
     assert service.is_running

@@ -1,4 +1,4 @@
-"""Prometheus gets what the alerts ask for, from the address it was told, and from there only."""
+"""Metrics: all that the alerts use are served, and only on the configured address."""
 
 import re
 
@@ -10,8 +10,8 @@ from kafka_clients import BROKERS
 from metrics import PORTS, scrape, tell
 
 ALERTS = yaml.safe_load((ROOT / "monitoring" / "kafka-alerts.yml").read_text())["groups"]
-# Prometheus' own; node_exporter's, which is not ours to run; and that of a cluster with TLS
-# (../faults/test_security.py).
+# Metrics from elsewhere: Prometheus' own; node_exporter's, which the roles do not install; and one
+# that needs TLS, which ../faults/test_security.py tests.
 ELSEWHERE = {
     "up",
     "node_filesystem_avail_bytes",
@@ -21,7 +21,7 @@ ELSEWHERE = {
 
 
 def asked(expression: str) -> set[str]:
-    """The metrics of an expression, which the parser writes with braces after each."""
+    """The metrics in an expression. The parser writes each with braces after it."""
     return set(re.findall(r"(\w+)\{", str(promql_parser.parse(expression))))
 
 
@@ -29,7 +29,7 @@ def asked(expression: str) -> set[str]:
     ("alert", "expression"),
     [(rule["alert"], rule["expr"]) for group in ALERTS for rule in group["rules"]],
 )
-def test_every_metric_that_an_alert_asks_for_is_there(alert: str, expression: str) -> None:
+def test_every_metric_of_an_alert_exists(alert: str, expression: str) -> None:
     jobs = ["zookeeper"] if alert.startswith("ZooKeeper") else ["kafka"]
     if 'job=~"kafka|zookeeper"' in expression:
         jobs = ["kafka", "zookeeper"]
@@ -37,7 +37,7 @@ def test_every_metric_that_an_alert_asks_for_is_there(alert: str, expression: st
         assert asked(expression) - ELSEWHERE <= scrape(job, BROKERS[0]).keys()
 
 
-def test_the_cluster_tells_that_it_is_well() -> None:
+def test_metrics_show_a_healthy_cluster() -> None:
     assert (
         sum(tell("kafka", "kafka_controller_kafkacontroller_activecontrollercount", *BROKERS)) == 1
     )
@@ -53,7 +53,7 @@ def test_the_cluster_tells_that_it_is_well() -> None:
 
 
 @pytest.mark.parametrize("name", BROKERS)
-def test_metrics_are_served_on_the_chosen_address_alone(name: str) -> None:
+def test_metrics_are_served_only_on_the_configured_address(name: str) -> None:
     listening = connect(name).check_output("ss --listening --tcp --numeric --no-header")
     for port in PORTS.values():
         bound = re.findall(rf"(\S+):{port}\s", listening)

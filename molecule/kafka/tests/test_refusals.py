@@ -1,5 +1,6 @@
-"""What cannot work is refused before anything is touched, in words that say what to change: what
-installed hosts alone show. The rest is in tests/roles/test_preflight.py."""
+"""Wrong variables are refused before anything changes, with the remedy: the cases that need
+installed hosts. The others are in tests/roles/test_preflight.py.
+"""
 
 import sys
 from concurrent.futures import Future
@@ -11,10 +12,10 @@ from releases import NEW
 
 from playbooks import inventory, refusals, run
 
-# The first test has waited for all of them.
+# All cases run before the first test ends.
 pytestmark = pytest.mark.timeout(900)
 
-# What names no file of this machine: the archive is not looked for before the rest is right.
+# A URL, so that no local file is needed: the archive is fetched only after all checks.
 ELSEWHERE = {
     "kafka_distribution_archive": ["https://archive.invalid/kafka.tgz"],
     "kafka_distribution_sha512": "0" * 128,
@@ -23,7 +24,7 @@ ELSEWHERE = {
 
 Refusals = dict[str, tuple[dict[str, Any], list[str]]]
 
-# One host shows it, in a third of the time of three.
+# On one host, these take a third of the time.
 REFUSED: Refusals = {
     "an even ensemble": (
         {"zookeeper_group": "pair"},
@@ -37,37 +38,37 @@ REFUSED: Refusals = {
         {"zookeeper_config": {"dataLogDir": "/var/lib/containers"}},
         ["/var/lib/containers (zookeeper_data_directory, or dataLogDir", "is a mount point"],
     ),
-    "heaps that a host has memory for alone, and not together": (
+    "heaps that fit into memory only one at a time": (
         {
             f"{role}_heap": "{{ ansible_facts['memtotal_mb'] * 9 // 20 }}m"
             for role in ("kafka", "zookeeper")
         },
         ["but its services need kafka_heap", "zookeeper_heap", "lower these variables"],
     ),
-    "another id than the one the data belongs to": (
+    "a broker id that differs from the one in the data": (
         {"kafka_broker_id": "{{ groups['kafka'].index(inventory_hostname) + 7 }}"},
         ["kafka_broker_id 7", "belongs to broker 1"],
     ),
-    "another member than the one the data belongs to": (
+    "a member id that differs from the one in the data": (
         {"zookeeper_id": "{{ groups['zookeeper'].index(inventory_hostname) + 7 }}"},
         ["zookeeper_id 7", "belongs to member 1"],
     ),
-    "metrics on the port that ZooKeeper has for its own": (
+    "metrics on the port of ZooKeeper's metrics": (
         {"kafka_metrics_port": 9405},
         ["kafka_metrics_port 9405, ZooKeeper has 2181, 2888, 3888, 9405", "a port of its own"],
     ),
-    "a port that another program has": (
+    "a port that another program uses": (
         {"kafka_listeners": {"CLIENT": {"port": 22}}},
         ["kafka_listeners", "taken: 22 by sshd"],
     ),
-    "a log of transactions that would be left behind": (
+    "a new dataLogDir without the existing transaction log": (
         {"zookeeper_config": {"dataLogDir": "/var/lib/zookeeper-log"}},
         [
             "dataLogDir in zookeeper_config is /var/lib/zookeeper-log",
             "Stop zookeeper on all members",
         ],
     ),
-    "another data directory than the one with the broker's data": (
+    "a data directory that differs from the one with the broker's data": (
         {"kafka_data_directories": ["/var/lib/kafka/new"]},
         [
             "kafka_data_directories is [/var/lib/kafka/new]",
@@ -75,19 +76,19 @@ REFUSED: Refusals = {
             "move /var/lib/kafka/data to /var/lib/kafka/new",
         ],
     ),
-    "another data directory than the one with the member's data": (
+    "a data directory that differs from the one with the member's data": (
         {"zookeeper_data_directory": "/var/lib/zookeeper/new"},
         ["data is in /var/lib/zookeeper", "make that /var/lib/zookeeper/new/version-2", "mv"],
     ),
 }
 
-# What kafka.yml refuses besides kafka_preflight.yml, which it imports as other playbooks do.
+# kafka.yml refuses these; those above it refuses by kafka_preflight.yml, which it imports.
 REFUSED_BY_KAFKA: Refusals = {
     "a version without ZooKeeper": (
         ELSEWHERE | {"kafka_distribution_version": "4.1.0"},
         ["kafka_distribution_version is 4.1.0", "The last versions that do are 3.9"],
     ),
-    "a version that does not speak what the brokers speak": (
+    "a version without the protocol of the brokers": (
         ELSEWHERE | {"kafka_distribution_version": "3.8.1"},
         ["3.8.1, which does not support the protocol 3.9 that the brokers already use"],
     ),
@@ -103,11 +104,11 @@ REFUSED_BY_KAFKA: Refusals = {
         {"kafka_distribution_directory": "/var/lib"},
         ["/var/lib/kafka", "is not a link", "kafka_distribution_directory"],
     ),
-    "another metrics agent than the expected": (
+    "a metrics agent with another checksum": (
         {"jmx_exporter_sha256": "0" * 64},
         ["jmx_exporter_sha256", "jmx_prometheus_javaagent.jar"],
     ),
-    "a system nobody tried": (
+    "an untested system without a Java package": (
         {"kafka_distribution_java_package": ""},
         ["kafka_distribution_java_package", "Java 17"],
     ),
@@ -125,12 +126,12 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[None]]
 
 
 @pytest.mark.parametrize("case", [*REFUSED, *REFUSED_BY_KAFKA])
-def test_refused_with_nothing_changed(case: str, refused: dict[str, Future[None]]) -> None:
+def test_it_is_refused_before_anything_changes(case: str, refused: dict[str, Future[None]]) -> None:
     refused[case].result()
 
 
-def test_brokers_are_checked_when_the_first_host_of_all_is_none(tmp_path: Path) -> None:
-    # On the controller, for hosts have members with data already.
+def test_brokers_are_checked_if_the_first_host_of_the_play_is_not_a_broker(tmp_path: Path) -> None:
+    # The members are on the controller, because the hosts already have members with data.
     members = {
         f"member{number}": {
             "ansible_connection": "local",

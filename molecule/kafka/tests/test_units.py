@@ -1,4 +1,4 @@
-"""The services as systemd runs them: what they may do, how they end, how much they write down."""
+"""The systemd units: confinement, stop and restart, memory, files, size of the logs."""
 
 import re
 
@@ -11,7 +11,7 @@ from units import exposure, property_of
 
 from playbooks import run
 
-# The last values that systemd has of each; times as it writes them.
+# Expected properties of each unit, in systemd's notation.
 PROMISES = {
     "kafka": {"TimeoutStopUSec": "5min", "RestartUSec": "10s"},
     "zookeeper": {"TimeoutStopUSec": "1min", "RestartUSec": "5s"},
@@ -29,7 +29,7 @@ CODECS = ["gzip", "lz4", "snappy", "zstd"]
 
 
 @pytest.mark.parametrize("unit", PROMISES)
-def test_a_unit_ends_in_time_comes_back_and_may_do_nothing_it_does_not_need(unit: str) -> None:
+def test_a_unit_has_its_timeouts_restarts_after_failures_and_is_confined(unit: str) -> None:
     host = connect(BROKERS[0])
     properties = host.service(unit).systemd_properties
     promised = COMMON | PROMISES[unit]
@@ -46,21 +46,21 @@ def open_files(host: Host, process: str) -> int:
 
 
 @pytest.mark.parametrize(("unit", "heap"), [("kafka", "384m"), ("zookeeper", "128m")])
-def test_a_service_got_the_memory_and_the_files_it_was_promised(unit: str, heap: str) -> None:
+def test_a_service_has_its_heap_and_open_file_limit_and_does_not_swap(unit: str, heap: str) -> None:
     host = connect(BROKERS[0])
     process = f"/proc/{property_of(BROKERS[0], unit, 'MainPID')}"
     command = host.check_output(f"tr '\\0' ' ' < {process}/cmdline").split()
     assert {f"-Xms{heap}", f"-Xmx{heap}", "-XX:+UseG1GC", "-XX:+ExitOnOutOfMemoryError"} <= {
         *command
     }
-    # Nobody gets more than the host's first process has.
+    # A container's limit may be lower: no process gets more than the host's init.
     assert open_files(host, process) == min(100_000, open_files(host, "/proc/1"))
-    # A page on disk is a pause that is long enough to be taken for dead.
+    # A JVM that swaps may pause so long that others consider it dead.
     assert property_of(BROKERS[0], unit, "MemorySwapMax") == "0"
 
 
 @pytest.mark.parametrize("unit", PROMISES)
-def test_a_service_writes_no_more_than_a_gigabyte_of_logs(unit: str) -> None:
+def test_the_logs_of_a_service_take_at_most_a_gigabyte(unit: str) -> None:
     host = connect(BROKERS[0])
     settings = host.file(f"/etc/{unit}/log4j.properties").content_string
     appenders = re.findall(r"^log4j\.appender\.(\w+)=(\S+)", settings, re.MULTILINE)
@@ -72,7 +72,7 @@ def test_a_service_writes_no_more_than_a_gigabyte_of_logs(unit: str) -> None:
         assert size, f"nothing bounds the files of {name}"
         assert old, f"nothing bounds the files of {name}"
         bound += int(size[1]) * (int(old[1]) + 1)
-    # What the process was really started with.
+    # The options of the running process.
     command = host.check_output(
         "tr '\\0' ' ' < /proc/$(systemctl show --property MainPID --value %s)/cmdline", unit
     )
@@ -87,8 +87,8 @@ def test_a_service_writes_no_more_than_a_gigabyte_of_logs(unit: str) -> None:
     print(f"{unit}: at most {bound} MB of logs")
 
 
-def test_every_codec_is_unpacked_packed_and_served_by_the_confined_broker() -> None:
-    """Sent in one codec into a topic that is kept in another: the broker has to do both."""
+def test_the_confined_broker_reads_and_writes_every_codec() -> None:
+    """Each topic is stored with another codec than its producer's, so the broker converts."""
     kept_in = dict(zip(CODECS, CODECS[1:] + CODECS[:1], strict=True))
     admin = KafkaAdminClient(bootstrap_servers=bootstrap())
     names = [f"codec-{codec}" for codec in CODECS]
@@ -117,7 +117,7 @@ def test_every_codec_is_unpacked_packed_and_served_by_the_confined_broker() -> N
     )
 
 
-def test_a_dry_run_on_a_converged_system_finds_what_differs_and_shows_no_password() -> None:
+def test_a_dry_run_reports_changed_files_without_their_passwords() -> None:
     checked = run(
         "playbooks/kafka.yml",
         {
@@ -127,5 +127,5 @@ def test_a_dry_run_on_a_converged_system_finds_what_differs_and_shows_no_passwor
         options=("--check", "--diff"),
     )
     assert checked.succeeded, checked.said
-    assert set(checked.changed.values()) == {2}, "one file of each service, and nothing else"
+    assert set(checked.changed.values()) == {2}, "only one file of each service changes"
     assert "hunter2" not in checked.said

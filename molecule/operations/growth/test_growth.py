@@ -1,4 +1,4 @@
-"""One host becomes three, with all that it holds and while clients write."""
+"""A cluster grows from one host to three while clients write. It keeps its data."""
 
 from collections import Counter
 
@@ -13,26 +13,26 @@ from playbooks import assert_refused, run
 
 FIRST = BROKERS[0]
 BEFORE = {"kafka_distribution_version": OLD}
-# What Kafka makes itself when the first group of consumers comes.
+# Kafka creates this topic with the first consumer group.
 OFFSETS = {"name": "__consumer_offsets", "partitions": 50}
 LAYER = "playbooks/kafka.yml"
 
 
-def group_of_consumers(topic: str) -> KafkaConsumer:
+def consumer_in_group(topic: str) -> KafkaConsumer:
     return KafkaConsumer(
         bootstrap_servers=bootstrap(FIRST), group_id=topic, auto_offset_reset="earliest"
     )
 
 
 @pytest.mark.timeout(1200)
-def test_one_host_becomes_three_without_a_failed_send_and_forgets_nothing() -> None:
+def test_growing_from_one_host_to_three_fails_no_send_and_loses_nothing() -> None:
     with new_topic(partitions=3) as topic, Traffic(bootstrap(FIRST), topic) as traffic:
         place = TopicPartition(topic, 0)
-        with group_of_consumers(topic) as consumer:
+        with consumer_in_group(topic) as consumer:
             consumer.assign([place])
             consumer.commit({place: OffsetAndMetadata(1, "", -1)})
 
-        # At once, it would be an outage: two copies are asked for where there is one.
+        # Refused in one step: two replicas in sync would be required, and topics have one.
         assert_refused(
             LAYER, BEFORE, ["is 1 and would be 2", topic, OFFSETS["name"], "kafka_topics"]
         )
@@ -44,7 +44,7 @@ def test_one_host_becomes_three_without_a_failed_send_and_forgets_nothing() -> N
         for playbook, variables in ((LAYER, copied), (LAYER, {}), ("playbooks/scale.yml", {})):
             done = run(playbook, BEFORE | variables)
             assert done.succeeded, done.said
-        with group_of_consumers(topic) as consumer:
+        with consumer_in_group(topic) as consumer:
             assert consumer.committed(place) == 1
         assert sorted(map(zookeeper_mode, BROKERS)) == ["follower", "follower", "leader"]
         assert {settings_of(name)["min.insync.replicas"] for name in BROKERS} == {"2"}

@@ -1,4 +1,4 @@
-"""What the ensemble knew is written down, and given back to an empty one, messages in place."""
+"""ZooKeeper's data is backed up, and restored into an empty ensemble. Brokers keep messages."""
 
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
@@ -20,10 +20,10 @@ def everywhere(command: str) -> None:
 
 
 @pytest.mark.timeout(1200)
-def test_an_ensemble_that_lost_everything_is_restored(topic: str, tmp_path: Path) -> None:
+def test_an_ensemble_that_lost_its_data_is_restored(topic: str, tmp_path: Path) -> None:
     produce(topic, via=BROKERS[0], values=VALUES)
     where = {"zookeeper_backup_directory": str(tmp_path / "backup")}
-    # A backup is wanted most when a host and a member are down.
+    # The backup must work while a host and a member are down.
     gone = {"ansible_host": "192.0.2.1", "ansible_ssh_common_args": "-oConnectTimeout=1"}
     ids = {"zookeeper_id": 9, "kafka_broker_id": 9}
     more = inventory(tmp_path, {group: {"gone": gone | ids} for group in ("zookeeper", "kafka")})
@@ -34,10 +34,10 @@ def test_an_ensemble_that_lost_everything_is_restored(topic: str, tmp_path: Path
     assert saved.succeeded, saved.said
     assert "Not reached: gone." in saved.said
 
-    # Neither brokers that run nor data that is there may be overwritten, nor is half a backup one.
+    # Refused: a broker runs; a member has data; the backup is incomplete.
     refused = run("playbooks/restore.yml", where)
     assert "The broker on" in refused.said
-    # Brokers first: without an ensemble they ask for minutes where to hand their partitions.
+    # Stop brokers first: without an ensemble, they try for minutes to hand over their partitions.
     everywhere("systemctl stop kafka")
     everywhere("systemctl stop zookeeper")
     refused = run("playbooks/restore.yml", where)
@@ -56,7 +56,7 @@ def test_an_ensemble_that_lost_everything_is_restored(topic: str, tmp_path: Path
     assert consume(topic, via=BROKERS[1], count=100) == VALUES
 
 
-def test_a_copy_of_two_moments_is_refused(tmp_path: Path) -> None:
+def test_a_backup_fails_if_znodes_change_during_the_copy(tmp_path: Path) -> None:
     folder = tmp_path / "backup"
     with ThreadPoolExecutor() as pool, ExitStack() as topics:
         saving = pool.submit(

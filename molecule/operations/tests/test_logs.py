@@ -1,4 +1,4 @@
-"""One folder with what one looks at, from all hosts that answer, and without secrets."""
+"""logs.yml collects logs and states of all hosts that respond, without secrets."""
 
 import re
 from pathlib import Path
@@ -13,9 +13,10 @@ SECRETS = ["hunter2", "correct horse", "MIIEvQIBADANBgkqhkiG9w0BAQEF"]
 KEY = f"-----BEGIN PRIVATE KEY-----\n{SECRETS[2]}\n-----END PRIVATE KEY-----\n"
 
 
-def test_logs_are_fetched_without_secrets_and_without_a_host_that_is_down(tmp_path: Path) -> None:
+def test_logs_are_collected_without_secrets_while_a_host_is_down(tmp_path: Path) -> None:
     first = connect(BROKERS[0])
-    # In a file that is fetched, commented out so that no broker minds, and in two that are not.
+    # Secrets in a file that is fetched (commented out, so that the broker ignores them), and in two
+    # files that are not.
     first.check_output("cp --preserve /etc/kafka/log4j.properties /root/log4j.properties")
     first.check_output(
         "printf '%%s' %s | sed 's/^/# /' >> /etc/kafka/log4j.properties",
@@ -51,8 +52,8 @@ def test_logs_are_fetched_without_secrets_and_without_a_host_that_is_down(tmp_pa
     assert not [secret for secret in SECRETS if secret in everything]
 
 
-def test_a_time_that_is_none_is_refused(tmp_path: Path) -> None:
-    # To Ansible these are three words, of which the first is a setting.
+def test_an_invalid_time_is_refused(tmp_path: Path) -> None:
+    # Ansible splits this at the blanks, so logs_since is '1'.
     refused = run(
         "playbooks/logs.yml",
         {"logs_directory": str(tmp_path / "logs")},

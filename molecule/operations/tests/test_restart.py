@@ -1,4 +1,4 @@
-"""A rolling restart takes one broker at a time, stops when one stays away, and can be resumed."""
+"""A rolling restart: one broker at a time. It stops if a broker stays down, and can be resumed."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +18,10 @@ DROP_IN = "/etc/systemd/system/kafka.service.d/broken.conf"
 
 @contextmanager
 def broken(name: str) -> Iterator[None]:
-    """What the host starts instead of the broker never answers."""
+    """On this host, systemd starts a program that never responds instead of the broker."""
     host = connect(name)
-    # It stays: whether a command that ends at once counts as started is a race in systemd.
+    # The program does not exit: whether systemd considers a command started that exits at once is a
+    # race.
     unit = "[Service]\nExecStart=\nExecStart=/bin/sleep infinity\n"
     host.check_output("mkdir -p $(dirname %s) && printf %%s %s > %s", DROP_IN, unit, DROP_IN)
     try:
@@ -31,7 +32,7 @@ def broken(name: str) -> Iterator[None]:
 
 
 @pytest.mark.timeout(1200)
-def test_it_stops_at_the_first_broker_that_stays_away_and_goes_on_with_the_rest() -> None:
+def test_a_restart_stops_at_a_broker_that_stays_down_and_resumes_with_the_others() -> None:
     first, second, last = controller_last()
     before = {name: started(name, "kafka") for name in BROKERS}
     with broken(second):
@@ -39,7 +40,7 @@ def test_it_stops_at_the_first_broker_that_stays_away_and_goes_on_with_the_rest(
         assert not refused.succeeded
         assert f"Brokers restarted: {first}, {second}. Not restarted: {last}." in refused.said
         assert started(last, "kafka") == before[last]
-    eventually(whole, within=60, what="the mended broker is back")
+    eventually(whole, within=60, what="the repaired broker is in sync")
     between = {name: started(name, "kafka") for name in BROKERS}
     resumed = run("playbooks/restart.yml", tags="kafka")
     assert resumed.succeeded, resumed.said
@@ -47,13 +48,13 @@ def test_it_stops_at_the_first_broker_that_stays_away_and_goes_on_with_the_rest(
     assert {name for name in BROKERS if started(name, "kafka") > between[name]} == {last}
 
 
-def test_nothing_is_restarted_while_a_broker_is_away() -> None:
+def test_no_broker_is_restarted_while_another_is_down() -> None:
     first, away, last = controller_last()
     before = {name: started(name, "kafka") for name in (first, last)}
     with stopped(away, "kafka"):
         refused = run("playbooks/restart.yml", {"kafka_health_timeout": 4}, tags="kafka")
     give_up_restart(BROKERS)
-    eventually(whole, within=60, what="the broker that was away is back")
+    eventually(whole, within=60, what="the stopped broker is in sync again")
     assert not refused.succeeded
     assert f"Brokers not responding: {away}." in refused.said
     assert f"Brokers restarted: none. Not restarted: {first}, {last}." in refused.said
@@ -65,8 +66,8 @@ def everywhere(command: str) -> None:
         list(pool.map(lambda name: connect(name).check_output(command), MEMBERS))
 
 
-def test_an_ensemble_in_which_nobody_serves_comes_back_in_one_run() -> None:
-    # Each listens, and looks for the others, at a port of its own.
+def test_an_ensemble_in_which_no_member_serves_recovers_in_one_run() -> None:
+    # Give each member another election port, at which it also looks for the others.
     everywhere(
         "sed --in-place s/:3888/:388$(cat /var/lib/zookeeper/myid)/ /etc/zookeeper/zoo.cfg"
         " && systemctl restart zookeeper"
@@ -76,10 +77,10 @@ def test_an_ensemble_in_which_nobody_serves_comes_back_in_one_run() -> None:
     restarted = run("playbooks/restart.yml", {"zookeeper_health_timeout": 30}, tags="zookeeper")
     assert restarted.succeeded, restarted.said
     assert sorted(map(zookeeper_mode, MEMBERS)) == ["follower", "follower", "leader"]
-    eventually(whole, within=60, what="all is as it was before")
+    eventually(whole, within=60, what="every replica is in sync")
 
 
-def test_members_are_not_moved_to_where_nobody_would_find_them(tmp_path: Path) -> None:
+def test_port_changes_that_would_split_the_ensemble_are_refused(tmp_path: Path) -> None:
     before = {name: started(name, "zookeeper") for name in MEMBERS}
     moves = {"zookeeper_peer_port": "host1, host2, host3 serve", "zookeeper_client_port": "2181"}
     cases = {

@@ -1,4 +1,4 @@
-"""Partitions are spread over all brokers, and taken off one that leaves, or that is lost."""
+"""scale.yml spreads partitions over all brokers, and moves them off a retired or lost one."""
 
 from collections import Counter
 from pathlib import Path
@@ -12,7 +12,7 @@ from units import kill
 
 from playbooks import Run, inventory, run
 
-# The host of this scenario that is no broker.
+# The host of this scenario that is not a broker.
 FOURTH = "host4"
 # Bytes per second: slow enough for clients not to notice.
 RATE = {"kafka_move_rate": 1_000_000}
@@ -44,7 +44,7 @@ def test_a_broker_is_added_retired_and_lost_while_clients_write(tmp_path: Path) 
         done(run("playbooks/kafka.yml", None, with_fourth))
         done(run("playbooks/scale.yml", RATE, with_fourth))
         after = held()
-        # One replica in each rack: what was broker 1's, the two of its rack share.
+        # Each rack has one replica, so the new broker shares those of broker 1, in the same rack.
         assert abs(after[4] - after[1]) <= 1
         assert after[1] + after[4] == before[1]
         assert sum(after.values()) == sum(before.values())
@@ -68,5 +68,5 @@ def test_a_broker_is_added_retired_and_lost_while_clients_write(tmp_path: Path) 
         connect(FOURTH).check_output("systemctl stop kafka")
         done(run("playbooks/scale.yml", RATE))
         assert held() == before
-        eventually(whole, within=60, what="all is as it was before")
+        eventually(whole, within=60, what="every replica is in sync")
     assert not traffic.failed

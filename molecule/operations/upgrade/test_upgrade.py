@@ -1,4 +1,4 @@
-"""An upgrade is made, with other settings, and made final; row 14b of the faults takes one back."""
+"""Upgrade with changed settings, then make it final. Row 14b of the faults rolls back."""
 
 import time
 from pathlib import Path
@@ -22,7 +22,7 @@ CHANGED = {
         "ssl.keyStore.password": PASSWORD,
     },
 }
-# Seconds without an acknowledgement that a rolling change may cost a careful client.
+# Longest time without an acknowledgement in a rolling restart, in seconds.
 LONGEST_GAP = 5
 
 
@@ -38,8 +38,8 @@ def processes() -> list[str]:
     ]
 
 
-def go_to_new(variables: dict[str, Any], threads: int) -> str:
-    """Upgrade with these variables, after which brokers have so many threads for requests."""
+def upgrade(variables: dict[str, Any], threads: int) -> str:
+    """Upgrade with these variables; return the output. Brokers then have `threads` I/O threads."""
     began = time.monotonic()
     done = run(
         "playbooks/upgrade.yml",
@@ -49,14 +49,14 @@ def go_to_new(variables: dict[str, Any], threads: int) -> str:
     assert done.succeeded, done.said
     print(f"to {NEW}: {time.monotonic() - began:.0f} s")
     assert {running(name) for name in BROKERS} == {NEW}
-    # Neither where it comes nor where it goes.
+    # Neither when the setting is added nor when it is removed.
     assert PASSWORD not in done.said
     assert {settings_of(name)["num.io.threads"] for name in BROKERS} == {str(threads)}
     return done.said
 
 
-def assert_steps_are_refused(folder: Path) -> None:
-    """From the old version."""
+def assert_wrong_steps_are_refused(folder: Path) -> None:
+    """Run on the old version."""
     refused: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         "the protocol before the version": (
             "playbooks/upgrade.yml",
@@ -73,7 +73,7 @@ def assert_steps_are_refused(folder: Path) -> None:
         case.result()
 
 
-def assert_nothing_is_touched_before_all_have_the_archive(folder: Path) -> None:
+def assert_nothing_restarts_before_all_hosts_have_the_archive(folder: Path) -> None:
     before = processes()
     without = {
         "kafka_distribution_archive": [f"http://127.0.0.1:1/kafka_2.13-{NEW}.tgz"],
@@ -90,17 +90,17 @@ def assert_nothing_is_touched_before_all_have_the_archive(folder: Path) -> None:
 
 
 @pytest.mark.timeout(1800)
-def test_an_upgrade_is_made_and_made_final_unnoticed(topic: str, tmp_path: Path) -> None:
+def test_clients_do_not_notice_an_upgrade_or_its_final_step(topic: str, tmp_path: Path) -> None:
     with Traffic(bootstrap(), topic) as traffic:
-        assert_steps_are_refused(tmp_path)
-        assert_nothing_is_touched_before_all_have_the_archive(tmp_path)
-        # Settings change on the way, and back when they are taken out of the inventory.
-        upgraded = go_to_new(CHANGED, threads=9)
+        assert_wrong_steps_are_refused(tmp_path)
+        assert_nothing_restarts_before_all_hosts_have_the_archive(tmp_path)
+        # The upgrade also changes settings. The final step has the old ones again.
+        upgraded = upgrade(CHANGED, threads=9)
         assert "with protocol 3.8. To roll back:" in upgraded
-        # What has no secret in it is shown.
+        # Diffs of files without secrets are shown.
         assert "+++ after" in upgraded
         assert {four_letters(name, "isro") for name in MEMBERS} == {"rw"}
-        final = go_to_new({"kafka_protocol_version": "3.9"}, threads=8)
+        final = upgrade({"kafka_protocol_version": "3.9"}, threads=8)
         assert "rw" not in {four_letters(name, "isro") for name in MEMBERS}
     assert "with protocol 3.9. Nothing is left to do" in final
     assert not traffic.failed
