@@ -1,4 +1,4 @@
-"""The screen of playbooks/status.yml: what is well is short, what is not is marked and named."""
+"""The screen of playbooks/status.yml: healthy parts are short, problems are marked and named."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def host(**more: Any) -> Seen:
 
 @pytest.fixture
 def seen() -> Seen:
-    """Three hosts on which all is well."""
+    """Three healthy hosts."""
     image = "localhost:32000/chat@sha256:" + 64 * "a"
     traefik = "docker.io/library/traefik:v3.6.5"
     pods = {"ready": 1, "wanted": 1, "ours": True}
@@ -80,7 +80,7 @@ def shown(seen: Seen) -> str:
     return "\n".join([*map(str, lines), status_screen.summary(lines)])
 
 
-def test_a_system_that_is_well_fits_on_a_screen_and_nothing_is_marked(seen: Seen) -> None:
+def test_a_healthy_system_fits_on_a_screen_and_nothing_is_marked(seen: Seen) -> None:
     assert (
         shown(seen)
         == """\
@@ -102,7 +102,7 @@ def test_a_system_that_is_well_fits_on_a_screen_and_nothing_is_marked(seen: Seen
     )
 
 
-def test_the_chats_certificate_comes_before_the_many_of_hosts(seen: Seen) -> None:
+def test_the_chats_certificate_comes_before_those_of_hosts(seen: Seen) -> None:
     for name in ("chat1", "chat2", "chat3"):
         for kind in ("server", "front-proxy-client"):
             seen["hosts"][name]["certificates"][f"/certs/{kind}.crt"] = 364
@@ -110,13 +110,13 @@ def test_the_chats_certificate_comes_before_the_many_of_hosts(seen: Seen) -> Non
     assert "   Certificates chat/chat-tls 396 days, chat-ca/ca 3650 days, chat1:server" in shown(
         seen
     )
-    # What ends soon comes first.
+    # Certificates that expire soon come first.
     seen["hosts"]["chat3"]["certificates"]["/certs/server.crt"] = 7
     seen["hosts"]["chat3"]["ending"] = ["/certs/server.crt"]
     assert "!! Certificates chat3:server.crt 7 days, chat/chat-tls 396 days" in shown(seen)
 
 
-def test_a_host_that_is_down_is_named_in_every_layer_that_misses_it(seen: Seen) -> None:
+def test_a_host_that_is_down_is_marked_in_every_layer_that_it_belongs_to(seen: Seen) -> None:
     seen["hosts"]["chat3"] = {"skipped": True}
     seen["unreached"]["chat3"] = "Failed to connect:\nssh: connect to host chat3: No route to host"
     seen["members"]["chat3"] = ""
@@ -134,7 +134,7 @@ def test_a_host_that_is_down_is_named_in_every_layer_that_misses_it(seen: Seen) 
     assert "!! Look at: Hosts, ZooKeeper, Kafka, Partitions" in text
 
 
-def test_a_host_that_is_reached_and_does_not_tell_its_status_is_not_called_unreachable(
+def test_a_reachable_host_without_a_status_is_not_called_unreachable(
     seen: Seen,
 ) -> None:
     seen["hosts"]["chat3"] = {"failed": True, "msg": "Task failed: Timed out after 8 second(s)."}
@@ -143,7 +143,7 @@ def test_a_host_that_is_reached_and_does_not_tell_its_status_is_not_called_unrea
     assert "NOT REACHED" not in text
 
 
-def test_any_cluster_host_that_answers_tells_of_the_cluster(seen: Seen) -> None:
+def test_the_clusters_state_comes_from_any_cluster_host_that_responds(seen: Seen) -> None:
     told = seen["hosts"]["chat1"]
     seen["cluster_hosts"] = ["chat1", "chat2"]
     seen["hosts"] |= {"chat1": {}, "chat2": told | {"nodes": {"chat1": False, "chat2": True}}}
@@ -152,7 +152,7 @@ def test_any_cluster_host_that_answers_tells_of_the_cluster(seen: Seen) -> None:
     assert "chat/chat: 2 of 2 ready" in text
 
 
-def test_a_host_that_has_not_joined_does_not_tell_of_the_cluster(seen: Seen) -> None:
+def test_the_clusters_state_does_not_come_from_a_host_that_has_not_joined(seen: Seen) -> None:
     told = seen["hosts"]["chat1"]
     seen["cluster_hosts"] = ["chat1", "chat2", "chat3"]
     seen["hosts"] |= {
@@ -164,21 +164,21 @@ def test_a_host_that_has_not_joined_does_not_tell_of_the_cluster(seen: Seen) -> 
     assert "chat/chat: 2 of 2 ready" in text
 
 
-def test_without_the_only_cluster_host_the_rest_is_shown(seen: Seen) -> None:
+def test_other_layers_are_shown_without_the_only_cluster_host(seen: Seen) -> None:
     seen["hosts"]["chat1"] = {}
     text = shown(seen)
     assert "!! Nodes        0 of 1: no cluster host answers for the cluster" in text
     assert "Kafka        3 of 3 brokers" in text
 
 
-# What is not well, where it is, and what is said of it.
+# Problems: where in the facts, the value, and the text on the screen.
 TROUBLE: dict[str, tuple[list[Any], Any, str]] = {
     "a unit that is stopped": (
         ["hosts", "chat2", "services", "kafka", "state"],
         "failed",
         "!!              chat2: zookeeper 3.8.4 active, kafka 3.8.1 failed",
     ),
-    "a part that does not answer": (
+    "a part that does not respond": (
         ["hosts", "chat2", "problems"],
         {"microk8s": "none"},
         "!!              chat2: zookeeper 3.8.4 active, kafka 3.8.1 active, microk8s: none",
@@ -199,7 +199,7 @@ TROUBLE: dict[str, tuple[list[Any], Any, str]] = {
         "!! Kafka        2 of 3 brokers, controller: chat2; not there: chat3",
     ),
     "no broker": (["cluster"], {"msg": "No Kafka broker answered"}, "0 of 3 brokers: No Kafka"),
-    "a controller that does not answer": (
+    "a controller that does not respond": (
         ["cluster", "silent"],
         {"2": "timed out"},
         "!! Kafka        2 of 3 brokers, controller: none; not there: chat2",
@@ -229,7 +229,7 @@ TROUBLE: dict[str, tuple[list[Any], Any, str]] = {
         None,
         "!! Registry     answers on 0 of 1 hosts",
     ),
-    "a replica that does not answer": (
+    "a replica that does not respond": (
         ["hosts", "chat1", "replicas", "chat-b"],
         None,
         "!! Chat         3 clients connected: chat-a 3; chat-b: no answer",
@@ -239,12 +239,12 @@ TROUBLE: dict[str, tuple[list[Any], Any, str]] = {
         {},
         "!! Chat         0 clients connected, no replica answers",
     ),
-    "a certificate that ends soon": (
+    "a certificate that expires soon": (
         ["hosts", "chat2"],
         host(certificates={"chat/trial": 29}, ending=["chat/trial"]),
         "!! Certificates chat/trial 29 days, chat/chat-tls 61 days",
     ),
-    "a certificate that has ended": (
+    "a certificate that has expired": (
         ["hosts", "chat2"],
         host(certificates={"chat/trial": -1}, ending=["chat/trial"]),
         "!! Certificates chat/trial HAS ENDED, chat/chat-tls 61 days",
@@ -253,7 +253,7 @@ TROUBLE: dict[str, tuple[list[Any], Any, str]] = {
 
 
 @pytest.mark.parametrize("case", TROUBLE)
-def test_what_is_not_well_is_marked(case: str, seen: Seen) -> None:
+def test_a_problem_is_marked(case: str, seen: Seen) -> None:
     path, value, words = TROUBLE[case]
     changed = copy.deepcopy(seen)
     place = changed
@@ -273,7 +273,7 @@ def test_what_is_not_well_is_marked(case: str, seen: Seen) -> None:
         ("Nodes", "microk8s", {"cluster_hosts": []}),
     ],
 )
-def test_a_layer_of_somebody_else_is_named_and_not_marked(
+def test_a_layer_without_hosts_is_named_but_not_marked(
     layer: str, group: str, missing: Seen, seen: Seen
 ) -> None:
     text = shown(seen | missing)

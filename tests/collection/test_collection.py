@@ -1,4 +1,4 @@
-"""What `ansible-galaxy collection install` gives a site is whole and works without a checkout."""
+"""The collection, installed by `ansible-galaxy collection install`: complete without a checkout."""
 
 import json
 import re
@@ -12,14 +12,14 @@ from collection import ROOT, elsewhere, install
 
 NAME = "baremetal_chat.platform"
 MODULES = sorted(path.stem for path in ROOT.glob("plugins/modules/*.py"))
-# What goes in, and what comes out.
+# Input and output of each filter.
 FILTERS = {
     "java_properties": ({"a": "b"}, r"a=b\n"),
     "masked": ("password=x", "password=********"),
     "systemd_escaped": ("100%", "100%%"),
 }
 
-# Instead of the script that ansible-test downloads to get pip into its virtual environments.
+# Replaces the script that ansible-test downloads to install pip into its virtual environments.
 GET_PIP = """
 import ensurepip, subprocess, sys
 ensurepip.bootstrap()
@@ -35,7 +35,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def ansible_playbook(installed: Path, tmp_path: Path):
-    """Run ansible-playbook in an empty folder; return what it printed."""
+    """Runs ansible-playbook in an empty folder; returns the output."""
 
     def run(*arguments: str, code: int = 0) -> str:
         done = subprocess.run(
@@ -51,7 +51,7 @@ def ansible_playbook(installed: Path, tmp_path: Path):
     return run
 
 
-def test_the_archive_holds_what_sites_need_and_nothing_of_ours(installed: Path) -> None:
+def test_the_archive_contains_only_what_sites_need(installed: Path) -> None:
     assert {path.name for path in installed.iterdir()} == {
         *("CHANGELOG.md", "CONTRIBUTING.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md"),
         *("changelogs", "chat", "docs", "inventory", "meta", "monitoring", "playbooks", "plugins"),
@@ -61,8 +61,8 @@ def test_the_archive_holds_what_sites_need_and_nothing_of_ours(installed: Path) 
     assert not [*installed.rglob("*.pyc")]
 
 
-def test_the_chat_of_the_archive_is_the_checkouts(installed: Path) -> None:
-    """The image's tag is a hash of these files: another set of them would be another image."""
+def test_the_archive_has_the_same_chat_as_the_checkout(installed: Path) -> None:
+    """The image's tag is a hash of these files, so other files would give another image."""
 
     def sources(folder: Path) -> dict[str, bytes]:
         files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"]
@@ -85,7 +85,7 @@ def test_every_playbook_can_be_called_by_its_full_name(ansible_playbook, install
 def test_every_module_and_filter_can_be_called_by_its_full_name(
     ansible_playbook, tmp_path: Path
 ) -> None:
-    """A module complains of its arguments only when it and all that it imports have been found."""
+    """A module checks its arguments only if it and all its imports were found."""
     tasks = [
         *({f"{NAME}.{module}": {"nonsense": 1}, "ignore_errors": True} for module in MODULES),
         *(
@@ -105,7 +105,7 @@ def test_every_module_and_filter_can_be_called_by_its_full_name(
 def test_a_role_of_the_archive_refuses_a_misspelt_variable(
     ansible_playbook, tmp_path: Path
 ) -> None:
-    """The action plugin behind this reads files of the role that it runs in."""
+    """The action plugin for this reads files of its role."""
     (tmp_path / "hosts").write_text(
         "[microk8s]\nhost ansible_connection=local ansible_python_interpreter=/usr/bin/python3\n"
     )
@@ -115,15 +115,15 @@ def test_a_role_of_the_archive_refuses_a_misspelt_variable(
     assert "microk8s_chanel (did you mean microk8s_channel?)" in said, said
 
 
-# The first run makes the virtual environments.
+# The first run creates the virtual environments.
 @pytest.mark.timeout(900)
-def test_ansible_tests_sanity_checks_find_nothing(installed: Path, tmp_path: Path) -> None:
-    """What is ignored, and why, is in tests/sanity. Our rules for ruff replace pep8 and pylint."""
+def test_ansible_tests_sanity_checks_pass(installed: Path, tmp_path: Path) -> None:
+    """tests/sanity lists ignored errors with reasons. ruff replaces pep8 and pylint."""
     home = ROOT / ".cache" / "ansible-test"
     get_pip = home / ".ansible" / "test" / "cache" / "get_pip_24_2.py"
     get_pip.parent.mkdir(parents=True, exist_ok=True)
     get_pip.write_text(GET_PIP)
-    # The checks insist on the path, and write beside what they check.
+    # The checks require this path, and write beside the files that they check.
     tree = tmp_path / installed.relative_to(installed.parents[2])
     shutil.copytree(installed, tree)
     shutil.copytree(ROOT / "tests" / "sanity", tree / "tests" / "sanity")

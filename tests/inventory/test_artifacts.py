@@ -1,4 +1,4 @@
-"""What the system gets from elsewhere is listed, and can be carried to a site without internet."""
+"""artifacts.yml lists all downloads, and fetches them for a site without internet access."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ def artifacts(inventory: str, *options: str) -> str:
     ).stdout
 
 
-def test_every_source_that_a_role_asks_is_listed_with_a_checksum_or_a_digest() -> None:
+def test_every_download_of_the_roles_is_listed_with_a_checksum_or_a_digest() -> None:
     listed = artifacts("example")
     for source in (
         f"https://archive.apache.org/dist/kafka/{KAFKA}/kafka_2.13-{KAFKA}.tgz",
@@ -47,7 +47,7 @@ def test_every_source_that_a_role_asks_is_listed_with_a_checksum_or_a_digest() -
         assert source in listed
 
 
-def test_what_is_fetched_is_whole_and_named_to_the_roles(tmp_path: Path) -> None:
+def test_fetched_files_are_verified_and_set_as_the_roles_variables(tmp_path: Path) -> None:
     signature = tmp_path / "signature"
     signature.write_text("signed")
     artifacts(

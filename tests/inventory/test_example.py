@@ -1,4 +1,4 @@
-"""The inventory that operators copy fits the playbooks they run with it."""
+"""The example inventory works with all playbooks."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ PLAYBOOKS = ["site.yml", *(f"playbooks/{path.name}" for path in ROOT.glob("playb
 
 
 @pytest.mark.parametrize("playbook", sorted(PLAYBOOKS))
-def test_the_playbooks_accept_the_example(playbook: str) -> None:
+def test_playbooks_accept_the_example_inventory(playbook: str) -> None:
     checked = subprocess.run(
         ["ansible-playbook", "--inventory=inventory/example", "--syntax-check", playbook],
         cwd=ROOT,
@@ -22,7 +22,7 @@ def test_the_playbooks_accept_the_example(playbook: str) -> None:
         capture_output=True,
         text=True,
     )
-    # Hosts and groups that an earlier play adds.
+    # Hosts and groups that earlier plays add.
     later = "[WARNING]: Could not match supplied host pattern, ignoring: "
     warnings = set(checked.stderr.splitlines())
     added = {
@@ -37,7 +37,7 @@ def test_the_playbooks_accept_the_example(playbook: str) -> None:
     assert (checked.returncode, warnings - added) == (0, set()), checked.stderr
 
 
-def test_the_example_declares_the_topic_that_was_tested() -> None:
+def test_the_example_declares_the_same_topics_as_the_sandbox() -> None:
     def topics(path: str) -> object:
         return yaml.safe_load((ROOT / "inventory" / path).read_text())["kafka_topics"]
 

@@ -1,4 +1,4 @@
-"""Each version and port has one home. Where it has to be written again, it says the same."""
+"""Each version and port is defined in one place. Copies that are necessary have the same value."""
 
 import re
 import subprocess
@@ -12,16 +12,16 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Fact:
-    """A value, by files and the patterns that find it there; the first file is its home."""
+    """A value: the files that have it, with patterns that find it. The first file defines it."""
 
     name: str
     places: dict[str, str]
-    # What the value looks like anywhere, if that is unmistakable, and who may show it in passing:
-    # documents of measurements, examples and hashes of that version.
+    # A pattern that finds the value in any file, if it is unmistakable; and other files that may
+    # mention it: measurements, examples and hashes of this version.
     mark: str | None = None
     mentions: tuple[str, ...] = ()
 
-    def said(self) -> dict[str, set[str]]:
+    def found(self) -> dict[str, set[str]]:
         return {
             path: set(re.findall(pattern, (ROOT / path).read_text(), re.MULTILINE))
             for path, pattern in self.places.items()
@@ -47,7 +47,7 @@ FACTS = [
         ),
     ),
     Fact(
-        "the Kafka before it",
+        "the previous Kafka",
         {
             KAFKA_BUILD.format("3.9.1"): r"KAFKA_VERSION=(\S+)",
             "molecule/operations/molecule.yml": r'"kafka_distribution_version":"([^"]+)"',
@@ -89,7 +89,7 @@ FACTS = [
         },
     ),
     Fact(
-        "the longest time of slow mode",
+        "the maximum of slow mode",
         {
             "chat/rights.py": r"^MOST_SECONDS = (\d+)$",
             "roles/chat/tasks/preflight.yml": r"(?:slow.* int <=|messages, from 0 to) (\d+)",
@@ -141,7 +141,7 @@ FACTS = [
         },
     ),
     Fact(
-        "the port of ZooKeeper's clients",
+        "ZooKeeper's client port",
         {
             "roles/zookeeper/defaults/main.yml": r"^zookeeper_client_port: (\d+)$",
             "README.md": r"^\| (\d+) \| ZooKeeper hosts \| brokers",
@@ -149,14 +149,14 @@ FACTS = [
         },
     ),
     Fact(
-        "the port of ZooKeeper's followers",
+        "ZooKeeper's peer port",
         {
             "roles/zookeeper/defaults/main.yml": r"^zookeeper_peer_port: (\d+)$",
             "README.md": r"^\| (\d+), \d+ \| ZooKeeper hosts \| ZooKeeper hosts",
         },
     ),
     Fact(
-        "the port of ZooKeeper's elections",
+        "ZooKeeper's election port",
         {
             "roles/zookeeper/defaults/main.yml": r"^zookeeper_election_port: (\d+)$",
             "README.md": r"^\| \d+, (\d+) \| ZooKeeper hosts \| ZooKeeper hosts",
@@ -181,7 +181,7 @@ FACTS = [
         },
     ),
     Fact(
-        "Traefik's port of HTTP",
+        "Traefik's port for HTTP",
         {
             "roles/traefik/defaults/main.yml": r"^traefik_web_port: (\d+)$",
             "roles/firewall/defaults/main.yml": r"traefik_web_port \| default\((\d+)\)",
@@ -190,7 +190,7 @@ FACTS = [
         },
     ),
     Fact(
-        "Traefik's port of HTTPS",
+        "Traefik's port for HTTPS",
         {
             "roles/traefik/defaults/main.yml": r"^traefik_websecure_port: (\d+)$",
             "roles/firewall/defaults/main.yml": r"traefik_websecure_port \| default\((\d+)\)",
@@ -202,15 +202,15 @@ FACTS = [
 
 
 @pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.name)
-def test_a_fact_that_is_written_again_says_what_its_home_says(fact: Fact) -> None:
-    said = fact.said()
-    values = set.union(*said.values())
-    assert len(values) == 1, said
-    assert all(said.values()), f"a pattern finds nothing: {said}"
+def test_all_copies_of_a_fact_have_the_same_value(fact: Fact) -> None:
+    found = fact.found()
+    values = set.union(*found.values())
+    assert len(values) == 1, found
+    assert all(found.values()), f"a pattern finds nothing: {found}"
 
 
 @pytest.mark.parametrize("fact", [fact for fact in FACTS if fact.mark], ids=lambda fact: fact.name)
-def test_nobody_else_knows_it(fact: Fact) -> None:
+def test_no_other_file_has_the_value(fact: Fact) -> None:
     listed = subprocess.run(
         [
             "git",

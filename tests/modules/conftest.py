@@ -1,4 +1,4 @@
-"""Runs our Ansible modules as Ansible would, in this process."""
+"""Runs the project's Ansible modules like Ansible, in this process."""
 
 import importlib.util
 import json
@@ -35,7 +35,7 @@ def run_module(capsys):
 
 @pytest.fixture
 def zookeeper_server():
-    """A stand-in for a server that, asked the question, sends the answer; gives its address."""
+    """Starts a server that expects `question` and sends `answer`; returns its address."""
     listeners = []
 
     def serve(answer, question=b"", tls=None):
@@ -63,7 +63,7 @@ def zookeeper_server():
 
 @pytest.fixture(scope="session")
 def three_brokers(kafka_home, tmp_path_factory):
-    """A cluster of which these tests know every topic; topics have two replicas."""
+    """A cluster that only these tests use; topics have two replicas by default."""
     folder = tmp_path_factory.mktemp("three-brokers")
     cluster = KafkaCluster(kafka_home, folder, {"default.replication.factor": "2"})
     try:

@@ -1,4 +1,4 @@
-"""chat_probe tells a chat that works from one that only looks like it."""
+"""chat_probe finds out whether a chat works."""
 
 import asyncio
 import http
@@ -18,7 +18,7 @@ from websockets.sync.server import serve as serve_in_threads
 
 @pytest.fixture
 def chat():
-    """A chat service of one replica, in a process of its own; gives the page's address."""
+    """A chat service with one replica, in a process of its own; yields the page's address."""
     with subprocess.Popen(
         [sys.executable, "-m", "chat"],
         env={**os.environ, "CHAT_PORT": "0", "CHAT_INTERNAL_PORT": "0", "CHAT_REPLICA": "alone"},
@@ -32,10 +32,10 @@ def chat():
 
 
 class Replicas:
-    """As many replicas as named, behind one address that leads to one after the other.
+    """Stand-ins for the named replicas behind one address, used round robin.
 
-    They say what chat replicas say. `shared` is whether a message reaches the members elsewhere,
-    `token` what they require, if anything.
+    They speak the chat's protocol. `shared`: whether messages reach members on other replicas.
+    `token`: the token that they require, if any.
     """
 
     def __init__(self, *names, shared=True, cookie=None, tls=None, token=None):
@@ -106,7 +106,7 @@ class Replicas:
 
 @pytest.fixture
 def replicas():
-    """Make stand-ins for several replicas; see Replicas."""
+    """Starts stand-ins for several replicas; see Replicas."""
     made = []
 
     def make(*names, **options):
@@ -120,7 +120,7 @@ def replicas():
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """A certificate for 127.0.0.1 that ends in less than ten days, and its own authority."""
+    """A self-signed certificate for 127.0.0.1 that expires in less than ten days."""
     folder = tmp_path_factory.mktemp("tls")
     key, certificate = folder / "tls.key", folder / "tls.crt"
     options = (
@@ -147,7 +147,7 @@ def test_two_clients_of_the_real_service_see_the_same_messages(run_module, chat)
     assert answer["certificate_days"] is None
 
 
-def test_one_replica_is_not_two(run_module, chat):
+def test_a_single_replica_is_refused_where_two_are_expected(run_module, chat):
     answer = run_module("chat_probe", url=chat, timeout=2)
     assert "led" in answer["msg"]
     assert "to alone and none elsewhere: is another replica ready?" in answer["msg"]
@@ -158,30 +158,30 @@ def test_the_clients_are_on_different_replicas(run_module, replicas):
     assert answer["replicas"] == ["one", "two"]
 
 
-def test_a_cookie_that_leads_back_is_sticky(run_module, replicas):
+def test_a_cookie_that_leads_to_the_same_replica_is_sticky(run_module, replicas):
     answer = run_module("chat_probe", url=replicas("one", "two", cookie="affinity"))
     assert answer["cookie"] == "affinity"
     assert answer["sticky"] is True
 
 
-def test_replicas_that_do_not_share_are_found_out(run_module, replicas):
+def test_replicas_that_do_not_exchange_messages_are_detected(run_module, replicas):
     answer = run_module("chat_probe", url=replicas("one", "two", shared=False), timeout=2)
     assert answer["msg"] == "two sent no 'message' in time"
 
 
-def test_a_service_that_is_not_there_is_named(run_module):
+def test_an_address_without_a_server_is_named(run_module):
     answer = run_module("chat_probe", url="http://127.0.0.1:1/", timeout=1)
     assert "ws://127.0.0.1:1/ws lets nobody in: [Errno 111] Connect call failed" in answer["msg"]
 
 
-def test_a_proxy_in_the_environment_is_for_others(run_module, replicas, monkeypatch):
+def test_a_proxy_in_the_environment_is_not_used(run_module, replicas, monkeypatch):
     for variable in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
     answer = run_module("chat_probe", url=replicas("one", "two"), timeout=2)
     assert answer["replicas"] == ["one", "two"]
 
 
-def test_a_certificate_of_an_authority_that_is_named_is_trusted(run_module, replicas, certificate):
+def test_a_certificate_of_the_authority_in_ca_is_trusted(run_module, replicas, certificate):
     tls, ca = certificate
     answer = run_module("chat_probe", url=replicas("one", "two", tls=tls), ca=ca, timeout=5)
     assert answer["replicas"] == ["one", "two"]
@@ -199,7 +199,7 @@ def test_a_file_without_authorities_is_named(run_module):
     assert answer["msg"].startswith("ca='/no/ca.crt': give a file with certificates in PEM: ")
 
 
-def test_a_service_that_refuses_is_quoted(run_module):
+def test_the_http_status_of_a_refusal_is_in_the_message(run_module):
     def refuse(connection, _request):
         return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "")
 
@@ -218,7 +218,7 @@ def test_a_service_that_refuses_is_quoted(run_module):
         ("accepted", {"messages": 4, "sticky": None}),
     ],
 )
-def test_a_service_that_requires_sign_in_is_tried_with_a_token_and_refuses_strangers(
+def test_a_service_that_requires_sign_in_must_refuse_strangers_and_accept_the_token(
     run_module, replicas, token, answer
 ):
     url = replicas("chat-a", "chat-b", token="accepted")
@@ -227,14 +227,12 @@ def test_a_service_that_requires_sign_in_is_tried_with_a_token_and_refuses_stran
     assert {name: seen[name] for name in answer} == answer
 
 
-def test_a_service_that_should_require_sign_in_and_lets_strangers_in_is_found_out(
-    run_module, replicas
-):
+def test_a_service_that_should_require_sign_in_but_does_not_is_detected(run_module, replicas):
     answer = run_module("chat_probe", url=replicas("chat-a"), sign_in=True, timeout=1)
     assert "does not ask for a token: it lets in who has none" in answer["msg"]
 
 
-def test_an_address_that_is_none_is_refused(run_module):
+def test_an_invalid_url_is_refused(run_module):
     answer = run_module("chat_probe", url="host1")
     assert (
         answer["msg"] == "url='host1': give the address of the page, http://HOST/ or https://HOST/"

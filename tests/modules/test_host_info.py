@@ -1,4 +1,4 @@
-"""host_info tells what stands in a service's way, and takes nothing else for an obstacle."""
+"""host_info reports what would prevent a service from starting, and nothing else."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ def listener():
         yield server.getsockname()[1]
 
 
-def test_a_directory_is_known_by_what_is_in_it(run_module, tmp_path):
+def test_entries_and_free_space_of_a_directory_are_reported(run_module, tmp_path):
     for name in ("foreign", ".hidden", "lost+found"):
         (tmp_path / name).mkdir()
     later = str(tmp_path / "not" / "yet")
@@ -24,7 +24,7 @@ def test_a_directory_is_known_by_what_is_in_it(run_module, tmp_path):
     assert seen[later]["free_mb"] == seen[str(tmp_path)]["free_mb"] > 0
 
 
-def test_a_disk_that_fails_is_told_from_a_directory_that_is_not_there(
+def test_a_failing_disk_is_distinguished_from_a_missing_directory(
     run_module, monkeypatch, tmp_path
 ):
     there, gone, failing = (str(tmp_path / name) for name in ("there", "gone", "failing"))
@@ -46,7 +46,7 @@ def test_a_disk_that_fails_is_told_from_a_directory_that_is_not_there(
     assert seen[failing]["free_mb"] == 0
 
 
-def test_a_mount_point_is_told_from_what_is_below_it(run_module):
+def test_a_mount_point_is_distinguished_from_directories_below_it(run_module):
     seen = run_module("host_info", unit="kafka", directories=["/proc", "/proc/self"])["directories"]
     assert seen["/proc"]["mount_point"]
     assert not seen["/proc/self"]["mount_point"]
@@ -60,32 +60,32 @@ def test_a_mount_point_is_told_from_what_is_below_it(run_module):
         ("/home/kafka", True),
         ("/tmp", True),
         ("/srv/../root/kafka", True),
-        # Where a link leads counts: /var/run is one.
+        # Symlinks are resolved. /var/run is one.
         ("/var/run/user/kafka", True),
         ("kafka/data", True),
         ("~/kafka", True),
         ("", True),
     ],
 )
-def test_a_directory_that_a_confined_unit_does_not_see_is_known(run_module, path, kept):
+def test_directories_that_a_confined_unit_cannot_see_are_reported(run_module, path, kept):
     seen = run_module("host_info", unit="kafka", directories=[path])["directories"]
     assert seen[path]["kept_from_units"] is kept
 
 
-def test_files_are_read_as_far_as_they_are_there(run_module, tmp_path):
+def test_existing_files_are_read_and_missing_ones_are_left_out(run_module, tmp_path):
     (tmp_path / "myid").write_text("1\n")
     there, gone = str(tmp_path / "myid"), str(tmp_path / "gone")
     assert run_module("host_info", unit="kafka", files=[there, gone])["files"] == {there: "1\n"}
 
 
-def test_who_has_a_port_is_named(run_module, listener):
+def test_the_process_on_a_port_is_named(run_module, listener):
     answer = run_module("host_info", unit="kafka.service", ports=[listener, 1])
     assert list(answer["taken"]) == [str(listener)]
     assert f"pid {os.getpid()}" in answer["taken"][str(listener)]
 
 
 @pytest.mark.parametrize(("kernel_says", "in_step"), [(0, True), (5, False)])
-def test_a_clock_that_nobody_sets_is_told_from_one_that_is_kept_in_step(
+def test_a_synchronised_clock_is_distinguished_from_an_unsynchronised_one(
     run_module, monkeypatch, kernel_says, in_step
 ):
     libc = types.SimpleNamespace(adjtimex=lambda _: kernel_says)
@@ -93,13 +93,13 @@ def test_a_clock_that_nobody_sets_is_told_from_one_that_is_kept_in_step(
     assert run_module("host_info", unit="kafka")["clock_synchronised"] is in_step
 
 
-def test_a_peer_that_answers_or_refuses_is_there(run_module, listener):
+def test_a_peer_that_accepts_or_refuses_a_connection_is_reachable(run_module, listener):
     answer = run_module(
         "host_info", unit="kafka", peers=[f"127.0.0.1:{listener}", "127.0.0.1:1"], timeout=1
     )
     assert answer["obstacles"] == {}
 
 
-def test_a_peer_without_an_address_is_not(run_module):
+def test_a_peer_whose_name_does_not_resolve_is_an_obstacle(run_module):
     peer = "broker.invalid:9092"
     assert list(run_module("host_info", unit="kafka", peers=[peer])["obstacles"]) == [peer]

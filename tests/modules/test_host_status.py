@@ -1,4 +1,4 @@
-"""host_status tells what runs, and what does not answer is told as well."""
+"""host_status reports what runs, and names what does not respond."""
 
 import base64
 import json
@@ -68,7 +68,7 @@ OBJECTS = {
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """A certificate in PEM that ends in ten days and some hours."""
+    """A certificate in PEM that expires in ten days and some hours."""
     folder = tmp_path_factory.mktemp("certificate")
     command = "openssl req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -days 11"
     files = ["-keyout", folder / "key", "-out", folder / "certificate"]
@@ -78,7 +78,7 @@ def certificate(tmp_path_factory):
 
 @pytest.fixture
 def command(tmp_path, monkeypatch):
-    """Make a command that runs a script of the shell, and is found first."""
+    """Makes a command that runs a shell script and is first in PATH."""
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
 
     def make(name, script):
@@ -92,7 +92,7 @@ def command(tmp_path, monkeypatch):
 
 @pytest.fixture
 def cluster(command, certificate):
-    """The command of MicroK8s on a host of a cluster that answers; chat-b does not."""
+    """A stand-in for the command microk8s on a cluster host. The pod chat-b does not respond."""
     command(
         "snap", "printf 'Name Version\\nmicrok8s v1.36.3 8100 1.36/stable canonical classic\\n'"
     )
@@ -127,8 +127,8 @@ def registry():
         server.shutdown()
 
 
-def test_a_cluster_is_told_as_its_host_sees_it(run_module, cluster, registry, monkeypatch):
-    # A proxy is for others.
+def test_the_state_of_a_cluster_is_reported(run_module, cluster, registry, monkeypatch):
+    # The module must not use the proxy.
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     seen = run_module("host_status", cluster=True, microk8s=cluster, registry=registry)
     assert seen["problems"] == {}
@@ -143,7 +143,7 @@ def test_a_cluster_is_told_as_its_host_sees_it(run_module, cluster, registry, mo
     assert cni["images"] == ["cni:1"]
 
 
-def test_what_does_not_answer_is_named_and_the_rest_is_told(run_module, cluster, command):
+def test_parts_that_do_not_respond_are_named_and_the_others_reported(run_module, cluster, command):
     command("snap", "exec sleep 60")
     command("microk8s", "echo 'connection to the server was refused' >&2; exit 1")
     seen = run_module(
@@ -159,8 +159,8 @@ def test_what_does_not_answer_is_named_and_the_rest_is_told(run_module, cluster,
     assert seen["nodes"] == {}
 
 
-def test_all_answers_share_the_time(run_module, command, registry, tmp_path):
-    # What waits for another answer gets what that one has left.
+def test_all_queries_share_one_timeout(run_module, command, registry, tmp_path):
+    # A query that depends on another one gets the remaining time.
     asked = tmp_path / "asked"
     microk8s = command(
         "microk8s",
@@ -180,8 +180,8 @@ def test_all_answers_share_the_time(run_module, command, registry, tmp_path):
     assert 0 < limits[True] <= limits[False] - 1 <= 29
 
 
-def test_a_worker_tells_of_itself_alone(run_module, cluster, registry, command):
-    """MicroK8s refuses there, with success."""
+def test_a_worker_reports_only_itself(run_module, cluster, registry, command):
+    """On a worker, kubectl refuses, with exit code 0."""
     command(
         "microk8s",
         "echo 'This MicroK8s deployment is acting as a node in a cluster.'\n"
@@ -193,12 +193,12 @@ def test_a_worker_tells_of_itself_alone(run_module, cluster, registry, command):
     assert (seen["microk8s"], seen["registry"]) == ("v1.36.3 (1.36/stable)", 2)
 
 
-def test_a_host_without_microk8s_says_so_once(run_module, tmp_path):
+def test_a_host_without_microk8s_has_one_problem(run_module, tmp_path):
     seen = run_module("host_status", cluster=True, microk8s=str(tmp_path / "none"))
     assert seen["problems"] == {"microk8s": "not installed"}
 
 
-def test_a_units_version_is_its_processs(run_module, command, tmp_path):
+def test_a_units_version_is_that_of_its_process(run_module, command, tmp_path):
     home = tmp_path / "kafka_2.13-3.8.1-0123"
     (home / "libs").mkdir(parents=True)
     for jar in ("zookeeper-3.8.4.jar", "zookeeper-jute-3.8.4.jar"):
@@ -226,9 +226,7 @@ def test_a_units_version_is_its_processs(run_module, command, tmp_path):
     }
 
 
-def test_certificates_are_found_by_pattern_and_keys_are_no_certificates(
-    run_module, certificate, tmp_path
-):
+def test_certificates_are_found_by_pattern_and_keys_are_skipped(run_module, certificate, tmp_path):
     key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"
     (tmp_path / "broker.pem").write_text(key + certificate)
     (tmp_path / "key.pem").write_text(key)
@@ -236,7 +234,7 @@ def test_certificates_are_found_by_pattern_and_keys_are_no_certificates(
     assert seen["certificates"] == {str(tmp_path / "broker.pem"): 10}
 
 
-# Of how many days, how many are left: of one that people renew, and of one that renews itself.
+# Days in total and days left: of a certificate renewed by an operator, and of automatic ones.
 @pytest.mark.parametrize(
     ("lifetime", "left", "ending"),
     [
@@ -248,7 +246,7 @@ def test_certificates_are_found_by_pattern_and_keys_are_no_certificates(
         (6, 1, True),
     ],
 )
-def test_a_certificate_that_should_have_been_renewed_is_named(
+def test_a_certificate_that_is_overdue_for_renewal_is_marked(
     run_module, tmp_path, lifetime, left, ending
 ):
     now = datetime.now(UTC)

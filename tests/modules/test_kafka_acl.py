@@ -1,4 +1,4 @@
-"""kafka_acl gives the rights that are declared, takes others, and leaves everybody else alone."""
+"""kafka_acl grants the declared operations, removes others, and leaves other ACLs alone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def declare(run_module, secured_broker, name):
 
 @pytest.fixture
 def allowed(secured_broker, name):
-    """What the user may do on a topic, as the broker says to the user."""
+    """The operations that the broker allows the user on a topic."""
     secured_broker.make_user(name)
     with secured_broker.admin() as admin:
         admin.create_topics({name: {"num_partitions": 1, "replication_factor": 1}})
@@ -46,7 +46,7 @@ def allowed(secured_broker, name):
     return allowed
 
 
-def test_a_user_may_do_what_is_declared_and_nothing_else(declare, allowed):
+def test_a_user_may_do_only_what_is_declared(declare, allowed):
     assert allowed() == set()
     answer = declare(*CHAT)
     assert answer["changed"], answer
@@ -104,7 +104,7 @@ def test_check_mode_changes_nothing(declare, allowed):
     assert allowed() == set()
 
 
-def test_what_kafka_does_not_take_is_said(declare):
+def test_acls_that_kafka_does_not_accept_are_refused_with_the_reason(declare):
     answer = declare("READ", resource_type="CLUSTER", resource_name="my-cluster")
     assert answer["failed"]
     assert "cannot be made" in answer["msg"], answer["msg"]
@@ -112,7 +112,7 @@ def test_what_kafka_does_not_take_is_said(declare):
     assert answer["msg"] == "principal='chat': say User:NAME"
 
 
-def test_a_cluster_without_an_authorizer_is_named(run_module, kafka_broker, name):
+def test_a_cluster_without_an_authorizer_is_refused(run_module, kafka_broker, name):
     answer = run_module(
         "kafka_acl",
         bootstrap_servers=[kafka_broker.bootstrap_servers],

@@ -1,4 +1,4 @@
-"""Plans are balanced, move no more than they must, and keep replicas apart."""
+"""Reassignment plans are balanced, move as little as possible, and use different racks."""
 
 from collections import Counter
 from unittest.mock import Mock
@@ -31,7 +31,7 @@ def moved(before, after):
     return sum(len(set(after[partition]) - set(before[partition])) for partition in before)
 
 
-def test_a_new_broker_gets_its_share_and_no_more_is_moved():
+def test_a_new_broker_gets_its_share_and_nothing_else_moves():
     before = {("chat", n): [1 + n % 3, 1 + (n + 1) % 3, 1 + (n + 2) % 3] for n in range(12)}
     after = spread(before, THREE | {4: None})
     assert held(after) == {1: 9, 2: 9, 3: 9, 4: 9}
@@ -39,7 +39,7 @@ def test_a_new_broker_gets_its_share_and_no_more_is_moved():
     assert moved(before, after) == 9
 
 
-def test_what_is_balanced_stays():
+def test_a_balanced_assignment_does_not_change():
     before = {("chat", n): [1 + n % 3, 1 + (n + 1) % 3] for n in range(12)}
     assert changes(before, spread(before, THREE)) == {}
 
@@ -52,12 +52,12 @@ def test_a_retired_broker_gives_everything_away():
     assert moved(before, after) == held(before)[3]
 
 
-def test_a_broker_that_is_needed_cannot_be_retired():
+def test_a_broker_cannot_be_retired_if_too_few_would_remain():
     with pytest.raises(ImpossibleError, match="'chat' is to have 3 replicas, and there are 2"):
         spread({("chat", 0): [1, 2, 3]}, {1: None, 2: None})
 
 
-def test_racks_are_kept_apart():
+def test_replicas_of_a_partition_are_in_different_racks():
     racks = {1: "a", 2: "a", 3: "b", 4: "b"}
     after = resize({("chat", n): [1 + n % 4] for n in range(8)}, {"chat": 2}, racks)
     assert all(len({racks[broker] for broker in replicas}) == 2 for replicas in after.values())
@@ -83,7 +83,7 @@ def clusters(draw):
 
 
 @given(clusters())
-def test_a_plan_is_sound_balanced_and_final(cluster):
+def test_a_plan_is_valid_balanced_and_stable(cluster):
     before, brokers = cluster
     after = spread(before, brokers)
     for partition, replicas in after.items():
@@ -97,7 +97,7 @@ def test_a_plan_is_sound_balanced_and_final(cluster):
     assert changes(after, spread(after, brokers)) == {}
 
 
-def test_a_broker_that_has_not_heard_of_the_end_of_a_move_is_not_believed():
+def test_stale_metadata_after_a_move_is_not_used():
     def told(*replicas):
         partitions = [{"partition_index": 0, "replica_nodes": list(replicas)}]
         return [{"name": "topic", "partitions": partitions}]

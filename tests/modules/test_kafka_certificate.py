@@ -22,7 +22,8 @@ LISTENERS = ("SASL_SSL", "SSL", "MUTUAL")
 def pair(authority, name="broker", **wanted):
     """A new key and its certificate, in one text.
 
-    With a name that the broker's first certificate lacks. It never loads one with fewer again.
+    The certificate has a name that the broker's first one lacks. The broker does not go back to
+    certificates with fewer names.
     """
     certificate, key = authority.issue(name, also="broker.example", **wanted)
     return key.read_text() + certificate.read_text()
@@ -34,7 +35,7 @@ def certificate_of(text):
 
 @pytest.fixture
 def served(secured_broker):
-    """What listeners serve now, one certificate if they agree."""
+    """Returns the set of certificates that the listeners serve now."""
 
     def served(*names):
         context = ssl.create_default_context(cafile=secured_broker.authority.file)
@@ -87,12 +88,12 @@ def dynamic(run_module, secured_broker):
     return dynamic
 
 
-def test_every_listener_serves_a_renewed_certificate_and_nothing_is_restarted(
+def test_every_listener_serves_a_renewed_certificate_without_a_restart(
     secured_broker, offer, served
 ):
     pid, times = secured_broker.broker.pid, secured_broker.store.stat().st_mtime_ns
     with contextlib.closing(secured_broker.client_by_certificate()) as open_before:
-        # The first one has a name more than the one before, the second one the same names.
+        # The first one has one more name than the current one, the second one the same names.
         for _ in range(2):
             renewed = pair(secured_broker.authority)
             answer = offer(renewed)
@@ -100,11 +101,12 @@ def test_every_listener_serves_a_renewed_certificate_and_nothing_is_restarted(
             assert answer["reloaded"]
             assert served() == {certificate_of(renewed)}
             assert secured_broker.store.read_text() == renewed
-            # For what restarts the service, the file has not changed.
+            # An unchanged modification time means that no restart is needed.
             assert secured_broker.store.stat().st_mtime_ns == times
             again = offer(renewed)
             assert (again["changed"], again["reloaded"]) == (False, True)
-        # The broker serves it already. First the file's end differs, then the file is missing.
+        # The broker already serves the certificate. First the file's end differs, then the file is
+        # missing.
         for content in (renewed + "\n", renewed):
             answer = offer(content)
             assert (answer["changed"], answer["reloaded"]) == (True, True), answer
@@ -117,10 +119,10 @@ def test_every_listener_serves_a_renewed_certificate_and_nothing_is_restarted(
     assert not secured_broker.broker.ended
 
 
-def test_no_setting_is_left_that_would_win_over_the_file_s(
+def test_no_dynamic_setting_is_left_that_would_override_server_properties(
     secured_broker, offer, served, dynamic, tmp_path
 ):
-    """A later change of the path, or the way back to plaintext, would not count."""
+    """Otherwise a later change of the path, or the move back to plaintext, would have no effect."""
     offer(pair(secured_broker.authority))
     assert dynamic() == {}
     elsewhere = tmp_path / "by-hand.pem"
@@ -131,7 +133,7 @@ def test_no_setting_is_left_that_would_win_over_the_file_s(
     )
     with secured_broker.admin() as admin:
         admin.alter_configs([by_hand], raise_on_unknown=False)
-    # ZooKeeper tells the broker.
+    # The broker gets the setting from ZooKeeper.
     deadline = time.monotonic() + 30
     while served("MUTUAL") != {certificate_of(elsewhere.read_text())}:
         assert time.monotonic() < deadline, "the broker does not use the other file"
@@ -150,13 +152,13 @@ def test_no_setting_is_left_that_would_win_over_the_file_s(
         ({"days": -1}, "certificate has expired"),
     ],
 )
-def test_a_certificate_that_others_would_refuse_is_not_put_in_place(
+def test_a_certificate_that_clients_would_refuse_is_not_installed(
     secured_broker, offer, served, changed, words
 ):
     assert_refused(secured_broker, offer, served, pair(secured_broker.authority, **changed), words)
 
 
-def test_a_foreign_authority_or_another_key_is_not_put_in_place(
+def test_a_certificate_of_a_foreign_authority_or_for_another_key_is_not_installed(
     secured_broker, offer, served, tmp_path
 ):
     foreign = Authority(tmp_path, "authority")
@@ -183,7 +185,7 @@ def assert_refused(secured_broker, offer, served, content, words):
     assert served() == {certificate_of(before)}
 
 
-def test_what_the_broker_refuses_is_taken_back_and_the_old_one_is_served(
+def test_a_certificate_that_the_broker_refuses_is_replaced_by_the_old_one(
     secured_broker, offer, served
 ):
     store, authority = secured_broker.store, secured_broker.authority
@@ -201,7 +203,7 @@ def test_what_the_broker_refuses_is_taken_back_and_the_old_one_is_served(
         assert store.read_text() == before
         assert store.stat().st_mtime_ns == times
         assert served() == {certificate_of(before)}
-    # The broker serves from memory.
+    # The broker serves the certificate from memory, and the file is missing.
     store.unlink()
     answer = offer(refused)
     assert f"'{store}' did not exist before, and is removed again" in answer["msg"], answer["msg"]
@@ -211,7 +213,7 @@ def test_what_the_broker_refuses_is_taken_back_and_the_old_one_is_served(
 
 
 def in_older_form(pair):
-    """OpenSSL reads a key in this form, and Kafka does not."""
+    """The pair with its key in PKCS #1 or SEC 1 form, which OpenSSL reads and Kafka does not."""
     key = serialization.load_pem_private_key(pair.encode(), None).private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.TraditionalOpenSSL,
@@ -220,7 +222,7 @@ def in_older_form(pair):
     return key.decode() + pair[pair.index("-----BEGIN CERTIFICATE") :]
 
 
-def test_a_key_that_a_killed_run_left_is_removed(secured_broker, offer):
+def test_a_temporary_key_file_of_a_killed_run_is_removed(secured_broker, offer):
     store = secured_broker.store
     left = store.with_name(f".{store.name}.new-x1y2")
     left.write_text("key")
@@ -230,9 +232,8 @@ def test_a_key_that_a_killed_run_left_is_removed(secured_broker, offer):
     assert not left.exists()
 
 
-def test_a_listener_that_goes_on_with_the_old_one_is_named(secured_broker, offer, served):
-    """Its own settings name another file. The new one stays, and the next run restarts."""
-    # All serve the same in the beginning.
+def test_a_listener_that_keeps_the_old_certificate_is_named(secured_broker, offer, served):
+    """This listener's settings name another file. The new file stays; the next run restarts."""
     times = secured_broker.store.stat().st_mtime_ns
     renewed = pair(secured_broker.authority)
     answer = offer(renewed, listeners=("APART", *LISTENERS), timeout=1)
@@ -245,10 +246,10 @@ def test_a_listener_that_goes_on_with_the_old_one_is_named(secured_broker, offer
     os.utime(secured_broker.store, ns=(times, times))
 
 
-def test_what_only_a_restart_loads_is_written_and_waits_for_it(
+def test_a_certificate_that_needs_a_restart_is_only_written(
     secured_broker, offer, served, tmp_path
 ):
-    """The file is newer than the process, as all that a restart is for."""
+    """The file is then newer than the process, which causes the restart."""
     before = served()
     lacks = pair(secured_broker.authority, address="127.0.0.2")
     waits = {
@@ -272,8 +273,8 @@ def test_what_only_a_restart_loads_is_written_and_waits_for_it(
         assert served() == before
 
 
-def test_after_the_last_day_only_a_restart_helps(secured_broker, offer):
-    """Between brokers, Kafka has the old and the new certificate prove themselves to each other."""
+def test_an_expired_certificate_can_be_replaced_only_by_a_restart(secured_broker, offer):
+    """Between brokers, Kafka tries a handshake of the old certificate with the new one."""
     renewed = pair(secured_broker.authority, "expired")
     answer = offer(renewed, listeners=("EXPIRED",), common_name="expired", check_mode=True)
     assert answer["changed"], answer

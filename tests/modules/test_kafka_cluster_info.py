@@ -1,4 +1,4 @@
-"""kafka_cluster_info tells who is there, and whether anything is in danger."""
+"""kafka_cluster_info reports brokers, the controller, and partitions in danger."""
 
 import time
 import uuid
@@ -18,7 +18,7 @@ def cluster(run_module, kafka_broker):
     return cluster
 
 
-def test_brokers_and_the_controller_are_named(cluster, kafka_broker):
+def test_brokers_and_the_controller_are_reported(cluster, kafka_broker):
     answer = cluster()
     host, port = kafka_broker.bootstrap_servers.split(":")
     [broker] = answer["brokers"]
@@ -29,7 +29,7 @@ def test_brokers_and_the_controller_are_named(cluster, kafka_broker):
 
 @pytest.fixture
 def topic(run_module, kafka_broker):
-    """Makes a topic with two partitions and gives their names."""
+    """Creates a topic with two partitions; returns the partitions' names."""
 
     def topic(**config):
         name = f"topic-{uuid.uuid4().hex[:8]}"
@@ -51,24 +51,24 @@ def test_a_partition_with_all_replicas_in_sync_is_not_in_danger(cluster, topic):
         assert not partitions & set(answer[danger])
 
 
-def test_a_partition_below_its_minimum_is_named(cluster, topic):
+def test_a_partition_below_min_insync_replicas_is_reported(cluster, topic):
     assert topic(**{"min.insync.replicas": 2}) <= set(cluster()["under_min_isr"])
 
 
-def test_a_partition_without_a_replica_to_spare_needs_its_broker(cluster, topic):
+def test_a_partition_with_no_spare_replica_needs_its_broker(cluster, topic):
     partitions = topic()
     [broker] = cluster()["brokers"]
     assert partitions <= set(broker["needed_by"])
 
 
-def test_each_broker_says_what_it_speaks(cluster):
+def test_the_protocol_version_of_each_broker_is_reported(cluster):
     answer = cluster()
     assert [broker["protocol_version"] for broker in answer["brokers"]] == ["3.9"]
     assert not answer["silent"]
 
 
 def test_a_broker_that_hangs_takes_no_longer_than_the_timeout(run_module, three_brokers):
-    """Once for the question that happens to go there, and once for its own."""
+    """At most twice: for a query that happens to go to this broker, and for the query to itself."""
     one, _, hung = three_brokers.brokers
     hung.pause()
     began = time.monotonic()
@@ -78,15 +78,15 @@ def test_a_broker_that_hangs_takes_no_longer_than_the_timeout(run_module, three_
         )
         took = time.monotonic() - began
     finally:
-        # If its session ended, it would notice when it next asks ZooKeeper: in another test.
+        # Kill it: if its session has expired, it would notice only later, in another test.
         hung.kill()
         three_brokers.start()
     assert answer["silent"].keys() == {"2"}
-    # Less than the client takes for one connection by itself.
+    # The client's own timeout for one connection is longer.
     assert took < 10
 
 
-def test_a_dead_broker_is_silent_first_and_then_missed(run_module, three_brokers):
+def test_a_dead_broker_is_silent_until_its_session_ends_and_then_missing(run_module, three_brokers):
     servers = three_brokers.bootstrap_servers.split(",")
     pair, lonely = (f"topic-{uuid.uuid4().hex[:8]}" for _ in range(2))
     held = {pair: {0: [0, 1], 1: [1, 2]}, lonely: {0: [2]}}
@@ -102,13 +102,13 @@ def test_a_dead_broker_is_silent_first_and_then_missed(run_module, three_brokers
 
     in_danger = {
         "offline": {f"{lonely}-0"},
-        # The last replica in sync stays in sync when its broker dies.
+        # Not the other partition: the last in-sync replica stays in the set when its broker dies.
         "under_replicated": {f"{pair}-1"},
         "under_min_isr": {f"{pair}-1", f"{lonely}-0"},
     }
     three_brokers.brokers[2].kill()
     try:
-        # Metadata names it until its session ends.
+        # The metadata has the broker until its session ends.
         answer = ask()
         assert answer["silent"].keys() == {"2"}
         assert answer["brokers"][2]["protocol_version"] is None
@@ -124,14 +124,14 @@ def test_a_dead_broker_is_silent_first_and_then_missed(run_module, three_brokers
             admin.delete_topics([*held])
 
 
-def test_without_a_broker_it_says_where_it_looked(run_module):
+def test_without_a_broker_the_message_names_the_bootstrap_servers(run_module):
     answer = run_module("kafka_cluster_info", bootstrap_servers=["127.0.0.1:1"], timeout=1)
     assert answer["failed"]
     assert answer["msg"].startswith("No Kafka broker answered at 127.0.0.1:1 within 1 s")
 
 
-def test_a_broker_that_has_just_gone_is_asked_no_more(cluster, monkeypatch):
-    """Metadata names a dead broker until its session ends, and any broker may be asked."""
+def test_a_query_to_a_broker_that_has_just_died_is_repeated_elsewhere(cluster, monkeypatch):
+    """The metadata has a dead broker until its session ends, so the client may choose it."""
     describe_cluster = KafkaAdminClient.describe_cluster
     outcomes = iter([KafkaConnectionError("gone"), None])
 

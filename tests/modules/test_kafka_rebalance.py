@@ -1,4 +1,4 @@
-"""kafka_rebalance moves partitions off a broker and onto it, on three real brokers."""
+"""kafka_rebalance moves partitions between three real brokers."""
 
 import contextlib
 import uuid
@@ -8,7 +8,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import UnknownTopicOrPartitionError
 
-# Bytes in the topic that is moved, and a pace at which that does not end while anybody watches.
+# Bytes in the topic that is moved, and a throttle with which the move does not end during a test.
 SIZE, SLOW = 6_000_000, 1_000
 
 
@@ -29,7 +29,7 @@ def admin(three_brokers):
 
 @pytest.fixture
 def topic(run_module, three_brokers):
-    """Six partitions with two replicas each, and something in them."""
+    """A topic with messages in six partitions, with two replicas each."""
     name = f"topic-{uuid.uuid4().hex[:8]}"
     servers = three_brokers.bootstrap_servers.split(",")
     made = run_module(
@@ -47,15 +47,15 @@ def topic(run_module, three_brokers):
 
 @pytest.fixture(autouse=True)
 def only_our_topics(admin):
-    """Others have topics that three brokers must hold, or that one must."""
+    """Delete topics of other tests, which may need all three brokers or a certain one."""
     if topics := admin.list_topics():
-        # A broker that is told of a deletion late lists the topic once more.
+        # A broker that learns of a deletion late still lists the topic.
         with contextlib.suppress(UnknownTopicOrPartitionError):
             admin.delete_topics(topics)
 
 
 def throttles(admin, topic):
-    """All settings that hold replicas back, of brokers and of the topic."""
+    """All throttling settings of brokers and of the topic."""
     brokers = [
         ConfigResource(ConfigResourceType.BROKER, str(broker["broker_id"]))
         for broker in admin.describe_cluster()["brokers"]
@@ -75,7 +75,7 @@ def rates(admin, topic):
 
 
 def records(three_brokers, topic):
-    """How many can be read."""
+    """The number of records that can be read."""
     consumer = KafkaConsumer(bootstrap_servers=three_brokers.bootstrap_servers.split(","))
     places = [TopicPartition(topic, number) for number in range(6)]
     try:
@@ -84,7 +84,7 @@ def records(three_brokers, topic):
         consumer.close()
 
 
-def test_a_broker_is_retired_and_taken_back(rebalance, admin, topic, three_brokers):
+def test_a_broker_is_retired_and_used_again(rebalance, admin, topic, three_brokers):
     planned = rebalance(retire=[2], check_mode=True)
     assert planned["changed"]
     assert planned["replicas"]["2"] > 0
@@ -92,7 +92,7 @@ def test_a_broker_is_retired_and_taken_back(rebalance, admin, topic, three_broke
     begun = rebalance(retire=[2], throttle=SLOW, wait=0)
     assert begun["remaining"] > 0
     assert throttles(admin, topic)
-    # Who comes later, even with nothing to add, carries it to its end and clears up.
+    # A later run without changes waits for the end of the move and removes the throttles.
     done = rebalance(retire=[2], wait=60)
     assert not done["changed"]
     assert done["remaining"] == 0
@@ -107,7 +107,7 @@ def test_a_broker_is_retired_and_taken_back(rebalance, admin, topic, three_broke
     assert records(three_brokers, topic) == SIZE // 10_000
 
 
-def test_a_pace_that_is_too_slow_is_mended_while_kafka_moves(rebalance, admin, topic):
+def test_the_throttle_can_be_changed_during_a_move(rebalance, admin, topic):
     assert rebalance(retire=[2], throttle=SLOW, wait=0)["remaining"] > 0
     assert rates(admin, topic) == {str(SLOW)}
     assert rebalance(retire=[2], throttle=2 * SLOW, wait=0)["remaining"] > 0
@@ -117,13 +117,13 @@ def test_a_pace_that_is_too_slow_is_mended_while_kafka_moves(rebalance, admin, t
     assert not throttles(admin, topic)
 
 
-def test_what_a_dead_broker_held_is_made_anew_on_the_others(rebalance, topic, three_brokers):
+def test_replicas_of_a_lost_broker_are_created_on_the_others(rebalance, topic, three_brokers):
     three_brokers.lose(2)
     try:
         done = rebalance(wait=60)
         assert done["remaining"] == 0
         assert done["replicas"] == {"0": 6, "1": 6}
-        # A client that has not met the dead one.
+        # A new client, whose metadata does not have the lost broker.
         with KafkaAdminClient(bootstrap_servers=three_brokers.bootstrap_servers) as admin:
             assert not throttles(admin, topic)
         assert records(three_brokers, topic) == SIZE // 10_000
@@ -131,7 +131,7 @@ def test_what_a_dead_broker_held_is_made_anew_on_the_others(rebalance, topic, th
         three_brokers.start()
 
 
-def test_a_broker_that_replicas_need_is_not_retired(rebalance, topic):
+def test_brokers_are_not_retired_if_too_few_would_remain(rebalance, topic):
     refused = rebalance(retire=[1, 2])
     assert refused["failed"]
     assert refused["msg"] == (

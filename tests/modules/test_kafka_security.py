@@ -1,4 +1,4 @@
-"""The Kafka modules on a secured cluster: they connect, name why they cannot, and keep secrets."""
+"""The Kafka modules on a secured cluster: they connect or say why not, and show no secrets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ADMIN = "admin"
 
 @pytest.fixture
 def admin(secured_broker):
-    """Options with which a super user connects."""
+    """Connection options of a super user."""
     secured_broker.make_user(ADMIN)
     return {
         "bootstrap_servers": [secured_broker.servers["SASL_SSL"]],
@@ -50,7 +50,7 @@ def test_all_modules_work_over_tls_with_a_password(run_module, admin, name):
     ],
 )
 def test_a_refusal_names_address_value_and_remedy(run_module, admin, wrong, words, monkeypatch):
-    # However busy the machine is.
+    # Enough time on a busy machine.
     monkeypatch.setattr(kafka_admin, "EXPLAIN_SECONDS", 20)
     answer = run_module("kafka_topic_info", **admin | wrong | {"timeout": 1})
     (server,) = admin["bootstrap_servers"]
@@ -76,15 +76,13 @@ def test_a_refusal_names_address_value_and_remedy(run_module, admin, wrong, word
         ),
     ],
 )
-def test_options_that_cannot_work_are_refused_before_anything_is_asked(
-    run_module, admin, wrong, words
-):
+def test_wrong_options_are_refused_before_connecting(run_module, admin, wrong, words):
     answer = run_module("kafka_topic_info", **admin | wrong)
     assert answer["failed"]
     assert answer["msg"].startswith(words), answer["msg"]
 
 
-def test_a_user_without_rights_is_told_so(run_module, admin, secured_broker, name):
+def test_missing_rights_are_named(run_module, admin, secured_broker, name):
     secured_broker.make_user(name)
     answer = run_module("kafka_topic", **admin | {"sasl_username": name}, name=name)
     assert answer["failed"]

@@ -1,4 +1,4 @@
-"""kafka_topic makes topics as declared, changes only what differs, and refuses what would hurt."""
+"""kafka_topic creates declared topics, changes only what differs, and refuses harmful changes."""
 
 import time
 import uuid
@@ -12,7 +12,7 @@ NOBODY = "127.0.0.1:1"
 
 @pytest.fixture
 def declare(run_module, kafka_broker):
-    """Declare a topic to the real broker."""
+    """Declares a topic on a real broker."""
 
     def declare(name, **options):
         return run_module(
@@ -29,7 +29,7 @@ def name():
 
 @pytest.fixture
 def topics_of(kafka_broker):
-    """The names of all topics, straight from the broker."""
+    """Returns the names of all topics, from the broker."""
 
     def topics():
         with KafkaAdminClient(bootstrap_servers=kafka_broker.bootstrap_servers) as admin:
@@ -38,13 +38,13 @@ def topics_of(kafka_broker):
     return topics
 
 
-def test_a_topic_is_reported_once_the_brokers_have_heard_of_it(declare, name, monkeypatch):
+def test_a_new_topic_is_reported_when_brokers_know_it(declare, name, monkeypatch):
     wait, ask = KafkaAdminClient.wait_for_topics, KafkaAdminClient.describe_topics
     unknown = []
 
     def wait_for_topics(admin, topics, timeout_ms):
         wait(admin, topics, timeout_ms)
-        # The next one that is asked is a broker that has not heard of it.
+        # The next query goes to a broker that does not know the topic yet.
         unknown.append({"error_code": UnknownTopicOrPartitionError.errno})
 
     def describe_topics(admin, topics=None):
@@ -57,7 +57,7 @@ def test_a_topic_is_reported_once_the_brokers_have_heard_of_it(declare, name, mo
     assert made["topic"]["partitions"] == 2
 
 
-def test_a_missing_topic_is_made_as_declared(declare, name, topics_of):
+def test_a_missing_topic_is_created_as_declared(declare, name, topics_of):
     answer = declare(
         name, partitions=3, replication_factor=1, config={"retention.ms": 1000, "preallocate": True}
     )
@@ -81,14 +81,14 @@ def test_declaring_it_again_changes_nothing(declare, name):
     assert answer["diff"]["before"] == answer["diff"]["after"]
 
 
-def test_partitions_grow(declare, name):
+def test_partitions_can_be_added(declare, name):
     declare(name, partitions=1)
     answer = declare(name, partitions=4)
     assert answer["changed"]
     assert answer["topic"]["partitions"] == 4
 
 
-def test_partitions_never_shrink(declare, name):
+def test_fewer_partitions_are_refused(declare, name):
     declare(name, partitions=4)
     answer = declare(name, partitions=3)
     assert answer["failed"]
@@ -98,7 +98,7 @@ def test_partitions_never_shrink(declare, name):
     )
 
 
-def test_a_changed_setting_is_changed_and_others_are_left_alone(declare, name):
+def test_only_settings_that_differ_are_changed(declare, name):
     declare(name, config={"retention.ms": 1000, "segment.ms": 2000})
     answer = declare(name, config={"retention.ms": 3000})
     assert answer["changed"]
@@ -120,19 +120,19 @@ def test_the_diff_shows_before_and_after(declare, name):
     assert diff["after"]["config"] == {"retention.ms": "3000"}
 
 
-def test_check_mode_foretells_a_new_topic_and_makes_none(declare, name, topics_of):
+def test_check_mode_reports_a_new_topic_and_creates_none(declare, name, topics_of):
     answer = declare(name, partitions=2, check_mode=True)
     assert answer["changed"]
     assert answer["topic"] == {"partitions": 2, "config": {}}
     assert name not in topics_of()
 
 
-def test_check_mode_foretells_a_change_and_makes_none(declare, name):
+def test_check_mode_reports_a_change_and_makes_none(declare, name):
     declare(name)
-    foretold = declare(name, partitions=2, config={"retention.ms": 1000}, check_mode=True)
+    predicted = declare(name, partitions=2, config={"retention.ms": 1000}, check_mode=True)
     made = declare(name, partitions=2, config={"retention.ms": 1000})
     assert made["changed"]
-    assert foretold["diff"] == made["diff"]
+    assert predicted["diff"] == made["diff"]
 
 
 @pytest.mark.parametrize("check_mode", [False, True])
@@ -145,7 +145,7 @@ def test_check_mode_foretells_a_change_and_makes_none(declare, name):
         ({"partitions": 0}, "partitions"),
     ],
 )
-def test_what_the_brokers_refuse_is_told_in_their_words(declare, name, options, reason, check_mode):
+def test_refusals_of_brokers_are_quoted(declare, name, options, reason, check_mode):
     answer = declare(name, check_mode=check_mode, **options)
     assert answer["failed"]
     assert name in answer["msg"]
@@ -156,7 +156,7 @@ def test_what_the_brokers_refuse_is_told_in_their_words(declare, name, options, 
 @pytest.mark.parametrize(
     ("setting", "value"), [("retention.msec", 1), ("min.insync.replicas", "two")]
 )
-def test_a_bad_setting_of_a_topic_that_exists_is_refused(declare, name, setting, value, check_mode):
+def test_a_wrong_setting_of_an_existing_topic_is_refused(declare, name, setting, value, check_mode):
     declare(name)
     answer = declare(name, config={setting: value}, check_mode=check_mode)
     assert answer["failed"]
@@ -182,10 +182,10 @@ def declare_to_three(run_module, three_brokers):
 
 def test_replicas_are_added_and_removed(declare_to_three, name, three_brokers):
     declare_to_three(name, partitions=3, replication_factor=1)
-    foretold = declare_to_three(name, partitions=3, replication_factor=3, check_mode=True)
+    predicted = declare_to_three(name, partitions=3, replication_factor=3, check_mode=True)
     made = declare_to_three(name, partitions=3, replication_factor=3)
     assert made["changed"], made
-    assert foretold["diff"] == made["diff"]
+    assert predicted["diff"] == made["diff"]
     with KafkaAdminClient(bootstrap_servers=three_brokers.bootstrap_servers) as admin:
         [topic] = admin.describe_topics([name])
         assert [sorted(p["isr_nodes"]) for p in topic["partitions"]] == [[0, 1, 2]] * 3
@@ -194,14 +194,14 @@ def test_replicas_are_added_and_removed(declare_to_three, name, three_brokers):
 
 
 def test_new_partitions_get_as_many_replicas_as_the_old(declare_to_three, name, three_brokers):
-    # Each broker hears of new partitions in its own time: once would prove little.
+    # Brokers learn of new partitions at different times, so one topic would prove little.
     names = [f"{name}-{number}" for number in range(8)]
     for topic in names:
         declare_to_three(topic, partitions=1, replication_factor=1)
     held = {}
     deadline = time.monotonic() + 60
     for topic in names:
-        # A broker that has not heard of the topic itself has it made again, which fails.
+        # If the queried broker does not know the topic yet, the module fails to create it.
         while declare_to_three(topic, partitions=12, replication_factor=3)["failed"]:
             assert time.monotonic() < deadline
     with KafkaAdminClient(bootstrap_servers=three_brokers.bootstrap_servers) as admin:
@@ -215,7 +215,7 @@ def test_new_partitions_get_as_many_replicas_as_the_old(declare_to_three, name, 
             }
 
 
-# What the cluster demands counts as well as what the topic does.
+# With the cluster's min.insync.replicas, and with the topic's own.
 @pytest.mark.parametrize("config", [{}, {"min.insync.replicas": 2}])
 def test_fewer_replicas_than_must_be_in_sync_are_refused(declare_to_three, name, config):
     declare_to_three(name, replication_factor=2, config=config)
@@ -225,7 +225,9 @@ def test_fewer_replicas_than_must_be_in_sync_are_refused(declare_to_three, name,
     assert declare_to_three(name, replication_factor=1, config=lowered)["changed"]
 
 
-def test_a_topic_that_the_broker_asked_has_not_heard_of_is_none_to_make(declare, name, monkeypatch):
+def test_an_existing_topic_is_not_created_again_if_a_broker_does_not_know_it(
+    declare, name, monkeypatch
+):
     declare(name, partitions=2)
     answers = [[{"name": name, "error_code": UnknownTopicOrPartitionError.errno}]]
     asked = KafkaAdminClient.describe_topics
@@ -240,7 +242,7 @@ def test_a_topic_that_the_broker_asked_has_not_heard_of_is_none_to_make(declare,
     assert answer["topic"]["config"] == {"retention.ms": "1000"}
 
 
-def test_without_a_broker_it_says_where_it_looked(run_module, name):
+def test_without_a_broker_the_message_names_the_bootstrap_servers(run_module, name):
     answer = run_module("kafka_topic", bootstrap_servers=[NOBODY], name=name, timeout=1)
     assert answer["failed"]
     assert answer["msg"].startswith(f"No Kafka broker answered at {NOBODY} within 1 s")

@@ -1,9 +1,9 @@
-"""kafka_topic_info tells of every topic what is needed to make it again."""
+"""kafka_topic_info returns what is needed to create each topic again."""
 
 import uuid
 
 
-def test_a_topic_is_told_as_it_was_made(run_module, kafka_broker):
+def test_a_topics_settings_and_replicas_are_returned(run_module, kafka_broker):
     servers, name = [kafka_broker.bootstrap_servers], f"topic-{uuid.uuid4().hex[:8]}"
     run_module(
         "kafka_topic",

@@ -1,4 +1,4 @@
-"""kafka_user makes users who can log in, changes only what differs, and tells no secret."""
+"""kafka_user creates users who can log in, changes only what differs, and shows no secret."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def name():
 
 @pytest.fixture(params=["SASL_SSL", "PLAINTEXT", "SSL"])
 def declare(request, run_module, secured_broker):
-    """Declare a user over a listener where passwords can be tried, and over one where not."""
+    """Declares a user, over listeners where passwords can be tried and over one where not."""
     secured_broker.make_user("admin")
     connect = {
         "bootstrap_servers": [secured_broker.servers[request.param]],
@@ -32,7 +32,7 @@ def declare(request, run_module, secured_broker):
     if request.param != "PLAINTEXT":
         connect["ca_file"] = str(secured_broker.authority.file)
     if request.param == "SSL":
-        # Nobody listens at the first one, as in a network that is not this machine's.
+        # The first server does not respond, like one in an unreachable network.
         connect["login_servers"] = ["127.0.0.1:1", secured_broker.servers["SASL_SSL"]]
     if request.param == "SASL_SSL":
         connect |= {"sasl_username": "admin", "sasl_password": PASSWORD}
@@ -49,7 +49,7 @@ def declare(request, run_module, secured_broker):
 
 @pytest.fixture
 def logs_in(secured_broker):
-    """Whether a user is let in with a password. What they may do there is another question."""
+    """Returns whether a user can log in with a password, whatever rights they have."""
 
     def logs_in(name, password):
         told = explain(
@@ -68,7 +68,7 @@ def logs_in(secured_broker):
     return logs_in
 
 
-def test_a_user_who_is_made_can_log_in(declare, name, logs_in):
+def test_a_new_user_can_log_in(declare, name, logs_in):
     answer = declare(name, password=FIRST)
     assert answer["changed"], answer
     assert answer["user"] == {"iterations": 8192}
@@ -80,7 +80,7 @@ def test_a_user_who_is_made_can_log_in(declare, name, logs_in):
     assert not logs_in(name, SECOND)
 
 
-def test_a_password_is_changed_only_if_it_differs_where_that_can_be_seen(declare, name, logs_in):
+def test_a_password_is_changed_only_if_it_differs_or_cannot_be_tried(declare, name, logs_in):
     declare(name, password=FIRST)
     again = declare(name, password=FIRST)
     assert again["changed"] == (not declare.tries_passwords)
@@ -93,14 +93,14 @@ def test_a_password_is_changed_only_if_it_differs_where_that_can_be_seen(declare
     assert not logs_in(name, FIRST)
 
 
-def test_a_password_is_left_alone_if_it_is_for_new_users_only(declare, name, logs_in):
+def test_update_password_on_create_keeps_existing_passwords(declare, name, logs_in):
     only = {"update_password": "on_create"}
     assert declare(name, password=FIRST, **only)["changed"]
     assert not declare(name, password=SECOND, **only)["changed"]
     assert logs_in(name, FIRST)
 
 
-def test_other_rounds_are_a_change(declare, name):
+def test_other_iterations_are_a_change(declare, name):
     declare(name, password=FIRST)
     answer = declare(name, password=FIRST, iterations=4096)
     assert answer["changed"]
@@ -116,12 +116,12 @@ def test_check_mode_changes_nothing(declare, name, logs_in):
     assert logs_in(name, FIRST)
 
 
-def test_a_user_who_is_removed_cannot_log_in(declare, name, logs_in):
+def test_a_removed_user_cannot_log_in(declare, name, logs_in):
     declare(name, password=FIRST)
     answer = declare(name, state="absent")
     assert answer["changed"]
     assert answer["diff"] == {"before": {"mechanisms": ["SCRAM-SHA-512"]}, "after": {}}
-    # ZooKeeper tells the broker, which lets the user in until then.
+    # The broker accepts the user until it has heard of the removal from ZooKeeper.
     deadline = time.monotonic() + 30
     while logs_in(name, FIRST):
         assert time.monotonic() < deadline, "the user can still log in"
@@ -140,16 +140,16 @@ def test_a_user_who_is_removed_cannot_log_in(declare, name, logs_in):
         ),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_asked(run_module, options, words):
+def test_wrong_options_are_refused_before_connecting(run_module, options, words):
     answer = run_module("kafka_user", bootstrap_servers=["127.0.0.1:1"], **options)
     assert answer["failed"]
     assert answer["msg"] == words
 
 
-def test_the_controller_gets_the_change_whichever_broker_is_asked_first(
+def test_changes_go_to_the_controller_whichever_broker_is_the_bootstrap_server(
     run_module, three_brokers, name
 ):
-    """With ZooKeeper, the others refuse it, and kafka-python reports success."""
+    """With ZooKeeper, other brokers refuse them, and kafka-python reports success."""
     for number, broker in enumerate(three_brokers.brokers * 2):
         answer = run_module(
             "kafka_user",

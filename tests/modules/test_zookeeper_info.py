@@ -1,4 +1,4 @@
-"""zookeeper_info tells apart servers that serve, that are out of quorum, and that are not there."""
+"""zookeeper_info distinguishes servers that serve, have no quorum, or do not respond."""
 
 import ssl
 
@@ -8,11 +8,11 @@ from secured_broker import Authority
 
 @pytest.fixture
 def server(zookeeper_server):
-    """A stand-in for a ZooKeeper server that answers `srvr` as told; gives its address."""
+    """Starts a stand-in for a ZooKeeper server with this answer to `srvr`; returns its address."""
     return lambda answer: zookeeper_server(answer.encode(), question=b"srvr")
 
 
-def test_a_real_server_stands_alone(run_module, kafka_broker):
+def test_a_real_single_server_is_standalone(run_module, kafka_broker):
     answer = run_module("zookeeper_info", servers=[kafka_broker.zookeeper_server])
     assert answer["modes"] == {kafka_broker.zookeeper_server: "standalone"}
     assert answer["leaders"] == [kafka_broker.zookeeper_server]
@@ -27,7 +27,7 @@ def test_the_leader_is_found_among_followers(run_module, server):
     assert answer["leaders"] == [leader]
 
 
-def test_a_server_that_stands_alone_is_no_member_of_an_ensemble(run_module, server):
+def test_a_standalone_server_is_not_a_member_of_an_ensemble(run_module, server):
     alone = server("Zookeeper version: 3.8.4\nMode: standalone\nNode count: 5\n")
     leader = server("Zookeeper version: 3.8.4\nMode: leader\nNode count: 5\n")
     answer = run_module("zookeeper_info", servers=[alone, leader])
@@ -35,7 +35,7 @@ def test_a_server_that_stands_alone_is_no_member_of_an_ensemble(run_module, serv
     assert answer["failed_servers"] == {alone: "stands alone, and is no member of the ensemble"}
 
 
-def test_a_server_out_of_quorum_says_so(run_module, server):
+def test_a_server_without_quorum_is_a_failed_server(run_module, server):
     lost = server("This ZooKeeper instance is not currently serving requests\n")
     answer = run_module("zookeeper_info", servers=[lost])
     assert answer["failed_servers"] == {
@@ -43,7 +43,7 @@ def test_a_server_out_of_quorum_says_so(run_module, server):
     }
 
 
-def test_a_server_that_is_not_there_is_named(run_module):
+def test_an_unreachable_server_is_named(run_module):
     answer = run_module("zookeeper_info", servers=["127.0.0.1:1"])
     assert answer["failed_servers"] == {"127.0.0.1:1": "Connection refused"}
 
@@ -60,7 +60,7 @@ def authority(tmp_path):
 
 @pytest.fixture
 def tls_server(zookeeper_server, authority):
-    """The same over TLS, which takes certificates of the authority alone; gives its address."""
+    """The same with TLS; it accepts only client certificates of the authority."""
 
     def serve(**certificate):
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.file)
@@ -71,7 +71,7 @@ def tls_server(zookeeper_server, authority):
     return serve
 
 
-def test_a_server_with_tls_answers_whom_it_knows(run_module, authority, tls_server):
+def test_a_server_with_tls_is_queried_with_a_client_certificate(run_module, authority, tls_server):
     server = tls_server()
     certificate, key = authority.issue("client")
     files = {"ca_file": authority.file, "certificate_file": certificate, "key_file": key}
@@ -79,14 +79,14 @@ def test_a_server_with_tls_answers_whom_it_knows(run_module, authority, tls_serv
     assert told["modes"] == {server: "standalone"}
 
 
-def test_why_tls_ends_is_said(run_module, authority, tls_server, tmp_path):
+def test_the_reason_of_a_tls_failure_is_reported(run_module, authority, tls_server, tmp_path):
     elsewhere, strict, plain = (tls_server(address="127.0.0.2"), tls_server(), tls_server())
     trusted = {"ca_file": str(authority.file)}
     told = run_module("zookeeper_info", servers=[elsewhere], **trusted)
     assert "its certificate is refused: IP address mismatch" in told["failed_servers"][elsewhere]
     told = run_module("zookeeper_info", servers=[strict], **trusted)
     assert "give certificate_file and key_file of an" in told["failed_servers"][strict]
-    # As on a host that has none yet.
+    # Before the first run on a host, the file does not exist.
     missing = {"ca_file": str(tmp_path / "none"), "timeout": 2}
     told = run_module("zookeeper_info", servers=[plain], **missing)
     assert "No such file" in told["failed_servers"][plain]

@@ -1,4 +1,4 @@
-"""Alert rules: they can be parsed, and each leads to a paragraph that says what to do."""
+"""Alert rules: each can be parsed, and links to its runbook."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ RULES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_an_alert_asks_a_question_that_prometheus_understands(name: str) -> None:
+def test_an_alerts_expression_is_valid_promql(name: str) -> None:
     assert promql_parser.parse(RULES[name]["expr"])
     assert RULES[name]["labels"]["severity"] in ("warning", "critical")
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_an_alert_says_what_happened_and_leads_to_what_to_do(name: str) -> None:
+def test_an_alert_has_a_summary_and_a_runbook(name: str) -> None:
     annotations = RULES[name]["annotations"]
     page, _, anchor = annotations["runbook"].partition("#")
     headings = re.findall(r"^#+ (.+)$", (ROOT / page).read_text(), re.MULTILINE)
@@ -36,9 +36,10 @@ def test_an_alert_says_what_happened_and_leads_to_what_to_do(name: str) -> None:
 
 
 def answer(expression: promql_parser.Expr, series: dict[str, int]) -> float | None:
-    """What Prometheus says, of the little that rules about absence are made of; None is silence.
+    """Evaluate an expression with the few operators that rules about absent series use; None is an
+    empty result.
 
-    `series` says how many there are of each selector.
+    `series`: the number of series of each selector.
     """
     match expression:
         case promql_parser.ParenExpr():
@@ -73,11 +74,11 @@ def answer(expression: promql_parser.Expr, series: dict[str, int]) -> float | No
         (5, 3, False),
     ],
 )
-def test_a_quorum_is_missed_also_when_no_member_answers(
+def test_the_quorum_alert_fires_also_if_no_member_responds(
     members: int, serving: int, alarming: bool
 ) -> None:
     rule = promql_parser.parse(RULES["ZooKeeperWithoutQuorum"]["expr"])
-    # `up` is Prometheus' own: 0 for a target that does not answer, but there.
+    # `up` is Prometheus' own metric: for a target that does not respond it is 0, but present.
     series = {'up{job="zookeeper"}': members, "zookeeper_outstandingrequests{}": serving}
     assert (answer(rule, series) is not None) == alarming
 

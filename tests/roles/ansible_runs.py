@@ -1,4 +1,4 @@
-"""Runs ansible-playbook in the checkout, as an operator does."""
+"""Runs ansible-playbook in the checkout, like an operator."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-# For runs of many tasks: as in the scenarios, one Python for all of them. It starts in a second.
+# For runs with many tasks: one Python process for all tasks, as in the scenarios. It starts in a
+# second.
 QUICK = {
     "ANSIBLE_STRATEGY": "quick_linear",
     "ANSIBLE_STRATEGY_PLUGINS": str(ROOT / "molecule" / "strategy"),
@@ -18,7 +19,7 @@ QUICK = {
 def ansible_playbook(
     *arguments: str | Path, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Return how it ended, and what it printed."""
+    """Return exit code and output."""
     return subprocess.run(
         ["ansible-playbook", *arguments],
         cwd=ROOT,

@@ -1,8 +1,8 @@
-"""The part of the Kubernetes API that shows a node, this machine, on a loopback port with TLS.
+"""A stand-in for the Kubernetes API of a cluster with one node, this machine, on a loopback port.
 
-It keeps what is applied: that replaces what was there, is not checked, and is ready at once. As in
-a cluster, data that was written by others stays and is in the answer, if none is applied. A dry run
-is refused in a namespace that is not there, as in a cluster; what is applied there is not.
+Applied objects replace existing ones, are not validated, and are ready at once. As in a cluster, an
+object without `data` keeps the data that others wrote, and the answer contains it. As in a cluster,
+a dry run in a missing namespace is refused. Unlike in a cluster, applying an object there is not.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ NAMESPACES = "/api/v1/namespaces"
 
 
 def ready(item: dict[str, Any]) -> dict[str, Any]:
-    """The status of a workload whose pods are all ready, and of a definition that is known."""
+    """A status with which a workload is ready and a resource definition is established."""
     replicas = item.get("spec", {}).get("replicas")
     return {
         "conditions": [{"type": "Established", "status": "True"}],
@@ -160,7 +160,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """Keeps objects by their paths."""
+    """Stores objects by path."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -168,7 +168,7 @@ class Server(ThreadingHTTPServer):
 
 
 class KubernetesApi:
-    """Serves within the block; a key and a certificate are made in `folder`."""
+    """Serves within the block. Its key and certificate are in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         key, certificate = folder / "api.key", folder / "api.crt"
@@ -193,7 +193,7 @@ class KubernetesApi:
 
     @property
     def objects(self) -> dict[str, dict[str, Any]]:
-        """What was applied, by its path in the API."""
+        """The applied objects, by path in the API."""
         return self._server.objects
 
     def make_namespaces(self, *names: str) -> None:

@@ -1,4 +1,4 @@
-"""A host that is down, or outside of a run, has the address that the inventory says."""
+"""A host that is down, or not in this run, has the address of the inventory."""
 
 import json
 import re
@@ -8,25 +8,25 @@ from typing import Any
 import pytest
 from ansible_runs import ROOT, ansible_playbook
 
-# Nothing listens there, so these are down. The address is one that nobody has (RFC 5737).
+# These hosts are down: nothing listens on the port. No host has the addresses (RFC 5737).
 DOWN = {"ansible_port": 1, "ansible_ssh_common_args": "-o ProxyCommand=false"}
 BROKERS = {
     "up": {"ansible_connection": "local", "kafka_address": "192.0.2.11"},
     "address": DOWN | {"ansible_host": "192.0.2.12"},
-    "told": DOWN | {"ansible_host": "192.0.2.99", "kafka_address": "kafka3.example.org"},
+    "variable": DOWN | {"ansible_host": "192.0.2.99", "kafka_address": "kafka3.example.org"},
     "192.0.2.14": DOWN | {"kafka_listeners": {"CLUSTER": {"port": 19093}}},
     "unknown.invalid": DOWN,
 }
 
 
 def say(group: str, endpoint: str) -> dict[str, Any]:
-    """A task that says where each host of the group is reached."""
+    """A task that prints the endpoint of each host of the group."""
     reached = f"groups['{group}'] | map('extract', hostvars) | map(attribute='{endpoint}')"
     return {"ansible.builtin.debug": {"msg": f"={{{{ {reached} }}}}"}}
 
 
 def run(folder: Path, plays: list[dict[str, Any]], hosts: dict[str, Any], *options: str) -> str:
-    """Run the plays for brokers, which are members as well; returns what was said."""
+    """Run the plays for brokers, which are also ZooKeeper members; return the output."""
     groups = {name: {"hosts": hosts} for name in ("kafka", "zookeeper")}
     site = folder / "hosts.json"
     site.write_text(json.dumps({"all": {"children": groups}}))
@@ -41,7 +41,7 @@ def lists(said: str) -> list[list[str]]:
     return [json.loads(told.replace("'", '"')) for told in re.findall(r'"msg": "=(.*)"', said)]
 
 
-def test_the_chat_is_told_of_brokers_that_are_down(tmp_path: Path) -> None:
+def test_the_chat_gets_addresses_of_brokers_that_are_down(tmp_path: Path) -> None:
     told = [say("kafka", "kafka_endpoints.CLUSTER")]
     play = {"hosts": "up", "gather_facts": False, "tasks": told}
     chat = {"ansible.builtin.import_playbook": str(ROOT / "playbooks/chat.yml")}
@@ -53,7 +53,7 @@ def test_the_chat_is_told_of_brokers_that_are_down(tmp_path: Path) -> None:
             "192.0.2.12:9093",
             "kafka3.example.org:9093",
             "192.0.2.14:19093",
-            # Which the role chat refuses.
+            # Role chat refuses this one.
             ":9093",
         ]
     ]
@@ -66,17 +66,17 @@ def test_the_chat_is_told_of_brokers_that_are_down(tmp_path: Path) -> None:
     ("own", "others"),
     [
         ("192.0.2.11", ["192.0.2.12", "kafka3.example.org", "192.0.2.14"]),
-        # The controller reaches hosts elsewhere than they reach each other; preflight refuses that.
+        # The controller uses another address than hosts among themselves; preflight refuses that.
         ("10.0.0.11", ["", "kafka3.example.org", ""]),
     ],
 )
-def test_with_limit_others_are_where_the_inventory_says_if_it_is_right_for_who_is_asked(
+def test_with_limit_other_hosts_have_ansible_host_if_it_is_right_for_the_host_in_the_run(
     own: str, others: list[str], tmp_path: Path
 ) -> None:
     hosts = {
         "up": {"ansible_connection": "local", "ansible_host": "192.0.2.11"},
         "address": DOWN | {"ansible_host": "192.0.2.12"},
-        "told.invalid": DOWN | {"kafka_address": "kafka3.example.org"},
+        "variable.invalid": DOWN | {"kafka_address": "kafka3.example.org"},
         "192.0.2.14": DOWN,
     }
     tasks = [
@@ -96,5 +96,5 @@ def test_with_limit_others_are_where_the_inventory_says_if_it_is_right_for_who_i
     play = {"hosts": "kafka", "gather_facts": False, "tasks": tasks}
     brokers, members = lists(run(tmp_path, [play], hosts, "--limit=up"))
     assert brokers == [f"{address}:9092" for address in (own, *others)]
-    # No variable says where the ZooKeeper of the third is, and its name does not resolve.
+    # The third host has no variable for its ZooKeeper address, and its name does not resolve.
     assert members == [f"{address}:2181" for address in (own, others[0], "", others[2])]

@@ -1,6 +1,6 @@
-"""The chat's own authority and certificate: made once, renewed in time, and no key shown.
+"""The chat's own authority and certificate: created once, renewed in time, keys never shown.
 
-The tasks run against a stand-in for the Kubernetes API; `openssl` says what they made.
+The tasks run against a stand-in for the Kubernetes API. `openssl` verifies the results.
 """
 
 import base64
@@ -25,7 +25,7 @@ VARIABLES = {
     "virtual_ip_address": "192.0.2.10",
     "chat_tls_names": ["Chat.internal", "2001:db8::1"],
 }
-# What deploy.yml does before the objects.
+# deploy.yml runs these tasks before it applies the objects.
 TASKS = [
     {
         "ansible.builtin.include_role": {
@@ -39,7 +39,7 @@ TASKS = [
 
 
 class Site:
-    """A controller with its folder, and a cluster."""
+    """A controller with its folder, and a cluster (the stand-in)."""
 
     def __init__(self, folder: Path, api: KubernetesApi) -> None:
         self.objects = api.objects
@@ -50,7 +50,7 @@ class Site:
         (folder / "play.json").write_text(json.dumps([play]))
 
     def run(self, *options: str, **variables: Any) -> tuple[int, str]:
-        """How many changes a run reports, and everything it says."""
+        """Run the tasks; return the number of changes and the output."""
         known = {"chat_kubeconfig": self._kubeconfig, "chat_tls_ca_file": str(self.ca_file)}
         site = self._folder / "hosts.json"
         hosts = {"hosts": {"host1": VARIABLES | known | variables}}
@@ -78,7 +78,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def first(site: Site) -> str:
-    """What the first run says, at its most talkative."""
+    """The output of the first run, with -vvv."""
     changes, said = site.run("-vvv", "--diff")
     # The authority, the certificate, and the file.
     assert changes == 3
@@ -105,19 +105,19 @@ def test_clients_with_the_authoritys_certificate_trust_every_name(site: Site) ->
     assert openssl("x509 -noout -pubkey", leaf) == public
 
 
-def test_no_key_is_shown_to_anybody(site: Site, first: str) -> None:
+def test_the_output_and_the_public_file_contain_no_key(site: Site, first: str) -> None:
     assert "PRIVATE KEY" not in first
     for path in (CA, LEAF):
         key = site.secret(path, "tls.key")
         body = "".join(line for line in key.splitlines() if "PRIVATE" not in line)
         for part in (body, site.objects[path]["data"]["tls.key"]):
-            # Also not with its lines joined or broken.
+            # Nor with its line breaks removed or escaped.
             assert part[:60] not in first.replace("\\n", "").replace("\n", "")
     assert "PRIVATE KEY" not in site.ca_file.read_text()
 
 
 @pytest.mark.usefixtures("first")
-def test_what_the_acme_job_wrote_stays_and_is_not_shown(site: Site) -> None:
+def test_a_run_keeps_the_acme_jobs_secrets_and_does_not_show_them(site: Site) -> None:
     account, trial = (
         f"/api/v1/namespaces/chat-acme/secrets/{name}" for name in ("account", "trial")
     )
@@ -140,7 +140,7 @@ def test_a_second_run_changes_nothing(site: Site) -> None:
 
 
 @pytest.mark.usefixtures("first")
-def test_another_controller_gets_the_same_authority_from_the_cluster(site: Site) -> None:
+def test_another_controller_gets_the_authoritys_certificate_from_the_cluster(site: Site) -> None:
     before = site.ca_file.read_text()
     site.ca_file.unlink()
     changes, _ = site.run()
@@ -162,12 +162,12 @@ def test_a_certificate_that_lacks_a_name_is_replaced_under_the_same_authority(si
 
 
 @pytest.mark.usefixtures("first")
-def test_what_acme_got_is_kept_until_acme_is_switched_off(site: Site) -> None:
+def test_a_certificate_from_acme_is_kept_until_acme_is_switched_off(site: Site) -> None:
     got = site.objects[LEAF] = copy.deepcopy(site.objects[LEAF])
     del got["data"]["ca.crt"]
     got["metadata"]["annotations"] = {"baremetal-chat/acme": "https://acme.example.org/dir name"}
     changes, _ = site.run(chat_acme=True, chat_acme_production=True, chat_tls_names=["another"])
-    # The Secrets for the job.
+    # Only the Secrets for the job are new.
     assert (changes, site.objects[LEAF]) == (1, got)
     changes, _ = site.run()
     assert (changes, set(site.objects[LEAF]["data"])) == (1, {"tls.crt", "tls.key", "ca.crt"})
@@ -176,7 +176,7 @@ def test_what_acme_got_is_kept_until_acme_is_switched_off(site: Site) -> None:
 
 
 @pytest.mark.usefixtures("first")
-def test_a_certificate_that_ends_soon_is_replaced_with_its_key(site: Site) -> None:
+def test_a_certificate_that_expires_soon_is_replaced_together_with_its_key(site: Site) -> None:
     authority, before = site.objects[CA], site.objects[LEAF]
     changes, _ = site.run(chat_tls_renew_days=397)
     assert (changes, site.objects[CA]) == (1, authority)

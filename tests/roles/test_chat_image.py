@@ -1,4 +1,4 @@
-"""The tag of the chat's image says what it is made of, and not under which umask."""
+"""The tag of the chat's image is a hash of its files, independent of the umask."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ CHECKOUTS = {"usual": (0o644, 0o644), "private": (0o600, 0o600), "executable": (
 
 
 class Registry(BaseHTTPRequestHandler):
-    """Has every image."""
+    """A registry that has every image."""
 
     def do_HEAD(self) -> None:
         self.send_response(200)
@@ -34,7 +34,7 @@ def registry() -> Iterator[str]:
         server.shutdown()
 
 
-def test_a_file_that_becomes_executable_makes_another_image_and_umask_does_not(
+def test_the_tag_changes_with_a_files_executable_bit_but_not_with_the_umask(
     tmp_path: Path,
 ) -> None:
     hosts = {}

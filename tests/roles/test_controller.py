@@ -1,4 +1,4 @@
-"""Tasks on the controller run as whoever runs Ansible, whatever a site's inventory says."""
+"""Tasks on the controller run as the user who runs Ansible, whatever a site's inventory says."""
 
 import json
 import sys
@@ -11,8 +11,8 @@ from ansible_runs import ROOT, ansible_playbook
 ROLE = "baremetal_chat.platform.controller"
 CONTROLLER = "baremetal_chat_controller"
 
-# What ordinary inventories hold. Whoever escalates fails: no program has this name. The user is not
-# root, because Ansible does not escalate from root to root.
+# Settings in ordinary inventories. Privilege escalation fails, because no program has this name.
+# The user is not root, because Ansible does not escalate from root to root.
 SITES = {
     "escalates everywhere": {
         "vars": {
@@ -29,7 +29,9 @@ SITES = {
 
 
 @pytest.mark.parametrize("site", SITES)
-def test_the_controller_is_neither_root_nor_another_python(site: str, tmp_path: Path) -> None:
+def test_tasks_on_the_controller_use_ansibles_python_and_do_not_escalate(
+    site: str, tmp_path: Path
+) -> None:
     inventory = tmp_path / "hosts.json"
     host = {"ansible_connection": "local", "ansible_become": False}
     children = {"some": {"hosts": {"member": host}}}
@@ -48,7 +50,7 @@ def test_the_controller_is_neither_root_nor_another_python(site: str, tmp_path: 
     assert f'"executable": "{sys.executable}"' in done.stdout
 
 
-def test_hosts_that_do_not_wait_for_each_other_are_refused(tmp_path: Path) -> None:
+def test_strategy_free_is_refused(tmp_path: Path) -> None:
     playbook = tmp_path / "play.json"
     playbook.write_text(json.dumps([{"hosts": "all", "gather_facts": False, "roles": [ROLE]}]))
     done = ansible_playbook("--inventory=localhost,", playbook, ANSIBLE_STRATEGY="free")
@@ -62,7 +64,7 @@ def roles_that_delegate() -> set[str]:
     return {path.parts[-3] for path in files if f"delegate_to: {CONTROLLER}" in path.read_text()}
 
 
-def test_every_role_that_delegates_brings_the_controller_with_it() -> None:
+def test_every_role_that_delegates_to_the_controller_depends_on_role_controller() -> None:
     assert roles_that_delegate()
     for role in roles_that_delegate():
         meta = yaml.safe_load((ROOT / "roles" / role / "meta/main.yml").read_text())
@@ -70,7 +72,7 @@ def test_every_role_that_delegates_brings_the_controller_with_it() -> None:
 
 
 @pytest.mark.parametrize("folder", ["roles", "playbooks"])
-def test_nothing_is_delegated_to_what_a_site_may_call_localhost(folder: str) -> None:
+def test_no_task_or_play_uses_localhost_because_inventories_may_redefine_it(folder: str) -> None:
     for path in (ROOT / folder).rglob("*.yml"):
         written = path.read_text()
         assert "delegate_to: localhost" not in written, path

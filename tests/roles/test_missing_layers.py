@@ -1,7 +1,7 @@
-"""Sites that have some of the layers: brokers of somebody else, or no cluster.
+"""Sites with only some of the layers: somebody else runs the brokers, or there is no cluster.
 
-A group that the inventory does not have is as good as one without hosts. The hosts here are this
-machine, so only what reads is run on them.
+A missing group is treated like one without hosts. All hosts here are this machine, so the tests run
+only tasks that read.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from ansible_runs import ansible_playbook
 from kafka_broker import KafkaBroker
 from kubernetes_api import NODE, KubernetesApi
 
-# What Ansible says of a variable or an item that is not there.
-RIDDLES = ["undefined", "has no attribute", "No first item", "object of type", "Traceback"]
+# Ansible's messages for missing variables and items.
+RAW_ERRORS = ["undefined", "has no attribute", "No first item", "object of type", "Traceback"]
 
 
 def site(folder: Path, **groups: dict[str, Any]) -> Path:
@@ -29,7 +29,7 @@ def site(folder: Path, **groups: dict[str, Any]) -> Path:
 
 
 def run(inventory: Path, *playbooks: str, **variables: Any) -> tuple[int, str]:
-    """Exit code and output, on one line. Whatever the output is, it is no riddle."""
+    """Run playbooks; return exit code and output, on one line. Fail on raw errors of Ansible."""
     done = ansible_playbook(
         f"--inventory={inventory}",
         f"--extra-vars={json.dumps(variables)}",
@@ -37,11 +37,11 @@ def run(inventory: Path, *playbooks: str, **variables: Any) -> tuple[int, str]:
         ANSIBLE_LOCALHOST_WARNING="false",
     )
     said = " ".join((done.stdout + done.stderr).split())
-    assert not [riddle for riddle in RIDDLES if riddle in said], said
+    assert not [error for error in RAW_ERRORS if error in said], said
     return done.returncode, said
 
 
-def test_validate_skips_and_names_layers_of_somebody_else(tmp_path: Path) -> None:
+def test_validate_names_and_skips_layers_without_hosts(tmp_path: Path) -> None:
     inventory = site(tmp_path, microk8s={"node": {}}, zookeeper={})
     with KubernetesApi(tmp_path) as api:
         _, said = run(inventory, "validate", microk8s_kubeconfig=api.kubeconfig)
@@ -50,7 +50,7 @@ def test_validate_skips_and_names_layers_of_somebody_else(tmp_path: Path) -> Non
 
 
 def inventoried(broker: KafkaBroker) -> dict[str, Any]:
-    """What an inventory says of it."""
+    """A broker's variables in an inventory."""
     host, port = broker.bootstrap_servers.split(":")
     listener = {"CLIENT": {"advertised_host": host, "advertised_port": int(port)}}
     return {"kafka_broker_id": 0, "kafka_listeners": listener}
@@ -68,7 +68,7 @@ def test_validate_checks_the_other_hosts_and_fails_if_one_does_not_respond(
     assert "gone did not respond. All checks of the other hosts passed." in said
 
 
-def test_validate_sees_brokers_without_their_ensemble_and_without_a_cluster(
+def test_validate_checks_brokers_if_zookeeper_and_microk8s_have_no_hosts(
     kafka_broker: KafkaBroker, tmp_path: Path
 ) -> None:
     inventory = site(tmp_path, kafka={"broker": inventoried(kafka_broker)}, zookeeper={})
@@ -78,10 +78,10 @@ def test_validate_sees_brokers_without_their_ensemble_and_without_a_cluster(
     assert "Brokers 0 are there" in said
 
 
-def test_status_shows_the_layers_that_there_are_and_names_the_others(
+def test_status_shows_existing_layers_and_names_layers_without_hosts(
     kafka_broker: KafkaBroker, tmp_path: Path
 ) -> None:
-    """Nobody else's state is guessed at: what is not in the inventory is no trouble."""
+    """A layer that is not in the inventory is not marked as a problem."""
     broker = inventoried(kafka_broker)
     code, said = run(site(tmp_path, kafka={"broker": broker}, zookeeper={}), "status")
     assert code == 0, said
@@ -108,7 +108,7 @@ def test_status_fails_when_no_host_is_reached(tmp_path: Path) -> None:
     assert "0 of 1 brokers: no broker's host was reached" in said
 
 
-def test_what_is_for_other_layers_has_nothing_to_do(tmp_path: Path) -> None:
+def test_playbooks_for_missing_layers_succeed_and_do_nothing(tmp_path: Path) -> None:
     away = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9}
     inventory = site(tmp_path, microk8s={"node": away}, zookeeper={})
     code, said = run(
@@ -119,13 +119,13 @@ def test_what_is_for_other_layers_has_nothing_to_do(tmp_path: Path) -> None:
     assert "Not reached: node." in said
 
 
-def test_without_a_cluster_there_is_nothing_to_check_or_deploy_on_it(tmp_path: Path) -> None:
+def test_playbooks_for_a_missing_cluster_succeed_and_do_nothing(tmp_path: Path) -> None:
     inventory = site(tmp_path, kafka={"broker": {"kafka_broker_id": 0}}, microk8s={})
     code, said = run(inventory, "preflight", "microk8s", "traefik", "chat", "render", "rollback")
     assert code == 0, said
 
 
-def test_a_backup_of_somebody_elses_ensemble_is_refused(tmp_path: Path) -> None:
+def test_a_backup_without_zookeeper_hosts_is_refused(tmp_path: Path) -> None:
     inventory = site(tmp_path, kafka={"broker": {}}, zookeeper={})
     for playbook in ("backup", "restore"):
         code, said = run(inventory, playbook)
@@ -134,10 +134,10 @@ def test_a_backup_of_somebody_elses_ensemble_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["ca.crt", "passwords/chat"])
-def test_the_chat_is_not_deployed_without_what_its_brokers_want_to_see(
+def test_the_chat_is_not_deployed_without_kafkas_authority_or_its_password(
     missing: str, tmp_path: Path
 ) -> None:
-    """As on the machine of a colleague, who has the inventory and not the folder beside it."""
+    """A colleague's machine may have the inventory, but not the folder beside it."""
     folder = tmp_path / "mine-kafka-tls"
     (folder / "passwords").mkdir(parents=True)
     for name in {"ca.crt", "passwords/chat"} - {missing}:

@@ -1,4 +1,4 @@
-"""Packages are installed by one role, which asks a mirror only when one is missing."""
+"""One role installs packages. It contacts a mirror only if a package is missing."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from ansible_runs import ROOT, ansible_playbook
 ROLE = "baremetal_chat.platform.packages"
 
 
-def test_no_mirror_is_asked_where_all_packages_are_there(tmp_path: Path) -> None:
+def test_no_mirror_is_contacted_if_all_packages_are_installed(tmp_path: Path) -> None:
     play = {
         "hosts": "localhost",
         "gather_subset": ["!all", "pkg_mgr"],

@@ -1,8 +1,7 @@
-"""What the roles of Kafka, ZooKeeper, MicroK8s, the moving address and the chat refuse, as far as
-that needs no hosts.
+"""Wrong variables that the roles refuse: the cases that need no installed hosts.
 
-Each case is a host of its own on this machine, in a group of its own, and all share one run. What
-shows on installed hosts alone is in molecule/kafka/tests/test_refusals.py.
+Each case is a host in a group of its own, on this machine. All cases share one run. Cases that need
+installed hosts are in molecule/kafka/tests/test_refusals.py.
 """
 
 import contextlib
@@ -25,39 +24,39 @@ pytestmark = pytest.mark.timeout(900)
 
 
 def cluster(*members: list[str]) -> dict[str, Any]:
-    """What a control plane said of its cluster."""
+    """A cluster, as a control plane reports it."""
     return {"host": "any", "uid": "1", "created": "2026", "nodes": 2, "members": list(members)}
 
 
 NOTHING = "nothing was refused"
 
-# Two disks of which one is away; the other has data.
+# Two disks: one has data, the other is missing.
 BOTH = ["{{ disk }}/kafka", "{{ disk }}/away"]
 
 Cases = dict[str, tuple[dict[str, Any], list[str]]]
 
 KAFKA: Cases = {
-    "an id that is not written as a number is": (
+    "a broker id with a leading zero": (
         {"kafka_broker_id": "02"},
         ["kafka_broker_id is '02': write 2"],
     ),
-    "data directories as one text": (
+    "data directories as one string": (
         {"kafka_data_directories": "/srv/a/kafka,/srv/b/kafka"},
         ["kafka_data_directories is the text", "write a list, [/srv/a/kafka, /srv/b/kafka]"],
     ),
-    "the data directory as it was called before there could be several": (
+    "the old variable for a single data directory": (
         {"kafka_data_directory": "/srv/a/kafka"},
         ["kafka_data_directory (did you mean kafka_data_directories?)"],
     ),
-    "a disk that is away, of a broker that has another one": (
+    "a missing disk of a broker with several": (
         {"before": BOTH, "kafka_data_directories": BOTH},
         ["/away in kafka_data_directories is not there", "docs/operations/disks.md"],
     ),
-    "a disk that is taken out with its data": (
+    "a disk removed from the variable although it has data": (
         {"before": BOTH, "kafka_data_directories": ["{{ disk }}/new"]},
         ["the broker's data is in /var/lib/preflight-", "docs/operations/disks.md"],
     ),
-    "data of another cluster than ZooKeeper knows": (
+    "data of another cluster than ZooKeeper's": (
         {
             "kafka_zookeeper_connect": "{{ ensemble }}/kafka/",
             "kafka_data_directories": ["{{ disk }}/kafka"],
@@ -92,7 +91,7 @@ KAFKA: Cases = {
         {"kafka_data_directories": ["/srv/a/kafka", "/srv/a/kafka"]},
         ["each once"],
     ),
-    "a data directory in another": (
+    "a data directory inside another": (
         {"kafka_data_directories": ["/srv/a/kafka-2", "/srv/a/kafka/in", "/srv/a/kafka"]},
         ["none inside of another"],
     ),
@@ -104,11 +103,11 @@ KAFKA: Cases = {
         {"kafka_data_directories": ["/srv/a/kafka", "/srv/b/kafka"], "kafka_min_disk_mb": 10**9},
         ["MB free for /srv/a/kafka", "kafka_min_disk_mb"],
     ),
-    "a list in the place of a number": (
+    "a list instead of a number": (
         {"kafka_config": {"log.retention.hours": [1, 2], "log.cleanup.policy": ["compact"]}},
         ["kafka_config, log.retention.hours is [1, 2]: Kafka takes one int, not a list."],
     ),
-    "a topic's setting that cannot be read": (
+    "a topic's setting with a wrong type": (
         {"kafka_topics": [{"name": "lobby", "config": {"retention.ms": "1d"}}]},
         ["topic 'lobby' in kafka_topics, retention.ms is '1d': write a whole number"],
     ),
@@ -116,19 +115,19 @@ KAFKA: Cases = {
         {"kafka_topics": [{"name": "lobby", "partitions": n} for n in (12, 24)]},
         ["kafka_topics declares lobby, lobby. Declare each topic once"],
     ),
-    "names that Kafka does not take for a topic": (
+    "topic names that Kafka does not accept": (
         {"kafka_topics": [{"name": name} for name in ("chat room", "..", "a" * 250, "fine")]},
         [f"'chat room', '..', '{'a' * 250}' in kafka_topics cannot be the name of a topic"],
     ),
-    "a cluster that is installed with certificates, and is to do without": (
+    "plaintext for a cluster that is installed with TLS": (
         {"found": "tls"},
         ["the brokers are installed with tls. playbooks/secure.yml moves them while they run; or"],
     ),
-    "a cluster that is on its way to certificates": (
+    "a run during a move to TLS": (
         {"found": "moved", "kafka_security": "tls"},
         ["on their way, at the stage moved. playbooks/secure.yml goes on with them"],
     ),
-    "listeners with certificates of the site's own that are to move": (
+    "a move to TLS of listeners with the site's own certificates": (
         {
             "found": "plaintext",
             "told": {"listener.security.protocol.map": "INTERNAL:PLAINTEXT,CLUSTER:SASL_SSL"},
@@ -137,11 +136,11 @@ KAFKA: Cases = {
         },
         ["INTERNAL:PLAINTEXT, CLUSTER:SASL_SSL. playbooks/secure.yml moves only listeners with"],
     ),
-    "interim ports that are taken by others": (
+    "interim ports that other listeners use": (
         {"found": "plaintext", "kafka_security_moves": True, "kafka_security_interim_ports": 1},
         ["also 1 higher (kafka_security_interim_ports)"],
     ),
-    "the end of a step that was interrupted, and clients on what it closes": (
+    "an interrupted step that would close ports with clients": (
         {
             "found": "plaintext",
             "kafka_security_moves": True,
@@ -150,8 +149,8 @@ KAFKA: Cases = {
         },
         ["the next step closes CLIENT_TLS and CLUSTER_TLS, and clients", "there from 127.0.0.1."],
     ),
-    # It gets as far as its id, which is refused next.
-    "clients on what the broker has after its last restart": (
+    # This is accepted. The id, which is checked next, is refused.
+    "clients on a port that stays open": (
         {
             "found": "plaintext",
             "kafka_security_moves": True,
@@ -160,7 +159,7 @@ KAFKA: Cases = {
         },
         ["has kafka_broker_id 1001, which is not in 0 to 1000"],
     ),
-    "clients that are to be cut off": (
+    "clients that may be disconnected": (
         {
             "found": "plaintext",
             "kafka_security_moves": True,
@@ -171,32 +170,32 @@ KAFKA: Cases = {
         },
         ["has kafka_broker_id 1001, which is not in 0 to 1000"],
     ),
-    "a listener with the name of one with certificates": (
+    "a listener name that ends in _TLS": (
         {"kafka_listeners": {"CLUSTER_TLS": {"port": 9094}}},
         ["no name that ends in _TLS"],
     ),
-    # It gets as far as its id, which is refused next.
-    "a cluster that speaks TLS to an ensemble of others, and is to stay as it is": (
+    # This is accepted. The id, which is checked next, is refused.
+    "TLS settings for an external ensemble": (
         {"told": {"zookeeper.ssl.client.enable": "true"}, "kafka_broker_id": 1001},
         ["has kafka_broker_id 1001, which is not in 0 to 1000"],
     ),
-    "a listener without TLS beside those with it": (
+    "a listener without TLS beside listeners with TLS": (
         {"kafka_security": "tls", "kafka_listeners": {"CLUSTER": {"protocol": "PLAINTEXT"}}},
         ["INTERNAL speak SSL, CLIENT speak SSL, CLUSTER speak PLAINTEXT.", "leave them out"],
     ),
-    "passwords for the playbooks' own listener": (
+    "passwords on the playbooks' own listener": (
         {"kafka_security": "tls", "kafka_listeners": {"CLIENT": {"protocol": "SASL_SSL"}}},
         ["protocol of CLIENT to SASL_SSL, but the playbooks use this listener with SSL"],
     ),
-    "certificates for an ensemble of others": (
+    "TLS with an external ensemble": (
         {"kafka_security": "tls"},
         ["kafka_zookeeper_connect '127.0.0.1:1/kafka'", "in the group 'zookeeper' of this"],
     ),
-    "a setting that follows from TLS": (
+    "a setting that kafka_security computes": (
         {"kafka_security": "tls", "kafka_config": {"super.users": "User:ada"}},
         ["kafka_config sets super.users", "Set kafka_security instead"],
     ),
-    "users where everybody may do everything": (
+    "users without kafka_security": (
         {"kafka_users": [{"name": "ada", "password": "secret"}]},
         ["kafka_users names ada", "and kafka_security is plaintext"],
     ),
@@ -204,7 +203,7 @@ KAFKA: Cases = {
         {"kafka_security": "tls", "kafka_users": [{"name": "CN=kafka", "password": "secret"}]},
         ["kafka_users names CN=kafka, kafka_acls nobody. Give each user once, without ',' and '='"],
     ),
-    "a user whose password cannot be kept under their name": (
+    "a user name that cannot be the name of a password file": (
         {"kafka_security": "tls", "kafka_users": [{"name": "../ada"}, {"name": "bob"}]},
         ["no password for ../ada and bob. One is made and kept in a file of the user's name"],
     ),
@@ -212,11 +211,11 @@ KAFKA: Cases = {
         {"kafka_security": "tls", "kafka_users": [{"name": "ada", "password": ""}]},
         ["Give each user once", "a password that is not empty or none at all"],
     ),
-    "users as one text": (
+    "users as one string": (
         {"kafka_users": "name=ada password=battery-staple"},
         ["kafka_users is no list of mappings. Write one, each with name."],
     ),
-    "a user as one text": (
+    "a user as a string": (
         {"kafka_users": ["name=ada password=battery-staple"]},
         ["kafka_users is no list of mappings."],
     ),
@@ -224,7 +223,7 @@ KAFKA: Cases = {
         {"kafka_users": [["ada", "battery-staple"]]},
         ["kafka_users is no list of mappings."],
     ),
-    "topics whose metrics would be one": (
+    "topics whose metrics would collide": (
         {"kafka_topics": [{"name": name} for name in ("a.b", "lobby", "a_b")]},
         ["kafka_topics declares a.b, a_b.", "differ only in '.' and '_'"],
     ),
@@ -232,7 +231,7 @@ KAFKA: Cases = {
         {"kafka_heep": "1g"},
         ["kafka_heep (did you mean kafka_heap?)"],
     ),
-    "a setting that is another variable's": (
+    "a setting that has its own variable": (
         {"kafka_config": {"advertised.listeners": "PLAINTEXT://192.0.2.1:9092"}},
         ["kafka_config sets advertised.listeners, which has its own variable. Set kafka_listeners"],
     ),
@@ -240,7 +239,7 @@ KAFKA: Cases = {
         {"kafka_listeners": {"CLIENT": {"protocol": "SASL_SSL"}}},
         ["CLIENT to SASL_SSL", "another listener for your clients"],
     ),
-    "a directory that the unit does not see": (
+    "a directory that the unit cannot see": (
         {"kafka_data_directories": ["/home/kafka"]},
         ["'/home/kafka' (kafka_data_directories", "outside of /home"],
     ),
@@ -248,19 +247,19 @@ KAFKA: Cases = {
         {"kafka_topics": "lobby"},
         ["'kafka_topics' is of type str"],
     ),
-    "a heap the host has no memory for": (
+    "a heap larger than half of the memory": (
         {"kafka_heap": "640g"},
         ["kafka_heap", "640g", "half"],
     ),
-    "a name that nobody can resolve": (
+    "an advertised name that does not resolve": (
         {"kafka_listeners": {"INTERNAL": {"advertised_host": "broker.invalid"}}},
         ["cannot reach broker.invalid:9091", "kafka_listeners"],
     ),
-    "more copies needed than there are": (
+    "more replicas in sync than replicas": (
         {"kafka_config": {"min.insync.replicas": 4}},
         ["min.insync.replicas is 4, more than default.replication.factor, 1"],
     ),
-    "more copies than brokers, of what no topic declares": (
+    "a default replication factor larger than the number of brokers": (
         {"kafka_config": {"default.replication.factor": 4}},
         ["default.replication.factor is 4", "has 1 brokers"],
     ),
@@ -272,7 +271,7 @@ KAFKA: Cases = {
         {"kafka_group": "two_brokers", "kafka_broker_id": 7},
         ["has kafka_broker_id 7, as has broker."],
     ),
-    "a listener on another one's port": (
+    "two listeners on one port": (
         {"kafka_listeners": {"CLIENT": {"port": 9091}}},
         ["kafka_listeners makes", "'CLIENT': {'port': 9091}", "a port of its own"],
     ),
@@ -291,7 +290,7 @@ KAFKA: Cases = {
         {"kafka_min_memory_mb": 16_001},
         ["has 16000 MB of memory, but its services need", "kafka_min_memory_mb 16001"],
     ),
-    "a host with memory for one of its services": (
+    "a host with memory for only one of its services": (
         {"host_memory_needed": {"zookeeper_min_memory_mb": 700}, "kafka_min_memory_mb": 15_400},
         ["kafka_min_memory_mb 15400, zookeeper_min_memory_mb 700", "fewer services on this one"],
     ),
@@ -303,7 +302,7 @@ KAFKA: Cases = {
 }
 
 ZOOKEEPER: Cases = {
-    "a member's id that is not written as a number is": (
+    "a member's id with a leading zero": (
         {"zookeeper_id": "02"},
         ["zookeeper_id is '02': write 2"],
     ),
@@ -327,11 +326,11 @@ ZOOKEEPER: Cases = {
         {"zookeeper_peer_port": 3888},
         ["zookeeper_client_port is 2181, zookeeper_peer_port 3888", "zookeeper_election_port 3888"],
     ),
-    "a member's port that the metrics have": (
+    "a member's port that its metrics use": (
         {"zookeeper_metrics_enabled": True, "zookeeper_peer_port": 9405},
         ["zookeeper_peer_port 9405", "and zookeeper_metrics_port 9405. Give each a port"],
     ),
-    "a member's port that is none": (
+    "a member's port out of range": (
         {"zookeeper_peer_port": 70_000},
         ["zookeeper_peer_port 70000", "a port of its own, 1 to 65535"],
     ),
@@ -343,11 +342,11 @@ ZOOKEEPER: Cases = {
         {"zookeeper_log_directory": "/home/zookeeper"},
         ["'/home/zookeeper' (zookeeper_data_directory,", "outside of /home, /root and /tmp"],
     ),
-    "a member's directory that is removed at each start": (
+    "a member's directory in /tmp": (
         {"zookeeper_data_directory": "/tmp/zookeeper"},
         ["'/tmp/zookeeper' (zookeeper_data_directory,", "outside of /home, /root and /tmp"],
     ),
-    "a setting of ZooKeeper that is another variable's": (
+    "a setting of ZooKeeper that has its own variable": (
         {"zookeeper_config": {"clientPort": 2182}},
         ["zookeeper_config sets clientPort, which has its own variable. Set zookeeper_client_port"],
     ),
@@ -358,46 +357,46 @@ ZOOKEEPER: Cases = {
 }
 
 KAFKA_TLS: Cases = {
-    "a folder for the authority that is anywhere": (
+    "a relative path for the authority": (
         {"kafka_tls_directory": "kafka-tls"},
         ["kafka_tls_directory is 'kafka-tls'.", "give the absolute path of a folder"],
     ),
-    "certificates that are renewed at once": (
+    "certificates that would be renewed at every run": (
         {"kafka_tls_days": 30},
         ["kafka_tls_days is 30, kafka_tls_renew_days 90. A certificate is renewed before"],
     ),
-    "a name that a certificate tells otherwise": (
+    "an IPv6 address that certificates write differently": (
         {"kafka_tls_names": ["broker1.example.org", "FD00:0::1"]},
         ["in kafka_tls_names, FD00:0::1: write fd00::1."],
     ),
-    "a new authority for one host": (
+    "a new authority in a run with --limit": (
         {"ansible_limit": "chat4"},
         ["has no authority, and the hosts that --limit chat4 leaves out may trust one."],
     ),
-    "a folder that is there when it is needed": ({}, [NOTHING]),
+    "a folder that does not exist yet": ({}, [NOTHING]),
 }
 
-# On brokers of a group of two that run, and were told to speak PLAINTEXT to each other.
+# The group has running brokers, which use PLAINTEXT among each other.
 RUNNING: Cases = {
     "another protocol between brokers": (
         {"kafka_listeners": {"INTERNAL": {"protocol": "SSL"}}},
         ["INTERNAL speak SSL, and the running broker speaks PLAINTEXT", "stop kafka on all hosts"],
     ),
-    "the protocol that brokers speak already": (
+    "the current protocol between brokers": (
         {"kafka_listeners": {"CLUSTER": {"protocol": "SSL"}}},
         [NOTHING],
     ),
-    "a move to certificates that was interrupted when another broker had its last settings": (
+    "an interrupted move to TLS in which another broker already has its final settings": (
         {"found": "tls", "kafka_security": "tls", "kafka_security_moves": True},
         [NOTHING],
     ),
-    "another protocol for a broker that is alone": (
+    "another protocol for a single broker": (
         {"kafka_listeners": {"INTERNAL": {"protocol": "SSL"}}, "kafka_group": "only_running0"},
         [NOTHING],
     ),
 }
 
-# Of a cluster that says which nodes it has, with their addresses.
+# __microk8s_cluster: the cluster's nodes with their addresses.
 MICROK8S: Cases = {
     "a host that was renamed after it joined": (
         {"__microk8s_cluster": cluster(["chat0", "192.0.2.1"], ["before", "127.0.0.1"])},
@@ -407,7 +406,7 @@ MICROK8S: Cases = {
             "microk8s remove-node before",
         ],
     ),
-    "a host that has its name still, and too little memory": (
+    "a host that kept its name, with too little memory": (
         {
             "__microk8s_cluster": cluster(["chat1", "127.0.0.1"], ["chat0", "192.0.2.1"]),
             "microk8s_min_memory_mb": 10**9,
@@ -433,19 +432,19 @@ MICROK8S: Cases = {
 
 
 VIRTUAL_IP: Cases = {
-    "a name as the address that moves": (
+    "a name as the virtual IP": (
         {"virtual_ip_address": "chat.example.org"},
         ["virtual_ip_address='chat.example.org'", "192.0.2.0/255.255.255.0 (eth-0)"],
     ),
-    "an address that moves in another network": (
+    "a virtual IP in another network": (
         {"virtual_ip_address": "198.51.100.9"},
         ["virtual_ip_address='198.51.100.9': give a free IPv4 address in the network of"],
     ),
-    "a network's broadcast address as the one that moves": (
+    "a broadcast address as the virtual IP": (
         {"virtual_ip_address": "192.0.2.255"},
         ["virtual_ip_address='192.0.2.255'"],
     ),
-    "a host's own address as the one that moves": (
+    "a host's own address as the virtual IP": (
         {"virtual_ip_address": "192.0.2.11"},
         ["virtual_ip_address=192.0.2.11 is the address of virtual_ip"],
     ),
@@ -453,37 +452,37 @@ VIRTUAL_IP: Cases = {
         {"virtual_ip_interface": "eth9"},
         ["virtual_ip_interface=eth9 is no interface with an IPv4 address. It has eth-0"],
     ),
-    "a password that VRRP would cut": (
+    "a password too long for VRRP": (
         {"virtual_ip_password": "ninechars"},
         ["virtual_ip_password with 9 characters"],
     ),
-    "a password that would be settings": (
+    "a password that would inject settings": (
         {"virtual_ip_password": "a\n}"},
         ["virtual_ip_password with 3 characters"],
     ),
-    "a keepalived of somebody else": (
+    "a keepalived configuration that is not the role's": (
         {"configuration": "{{ disk }}/keepalived.conf"},
         ["/keepalived.conf is not this role's", "docs/operations/way-in.md"],
     ),
-    "an address that may move": ({}, [NOTHING]),
+    "a valid virtual IP": ({}, [NOTHING]),
 }
 
 FILES = "/run/secrets/chat/"
 
 CHAT: Cases = {
-    "an image without a registry, which only the kubelet finds": (
+    "an image without a registry in its name": (
         {"chat_image": f"library/redis@sha256:{'0' * 64}"},
         ["chat_image='library/redis@sha256:", "for example docker.io/library/..."],
     ),
-    "an image that could change under its name": (
+    "an image by tag": (
         {"chat_image": "registry.example.org/chat:1.0"},
         ["chat_image='registry.example.org/chat:1.0'", "HOST/NAME@sha256:..."],
     ),
-    "a chat with HTTPS at an address without": (
+    "chat_tls with a URL of plain HTTP": (
         {"chat_url": "http://chat.example.org/"},
         ["chat_tls=True, chat_url='http://chat.example.org/'.", "set chat_tls to false"],
     ),
-    "a certificate that nobody would see": (
+    "a certificate without chat_tls": (
         {"chat_tls": False, "chat_tls_certificate": "-----BEGIN CERTIFICATE-----"}
         | {"chat_tls_key": "-----BEGIN PRIVATE KEY-----"},
         ["chat_tls=False", "with chat_tls_certificate", "leave chat_tls_certificate empty"],
@@ -492,17 +491,17 @@ CHAT: Cases = {
         {"chat_tls": False, "chat_url": "https://chat.example.org/", "chat_tls_ca_file": ""},
         [NOTHING],
     ),
-    "ACME for a chat that is known by its address alone": (
+    "ACME for an IP address": (
         {"chat_acme": True, "chat_url": "https://192.0.2.10/"},
         ["chat_acme=true", "chat_acme_names=[]", "a host name (give chat_url with it)"],
     ),
-    "ACME beside a certificate of the site": (
+    "ACME together with a certificate of the site": (
         {"chat_acme": True, "chat_url": "https://chat.example.org/"}
         | {"chat_tls_certificate": "-----BEGIN CERTIFICATE-----"}
         | {"chat_tls_key": "-----BEGIN PRIVATE KEY-----"},
         ["ACME needs chat_tls, no certificate of your own"],
     ),
-    "an authority whose certificate nobody gets": (
+    "ACME's production directory without ACME": (
         {"chat_acme_production": True},
         ["chat_acme_production=true, chat_acme=false: set both"],
     ),
@@ -510,7 +509,7 @@ CHAT: Cases = {
         {"chat_tls": False, "chat_tls_ca_file": "", "chat_config": {"CHAT_AUTH": "required"}},
         ["CHAT_AUTH=required with chat_url='http://", "whoever reads a token can use it"],
     ),
-    "browsers that sign in for nothing": (
+    "sign-in of browsers to a chat without sign-in": (
         {"chat_sign_in": True},
         ["chat_sign_in=true with CHAT_AUTH=off in chat_config: set CHAT_AUTH to required"],
     ),
@@ -518,7 +517,7 @@ CHAT: Cases = {
         {"chat_rooms": [{"rooms": "*", "read": []}]},
         ["chat_rooms has 1 rules, and chat_config: CHAT_AUTH=off: without sign-in, nobody"],
     ),
-    "a rule for rooms that says who reads them in one word": (
+    "a rule for rooms with a misspelt field": (
         {"chat_rooms": [{"rooms": "*", "reads": ["staff"]}]},
         ["reads", "Supported parameters include: moderate, read, rooms, slow, write"],
     ),
@@ -529,7 +528,7 @@ CHAT: Cases = {
         },
         ["chat_rooms: rooms=*, slow=86401: give the seconds"],
     ),
-    "a password beside the one that role kafka makes": (
+    "a password in addition to the one that role kafka generates": (
         {
             "chat_kafka_group": "{{ own_group }}",
             "kafka_client": {"ca_file": "/nowhere/ca.crt"},
@@ -538,7 +537,7 @@ CHAT: Cases = {
         },
         ["chat_kafka_sasl_password is set, and kafka_users has chat without a password"],
     ),
-    "a user of Kafka whose password role kafka makes later": (
+    "a Kafka user whose password role kafka generates later": (
         {
             "chat_kafka_group": "{{ own_group }}",
             "kafka_client": {"ca_file": "/nowhere/ca.crt"},
@@ -546,11 +545,11 @@ CHAT: Cases = {
         },
         [NOTHING],
     ),
-    "moderators who could mute people without sign-in": (
+    "sanctions without sign-in": (
         {"chat_sanctions": True},
         ["chat_sanctions=true with CHAT_AUTH=off in chat_config, and 0 rules", "set CHAT_AUTH"],
     ),
-    "moderators in no rule": (
+    "sanctions without a rule that has moderators": (
         {
             "chat_sanctions": True,
             "chat_rooms": [{"rooms": "*", "moderate": []}],
@@ -558,7 +557,7 @@ CHAT: Cases = {
         },
         ["chat_sanctions=true with CHAT_AUTH=required in chat_config, and 0 rules of chat_rooms"],
     ),
-    "moderators who may mute people": (
+    "sanctions with moderators": (
         {
             "chat_sanctions": True,
             "chat_rooms": [{"rooms": "*"}, {"rooms": "news", "moderate": ["desk"]}],
@@ -578,36 +577,36 @@ CHAT: Cases = {
         {"chat_private_rooms": True, "chat_config": {"CHAT_AUTH": "required"}},
         [NOTHING],
     ),
-    "a certificate that is renewed at once": (
+    "a chat certificate that would be renewed at every run": (
         {"chat_tls_days": 30},
         ["chat_tls_days=30, chat_tls_renew_days=90: a certificate is renewed before it ends"],
     ),
-    "a file for the authority's certificate that is anywhere": (
+    "a relative path for the authority's certificate": (
         {"chat_tls_ca_file": "chat-ca.crt"},
         ["chat_tls_ca_file='chat-ca.crt'", "Give the absolute path"],
     ),
-    "a file for the authority's certificate in no directory": (
+    "a path for the authority's certificate in a missing directory": (
         {"chat_tls_ca_file": "/no/such/chat-ca.crt"},
         ["chat_tls_ca_file='/no/such/chat-ca.crt'", "in a directory where you may write"],
     ),
-    "an image of a registry on this host": (
+    "an image in the cluster's registry": (
         {"chat_image": f"localhost:32000/chat@sha256:{'0' * 64}"},
         [NOTHING],
     ),
-    "no replica": ({"chat_replicas": 0}, ["chat_replicas=0", "at least 1"]),
-    "a CA that is not among the files": (
+    "zero replicas": ({"chat_replicas": 0}, ["chat_replicas=0", "at least 1"]),
+    "a CA that is not in chat_files": (
         {"chat_files": {"ca.crt": "PEM"}, "chat_config": {"CHAT_AUTH_CA_FILE": f"{FILES}my.crt"}},
         ["chat_files has ca.crt, and chat_config names my.crt of /run/secrets/chat/"],
     ),
-    "keys of bots that are not among the files": (
+    "a JWKS that is not in chat_files": (
         {"chat_config": {"CHAT_AUTH_ISSUERS": [{"issuer": "bots", "jwks": f"{FILES}bots.json"}]}},
         ["chat_files has no file, and chat_config names bots.json of /run/secrets/chat/"],
     ),
-    "a file that is no text": (
+    "a file whose content is not a string": (
         {"chat_files": {"bots.json": {"keys": []}}},
         ["chat_files has bots.json", "Give each of these its content, a text"],
     ),
-    "a file out of the folder": (
+    "a file outside of the folder": (
         {"chat_files": {"../bots.json": "{}"}},
         ["chat_files has ../bots.json", "under a name of A-Z a-z 0-9"],
     ),
@@ -619,53 +618,53 @@ CHAT: Cases = {
         {"chat_files": {"bots.json": "x" * 900_000}},
         ["chat_files has bots.json", "900 kB in all"],
     ),
-    "a file that Kafka's password is in": (
+    "a file with the reserved name of Kafka's password": (
         {"chat_files": {"kafka-password": "x"}},
         ["chat_files has kafka-password", "Kafka's own are set by chat_kafka_ca"],
     ),
-    "a password for nobody": (
+    "a Kafka password without a user": (
         {"chat_kafka_sasl_password": "battery staple"},
         ["KAFKA_SECURITY_PROTOCOL=PLAINTEXT", "chat_kafka_sasl_password"],
     ),
-    "islands": (
+    "several replicas without Kafka": (
         {"chat_config": {"KAFKA_ENABLED": False}},
         ["KAFKA_ENABLED=false", "would not see each other"],
     ),
 }
 
 OAUTH2_PROXY: Cases = {
-    "what a site needs to have browsers sign in": ({}, [NOTHING]),
-    "an image of sign-in that may change": (
+    "valid variables for sign-in": ({}, [NOTHING]),
+    "an oauth2-proxy image by tag": (
         {"oauth2_proxy_image": "quay.io/oauth2-proxy/oauth2-proxy:v7.15.6"},
         ["oauth2_proxy_image='quay.io/oauth2-proxy/oauth2-proxy:v7.15.6': name the image by its"],
     ),
-    "browsers that sign in without HTTPS": (
+    "oauth2-proxy without HTTPS": (
         {"chat_url": "http://chat.example.org/"},
         ["oauth2_proxy_url='http://chat.example.org/': give the chat's address with https://"],
     ),
-    "a provider whose tokens the chat refuses": (
+    "an issuer whose tokens the chat refuses": (
         {"oauth2_proxy_issuer": "https://other.example.org"},
         ["oauth2_proxy_issuer='https://other.example.org'", "name this issuer"],
     ),
-    "a client whose tokens are not for the chat": (
+    "a client id that is not the chat's audience": (
         {"oauth2_proxy_client_id": "mail"},
         ["oauth2_proxy_client_id='mail'", "https://id.example.org", "as its audience this client"],
     ),
-    "a secret for cookies of another length": (
+    "a cookie secret with a wrong length": (
         {"oauth2_proxy_cookie_secret": "abc"},
         ["oauth2_proxy_cookie_secret has 3", "openssl rand -base64 32"],
     ),
-    "no secret of the client": (
+    "no client secret": (
         {"oauth2_proxy_client_secret": ""},
         ["oauth2_proxy_client_secret has 0 characters", "from the provider"],
     ),
-    "an end of the session that others can read": (
+    "an end-session URL without HTTPS": (
         {"oauth2_proxy_end_session_url": "http://id.example.org/logout"},
         ["oauth2_proxy_end_session_url='http://id.example.org/logout'", "an https address or"],
     ),
 }
 
-# Hosts that form a cluster with the case's own, by its group, and on which nothing runs.
+# By group: a case, and hosts that form a cluster with the host of this case. No tasks run on them.
 COMPANIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "two_brokers": ("another broker's id", {"broker": {"kafka_broker_id": "7"}}),
     "two_members": ("another member's id", {"member": {"zookeeper_id": "7"}}),
@@ -676,7 +675,7 @@ COMPANIONS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 
-# What a task would learn about a host; no case depends on this machine.
+# Facts of each host, so that no case depends on this machine.
 FACTS = {
     "default_ipv4": {"address": "127.0.0.1"},
     "memtotal_mb": 16000,
@@ -685,13 +684,13 @@ FACTS = {
     "distribution": "Debian",
     "distribution_version": "12",
     "service_mgr": "systemd",
-    # Facts have no '-' in names of interfaces.
+    # In names of facts, '-' is '_'.
     "interfaces": ["eth-0"],
     "eth_0": {
         "ipv4": {"address": "192.0.2.11", "network": "192.0.2.0", "netmask": "255.255.255.0"}
     },
 }
-# A port that nobody listens on: to be refused is to be reached.
+# Variables for each role. Nothing listens on port 1: a refused connection counts as reachable.
 SITE: dict[str, dict[str, Any]] = {
     "kafka": {
         "kafka_group": "{{ own_group }}",
@@ -740,7 +739,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def disk() -> Iterator[str]:
-    """Where a broker's data is; not in /tmp, which its unit does not see."""
+    """A directory with a broker's data. It is not in /tmp, which the unit cannot see."""
     with tempfile.TemporaryDirectory(prefix="preflight-", dir="/var/lib") as disk:
         data = Path(disk) / "kafka"
         data.mkdir()
@@ -751,7 +750,7 @@ def disk() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def ensemble() -> Iterator[str]:
-    """A stand-in for ZooKeeper that knows one cluster, at /kafka; gives its address."""
+    """A stand-in for ZooKeeper with one Kafka cluster, at /kafka; yields its address."""
 
     def respond(listener: socket.socket) -> None:
         while True:
@@ -759,7 +758,7 @@ def ensemble() -> Iterator[str]:
                 connection, _ = listener.accept()
             except OSError:
                 return
-            # Whoever only looks whether it can be reached is gone by then.
+            # Clients that only test the connection have closed it by now.
             with connection, contextlib.suppress(OSError):
                 connection.recv(1024)
                 connection.sendall(struct.pack(">i36s", 36, b""))
@@ -773,13 +772,13 @@ def ensemble() -> Iterator[str]:
         try:
             yield f"127.0.0.1:{listener.getsockname()[1]}"
         finally:
-            # A thread that waits for a connection is not woken by close.
+            # `close` does not wake a thread that waits in accept.
             listener.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager
 def broker() -> Iterator[None]:
-    """A process that looks like a broker's."""
+    """A process with the command line of a broker."""
     name = "java -cp /opt/kafka_2.13-3.9.2/libs/* kafka.Kafka /etc/kafka/server.properties"
     with subprocess.Popen([name, "600"], executable="/bin/sleep") as process:
         try:
@@ -790,7 +789,7 @@ def broker() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def ports() -> Iterator[dict[str, int]]:
-    """A port of this machine to which a client is connected, and a higher one that is open."""
+    """A port of this machine with a connected client, and a higher open port."""
     with contextlib.ExitStack() as stack:
         open_ones = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
         lower, higher = sorted(open_ones, key=lambda listener: listener.getsockname()[1])
@@ -803,7 +802,7 @@ def ports() -> Iterator[dict[str, int]]:
 def said(
     disk: str, ensemble: str, ports: dict[str, int], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
-    """What each case's host ended with."""
+    """The error of each case's host, or NOTHING."""
     folder = tmp_path_factory.mktemp("preflight")
     names: dict[str, str] = {}
     groups: dict[str, Any] = {}
@@ -881,14 +880,16 @@ def said(
 
 
 @pytest.mark.parametrize("case", [case for cases in CASES.values() for case in cases])
-def test_refused_before_anything_is_touched(case: str, said: dict[str, str]) -> None:
+def test_wrong_variables_are_refused_before_anything_changes(
+    case: str, said: dict[str, str]
+) -> None:
     (words,) = [cases[case][1] for cases in CASES.values() if case in cases]
     for each in words:
         assert each in said[case]
 
 
-def test_brokers_are_refused_beside_members_that_are_secured_differently(tmp_path: Path) -> None:
-    """As where kafka_security is a variable of one of their groups alone."""
+def test_brokers_and_zookeeper_members_with_different_security_are_refused(tmp_path: Path) -> None:
+    """For example if kafka_security is set for only one of the two groups."""
     members = {"zk1": ("192.0.2.11:2181", {}), "zk2": ("192.0.2.12:2181", {"ca_file": "/ca.crt"})}
     groups: dict[str, Any] = {
         "zookeeper": {
@@ -918,8 +919,8 @@ def test_brokers_are_refused_beside_members_that_are_secured_differently(tmp_pat
     assert "zookeeper_security is tls on zk2." in words["chat2"], done.stdout
 
 
-def test_folders_of_two_authorities_in_one_run_are_refused(tmp_path: Path) -> None:
-    """As with two inventories, of which each has a folder of its own by default."""
+def test_two_authority_folders_in_one_run_are_refused(tmp_path: Path) -> None:
+    """For example with two inventories, each with its own default folder."""
     inventories = []
     for name, host in {"zookeeper": "zk1", "kafka": "chat1"}.items():
         folder = tmp_path / f"of-{name}"

@@ -1,4 +1,4 @@
-"""A proxy in the environment is for downloads: a site's own hosts are reached directly."""
+"""A proxy in the environment is used only for downloads, not for the site's own hosts."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import yaml
 from ansible_runs import ROOT, ansible_playbook
 from kubernetes_api import KubernetesApi
 
-# Nobody listens there.
+# Nothing listens there.
 PROXY = "http://127.0.0.1:9"
 COLLECTION = "baremetal_chat.platform"
 
 
 def test_the_clusters_api_is_reached_directly(tmp_path: Path) -> None:
-    """With the kubeconfig that role microk8s hands on."""
+    """With the kubeconfig from role microk8s."""
     with KubernetesApi(tmp_path) as api:
         microk8s = tmp_path / "microk8s"
         microk8s.write_text(f"#!/bin/sh\necho {shlex.quote(yaml.safe_dump(api.kubeconfig))}\n")
@@ -51,7 +51,7 @@ def test_the_clusters_api_is_reached_directly(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("folder", ["roles", "playbooks"])
 def test_http_to_own_hosts_is_direct(folder: str) -> None:
-    """Module `uri` asks own hosts and nobody else; `get_url` downloads."""
+    """Roles use module `uri` only for the site's own hosts, and `get_url` for downloads."""
     for path in (ROOT / folder).rglob("*.yml"):
         lines = path.read_text().splitlines()
         for number, line in enumerate(lines):

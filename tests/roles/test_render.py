@@ -1,6 +1,6 @@
-"""What playbooks/render.yml writes for GitOps is what the roles apply.
+"""playbooks/render.yml writes the same objects for GitOps that the roles apply.
 
-The roles run against a stand-in for the Kubernetes API, which keeps what they apply.
+The roles run against a stand-in for the Kubernetes API, which stores the applied objects.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import yaml
 from ansible_runs import QUICK, ROOT, ansible_playbook
 from kubernetes_api import KubernetesApi
 
-# One is enough. Made by `sandbox/build traefik`.
+# One of Traefik's resource definitions is enough. `sandbox/build traefik` creates the file.
 (DEFINITION,) = [
     item
     for item in yaml.safe_load_all((ROOT / ".artifacts" / "traefik" / "crds.yml").read_text())
@@ -42,7 +42,7 @@ SITE = {
     "chat_kafka_sasl_password": PASSWORD,
     "chat_files": {"bots.json": BOTS},
 }
-# No host is asked: this one does not answer.
+# This host does not respond: render.yml must connect to none.
 HOST = {"ansible_host": "192.0.2.11", "kafka_broker_id": 1}
 ROLE = "ansible.builtin.include_role"
 
@@ -93,7 +93,7 @@ def path(item: dict[str, Any]) -> str:
     return f"{meta.get('namespace', '_cluster')}/{item['kind'].lower()}-{meta['name']}.yml"
 
 
-def test_what_is_rendered_is_what_is_applied_but_for_secrets(
+def test_rendered_objects_equal_applied_objects_except_secrets(
     rendered: Rendered, tmp_path: Path
 ) -> None:
     def include(role: str, *files: str) -> list[dict[str, Any]]:
@@ -125,9 +125,9 @@ def test_what_is_rendered_is_what_is_applied_but_for_secrets(
         "bots.json": BOTS,
     }
     deployment = applied["chat/deployment-chat.yml"]["spec"]
-    # Synchronised again and again, it would undo what Kubernetes has chosen.
+    # Rendered, `replicas` would undo the autoscaler's choice with each synchronisation.
     assert deployment.pop("replicas") == 2
-    # The role makes a Secret for each content; what is made by hand has one name.
+    # The role creates a Secret for each content. A Secret created by hand has a fixed name.
     (volume,) = deployment["template"]["spec"]["volumes"]
     assert volume["secret"] == {"secretName": "chat-files-x7k2p"}
     volume["secret"] = {"secretName": "chat-files"}
@@ -138,13 +138,13 @@ def test_what_is_rendered_is_what_is_applied_but_for_secrets(
         assert item == applied[name], name
 
 
-def test_a_dry_run_passes_over_what_needs_a_namespace_that_it_does_not_make(tmp_path: Path) -> None:
+def test_a_dry_run_skips_objects_in_namespaces_that_do_not_exist_yet(tmp_path: Path) -> None:
     chat = "baremetal_chat.platform.chat"
     files = ("preflight.yml", "cluster.yml", "deploy.yml")
     tasks = [{ROLE: {"name": chat, "tasks_from": file}} for file in files]
     play = tmp_path / "play.json"
     play.write_text(json.dumps([{"hosts": "host1", "gather_facts": False, "tasks": tasks}]))
-    # The chat runs with the role's own authority, and ACME is new.
+    # The chat runs with the role's own authority. This run would introduce ACME.
     acme = {"chat_tls_certificate": None, "chat_tls_key": None, "chat_acme": True}
     with KubernetesApi(tmp_path) as api:
         api.make_namespaces("chat", "chat-ca")
@@ -166,15 +166,15 @@ def test_a_dry_run_passes_over_what_needs_a_namespace_that_it_does_not_make(tmp_
     assert "chat-acme/account, type Opaque, empty" in done.stdout
 
 
-def test_kubernetes_knows_every_field_of_the_files(rendered: Rendered) -> None:
+def test_rendered_files_have_only_fields_that_kubernetes_knows(rendered: Rendered) -> None:
     for text in rendered.files.values():
         item = yaml.safe_load(text)
-        # Traefik's own are in test_manifests.py.
+        # test_manifests.py validates Traefik's own objects.
         if not item["apiVersion"].startswith("traefik.io/"):
             kubernetes_validate.validate(item, "1.36", strict=True)
 
 
-def test_secrets_are_named_and_not_written(rendered: Rendered) -> None:
+def test_secrets_are_listed_by_name_but_not_written(rendered: Rendered) -> None:
     for text in (*rendered.files.values(), rendered.said):
         assert PASSWORD not in text
         assert "PRIVATE KEY" not in text
@@ -182,22 +182,22 @@ def test_secrets_are_named_and_not_written(rendered: Rendered) -> None:
     assert "chat/chat-files, type Opaque, keys kafka-password, bots.json" in rendered.said
 
 
-def test_a_second_run_removes_only_what_the_first_wrote_and_it_does_not(rendered: Rendered) -> None:
+def test_a_second_run_removes_only_outdated_files_of_the_first_run(rendered: Rendered) -> None:
     before = rendered.files
     manifests = rendered.folder / "manifests"
     text = before["chat/service-chat.yml"]
     gone = manifests / "chat" / "configmap-chat-0123456789.yml"
-    # Copies of rendered files, as sites make them.
+    # Copies of rendered files that a site made.
     ours = [manifests / "chat" / "ours.yml", manifests / "overlays" / "chat" / "service-chat.yml"]
     for path in (gone, *ours):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     with (manifests / "rendered.txt").open("a") as written:
         written.write("chat/configmap-chat-0123456789.yml\n../hosts.json\n")
-    # Somebody else's path to the same directory.
+    # Another spelling of the same directory.
     done = render(rendered.folder, manifests_directory=f"{rendered.folder}/./manifests/")
     assert done.returncode == 0, done.stdout + done.stderr
-    # The file, and the list.
+    # Two changes: the removed file, and the list.
     assert re.findall(r"changed=(\d+)", done.stdout) == ["2"]
     assert not gone.exists()
     assert (rendered.folder / "hosts.json").exists()
@@ -215,7 +215,7 @@ def test_a_second_run_removes_only_what_the_first_wrote_and_it_does_not(rendered
         ({"chat_url": None}, "Set chat_url or virtual_ip_address."),
     ],
 )
-def test_what_only_a_cluster_or_a_host_knows_is_asked_for(
+def test_variables_that_chat_yml_gets_from_hosts_are_required(
     tmp_path: Path, variables: dict[str, Any], words: str
 ) -> None:
     done = render(tmp_path, **variables)

@@ -1,4 +1,4 @@
-"""What roles write for a host, without a host to write it to."""
+"""The files that roles write for a host, rendered without a host."""
 
 import json
 from pathlib import Path
@@ -19,14 +19,14 @@ BROKER = {
     "kafka_address": "192.0.2.11",
     "kafka_zookeeper_connect": "192.0.2.11:2181/kafka",
     "kafka_distribution_installed": INSTALLED,
-    # Of a first start.
+    # As before a first start.
     "__kafka_written": {"stdout_lines": []},
     "__kafka_process": {"stdout": ""},
 }
 MEMBER = {
     "zookeeper_id": 1,
     "zookeeper_address": "192.0.2.11",
-    # By the variable that a site sets.
+    # The variable that a site sets.
     "kafka_security": "tls",
     "kafka_distribution_installed": INSTALLED,
 }
@@ -35,7 +35,7 @@ MEMBER = {
 def written(
     role: str, hosts: list[dict[str, Any]], files: dict[str, str], folder: Path
 ) -> list[tuple[list[str], ...]]:
-    """The lines of what the role writes for each host of a group: a file for each template."""
+    """For each host of a group, the lines of each file that the role writes."""
     site = folder / "hosts.json"
     local = {"ansible_connection": "local"}
     named = {f"host{number}": local | host for number, host in enumerate(hosts)}
@@ -69,24 +69,26 @@ def written(
 
 
 def settings(role: str, hosts: list[dict[str, Any]], folder: Path) -> list[dict[str, str]]:
-    """What the role writes into the configuration of each host."""
+    """The settings in each host's configuration file."""
     return [
         dict(line.split("=", 1) for line in properties if not line.startswith("#"))
         for (properties,) in written(role, hosts, {"settings.properties.j2": "settings"}, folder)
     ]
 
 
-def test_a_broker_has_all_its_disks_and_starts_without_one(tmp_path: Path) -> None:
+def test_a_broker_uses_all_its_disks_and_its_unit_starts_without_one(tmp_path: Path) -> None:
     disks = {"kafka_data_directories": ["/srv/a/kafka", "/srv/b/kafka"]}
     files = {"settings.properties.j2": "server.properties", "unit.service.j2": "kafka.service"}
     ((properties, unit),) = written("kafka", [BROKER | disks], files, tmp_path)
     assert "log.dirs=/srv/a/kafka,/srv/b/kafka" in properties
     (writable,) = [line for line in unit if line.startswith("ReadWritePaths=")]
-    # With "-", systemd does not insist that the path is there.
+    # With "-", the unit starts even if the path is missing.
     assert writable.split()[:2] == ["ReadWritePaths=-/srv/a/kafka", "-/srv/b/kafka"]
 
 
-def test_no_port_of_a_secured_broker_is_open_and_no_password_in_its_file(tmp_path: Path) -> None:
+def test_a_secured_broker_has_only_listeners_with_tls_and_no_password_in_its_file(
+    tmp_path: Path,
+) -> None:
     secured = {"kafka_security": "tls", "kafka_listeners": {"PARTNERS": {"port": 9099}}}
     (told,) = settings("kafka", [BROKER | secured], tmp_path)
     protocols = told["listener.security.protocol.map"].split(",")
@@ -112,8 +114,8 @@ def test_no_port_of_a_secured_broker_is_open_and_no_password_in_its_file(tmp_pat
         assert told[f"{prefix}ssl.truststore.location"] == "/etc/kafka/ca.pem"
 
 
-def test_a_broker_loads_a_new_certificate_on_every_listener_that_uses_it(tmp_path: Path) -> None:
-    """As its own host reaches them. One with a file of its own is none of them."""
+def test_a_new_certificate_is_loaded_on_every_listener_that_uses_it(tmp_path: Path) -> None:
+    """Addresses are those that the host itself reaches. Listeners with own files are left out."""
     secured = {
         "kafka_security": "tls",
         "kafka_listeners": {
@@ -139,14 +141,14 @@ def test_a_broker_loads_a_new_certificate_on_every_listener_that_uses_it(tmp_pat
     }
 
 
-def test_a_broker_on_its_way_takes_both_and_locks_nobody_out(tmp_path: Path) -> None:
-    """Each stage is one roll: of a mixed pair, both find the listener that they use."""
+def test_a_broker_that_moves_to_tls_has_plaintext_and_tls_listeners(tmp_path: Path) -> None:
+    """Each stage is one rolling restart, in which brokers of two stages must reach each other."""
     found = [
         "listener.security.protocol.map=INTERNAL:PLAINTEXT,INTERNAL_TLS:SSL",
         "inter.broker.listener.name=INTERNAL",
     ]
     going = BROKER | {"kafka_security": "tls"}
-    # As a run finds it, and as secure.yml says what comes next.
+    # The stage that a run finds, and the next one, which secure.yml sets.
     prepared, moved = settings(
         "kafka",
         [
@@ -158,7 +160,7 @@ def test_a_broker_on_its_way_takes_both_and_locks_nobody_out(tmp_path: Path) -> 
     assert prepared["inter.broker.listener.name"] == "INTERNAL"
     assert moved["inter.broker.listener.name"] == "INTERNAL_TLS"
     assert prepared["inter.broker.protocol.version"] == "3.9"
-    # Znodes that belong to certificates could not be changed by a broker without one.
+    # Brokers without a certificate could not change znodes with ACLs for certificates.
     assert (prepared["zookeeper.set.acl"], moved["zookeeper.set.acl"]) == ("false", "true")
     for told in (prepared, moved):
         assert told["listeners"] == (
@@ -170,7 +172,7 @@ def test_a_broker_on_its_way_takes_both_and_locks_nobody_out(tmp_path: Path) -> 
         assert told["zookeeper.ssl.client.enable"] == "true"
 
 
-def test_a_service_with_a_certificate_tells_prometheus_when_that_ends(tmp_path: Path) -> None:
+def test_a_service_with_a_certificate_has_its_expiry_as_a_metric(tmp_path: Path) -> None:
     known = (ROOT / "roles/kafka/files/metrics.yml").read_text()
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "metrics.yml").write_text(known)
@@ -181,12 +183,12 @@ def test_a_service_with_a_certificate_tells_prometheus_when_that_ends(tmp_path: 
     assert "java.lang:type=ClassLoading" in rules["includeObjectNames"]
     told = rules["rules"][-1]
     assert (told["name"], told["value"]) == ("certificate_not_after_seconds", "1900000000")
-    # A cluster without one is not restarted for nothing.
+    # Without a certificate, the file is unchanged, so nothing restarts.
     (plain,) = written("kafka", [BROKER], files, tmp_path)
     assert plain[0] == known.splitlines()
 
 
-def test_on_the_way_back_tls_keeps_its_ports_until_it_goes(tmp_path: Path) -> None:
+def test_on_the_way_back_to_plaintext_tls_keeps_its_ports_until_the_end(tmp_path: Path) -> None:
     found = [
         "advertised.listeners=INTERNAL_TLS://192.0.2.11:9091",
         "listener.security.protocol.map=INTERNAL_TLS:SSL",
@@ -204,7 +206,7 @@ def test_on_the_way_back_tls_keeps_its_ports_until_it_goes(tmp_path: Path) -> No
         )
     assert moved["inter.broker.listener.name"] == "INTERNAL_TLS"
     assert prepared["inter.broker.listener.name"] == "INTERNAL"
-    # No broker makes nodes that one without a certificate cannot change.
+    # Brokers must not create znodes that brokers without a certificate cannot change.
     assert prepared["zookeeper.set.acl"] == "false"
     assert "zookeeper.ssl.client.enable" not in arrived
     assert arrived["listeners"].endswith("CLUSTER://0.0.0.0:9093")
@@ -220,7 +222,7 @@ def test_a_secured_member_has_no_port_without_tls(tmp_path: Path) -> None:
     assert told["ssl.quorum.trustStore.location"] == "/etc/zookeeper/ca.pem"
 
 
-def test_a_member_on_its_way_takes_both_on_one_port(tmp_path: Path) -> None:
+def test_a_member_that_moves_to_tls_accepts_plaintext_and_tls_on_one_port(tmp_path: Path) -> None:
     found = ["clientPort=2181", "ssl.keyStore.location=/etc/zookeeper/host.pem", "sslQuorum=false"]
     prepared, moved = settings(
         "zookeeper",
@@ -237,7 +239,7 @@ def test_a_member_on_its_way_takes_both_on_one_port(tmp_path: Path) -> None:
         assert told["client.portUnification"] == told["portUnification"] == "true"
 
 
-def test_the_firewall_knows_traefiks_ports_and_where_the_others_send_adverts_from(
+def test_the_firewall_opens_traefiks_ports_and_accepts_vrrp_from_the_other_hosts(
     tmp_path: Path,
 ) -> None:
     site = tmp_path / "hosts.json"

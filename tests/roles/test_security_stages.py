@@ -1,7 +1,7 @@
-"""What clients are told while a cluster moves between plaintext and TLS, without a cluster.
+"""The connection settings of clients while a cluster moves between plaintext and TLS.
 
-Each case is a cluster at one point of its way. Two programs stand in for the host's: `grep` reads
-the settings of that case, and `ss` knows the ports on which its brokers still listen.
+Each case is a cluster at one point of the move. No cluster runs. Two programs replace the host's:
+`grep` reads the settings of the case, and `ss` prints the ports on which its brokers still listen.
 """
 
 import json
@@ -14,7 +14,7 @@ import pytest
 import yaml
 from ansible_runs import ROOT, ansible_playbook
 
-# By stage, and by which listeners came later: the port of each of CLUSTER's listeners.
+# The ports of CLUSTER's listeners, by stage and by the protocol of the newer listeners.
 PORTS = {
     ("plaintext", ""): {"CLUSTER": 9093},
     ("prepared", "tls"): {"CLUSTER": 9093, "CLUSTER_TLS": 9193},
@@ -26,17 +26,17 @@ PORTS = {
 
 
 class Cluster(NamedTuple):
-    """Where it is going, what its brokers' files say, and its members'."""
+    """The goal of the move, and the stages in the files of brokers and members."""
 
     security: str
     brokers: tuple[tuple[str, str], ...]
     member: str = "moved"
-    # Numbers of brokers that have not been restarted since their file was written, and have both.
+    # Numbers of brokers that have not restarted since their file was written: they have both.
     lag: tuple[int, ...] = ()
 
 
 def whole(security: str, stage: str, newer: str = "", member: str = "moved") -> Cluster:
-    """One broker is enough where all are alike."""
+    """All brokers are at the same stage, so one is enough."""
     return Cluster(security, ((stage, newer),), member)
 
 
@@ -53,12 +53,12 @@ BACK = {
     "back: arrived": whole("plaintext", "plaintext", member="prepared"),
 }
 OTHERS = {
-    # The goal was changed on the way: no listener changes its port.
+    # The goal was changed during the move: no listener changes its port.
     "turned back, prepared": whole("plaintext", "prepared", "tls"),
     "turned back, moved": whole("plaintext", "moved", "tls"),
     "turned again, prepared": whole("tls", "prepared", "plaintext"),
     "turned again, moved": whole("tls", "moved", "plaintext"),
-    # A step was interrupted: between two hosts' files, and between two restarts.
+    # A step was interrupted between writing two hosts' files, or between two restarts.
     "half arrived": Cluster("tls", (("tls", ""), ("moved", "tls")), lag=(1,)),
     "arrived, not restarted": whole("tls", "tls")._replace(lag=(0,)),
     "back: half moved": Cluster("plaintext", (("moved", "plaintext"), ("tls", ""))),
@@ -80,7 +80,7 @@ PLAINTEXT, TLS = "PLAINTEXT", "SASL_SSL"
 EXPECTED = {
     "before": (PLAINTEXT, on(9093)),
     "prepared": (PLAINTEXT, on(9093)),
-    # Now clients move. They also learn where the next step takes the port.
+    # Now clients move. They also get the port that TLS has after the next step.
     "moved": (TLS, on(9193, 9093)),
     "arrived": (TLS, on(9093)),
     "back: before": (TLS, on(9093)),
@@ -100,7 +100,7 @@ EXPECTED = {
 
 
 def broker_file(stage: str, newer: str, address: str) -> str:
-    """The lines of server.properties that say where a broker is on the way."""
+    """The lines of server.properties that show a broker's stage."""
     ports = {
         name.replace("CLUSTER", listener): port + offset
         for listener, offset in (("INTERNAL", -2), ("CLIENT", -1), ("CLUSTER", 0))
@@ -117,7 +117,7 @@ def broker_file(stage: str, newer: str, address: str) -> str:
 
 
 def member_file(stage: str) -> str:
-    """The lines of zoo.cfg that say where a member is."""
+    """The lines of zoo.cfg that show a member's stage."""
     port = "secureClientPort" if stage == "tls" else "clientPort"
     keys = (
         "ssl.keyStore.location=/etc/zookeeper/host.pem\n"
@@ -127,7 +127,7 @@ def member_file(stage: str) -> str:
 
 
 def site_of(cluster: Cluster, group: str) -> dict[str, Any]:
-    """Its hosts, and the variables of its group."""
+    """The cluster's hosts, and the variables of its group."""
     return {
         "hosts": {
             f"{group}_{number}": {
@@ -145,10 +145,10 @@ def site_of(cluster: Cluster, group: str) -> dict[str, Any]:
     }
 
 
-# How Ansible gets at the host, and what a site says of it.
+# A host's variables: the connection, and those that a site sets.
 HOST = {
     "ansible_connection": "local",
-    # The machine of the test may have no sudo.
+    # The test's machine may have no sudo.
     "ansible_become": False,
     "kafka_address": "{{ ansible_host }}",
     "zookeeper_address": "{{ ansible_host }}",
@@ -158,7 +158,7 @@ FACTS: dict[str, Any] = {"default_ipv4": {"address": FIRST}, "cacheable": True}
 
 
 def facts_of(role: str) -> dict[str, Any]:
-    """What the role's endpoints.yml sets, as it is written there."""
+    """The facts that the role's endpoints.yml sets, as templates."""
     tasks = yaml.safe_load((ROOT / f"roles/{role}/tasks/endpoints.yml").read_text())
     (facts,) = (
         task["ansible.builtin.set_fact"]
@@ -169,11 +169,11 @@ def facts_of(role: str) -> dict[str, Any]:
 
 
 class Told(NamedTuple):
-    """What a host's groups make of it: for the chat, and for playbooks."""
+    """The resulting settings: for the chat, and for playbooks."""
 
     protocol: str
     servers: frozenset[str]
-    # Whether playbooks show a certificate to brokers, and to members.
+    # Whether playbooks connect to brokers, and to members, with a certificate.
     brokers: bool
     members: bool
 
@@ -200,13 +200,13 @@ SAY: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Told]:
-    """What role chat makes of each cluster, and how playbooks connect to it."""
+    """The resulting settings for each cluster."""
     folder = tmp_path_factory.mktemp("stages")
     variables: dict[str, Any] = {}
     for role in ("zookeeper", "kafka", "chat"):
         for kind in ("defaults", "vars"):
             variables |= yaml.safe_load((ROOT / f"roles/{role}/{kind}/main.yml").read_text())
-    # Without the tasks that read this from hosts: there are many cases.
+    # The tasks that read files from hosts are left out, because there are many cases.
     facts = facts_of("kafka") | facts_of("zookeeper") | FACTS
     variables |= HOST
     variables |= {
@@ -229,7 +229,9 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Told]:
 
 
 @pytest.mark.parametrize("name", CLUSTERS)
-def test_clients_are_told_where_they_are_served(name: str, told: dict[str, Told]) -> None:
+def test_clients_get_servers_and_protocol_of_the_clusters_stage(
+    name: str, told: dict[str, Told]
+) -> None:
     protocol, servers = EXPECTED[name]
     assert told[name] == Told(
         protocol,
@@ -240,7 +242,7 @@ def test_clients_are_told_where_they_are_served(name: str, told: dict[str, Told]
 
 
 def served(cluster: Cluster) -> dict[str, str]:
-    """Addresses on which the brokers of a cluster listen for the chat, with their protocols."""
+    """The addresses on which a cluster's brokers listen for the chat, with the protocols."""
     return {
         f"{broker}:{port}": TLS if listener.endswith("_TLS") else PLAINTEXT
         for broker, place in zip(ADDRESSES, cluster.brokers, strict=False)
@@ -249,10 +251,10 @@ def served(cluster: Cluster) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("way", [THERE, BACK], ids=["there", "back"])
-def test_a_step_takes_no_client_its_brokers_that_was_told_after_the_one_before(
+def test_clients_with_the_settings_of_one_stage_still_reach_brokers_of_the_next(
     way: dict[str, Cluster], told: dict[str, Told]
 ) -> None:
-    """Only once does somebody have to tell clients anything: where the protocol changes."""
+    """Clients need new settings only once, when the protocol changes."""
     changed = []
     for (before, _), (after, cluster) in pairwise(way.items()):
         here = served(cluster)
@@ -263,13 +265,13 @@ def test_a_step_takes_no_client_its_brokers_that_was_told_after_the_one_before(
     assert len(changed) == 1
 
 
-def test_the_files_are_read_whatever_the_goal_is(tmp_path: Path) -> None:
-    """And the ports, of brokers that have not been restarted."""
+def test_the_stage_is_read_from_files_and_open_ports_whatever_the_goal_is(tmp_path: Path) -> None:
+    """A broker that has not restarted still listens on the old ports."""
     programs = {
         # The last argument is a path on the host.
         "grep": 'eval path="\\${$#}"\n'
         'exec /bin/grep "$1" "$2" "$FOLDER/$HOST-$(basename "$path")"\n',
-        # It prints a line for each socket at the port that it is asked for.
+        # Prints a line if the requested port is the one that the broker listens on.
         "ss": 'eval "[ \\"\\${$#}\\" = \\"sport = :$LISTENS\\" ]" && echo LISTEN\n',
     }
     for name, program in programs.items():

@@ -1,4 +1,4 @@
-"""What role virtual_ip writes for keepalived, without hosts."""
+"""keepalived's configuration and check from role virtual_ip, without hosts."""
 
 import json
 import subprocess
@@ -25,7 +25,7 @@ HOSTS = {
 }
 
 
-def test_each_host_sends_to_the_others_alone_and_none_takes_the_address_away(
+def test_hosts_send_adverts_only_to_each_other_and_do_not_preempt(
     tmp_path: Path,
 ) -> None:
     site = tmp_path / "hosts.json"
@@ -75,7 +75,7 @@ def test_each_host_sends_to_the_others_alone_and_none_takes_the_address_away(
     ("status", "passes"),
     [(200, ["", "routes"]), (308, ["", "routes"]), (503, ["", "routes"]), (404, [""])],
 )
-def test_a_traefik_that_knows_no_routes_passes_one_check_and_not_the_other(
+def test_a_traefik_without_routes_passes_the_basic_check_but_not_the_check_for_routes(
     status: int, passes: list[str]
 ) -> None:
     class Edge(BaseHTTPRequestHandler):
@@ -97,5 +97,5 @@ def test_a_traefik_that_knows_no_routes_passes_one_check_and_not_the_other(
         ]
         server.shutdown()
     assert passed == passes
-    # Nobody listens any more.
+    # Nothing listens any more.
     assert subprocess.run(["bash", check, port], check=False, capture_output=True).returncode != 0

@@ -1,4 +1,4 @@
-"""What the sandbox does to cgroups of version 2, on a folder that stands for the hierarchy."""
+"""How the sandbox prepares cgroups of version 2, tested on a folder instead of the hierarchy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from microk8s import cgroups
 LEAVE_ROOT_CGROUP = Path(__file__).parent.parent.parent / "sandbox/hosts/leave-root-cgroup"
 
 
-def test_pods_get_every_controller_of_the_host_also_one_that_nobody_knows_yet(
+def test_pods_get_every_controller_of_the_host_including_unknown_ones(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "cgroup.controllers").write_text("cpuset cpu io memory hugetlb pids tomorrow\n")
@@ -21,7 +21,7 @@ def test_pods_get_every_controller_of_the_host_also_one_that_nobody_knows_yet(
         assert passed_on == ["+cpuset", "+cpu", "+io", "+memory", "+hugetlb", "+pids", "+tomorrow"]
 
 
-def test_the_processes_of_a_containers_root_cgroup_move_into_a_leaf(tmp_path: Path) -> None:
+def test_processes_in_a_containers_root_cgroup_are_moved_to_a_leaf(tmp_path: Path) -> None:
     (tmp_path / "cgroup.type").write_text("domain\n")
     (tmp_path / "cgroup.procs").write_text("1\n23\n")
     (tmp_path / "init").mkdir()
@@ -37,7 +37,7 @@ def test_the_processes_of_a_containers_root_cgroup_move_into_a_leaf(tmp_path: Pa
         pytest.param({}, id="version 1"),
     ],
 )
-def test_there_is_no_leaf_where_nothing_is_in_its_way(root: dict[str, str], tmp_path: Path) -> None:
+def test_no_leaf_is_created_where_none_is_needed(root: dict[str, str], tmp_path: Path) -> None:
     for name, content in root.items():
         (tmp_path / name).write_text(content)
     subprocess.run([LEAVE_ROOT_CGROUP, tmp_path], check=True)

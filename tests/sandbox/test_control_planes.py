@@ -1,4 +1,4 @@
-"""What the stand-in for MicroK8s decides by itself, without a host."""
+"""Logic of the stand-in for MicroK8s that needs no host."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from microk8s import apiserver_proxy, datastore
 
 
 class Etcd:
-    """The members as etcd keeps them: two that vote, and no more than one learner."""
+    """etcd's member list: two voters, and at most one learner."""
 
     def __init__(self) -> None:
         self.members: dict[str, dict] = {}
@@ -39,7 +39,7 @@ def etcd(monkeypatch: pytest.MonkeyPatch) -> Etcd:
     return etcd
 
 
-def test_a_join_that_broke_off_can_be_repeated(etcd: Etcd) -> None:
+def test_an_interrupted_join_can_be_repeated(etcd: Etcd) -> None:
     told = datastore.add("10.0.0.3")
     assert datastore.add("10.0.0.3") == told
     assert told.split(",") == [
@@ -57,7 +57,7 @@ def test_only_one_node_joins_at_a_time(etcd: Etcd) -> None:
     assert len(etcd.members) == 3
 
 
-def test_members_are_listed_by_address_as_numbers(etcd: Etcd) -> None:
+def test_members_are_sorted_numerically_by_address(etcd: Etcd) -> None:
     etcd.put("10.0.0.10", name="ten")
     etcd.put("10.0.0.9", name="nine")
     listed = [each.address for each in datastore.members()]
@@ -67,11 +67,11 @@ def test_members_are_listed_by_address_as_numbers(etcd: Etcd) -> None:
 @pytest.mark.parametrize(
     ("text", "seconds"), [("0s", 0), ("30s", 30), ("1m30s", 90), ("250ms", 0.25), ("1.5h", 5400)]
 )
-def test_an_interval_is_written_as_go_writes_it(text: str, seconds: float) -> None:
+def test_durations_in_gos_notation_are_parsed(text: str, seconds: float) -> None:
     assert apiserver_proxy.seconds(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["30", "s", "5 m", "half an hour"])
-def test_a_wrong_interval_is_named(text: str) -> None:
+def test_a_malformed_duration_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match=f"'{text}' is no duration"):
         apiserver_proxy.seconds(text)

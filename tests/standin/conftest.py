@@ -1,7 +1,7 @@
-"""Three hosts of a sandbox of their own: one with MicroK8s, one bare, one for what takes three.
+"""Three hosts of a separate sandbox: one with MicroK8s, one bare, one for tests that need three.
 
-The stand-in is worth what it shares with the real thing, so each test names what it imitates: a
-file of canonical/microk8s (mk), microk8s-core-addons (ad), microk8s-cluster-agent (ag), or snapd.
+Each test names the source of the behaviour that it checks in the stand-in: a file of
+canonical/microk8s (mk), microk8s-core-addons (ad), microk8s-cluster-agent (ag), or snapd.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def sandbox() -> Iterator[Sandbox]:
     subprocess.run(destroy, check=True)
     made = subprocess.run([hosts / "create", "--hosts", "3", "standin"], stdout=subprocess.PIPE)
     try:
-        assert made.returncode == 0, "sandbox/hosts/create failed; what it says is above"
+        assert made.returncode == 0, "sandbox/hosts/create failed; its output is above"
         yield Sandbox(made.stdout.decode().strip())
     finally:
         subprocess.run(destroy, check=True)
@@ -42,7 +42,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def bare(sandbox: Sandbox) -> Iterator[Host]:
-    """A host without MicroK8s. What a test installs there is taken away again."""
+    """A host without MicroK8s. Snaps that a test installs there are removed at the end."""
     host = sandbox.host("host2")
     yield host
     host.check_output("snap remove microk8s")
@@ -50,7 +50,7 @@ def bare(sandbox: Sandbox) -> Iterator[Host]:
 
 @pytest.fixture(scope="session")
 def node(sandbox: Sandbox) -> Host:
-    """A one-node cluster, installed by a launch configuration, with an image to side-load."""
+    """A cluster with one node, installed with a launch configuration and a side-loaded image."""
     host = sandbox.host("host1")
     configure(
         host, CONFIGURATION | {"persistentClusterToken": TOKEN, "extraSANs": ["node.example"]}
@@ -59,8 +59,8 @@ def node(sandbox: Sandbox) -> Host:
     upload(host, image("localhost/sideloaded:1"), f"{COMMON}/sideload/sideloaded.tar")
     install(host)
     host.check_output("/snap/bin/microk8s status --wait-ready --timeout 60")
-    # What the launch configuration asks for comes after that, and restarts what it changes: an
-    # add-on is listed as soon as its objects are there, and done when its lock is free.
+    # The launch configuration is applied after that, and restarts services. An add-on is listed as
+    # enabled when its objects exist, and complete when its lock is free.
     until(lambda: microk8s(host, "status --addon dns").stdout == "enabled\n", "dns is not enabled")
     host.check_output("flock /var/snap/microk8s/current/var/lock/addons.lock true")
     rolled_out(host, "kube-system", "coredns")
@@ -78,7 +78,7 @@ def pytest_runtest_makereport(
         hosts = {name: used[name] for name in ("node", "bare") if name in used}
         hosts |= used.get("hosts") or used.get("three") or {}
         for name, host in hosts.items():
-            # Without what Kubernetes says when nothing is wrong.
+            # Without Kubernetes' informational messages.
             noise = " I[0-9]{4} |level=info|Flag --|Skipping API"
             read = "journalctl --no-pager --lines 500 --unit 'snap.microk8s.*'"
             journal = host.run(f"{read} | grep -vE '{noise}' | tail -n 40")

@@ -1,4 +1,4 @@
-"""The hosts on which the stand-in is tried, and what tests do with them."""
+"""The hosts on which the stand-in is tested, and helpers for them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from testinfra.host import Host
 ROOT = Path(__file__).parent.parent.parent
 COMMON = "/var/snap/microk8s/common"
 TOKEN = "0123456789abcdef0123456789abcdef"
-# The machine decides about cgroups; version 1 is no reason not to test.
+# The machine determines the version of cgroups. The tests also run with version 1.
 CONFIGURATION = {
     "version": "0.1.0",
     "extraKubeletArgs": {"--fail-cgroupv1": "false"},
@@ -28,7 +28,7 @@ CONFIGURATION = {
 
 
 class Sandbox:
-    """The hosts, and what tests do with any of them."""
+    """The hosts: connect, restart, power off and on."""
 
     def __init__(self, ssh_config: str) -> None:
         self.ssh_config = ssh_config
@@ -37,7 +37,7 @@ class Sandbox:
         return testinfra.get_host(f"ssh://{name}", ssh_config=self.ssh_config, sudo=True)
 
     def restart(self, name: str) -> None:
-        """Restart a host and wait until it answers again."""
+        """Restart a host and wait until it responds again."""
         self.podman("restart", name)
         self.wait(name)
 
@@ -45,7 +45,7 @@ class Sandbox:
         self.podman("kill", name)
 
     def power_on(self, name: str) -> None:
-        """Start a host and wait until it answers again."""
+        """Start a host and wait until it responds again."""
         self.podman("start", name)
         self.wait(name)
 
@@ -80,7 +80,7 @@ def rolled_out(host: Host, namespace: str, deployment: str) -> None:
 
 
 def until(condition: Callable[[], object], otherwise: str, seconds: float = 60) -> float:
-    """Wait for the condition; returns the seconds that took."""
+    """Wait for the condition; return the time this took, in seconds."""
     began = time.monotonic()
     while not condition():
         if time.monotonic() - began > seconds:
@@ -90,7 +90,7 @@ def until(condition: Callable[[], object], otherwise: str, seconds: float = 60) 
 
 
 def upload(host: Host, content: bytes, path: str) -> None:
-    """`path` is root's. (testinfra's own way, through the command line, ends at 100 kB.)"""
+    """Write a file as root. (testinfra's own way has a limit of 100 kB, the command line's.)"""
     ssh = ["ssh", "-F", host.backend.ssh_config, host.backend.hostname]
     subprocess.run([*ssh, f"sudo tee {path} > /dev/null"], input=content, check=True)
 

@@ -1,4 +1,4 @@
-"""The contract of `microk8s`, exit codes that say less than they should included."""
+"""The contract of `microk8s`, including its misleading exit codes."""
 
 import json
 import re
@@ -34,14 +34,14 @@ print(socket.inet_ntoa(asked.recv(512)[-4:]))
 
 
 def listed(node: Host) -> dict[str, str]:
-    """Add-ons by name, from the format that is the steadiest."""
+    """The status of each add-on, from the most stable format."""
     lines = node.check_output("/snap/bin/microk8s status --format short").splitlines()
     return dict(line.removeprefix("core/").split(": ") for line in lines if "core/" in line)
 
 
 @pytest.fixture(scope="module")
 def registry(node: Host) -> str:
-    """The cluster's own registry, as its nodes name it."""
+    """The cluster's own registry, by its name on the nodes."""
     assert microk8s(node, "enable registry --size 25Gi").rc == 0
     rolled_out(node, "container-registry", "registry")
     until(lambda: node.run("curl -sf localhost:32000/v2/").rc == 0, "the registry does not answer")
@@ -50,7 +50,7 @@ def registry(node: Host) -> str:
 
 @pytest.fixture(scope="module")
 def pod(node: Host, registry: str) -> Host:
-    """A pod of an image that was pushed to the registry and then forgotten by the node."""
+    """A pod whose image was pushed to the registry and then removed from the node."""
     name = f"{registry}/pushed:1"
     ctr = "/snap/bin/microk8s ctr images"
     node.check_output(f"{ctr} tag --force registry.k8s.io/pause:3.10 {name}")
@@ -61,11 +61,11 @@ def pod(node: Host, registry: str) -> Host:
     return node
 
 
-# --- what is there after `snap install` ---------------------------------------------------------
+# --- after `snap install` -----------------------------------------------------------------------
 
 
-def test_files_lie_where_the_real_snap_has_them(node: Host) -> None:
-    """mk snap/hooks/install and default-args: what roles look for and edit."""
+def test_files_are_at_the_real_snaps_paths(node: Host) -> None:
+    """mk snap/hooks/install and default-args: the files that roles read and edit."""
     data = "/var/snap/microk8s/current"
     flags = node.file(f"{data}/args/kube-apiserver").content_string
     assert "--secure-port=16443\n" in flags
@@ -87,8 +87,8 @@ def test_images_beside_the_launch_configuration_are_imported(node: Host) -> None
     assert "localhost/sideloaded:1" in names
 
 
-def test_extra_names_are_in_the_certificate(node: Host) -> None:
-    """ag pkg/k8sinit: extraSANs, next to the names every API server has."""
+def test_extra_sans_are_in_the_certificate(node: Host) -> None:
+    """ag pkg/k8sinit: extraSANs, in addition to the names of every API server."""
     names = node.check_output(
         "openssl x509 -noout -ext subjectAltName -in /var/snap/microk8s/current/certs/server.crt"
     )
@@ -98,7 +98,7 @@ def test_extra_names_are_in_the_certificate(node: Host) -> None:
 
 
 def days_left(node: Host) -> dict[str, int]:
-    """Of each certificate, by the name of its file."""
+    """The days left of each certificate, by file name."""
     ends = node.check_output(
         "cd /var/snap/microk8s/current/certs && for each in *.crt; do echo $each"
         ' $(date +%s -d "$(openssl x509 -noout -enddate -in $each | cut -d= -f2)"); done'
@@ -107,7 +107,7 @@ def days_left(node: Host) -> dict[str, int]:
     return {name: (int(end) - now) // 86400 for name, end in map(str.split, ends.splitlines())}
 
 
-def test_a_year_or_ten_is_how_long_certificates_last(node: Host) -> None:
+def test_certificates_are_valid_for_one_or_ten_years(node: Host) -> None:
     """mk actions/common/utils.sh: gen_server_cert, gen_proxy_client_cert, sign_certificate."""
     assert days_left(node) == dict.fromkeys(
         (
@@ -118,7 +118,7 @@ def test_a_year_or_ten_is_how_long_certificates_last(node: Host) -> None:
     ) | dict.fromkeys(("server.crt", "front-proxy-client.crt"), 364)
 
 
-def test_the_kubeconfig_works_from_elsewhere(node: Host) -> None:
+def test_the_kubeconfig_works_from_another_machine(node: Host) -> None:
     """mk microk8s-config.wrapper: the address of the default route; with -l the loopback's."""
     given = yaml.safe_load(node.check_output("/snap/bin/microk8s config"))
     address = node.check_output("ip -4 -o addr show eth0").split()[3].split("/")[0]
@@ -135,7 +135,7 @@ def test_the_version_is_one_line(node: Host) -> None:
     assert re.fullmatch(r"MicroK8s v1\.36\.\d+ revision \d+", said)
 
 
-def test_services_have_names(node: Host) -> None:
+def test_services_have_dns_names(node: Host) -> None:
     """ad addons/dns: CoreDNS at 10.152.183.10, for the cluster's names."""
     script = DNS.format(name="kubernetes.default.svc.cluster.local")
     assert node.check_output("python3 -c %s", script) == "10.152.183.1"
@@ -162,7 +162,7 @@ def test_status_of_one_addon_is_one_word(node: Host) -> None:
     assert microk8s(node, "status -a core/ingress").stdout == "disabled\n"
 
 
-def test_an_unprivileged_user_is_sent_away(node: Host) -> None:
+def test_an_unprivileged_user_is_refused(node: Host) -> None:
     """mk scripts/wrappers/common/utils.py exit_if_no_permission."""
     with node.sudo("nobody"):
         result = microk8s(node, "status")
@@ -170,7 +170,7 @@ def test_an_unprivileged_user_is_sent_away(node: Host) -> None:
     assert result.stdout.startswith("Insufficient permissions to access MicroK8s.")
 
 
-def test_a_word_that_is_no_command_lists_those_that_are(node: Host) -> None:
+def test_an_unknown_subcommand_lists_the_known_ones(node: Host) -> None:
     """mk microk8s.wrapper."""
     result = microk8s(node, "dance")
     assert result.rc == 1
@@ -190,21 +190,23 @@ def test_a_word_that_is_no_command_lists_those_that_are(node: Host) -> None:
         ("enable", 2, "Missing argument"),
     ],
 )
-def test_add_ons_that_need_nothing_done(node: Host, command: str, code: int, says: str) -> None:
+def test_enable_and_disable_of_add_ons_that_cannot_change(
+    node: Host, command: str, code: int, says: str
+) -> None:
     """mk common/utils.py xable: an unknown add-on of a known repository is no error."""
     result = microk8s(node, command)
     assert result.rc == code
     assert says in result.stdout + result.stderr
 
 
-def test_several_add_ons_at_once_are_deprecated(node: Host) -> None:
+def test_enabling_several_add_ons_at_once_is_deprecated(node: Host) -> None:
     """mk common/utils.py xable."""
     result = microk8s(node, "enable dns core/ha-cluster")
     assert result.rc == 0
     assert result.stdout.startswith("WARNING: Do not enable or disable multiple addons")
 
 
-def test_everybody_may_do_everything_until_rbac(node: Host) -> None:
+def test_everybody_has_all_rights_until_rbac_is_enabled(node: Host) -> None:
     """mk default-args/kube-apiserver (AlwaysAllow) and ad addons/rbac/enable."""
     assert kubectl(node, "auth can-i delete nodes --as stranger") == "yes"
     assert microk8s(node, "enable rbac").rc == 0
@@ -215,7 +217,7 @@ def test_everybody_may_do_everything_until_rbac(node: Host) -> None:
     until(lambda: listed(node)["rbac"] == "enabled", "rbac is not listed as enabled")
 
 
-def test_a_registry_too_small_is_refused_with_success(node: Host) -> None:
+def test_a_registry_that_is_too_small_is_refused_with_exit_code_0(node: Host) -> None:
     """ad addons/registry/enable: prints the rule, exit code 0, nothing applied."""
     result = microk8s(node, "enable registry --size 19Gi")
     assert result.rc == 0
@@ -224,8 +226,8 @@ def test_a_registry_too_small_is_refused_with_success(node: Host) -> None:
 
 
 @pytest.mark.usefixtures("registry")
-def test_the_registry_has_the_size_and_the_storage_asked_for(node: Host) -> None:
-    """ad addons/registry and addons/hostpath-storage: the first brings the second."""
+def test_the_registry_has_the_requested_size_and_enables_hostpath_storage(node: Host) -> None:
+    """ad addons/registry and addons/hostpath-storage: the first enables the second."""
     claim = json.loads(kubectl(node, "get pvc registry-claim -n container-registry --output json"))
     assert claim["status"]["phase"] == "Bound"
     assert claim["spec"]["resources"]["requests"]["storage"] == "25Gi"
@@ -237,14 +239,14 @@ def test_the_registry_has_the_size_and_the_storage_asked_for(node: Host) -> None
     }
 
 
-def test_what_is_pushed_to_the_registry_runs_in_a_pod(pod: Host) -> None:
-    """ad addons/registry, mk certs.d/localhost:32000: pushed, forgotten, pulled by NodePort."""
+def test_a_pod_runs_an_image_from_the_registry(pod: Host) -> None:
+    """ad addons/registry, mk certs.d/localhost:32000: pushed, removed, pulled by NodePort."""
     phases = kubectl(pod, "get pods -l app=pushed --output jsonpath={.items[*].status.phase}")
     assert phases == "Running"
 
 
-def test_a_foreign_pod_makes_an_add_on_look_enabled(node: Host) -> None:
-    """mk common/utils.py get_status: a substring of the names of what runs."""
+def test_a_foreign_object_can_make_an_add_on_look_enabled(node: Host) -> None:
+    """mk common/utils.py get_status: searches a substring in the names of running objects."""
     assert listed(node)["ingress"] == "disabled"
     manifest = (
         '{"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", '
@@ -261,7 +263,7 @@ def test_a_foreign_pod_makes_an_add_on_look_enabled(node: Host) -> None:
 # --- images -------------------------------------------------------------------------------------
 
 
-def test_an_image_is_imported_by_every_node(node: Host) -> None:
+def test_an_image_is_imported_on_every_node(node: Host) -> None:
     """mk scripts/wrappers/images.py and distributed_op.py."""
     upload(node, image("localhost/imported:1"), "/tmp/imported.tar")
     result = microk8s(node, "images import /tmp/imported.tar")
@@ -270,7 +272,7 @@ def test_an_image_is_imported_by_every_node(node: Host) -> None:
     assert "localhost/imported:1" in node.check_output("/snap/bin/microk8s ctr images ls -q")
 
 
-def test_an_import_that_fails_is_a_success(node: Host) -> None:
+def test_a_failed_import_has_exit_code_0(node: Host) -> None:
     """mk distributed_op.py do_image_import: the failure is printed, the exit code is 0."""
     upload(node, b"no archive", "/tmp/broken.tar")
     result = microk8s(node, "images import /tmp/broken.tar")
@@ -282,7 +284,7 @@ def test_an_import_that_fails_is_a_success(node: Host) -> None:
 # --- more nodes ---------------------------------------------------------------------------------
 
 
-def test_tokens_come_in_the_formats_scripts_read(node: Host) -> None:
+def test_add_node_prints_tokens_in_several_formats(node: Host) -> None:
     """mk scripts/wrappers/add_token.py."""
     said = json.loads(node.check_output("/snap/bin/microk8s add-node --format json"))
     token, check = said["token"].split("/")
@@ -294,7 +296,7 @@ def test_tokens_come_in_the_formats_scripts_read(node: Host) -> None:
     assert microk8s(node, "add-node --token tooshort").rc == 1
 
 
-def test_leaving_no_cluster_is_refused(node: Host) -> None:
+def test_a_single_node_cannot_leave(node: Host) -> None:
     """mk scripts/wrappers/leave.py."""
     result = microk8s(node, "leave")
     assert (result.rc, result.stdout) == (2, "Not in clustering mode.\n")
@@ -337,7 +339,7 @@ def test_a_worker_joins_runs_pods_and_leaves(pod: Host, bare: Host) -> None:
 # --- stopping and restarting --------------------------------------------------------------------
 
 
-def test_a_stopped_cluster_answers_with_success(pod: Host) -> None:
+def test_commands_on_a_stopped_cluster_have_exit_code_0(pod: Host) -> None:
     """mk common/utils.py exit_if_stopped, ensure_started; microk8s-stop.wrapper ends the pods."""
     assert microk8s(pod, "stop").rc == 0
     try:
@@ -352,8 +354,8 @@ def test_a_stopped_cluster_answers_with_success(pod: Host) -> None:
 
 
 def test_the_last_refresh_of_a_certificate_can_be_undone(pod: Host) -> None:
-    """mk scripts/wrappers/refresh_certs.py: a backup before each, keys stay, nothing else is
-    offered; and microk8s-stop.wrapper, for all is started anew."""
+    """mk scripts/wrappers/refresh_certs.py: each refresh makes a backup and keeps the keys; other
+    certificates cannot be refreshed. microk8s-stop.wrapper: an undo restarts everything."""
     expiry = pod.check_output("/snap/bin/microk8s refresh-certs --check").splitlines()
     assert expiry == [
         "The CA certificate will expire in 3649 days.",
@@ -375,14 +377,14 @@ def test_the_last_refresh_of_a_certificate_can_be_undone(pod: Host) -> None:
     after = files()
     assert {name for name in before if before[name] != between[name]} == {"server.crt"}
     assert {name for name in before if between[name] != after[name]} == {"front-proxy-client.crt"}
-    # The refresh before the last one stays.
+    # Only the last refresh is undone.
     assert microk8s(pod, "refresh-certs --undo").rc == 0
     assert files() == between
     assert microk8s(pod, "status --wait-ready --timeout 60").rc == 0
 
 
-def test_a_status_that_waits_ends_when_told(node: Host) -> None:
-    """mk common/utils.py wait_for_ready: exit code 1 and what to do after --timeout."""
+def test_status_stops_waiting_after_the_timeout(node: Host) -> None:
+    """mk common/utils.py wait_for_ready: exit code 1 and a hint after --timeout."""
     node.check_output("snap stop microk8s.daemon-kubelite")
     try:
         result = microk8s(node, "status --wait-ready --timeout 2")
@@ -393,15 +395,15 @@ def test_a_status_that_waits_ends_when_told(node: Host) -> None:
     assert microk8s(node, "status --wait-ready --timeout 60").rc == 0
 
 
-def test_a_restart_of_the_host_brings_pods_and_registry_back(
+def test_pods_and_registry_start_again_after_a_restart_of_the_host(
     sandbox: Sandbox, pod: Host, registry: str
 ) -> None:
-    """Units are enabled as in the real snap; nobody has to start anything."""
+    """Units are enabled, as in the real snap."""
     uid = "get pods -l app=pushed --output jsonpath={.items[*].metadata.uid}"
     before = kubectl(pod, uid)
     sandbox.restart("host1")
     seconds = until(
-        lambda: pod.run(f"curl -sf http://{registry}/v2/").rc == 0, "the registry is away"
+        lambda: pod.run(f"curl -sf http://{registry}/v2/").rc == 0, "the registry does not respond"
     )
     print(f"registry back {seconds:.1f} s after the restart of its host")
     rolled_out(pod, "default", "pushed")

@@ -1,4 +1,4 @@
-"""The contract of `snap`: what community.general.snap and people read."""
+"""The contract of `snap`: the output that the module community.general.snap and people read."""
 
 import json
 import re
@@ -13,7 +13,7 @@ CLASSIC = "published using classic confinement"
 
 
 def notes(host: Host) -> list[str]:
-    """As the module reads them, with its own expression."""
+    """The notes, parsed by the module's own regular expression."""
     line = host.check_output("snap list microk8s").splitlines()[1]
     return Snap._Snap__disable_re.match(line)["notes"].split(",")
 
@@ -23,7 +23,7 @@ def tracked(host: Host) -> dict[str, str]:
     return {m["name"]: m["channel"] for m in map(Snap._Snap__list_re.match, lines)}
 
 
-def test_a_host_without_snaps_says_so_and_that_is_no_error(bare: Host) -> None:
+def test_snap_list_without_snaps_has_exit_code_0(bare: Host) -> None:
     """snapd cmd/snap/cmd_list.go: on stderr, exit code 0, and nothing to parse on stdout."""
     result = bare.run("snap list")
     assert (result.rc, result.stdout) == (0, "")
@@ -43,7 +43,7 @@ def test_a_host_without_snaps_says_so_and_that_is_no_error(bare: Host) -> None:
         ("info no-such-snap", "no valid snaps given"),
     ],
 )
-def test_what_cannot_be_is_refused(bare: Host, command: str, says: str) -> None:
+def test_wrong_commands_are_refused(bare: Host, command: str, says: str) -> None:
     """snapd cmd/snap: `error: …` on stderr, exit code 1; the module matches the classic one."""
     result = bare.run(f"snap {command}")
     assert (result.rc, result.stdout) == (1, "")
@@ -51,7 +51,7 @@ def test_what_cannot_be_is_refused(bare: Host, command: str, says: str) -> None:
     assert "error: " in result.stderr
 
 
-def test_only_root_installs(bare: Host) -> None:
+def test_only_root_can_install(bare: Host) -> None:
     """snapd client: `error: access denied (try with sudo)`."""
     with bare.sudo("nobody"):
         result = bare.run("snap install microk8s --classic")
@@ -68,10 +68,10 @@ def test_only_root_installs(bare: Host) -> None:
     ],
     ids=["not YAML", "no version", "too new", "too old"],
 )
-def test_a_bad_launch_configuration_fails_the_installation(
+def test_a_wrong_launch_configuration_fails_the_installation(
     bare: Host, configuration: str, says: str
 ) -> None:
-    """mk snap/hooks/install and ag pkg/k8sinit/schema.go: a user error, and nothing is left."""
+    """mk snap/hooks/install and ag pkg/k8sinit/schema.go: an error, and nothing stays installed."""
     configure(bare, configuration)
     result = install(bare)
     bare.check_output(f"rm {COMMON}/.microk8s.yaml")
@@ -85,7 +85,7 @@ def test_a_bad_launch_configuration_fails_the_installation(
 
 
 def test_the_module_reads_name_channel_and_notes(node: Host) -> None:
-    """community.general plugins/modules/snap.py: its regular expressions, on our columns."""
+    """community.general plugins/modules/snap.py: its regular expressions match our columns."""
     assert tracked(node) == {"microk8s": "1.36/stable"}
     assert notes(node) == ["classic"]
     header, line = node.check_output("snap list").splitlines()
@@ -100,8 +100,8 @@ def test_installing_again_changes_nothing(node: Host) -> None:
     assert "is already installed, see 'snap help refresh'" in result.stderr
 
 
-def test_a_hold_shows_in_the_notes_until_it_is_lifted(node: Host) -> None:
-    """snapd cmd/snap/notes.go: `held` after `classic`; a duration comes after `=` only."""
+def test_a_hold_is_in_the_notes_until_it_is_removed(node: Host) -> None:
+    """snapd cmd/snap/notes.go: `held` after `classic`; a duration is given only after `=`."""
     said = node.check_output("snap refresh --hold microk8s")
     assert said == 'General refreshes of "microk8s" held indefinitely'
     assert notes(node) == ["classic", "held"]
@@ -111,7 +111,7 @@ def test_a_hold_shows_in_the_notes_until_it_is_lifted(node: Host) -> None:
     assert notes(node) == ["classic"]
 
 
-def test_a_refresh_follows_another_channel(node: Host) -> None:
+def test_a_refresh_changes_the_channel(node: Host) -> None:
     """snapd cmd/snap/cmd_snap_op.go; the module calls it when the tracked channel differs."""
     assert "refreshed" in node.check_output("snap refresh microk8s --channel=1.36/candidate")
     assert tracked(node) == {"microk8s": "1.36/candidate"}
@@ -123,7 +123,7 @@ def test_a_refresh_follows_another_channel(node: Host) -> None:
 
 @pytest.fixture
 def newer(node: Host) -> Iterator[Host]:
-    """The node, whose channel has a newer revision since. Both have the same programs."""
+    """The node, with a newer revision in its channel. Both have the same programs."""
     published = {"microk8s": {"1.36/stable": 8950}}
     upload(node, json.dumps(published).encode(), "/var/lib/snapd/published.json")
     yield node
@@ -133,9 +133,9 @@ def newer(node: Host) -> Iterator[Host]:
     until(lambda: microk8s(node, "status").rc == 0, "the node is not ready again")
 
 
-def test_a_refresh_installs_the_newer_revision_with_the_data_of_the_old(newer: Host) -> None:
-    """snapd overlord/snapstate/backend/snapdata.go: copied, and kept for a revert; cmd_snap_op.go;
-    the unit of containerd ends no pods (mk snapcraft.yaml)."""
+def test_a_refresh_installs_the_newer_revision_with_a_copy_of_the_data(newer: Host) -> None:
+    """snapd overlord/snapstate/backend/snapdata.go: the old data is kept for a revert;
+    cmd_snap_op.go; mk snapcraft.yaml: pods survive a restart of containerd."""
     info = newer.check_output("snap info microk8s")
     assert re.search(r"^ +1\.36/stable: +v1\.36\.\d+ .*\(8950\)", info, re.MULTILINE)
     assert re.search(r"^installed: +v1\.36\.\d+ .*\(8913\)", info, re.MULTILINE)
@@ -157,8 +157,8 @@ def test_a_refresh_installs_the_newer_revision_with_the_data_of_the_old(newer: H
     assert again.stderr == 'snap "microk8s" has no updates available\n'
 
 
-def test_a_held_snap_is_refreshed_only_by_its_name(newer: Host) -> None:
-    """snapd#12035: general refreshes respect holds of single snaps, and specific ones do not."""
+def test_a_held_snap_is_refreshed_only_if_it_is_named(newer: Host) -> None:
+    """snapd#12035: general refreshes respect holds of single snaps, specific ones do not."""
     newer.check_output("snap refresh --hold microk8s")
     general = newer.run("snap refresh")
     assert (general.rc, general.stdout, general.stderr) == (0, "", "All snaps up to date.\n")
@@ -183,8 +183,8 @@ def test_a_service_can_be_restarted_by_name(node: Host) -> None:
     )
 
 
-def test_a_later_launch_configuration_is_set(node: Host) -> None:
-    """mk snap/hooks/configure: `snap set`; ag apply.go: null takes a flag away."""
+def test_snap_set_applies_a_new_launch_configuration(node: Host) -> None:
+    """mk snap/hooks/configure: `snap set`; ag apply.go: null removes a flag."""
     setting = "config=version: 0.1.0\nextraKubeProxyArgs:\n  --v: {}\n"
     flags = node.file("/var/snap/microk8s/current/args/kube-proxy")
     node.check_output("snap set microk8s %s", setting.format(1))
@@ -195,7 +195,7 @@ def test_a_later_launch_configuration_is_set(node: Host) -> None:
     until(lambda: microk8s(node, "status").rc == 0, "the node is not ready again")
 
 
-def test_removing_leaves_nothing_behind(bare: Host) -> None:
+def test_snap_remove_leaves_nothing_behind(bare: Host) -> None:
     """snapd `snap remove`: services, links and data."""
     configure(bare, {"version": "0.1.0", "extraKubeletArgs": {"--fail-cgroupv1": "false"}})
     assert "installed" in install(bare).stdout

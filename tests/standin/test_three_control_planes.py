@@ -1,7 +1,7 @@
-"""The contract of clusters of several hosts: control planes that join, and a worker's way to them.
+"""The contract of clusters of several hosts: control planes join, and a worker connects to them.
 
-The last of the files, and its tests build on each other: they make the host that others use alone
-the first of three.
+The tests build on each other. This file must run last, because it turns the cluster with one node
+of the other files into one with three.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def address(host: Host) -> str:
 
 
 def join(host: Host, member: Host, options: str = "") -> None:
-    """As people do it: with what `add-node` says, the member's fingerprint included."""
+    """Run the command that `add-node` on `member` prints. It includes the member's fingerprint."""
     expected = member.check_output(f"/snap/bin/microk8s add-node --token {TOKEN} --format short")
     host.check_output(f"/snap/bin/{expected} {options}")
 
@@ -47,7 +47,7 @@ def voters(host: Host) -> set[str]:
 
 
 def ready(host: Host) -> set[str]:
-    """The names of the nodes that are Ready; none while the API server of `host` is away."""
+    """The names of the nodes that are Ready; none while the API server of `host` is down."""
     result = microk8s(host, "kubectl get nodes --output json")
     return {
         node["metadata"]["name"]
@@ -58,7 +58,7 @@ def ready(host: Host) -> set[str]:
 
 
 def prepare(sandbox: Sandbox, *names: str) -> None:
-    """MicroK8s on the hosts, each alone and without add-ons."""
+    """Install MicroK8s on the hosts, each as a separate cluster without add-ons."""
     alone = {key: value for key, value in CONFIGURATION.items() if key != "addons"}
     for name in names:
         configure(sandbox.host(name), alone)
@@ -67,7 +67,7 @@ def prepare(sandbox: Sandbox, *names: str) -> None:
 
 @pytest.fixture(scope="module")
 def hosts(sandbox: Sandbox, node: Host) -> Hosts:
-    """The first host as it was, a worker that joined it, and then a second control plane."""
+    """The existing node, with a worker and a second control plane."""
     prepare(sandbox, *OTHERS)
     hosts = {"host1": node, **{name: sandbox.host(name) for name in OTHERS}}
     upload(hosts["host3"], b"--refresh-interval=1s\n", f"{DATA}/args/apiserver-proxy")
@@ -79,7 +79,7 @@ def hosts(sandbox: Sandbox, node: Host) -> Hosts:
 
 @pytest.fixture(scope="module")
 def three(hosts: Hosts) -> Hosts:
-    """The worker has become the third control plane, asked for by the second."""
+    """The worker has become the third control plane. It joined through the second."""
     third = hosts["host3"]
     third.check_output("/snap/bin/microk8s leave")
     assert microk8s(hosts["host2"], "remove-node host3").rc == 0
@@ -88,8 +88,8 @@ def three(hosts: Hosts) -> Hosts:
     return hosts
 
 
-def test_a_control_plane_joins_with_all_that_the_first_has(hosts: Hosts) -> None:
-    """ag pkg/api/v2/join.go and mk join.py join_dqlite_master_node: CA, keys and data are one."""
+def test_a_control_plane_that_joins_gets_the_ca_the_keys_and_the_data(hosts: Hosts) -> None:
+    """ag pkg/api/v2/join.go and mk join.py join_dqlite_master_node."""
     first, second = hosts["host1"], hosts["host2"]
     assert voters(first) == voters(second) == {address(first), address(second)}
     same = f"""cd {DATA}
@@ -101,7 +101,7 @@ def test_a_control_plane_joins_with_all_that_the_first_has(hosts: Hosts) -> None
     assert kubectl(second, "get configmap made-on-the-first --output name")
 
 
-def test_one_leads_among_the_controller_managers(hosts: Hosts) -> None:
+def test_one_of_the_controller_managers_leads(hosts: Hosts) -> None:
     """mk default-args/kube-controller-manager: leader election, leases of 60 s."""
     lease = "get lease kube-controller-manager -n kube-system --output jsonpath={.spec}"
     held = json.loads(kubectl(hosts["host2"], lease))
@@ -110,7 +110,7 @@ def test_one_leads_among_the_controller_managers(hosts: Hosts) -> None:
 
 
 def test_a_member_that_joins_again_is_refused(hosts: Hosts) -> None:
-    """ag pkg/api/v2/join.go: known by its address; nothing has changed on the node."""
+    """ag pkg/api/v2/join.go: members are known by address. Nothing changes on the node."""
     url = f"{address(hosts['host1'])}:25000/{TOKEN}"
     refused = microk8s(hosts["host2"], f"join {url}")
     assert refused.rc == 6
@@ -121,8 +121,8 @@ def test_a_member_that_joins_again_is_refused(hosts: Hosts) -> None:
     assert len(voters(hosts["host2"])) == 2
 
 
-def test_a_worker_finds_every_api_server_and_goes_on_without_one(hosts: Hosts) -> None:
-    """ag pkg/proxy: its own port 16443 leads to the endpoints of the service kubernetes."""
+def test_a_worker_knows_every_api_server_and_works_without_one(hosts: Hosts) -> None:
+    """ag pkg/proxy: its local port 16443 forwards to the endpoints of the service kubernetes."""
     worker, first = hosts["host3"], hosts["host1"]
     assert "server: https://127.0.0.1:16443" in worker.check_output(
         f"cat {DATA}/credentials/kubelet.config"
@@ -139,14 +139,14 @@ def test_a_worker_finds_every_api_server_and_goes_on_without_one(hosts: Hosts) -
     try:
         as_kubelet = "--cacert ca.remote.crt --cert kubelet.crt --key kubelet.key"
         ask = f"cd {DATA}/certs && curl -sf {as_kubelet} https://127.0.0.1:16443/livez"
-        # Each in its turn: two would meet the one that is away.
+        # The proxy uses them round robin: two of four requests go to the stopped one first.
         assert [worker.run(ask).stdout for _turn in range(4)] == ["ok"] * 4
     finally:
         first.check_output("snap start microk8s.daemon-kubelite")
 
 
 def test_three_members_are_highly_available(three: Hosts) -> None:
-    """mk status.py print_pretty: three voters or more. Its print_short says nothing of it."""
+    """mk status.py print_pretty: with three voters or more. print_short does not show it."""
     members = [address(host) for host in three.values()]
     assert voters(three["host3"]) == set(members)
     pretty, short = (
@@ -162,19 +162,23 @@ def test_three_members_are_highly_available(three: Hosts) -> None:
     assert short[:2] == ["microk8s is running", "addons:"]
 
 
-def test_two_go_on_without_the_first_which_finds_them_again(sandbox: Sandbox, three: Hosts) -> None:
-    """dqlite's promise to MicroK8s: what is written meanwhile is there after a power-off."""
+def test_two_control_planes_work_without_the_first_and_it_rejoins_them(
+    sandbox: Sandbox, three: Hosts
+) -> None:
+    """dqlite's promise to MicroK8s: the first then has what was written meanwhile."""
     sandbox.power_off("host1")
     write = "kubectl label namespace default written=meanwhile --overwrite"
     until(lambda: microk8s(three["host3"], write).rc == 0, "the two others do not write")
     sandbox.power_on("host1")
     read = "kubectl get namespace default --output jsonpath={.metadata.labels.written}"
-    until(lambda: microk8s(three["host1"], read).stdout == "meanwhile", "the first is not back")
+    until(
+        lambda: microk8s(three["host1"], read).stdout == "meanwhile", "the first has not rejoined"
+    )
     assert len(voters(three["host1"])) == 3
 
 
 def test_a_dead_member_is_removed_by_its_address(sandbox: Sandbox, three: Hosts) -> None:
-    """mk remove_node.py: only by force; by its address when its node is gone, and then with 1."""
+    """mk remove_node.py: with --force. With the address if the node is gone: then exit code 1."""
     second, dead = three["host2"], address(three["host3"])
     until(lambda: ready(second) >= set(OTHERS), "they are not ready again")
     refused = microk8s(second, "remove-node host3")
@@ -191,7 +195,7 @@ def test_a_dead_member_is_removed_by_its_address(sandbox: Sandbox, three: Hosts)
 
 
 def test_a_new_host_takes_the_name_of_the_dead_one(sandbox: Sandbox, three: Hosts) -> None:
-    """ag pkg/api/v2/join.go: the name is free, and so is the address when its member is removed."""
+    """ag pkg/api/v2/join.go: name and address are free once the dead member is removed."""
     sandbox.power_on("host3")
     third = three["host3"]
     third.check_output("snap remove microk8s --purge")
@@ -201,7 +205,7 @@ def test_a_new_host_takes_the_name_of_the_dead_one(sandbox: Sandbox, three: Host
     assert len(voters(three["host1"])) == 3
 
 
-def test_a_control_plane_leaves_and_is_alone(three: Hosts) -> None:
+def test_a_control_plane_that_leaves_is_a_separate_cluster(three: Hosts) -> None:
     """mk leave.py reset_current_dqlite_installation; its node stays until remove-node."""
     third = three["host3"]
     third.check_output("/snap/bin/microk8s leave")
