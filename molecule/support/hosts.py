@@ -57,7 +57,7 @@ def address(name: str) -> str:
 
 
 def virtual_ip() -> str:
-    """The address that moves between the cluster hosts."""
+    """The virtual IP of the cluster hosts."""
     return (STATE / "free_address").read_text().strip()
 
 
