@@ -1,4 +1,4 @@
-"""`microk8s COMMAND`. Exit codes are the real ones', also where they say less than they should."""
+"""`microk8s COMMAND`. Exit codes are those of the real snap, even misleading ones."""
 
 import argparse
 import http.client
@@ -30,7 +30,7 @@ from microk8s.paths import CREDENTIALS, DATA, SNAP, STOPPED, WORKER
 Words = list[str]
 
 
-# --- what commands ask first --------------------------------------------------------------------
+# --- checks before a command --------------------------------------------------------------------
 
 
 def refuse_on_worker(remedy: str = "\nPlease use the control plane node.") -> None:
@@ -220,7 +220,7 @@ def stop(_words: Words) -> int:
 
 
 def images(words: Words) -> int:
-    """`images import [FILE]`, to every node. One that fails is told of; the exit code stays 0."""
+    """`images import [FILE]` on every node. Failures are printed; the exit code stays 0."""
     if words[:1] != ["import"]:
         print("Usage: microk8s images import [IMAGE]", file=sys.stderr)
         return 2
@@ -259,11 +259,11 @@ def images(words: Words) -> int:
 
 
 def refresh_certs(words: Words) -> int:
-    """Keys stay. What the authority signs for daemons and nodes is not among what is replaced."""
+    """Keys stay. Certificates that the authority signs for daemons and nodes cannot be replaced."""
     parser = argparse.ArgumentParser(
         prog="microk8s refresh-certs", description="Replace the certificates"
     )
-    parser.add_argument("-c", "--check", action="store_true", help="how long they are good for")
+    parser.add_argument("-c", "--check", action="store_true", help="show the days left")
     parser.add_argument("-u", "--undo", action="store_true", help="revert the last refresh")
     parser.add_argument("-e", "--cert", choices=["ca.crt", "server.crt", "front-proxy-client.crt"])
     options = parser.parse_args(words)
@@ -304,7 +304,7 @@ def refresh_certs(words: Words) -> int:
 
 
 def undo_refresh() -> int:
-    """One refresh back, and all restarts, the pods included."""
+    """Revert the last refresh, and restart everything, including pods."""
     if not certificates.BACKUP.exists():
         print("No previous backup found")
         return 1

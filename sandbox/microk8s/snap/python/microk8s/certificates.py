@@ -1,4 +1,4 @@
-"""The cluster's certificates and the credentials made of them, by openssl as in the real snap.
+"""The cluster's certificates and kubeconfigs, created with openssl, as in the real snap.
 
 One authority signs everything: the API server, every daemon that talks to it, and the nodes that
 join. Control planes share it, and the key of service accounts. Keys are elliptic instead of RSA,
@@ -85,7 +85,7 @@ def make_authority(name: str, common_name: str) -> None:
 
 
 def make_request(name: str, common_name: str, organisation: str | None) -> str:
-    """A key of our own, the one that is there if there is one, and the request to sign it."""
+    """Create a certificate request, and its key if there is none yet."""
     key = CERTS / f"{name}.key"
     if not key.exists():
         make_key(key)
@@ -138,7 +138,7 @@ def make(
 
 
 def server_names() -> list[str]:
-    """What the API server is called: the fixed names, this node's address, and extraSANs."""
+    """The API server's names: fixed ones, this node's address and name, and extraSANs."""
     fixed = [
         "kubernetes",
         "kubernetes.default",
@@ -177,7 +177,7 @@ def make_all() -> None:
 
 
 def make_signed() -> None:
-    """All that the cluster's authority signs, for this node."""
+    """Create all certificates of this node that the cluster's authority signs."""
     make_server()
     make("apiserver-kubelet-client", "kube-apiserver-kubelet-client", "system:masters")
     for kubeconfig, (name, common_name, organisation) in CLIENTS.items():
@@ -217,7 +217,7 @@ def protect() -> None:
 
 
 def back_up() -> None:
-    """Over the backup before it."""
+    """Overwrites the previous backup."""
     for folder in (CERTS, CREDENTIALS):
         shutil.copytree(folder, BACKUP / folder.name, dirs_exist_ok=True)
 
@@ -229,7 +229,7 @@ def restore() -> None:
 
 
 def fingerprint(length: int = 12) -> str:
-    """What a joining node checks the server's certificate against (the end of an add-node URL)."""
+    """The end of an add-node URL. A joining node compares it with the server's certificate."""
     certificate = ssl.PEM_cert_to_DER_cert((CERTS / "server.crt").read_text())
     return hashlib.sha256(certificate).hexdigest()[:length]
 

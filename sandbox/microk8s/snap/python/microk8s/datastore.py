@@ -104,7 +104,7 @@ def add(address: str) -> str:
     told.
     """
     for member in members():
-        if member.address == address and member.learner:  # left of a join that broke off
+        if member.address == address and member.learner:  # left by an interrupted join
             remove(member)
     ask("add", peerURLs=[peer_url(address)], isLearner=True)
     # Members identify each other by URL; names are set later.
