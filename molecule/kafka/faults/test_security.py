@@ -28,10 +28,9 @@ SECURED: dict[str, Any] = {
     ],
 }
 OPEN = {"kafka_security": "plaintext"}
-# The chat's bootstrap servers during a move: with the interim ports and the final ones.
-SERVERS = [f"{address(name)}:{port}" for port in (9193, 9093) for name in BROKERS]
-# Its bootstrap servers before and after a move.
-SETTLED = [server for server in SERVERS if server.endswith(":9093")]
+# The ports of the chat's bootstrap servers during a move (the interim port and the final one), and
+# before and after it.
+MOVING, SETTLED = (9193, 9093), (9093,)
 # The end of each service's certificate, in seconds since 1970.
 ENDS = "certificate_not_after_seconds"
 BY_PASSWORD = {
@@ -43,6 +42,10 @@ BY_PASSWORD = {
 }
 
 
+def servers(*ports: int) -> list[str]:
+    return [f"{address(name)}:{port}" for port in ports for name in BROKERS]
+
+
 @pytest.mark.fault("15a", "from plaintext to TLS", gap=5, back=60)
 @pytest.mark.timeout(1200)
 def test_no_client_is_refused_while_the_cluster_moves_to_tls(fault: Fault) -> None:
@@ -52,7 +55,7 @@ def test_no_client_is_refused_while_the_cluster_moves_to_tls(fault: Fault) -> No
             assert "the next step closes CLIENT and CLUSTER, and clients are" in stopped.said
             assert traffic.failed == []
         fault.topic = next_topic
-        with fault.traffic(SERVERS, BY_PASSWORD) as traffic:
+        with fault.traffic(servers(*MOVING), BY_PASSWORD) as traffic:
             done = run("playbooks/secure.yml", SECURED)
             assert done.succeeded, done.said
             fault.recovers()
@@ -71,14 +74,14 @@ def test_no_client_is_refused_while_the_cluster_moves_to_tls(fault: Fault) -> No
 def test_no_client_is_refused_while_the_cluster_moves_back(fault: Fault) -> None:
     with new_topic(partitions=3) as next_topic:
         # These clients keep their settings, because TLS stays on its ports.
-        with fault.traffic(SETTLED, BY_PASSWORD) as traffic:
+        with fault.traffic(servers(*SETTLED), BY_PASSWORD) as traffic:
             stopped = run("playbooks/secure.yml", OPEN)
             assert (
                 "the next step closes CLIENT_TLS and CLUSTER_TLS, and clients are" in stopped.said
             )
             assert traffic.failed == []
         fault.topic = next_topic
-        with fault.traffic(SERVERS) as traffic:
+        with fault.traffic(servers(*MOVING)) as traffic:
             done = run("playbooks/secure.yml", OPEN)
             assert done.succeeded, done.said
             # The tests' own clients use TLS while this folder is there.
