@@ -42,7 +42,7 @@ class RefusedError(Exception):
 @dataclasses.dataclass(frozen=True)
 class Member:
     identity: str
-    name: str  # empty until it has told it
+    name: str  # empty until the member has started
     url: str
     learner: bool
 

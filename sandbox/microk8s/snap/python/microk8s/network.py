@@ -27,7 +27,7 @@ def keep() -> None:
         try:
             nodes = list_nodes()
         except (OSError, http.client.HTTPException, ValueError):
-            nodes = {}  # the API server is away: what is set stays
+            nodes = {}  # the API server is down: keep the routes
         mine = nodes.pop(paths.node_name(), (None, None))[1]
         wanted = (mine, nodes)
         if mine and wanted != configured:
