@@ -40,9 +40,9 @@ export function offer(button, has) {
 const failed = (code) => ({ type: "error", code, message: t.lost });
 
 /**
- * Ask the service for something. There is always one answer: `ack`, or an `error`. Two of its codes
- * are not the service's: `offline`: it was not asked; `lost`: the connection was lost before the
- * answer, so that it may be done or not.
+ * Ask the service for something. There is always one answer: `ack`, what the frame asks for, or an
+ * `error`. Two of its codes are not the service's: `offline`: it was not asked; `lost`: the
+ * connection was lost before the answer, so that it may be done or not.
  * @param {Connection} connection
  * @param {Frame} frame without `cid`
  * @returns {Promise<Frame>}

@@ -3,11 +3,12 @@
 // In private rooms nobody can be muted or banned, so none are there.
 
 import { ask, chosen, offer } from "./actions.js";
+import { chooseTime, failure } from "./dialogs.js";
 import { button, element, notice, page } from "./dom.js";
 import { messageOf } from "./messages.js";
 import { current } from "./rooms.js";
 import { shownEnd } from "./sanctioned.js";
-import { explain, locale, t } from "./texts.js";
+import { locale, t } from "./texts.js";
 
 /** @typedef {import("./connection.js").Connection} Connection */
 /** @typedef {import("./connection.js").Frame} Frame */
@@ -24,11 +25,7 @@ const en = {
   muted: (/** @type {string} */ end) => `Muted until ${end}.`,
   banned: (/** @type {string} */ end) => `Banned until ${end}.`,
   lifted: "Neither muted nor banned any more.",
-  refused: (/** @type {string} */ why) => `Not done. ${why}`,
-  unknown: (/** @type {string} */ why) => `It may be done, or not. ${why}`,
-  errors: /** @type {Record<string, string>} */ ({
-    unavailable: "The service does not reach its store.",
-  }),
+  errors: /** @type {Record<string, string>} */ ({}),
 };
 
 /** @type {typeof en} */
@@ -43,8 +40,6 @@ const de = {
   muted: (end) => `Stummgeschaltet bis ${end}.`,
   banned: (end) => `Verbannt bis ${end}.`,
   lifted: "Weder stummgeschaltet noch verbannt.",
-  refused: (why) => `Nicht ausgeführt. ${why}`,
-  unknown: (why) => `Es wurde ausgeführt oder nicht. ${why}`,
   errors: {
     bad_author: "So jemanden kann es nicht geben.",
     not_moderator: "Sie moderieren diesen Raum nicht.",
@@ -52,16 +47,6 @@ const de = {
 };
 
 const words = locale.startsWith("de") ? de : en;
-
-// Seconds of what one can choose from, and how many of which unit these are.
-/** @type {[number, number, string][]} */
-const TIMES = [
-  [600, 10, "minute"],
-  [3600, 1, "hour"],
-  [86_400, 1, "day"],
-  [604_800, 1, "week"],
-  [2_592_000, 30, "day"],
-];
 
 /** @type {Connection} */
 let connection;
@@ -74,30 +59,13 @@ let asking = false;
 const moderate = button(words.moderate, () => { if (chosen) open(chosen); });
 const name = element("bdi");
 const rules = element("p");
-const time = element("select", { id: "moderation-time" }, ...TIMES.map(([seconds, count, unit]) => (
-  element("option", { value: seconds }, new Intl.NumberFormat(locale, {
-    style: "unit", unit, unitDisplay: "long",
-  }).format(count)))));
+const time = chooseTime("moderation-time");
 const said = element("p", { role: "status" });
 const PRIVATE = /^private-[0-9a-f]{32}$/;
-// style.css has only what everybody needs.
-const style = new CSSStyleSheet();
-style.replaceSync(`
-  #moderation > * + * { margin-top: .75rem; }
-  #moderation > .row { align-items: baseline; }
-  #moderation select {
-    font: inherit;
-    color: inherit;
-    padding: .45rem .5rem;
-    border: 1px solid var(--line);
-    border-radius: .5rem;
-    background: var(--paper);
-  }
-  #moderation [role="status"] { min-height: 1.45em; overflow-wrap: anywhere; }
-`);
-document.adoptedStyleSheets.push(style);
 /** @type {HTMLDialogElement} */
-const dialog = element("dialog", { id: "moderation", "aria-labelledby": "moderation-title" },
+const dialog = element("dialog", {
+  id: "moderation", className: "action", "aria-labelledby": "moderation-title",
+},
   element("h2", { id: "moderation-title" }, `${words.moderate}: `, name),
   rules,
   element("p", { className: "row" },
@@ -149,16 +117,10 @@ async function say(type, seconds, done) {
   const answer = await ask(connection, { type, room, author, seconds });
   asking = false;
   const outcome = answer.type === "ack" ? done(shownEnd(Date.now() + seconds * 1000))
-    : describe(answer);
+    : failure(answer, words.errors);
   // The event "close", which forgets the message, comes a moment after the dialog is closed.
   if (dialog.open && about === message) said.textContent = outcome;
   else notice(`${about.user}: ${outcome}`);
-}
-
-/** @param {Frame} error */
-function describe({ code, message: text }) {
-  const why = words.errors[code] ?? explain(code, text);
-  return ["lost", "unavailable"].includes(code) ? words.unknown(why) : words.refused(why);
 }
 
 /**

@@ -29,6 +29,7 @@ NEIGHBOUR = next(
 # when somebody needs them.
 LATER = {
     "actions.js",
+    "dialogs.js",
     "moderation.js",
     "revisions.js",
     "sanctioned.js",
