@@ -49,11 +49,17 @@ RIGHT_TO_LEFT = [
 LIMITS = {"frame_bytes": 32768, "text_bytes": 8192, "text_graphemes": 2000, "rooms": 50}
 
 
-class Service:
-    """Says what is canned, and refuses what it is told to refuse. `access`: what Ada may do."""
+PRIVATE = f"private-3f2a91{'0' * 26}"
 
-    def __init__(self, talk: Talk, **access: Any) -> None:
+
+class Service:
+    """Says what is canned, and refuses what it is told to refuse. `private`: whether Ada has a
+    private room. `access`: what she may do in all others.
+    """
+
+    def __init__(self, talk: Talk, *, private: bool = False, **access: Any) -> None:
         self.talk = talk
+        self.private = private
         self.access = access
         self.gone = False
 
@@ -71,6 +77,7 @@ class Service:
         if frame["type"] == "hello":
             welcome = {"protocol": 1, "replica": "chat-1", "limits": LIMITS, "author": "Ada"}
             moderated = dict.fromkeys(("revisions", "sanctions"), bool(self.access))
+            moderated["private"] = self.private
             self.say(type="welcome", user=frame["user"], **welcome, **moderated)
         elif frame["type"] == "join":
             room = frame["room"]
@@ -84,6 +91,15 @@ class Service:
             self.say(type="error", cid=frame["cid"], room=frame["room"], **refused)
         elif frame["type"] == "mute":
             self.say(type="ack", cid=frame["cid"], id=frame["author"])
+        elif frame["type"] == "rooms":
+            self.say(type="rooms", cid=frame["cid"], rooms=[PRIVATE], owned=[PRIVATE])
+        elif frame["type"] == "invite":
+            self.say(type="ack", cid=frame["cid"], id="3", token="x")
+        elif frame["type"] == "members":
+            days = [{"by": "Ada", "until": NOON + n * 1440 * MINUTE, "left": n} for n in (1, 3)]
+            invitations = [day | {"id": str(day["left"])} for day in days]
+            people = {"owners": ["Ada", "Grace"], "members": ["Bob"], "invitations": invitations}
+            self.say(type="members", cid=frame["cid"], room=frame["room"], **people)
 
     def message(self, room: str, n: int, minutes: int, user: str, text: str) -> dict[str, Any]:
         ts = NOON + minutes * MINUTE
@@ -147,9 +163,12 @@ def main() -> None:
             page.screenshot(path=FOLDER / f"{name}.png", animations="disabled", caret="hide")
 
         def entered(
-            talk: Talk = TALK, access: dict[str, Any] | None = None, **options: Any
+            talk: Talk = TALK,
+            access: dict[str, Any] | None = None,
+            private: bool = False,
+            **options: Any,
         ) -> tuple[Page, Service]:
-            service = Service(talk, **access or {})
+            service = Service(talk, private=private, **access or {})
             return enter(browser, origin, service, **options), service
 
         page, service = entered()
@@ -182,6 +201,18 @@ def main() -> None:
         page, _ = entered(access=muted, color_scheme="dark", **phone)
         page.get_by_text("has muted you").wait_for()
         take(page, "muted")
+        page, _ = entered(private=True, viewport={"width": 900, "height": 840})
+        page.get_by_role("button", name="Private 3f2a91", exact=True).click()
+        page.get_by_role("button", name="Members").click()
+        page.get_by_role("button", name="Make a link").click()
+        page.get_by_text("Whoever has this link").wait_for()
+        # Its address is another one each time.
+        page.evaluate("document.getElementById('private-link').value = 'https://chat.example/#in…'")
+        take(page, "private")
+        page, _ = entered(private=True, color_scheme="dark", **phone)
+        page.evaluate("location.hash = 'invite=x'")
+        page.get_by_role("dialog", name="Invitation").wait_for()
+        take(page, "invited")
         browser.close()
 
 

@@ -1,10 +1,5 @@
-// The page: several rooms over one connection. This module knows all others, and none knows it.
-//
-//   app ─► sign_in ─► connection   what is known of the WebSocket; sign_in only where people do
-//       ─► outbox ─► store       what was written and is not in the log yet
-//       ─► reading ─► rooms      what was said, who is there
-//          rooms ─► messages ─► markup, times
-//       ─► status, pending, latest, compose ─► dom, texts
+// The page: several rooms over one connection. This module knows all others, and none knows it; a
+// picture of that is in docs/page.md.
 
 import { setUpCompose, prepend } from "./compose.js";
 import { between, Connection } from "./connection.js";
@@ -17,7 +12,7 @@ import { Outbox, spaceLeft, tooLong } from "./outbox.js";
 import { drawPending, erasePending } from "./pending.js";
 import { setUpReading } from "./reading.js";
 import { endSearch, searchFurther, setUpSearch } from "./search.js";
-import { current, loseRooms, roomNamed, rooms, setUpRooms, show } from "./rooms.js";
+import { current, loseRooms, PRIVATE, roomNamed, rooms, setUpRooms, show } from "./rooms.js";
 import { showState } from "./status.js";
 import { newId, store, stored } from "./store.js";
 import { explain, fillIn, t } from "./texts.js";
@@ -106,6 +101,8 @@ async function later(module, frame) {
 
 /** @param {Frame} frame */
 const revise = (frame) => later(import("./revisions.js"), frame);
+/** @param {Frame} frame */
+const privately = (frame) => later(import("./private.js"), frame);
 
 /** @type {Record<string, (frame: Frame) => void>} */
 const hearing = {
@@ -122,6 +119,7 @@ const hearing = {
     page.rename.title = t.rename;
     sanctions = frame.sanctions;
     if (frame.revisions) revise(frame);
+    if (frame.private || sessionStorage["chat.invited"]) privately(frame);
     joinMissing();
     lookForUpdate(() => connection.live);
   },
@@ -173,6 +171,7 @@ function hear(frame) {
   if (Object.hasOwn(hearing, frame.type)) hearing[frame.type](frame);
   if (sanctions && frame.moderator) later(import("./moderation.js"), frame);
   if (frame.room && frame.until) later(import("./sanctioned.js"), frame);
+  if (PRIVATE.test(frame.room)) privately(frame);
 }
 
 function joinMissing() {
@@ -265,6 +264,7 @@ addEventListener("hashchange", () => showNamed(location.hash.slice(1)));
 /** @param {string} name */
 function showNamed(name) {
   if (/^[A-Za-z0-9._-]{1,64}$/.test(name)) show(roomNamed(name));
+  else if (/^invite=/.test(name)) privately({ type: "invited", token: name.slice(7) });
 }
 
 const [named, last] = [location.hash.slice(1), stored("room", "")];

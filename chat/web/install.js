@@ -35,12 +35,15 @@ let worker = null;
 const wanted = () => worker !== null && Notification.permission === "granted"
   && stored("notify", false);
 
-/** @param {Message} message in which one is mentioned */
-export async function notify({ room, user, text }) {
+/**
+ * @param {Message} message in which one is mentioned
+ * @param {string} label of its room
+ */
+export async function notify({ room, user, text }, label) {
   if (!document.hidden || !wanted()) return;
   const registration = await worker;
   // One for each room: what is new there is in the page.
-  await registration?.showNotification(`${user} · ${room}`, {
+  await registration?.showNotification(`${user} · ${label}`, {
     body: text.slice(0, 200), tag: room, data: room, silent: true, icon: "icon.svg",
   });
 }

@@ -6,7 +6,7 @@ import { ask, chosen, offer } from "./actions.js";
 import { chooseTime, failure } from "./dialogs.js";
 import { button, element, notice, page } from "./dom.js";
 import { messageOf } from "./messages.js";
-import { current } from "./rooms.js";
+import { current, PRIVATE } from "./rooms.js";
 import { shownEnd } from "./sanctioned.js";
 import { locale, t } from "./texts.js";
 
@@ -61,7 +61,6 @@ const name = element("bdi");
 const rules = element("p");
 const time = chooseTime("moderation-time");
 const said = element("p", { role: "status" });
-const PRIVATE = /^private-[0-9a-f]{32}$/;
 /** @type {HTMLDialogElement} */
 const dialog = element("dialog", {
   id: "moderation", className: "action", "aria-labelledby": "moderation-title",

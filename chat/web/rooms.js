@@ -24,7 +24,7 @@ import { locale, t } from "./texts.js";
  * @property {(() => void) | null} rename
  * @property {() => void} shown another room, or none
  * @property {() => void} grown by earlier messages, the room that is shown
- * @property {(message: Message) => void} mentioned while nobody looked
+ * @property {(message: Message, label: string) => void} mentioned while nobody looked
  * @property {(unread: number) => void} counted in all rooms
  */
 
@@ -34,6 +34,7 @@ const SHOWN_READING = 10 * SHOWN;
 // Pieces of the log that are looked through for earlier messages before one has to ask again.
 const IN_VAIN = 10;
 
+export const PRIVATE = /^private-[0-9a-f]{32}$/;
 /** @type {Map<string, Room>} in the order they were joined */
 export const rooms = new Map();
 /** @type {Room | null} the one that is shown */
@@ -67,6 +68,7 @@ export class Room {
   /** @param {string} name */
   constructor(name) {
     this.name = name;
+    this.label = stored(`label.${name}`, name);  // what it is called here
     this.joined = false;
     this.why = "";             // why it is not joined, if the service has said so
     this.banned = "";          // the same, if a moderator put this person out
@@ -102,17 +104,17 @@ export class Room {
     this.older = element("div", { hidden: true });
     // Screen readers read what is added to a log, and only that.
     this.list = element("ol");
-    this.log = element("div", { role: "log", "aria-label": t.messagesIn(name), hidden: true },
+    this.log = element("div", { role: "log", "aria-label": t.messagesIn(this.label), hidden: true },
       this.list);
     page.logs.append(this.older, this.log);
     this.badge = element("span", { className: "count", hidden: true });
-    this.button = button(name, () => show(this));
+    this.button = button(this.label, () => show(this));
     this.button.className = "enter";
     this.mentioned = element("span", { className: "count mentioned", hidden: true });
     this.button.append(" ", this.badge, " ", this.mentioned);
     const leave = button("×", () => leaveRoom(this));
     leave.className = "quiet";
-    leave.setAttribute("aria-label", t.leave(name));
+    leave.setAttribute("aria-label", t.leave(this.label));
     this.tab = element("li", {}, this.button, leave);
     page.rooms.append(this.tab);
   }
@@ -214,7 +216,7 @@ export class Room {
       drawMessage(message, ways.isMine(message), ways.name())));
     const [after] = this.items;
     if (items.length) {
-      this.older.prepend(element("ol", { "aria-label": t.earlierIn(this.name) }, ...items));
+      this.older.prepend(element("ol", { "aria-label": t.earlierIn(this.label) }, ...items));
     }
     for (const item of items) {
       this.tellApart(item);
@@ -357,7 +359,7 @@ export class Room {
     else if (!mine) {
       const mentioned = item.matches(".mentions");
       this.countUnread(this.unread + 1, this.mentions + Number(mentioned));
-      if (mentioned) ways.mentioned(message);
+      if (mentioned) ways.mentioned(message, this.label);
     }
   }
 
@@ -454,7 +456,7 @@ export function show(room) {
     if (one === room) one.button.setAttribute("aria-current", "page");
     else one.button.removeAttribute("aria-current");
   }
-  page.title.textContent = room?.name ?? "";
+  page.title.textContent = room?.label ?? "";
   composeIn(room?.name ?? "");
   showPending(room?.name ?? "");
   drawHere();
@@ -486,7 +488,7 @@ export function roomNamed(name) {
 }
 
 /** @param {Room} room */
-function leaveRoom(room) {
+export function leaveRoom(room) {
   if (room.joined) ways.say({ type: "leave", room: room.name });
   room.joined = false;
   rooms.delete(room.name);

@@ -30,7 +30,9 @@ NEIGHBOUR = next(
 LATER = {
     "actions.js",
     "dialogs.js",
+    "members.js",
     "moderation.js",
+    "private.js",
     "revisions.js",
     "sanctioned.js",
     "shortcuts.js",

@@ -1,0 +1,274 @@
+// Private rooms: the list has all that one is in, a button makes one, and an invitation leads into
+// one. It is loaded where people make them, and when an address has an invitation.
+//
+// An invitation is in the fragment of the address, which browsers send to nobody. It is kept in the
+// tab while somebody signs in, and is used only when they say so: the members see who comes.
+
+import { ask } from "./actions.js";
+import { failure } from "./dialogs.js";
+import { button, element, notice, page } from "./dom.js";
+import { current, drawWhy, leaveRoom, PRIVATE, roomNamed, rooms, show } from "./rooms.js";
+import { store, stored } from "./store.js";
+import { locale, t } from "./texts.js";
+
+/** @typedef {import("./connection.js").Connection} Connection */
+/** @typedef {import("./connection.js").Frame} Frame */
+/** @typedef {import("./rooms.js").Room} Room */
+
+const en = {
+  make: "New private room",
+  label: (/** @type {string} */ id) => `Private ${id}`,
+  members: "Members",
+  stranger: "It is private, and you are no member.",
+  out: "It is private, and you are no member any more.",
+  invitation: "Invitation",
+  invited: "You are invited to a private room. Its members will see that you come, and you will see "
+    + "what was said before.",
+  missing: "There are no private rooms here.",
+  errors: /** @type {Record<string, string>} */ ({
+    no_invitation: "This invitation does not count: it has ended, was used up or taken back, or the "
+      + "link is not complete. Ask for another one.",
+    full: "The room has as many members as it may have, or all private rooms have.",
+    too_many_rooms: "You are in as many private rooms as you may be: leave one.",
+  }),
+};
+
+/** @type {typeof en} */
+const de = {
+  make: "Neuer privater Raum",
+  label: (id) => `Privat ${id}`,
+  members: "Mitglieder",
+  stranger: "Er ist privat, und Sie sind kein Mitglied.",
+  out: "Er ist privat, und Sie sind nicht mehr Mitglied.",
+  invitation: "Einladung",
+  invited: "Sie sind in einen privaten Raum eingeladen. Seine Mitglieder werden sehen, dass Sie "
+    + "kommen, und Sie werden sehen, was bisher gesagt wurde.",
+  missing: "Hier gibt es keine privaten Räume.",
+  errors: {
+    no_invitation: "Diese Einladung gilt nicht: sie ist abgelaufen, verbraucht oder zurückgenommen, "
+      + "oder der Link ist nicht vollständig. Bitten Sie um eine neue.",
+    full: "Der Raum hat so viele Mitglieder, wie er haben darf, oder alle privaten Räume haben es.",
+    too_many_rooms: "Sie sind in so vielen privaten Räumen, wie möglich ist: verlassen Sie einen.",
+  },
+};
+
+const words = locale.startsWith("de") ? de : en;
+// Where app.js looks for it, too.
+const INVITED = "chat.invited";
+// Until all replicas know of a new member, and of a new invitation (docs/protocol.md).
+const MEMBER_MS = 10_000;
+const INVITATION_MS = 1_000;
+const AGAIN_MS = 500;
+
+/** @type {Connection} */
+let connection;
+/** @type {Frame | undefined} the last `welcome` */
+let welcome;
+/** @type {Map<string, number>} room -> when all replicas know that one is in it */
+const fresh = new Map();
+/** @type {Set<string>} rooms that one has left, which the service has not said yet */
+const leaving = new Set();
+/** @type {typeof import("./members.js") | undefined} */
+let members;
+
+const style = new CSSStyleSheet();
+style.replaceSync(`
+  #make { align-self: start; padding: .25rem .6rem; font-size: .9rem; }
+  #members { padding: .1rem .6rem; font-size: .85rem; }
+  #invitation .row > :first-child { border-color: var(--accent); color: var(--accent); font-weight: 600; }
+  body:not(:has(#rooms .private [aria-current])) #members { display: none; }
+`);
+document.adoptedStyleSheets.push(style);
+
+const make = button(words.make, async () => {
+  make.disabled = true;
+  const answer = await ask(connection, { type: "make" });
+  make.disabled = false;
+  if (answer.type === "ack") enter(answer.id);
+  else notice(failure(answer, words.errors));
+  // Without an answer, there may be one.
+  if (answer.type !== "ack") list();
+});
+make.id = "make";
+const showMembers = button(words.members, () => { if (current) open(current, false); });
+showMembers.id = "members";
+
+// The list.
+
+/**
+ * A room that one is in.
+ * @param {string} name
+ */
+function have(name) {
+  const label = stored(`label.${name}`, words.label(name.slice(8, 14)));
+  store(`label.${name}`, label);
+  const room = roomNamed(name);
+  room.tab.classList.add("private");
+  rename(room, label);
+  return room;
+}
+
+/**
+ * @param {Room} room
+ * @param {string} label
+ */
+export function rename(room, label) {
+  if (room.label === label) return;
+  store(`label.${room.name}`, label);
+  room.label = label;
+  room.button.firstChild?.replaceWith(label);
+  room.tab.lastElementChild?.setAttribute("aria-label", t.leave(label));
+  room.log.setAttribute("aria-label", t.messagesIn(label));
+  if (room === current) page.title.textContent = label;
+}
+
+async function list() {
+  const answer = await ask(connection, { type: "rooms" });
+  for (const name of answer.rooms ?? []) have(name);
+}
+
+/** @param {string} name of a room that one has just come to */
+function enter(name) {
+  fresh.set(name, Date.now() + MEMBER_MS);
+  show(have(name));
+  page.text.focus();
+}
+
+/**
+ * The service does not let one in: any more, or not yet.
+ * @param {Room | undefined} room
+ */
+function refused(room) {
+  if (!room || room.joined) return;
+  if (leaving.delete(room.name)) {
+    drop(room);
+  } else if (Date.now() < (fresh.get(room.name) ?? 0)) {
+    room.why = "";
+    setTimeout(() => room.askIn(), AGAIN_MS);
+  } else {
+    room.why = room.readOnly = room.entered ? words.out : words.stranger;
+    empty(room);
+  }
+  drawWhy();
+}
+
+/**
+ * Nothing that was said there stays on this page.
+ * @param {Room} room
+ */
+function empty(room) {
+  room.tab.classList.remove("private");
+  for (const part of [room.older, room.list]) part.replaceChildren();
+  room.ids.clear();
+  room.authors.clear();
+  room.newLine = room.position = room.last = null;
+  room.entered = false;
+  room.countUnread();
+  members?.close(room);
+}
+
+/** @param {Room} room */
+function drop(room) {
+  store(`label.${room.name}`, null);
+  leaveRoom(room);
+  page.text.focus();
+}
+
+/**
+ * @param {Room} room
+ * @param {boolean} leave whether one is asked whether to leave it
+ */
+async function open(room, leave) {
+  if (!welcome) return;
+  members ??= await import("./members.js");
+  members.open({
+    room,
+    connection,
+    me: welcome,
+    rename: (label) => rename(room, label),
+    left() {
+      // The service says so on this connection, too. Until then it would answer what is asked there.
+      if (room.joined) leaving.add(room.name);
+      else drop(room);
+    },
+  }, leave);
+}
+
+// Of a room whose member one is, the button that leaves does it for good, so it asks first.
+page.rooms.addEventListener("click", (event) => {
+  const target = /** @type {Element} */ (event.target);
+  const tab = target.closest(".private");
+  const room = [...rooms.values()].find((one) => one.tab === tab);
+  if (!room || room.button.contains(target)) return;
+  event.stopPropagation();
+  open(room, true);
+}, true);
+
+// Invitations.
+
+const said = element("p", { role: "status" });
+const accept = button(t.join, async () => {
+  said.textContent = t.sending;
+  const frame = { type: "accept", token: sessionStorage.getItem(INVITED) };
+  let answer = await ask(connection, frame);
+  if (answer.code === "no_invitation") {
+    await new Promise((resolve) => { setTimeout(resolve, INVITATION_MS); });
+    answer = await ask(connection, frame);
+  }
+  if (answer.type === "ack") {
+    invitation.close();
+    enter(answer.id);
+  } else {
+    said.textContent = !welcome?.private ? words.missing
+      : words.errors[answer.code] ?? failure(answer);
+  }
+});
+/** @type {HTMLDialogElement} */
+const invitation = element("dialog", {
+  id: "invitation", className: "action", "aria-labelledby": "invitation-title",
+},
+  element("h2", { id: "invitation-title" }, words.invitation),
+  element("p", {}, words.invited),
+  said,
+  element("p", { className: "row" }, accept, button(t.cancel, () => invitation.close())));
+invitation.addEventListener("close", () => sessionStorage.removeItem(INVITED));
+document.body.append(invitation);
+
+function offer() {
+  if (!connection.live || !sessionStorage.getItem(INVITED)) return;
+  said.textContent = "";
+  if (!invitation.open) invitation.showModal();
+}
+
+/**
+ * @param {Frame} frame
+ * @param {Connection} given
+ */
+export function hear(frame, given) {
+  connection = given;
+  const room = rooms.get(frame.room);
+  switch (frame.type) {
+    case "welcome":
+      welcome = frame;
+      if (frame.private) {
+        page.join.after(make);
+        page.people.before(showMembers);
+        list();
+      }
+      offer();
+      break;
+    case "invited":
+      sessionStorage.setItem(INVITED, frame.token);
+      // Nobody is to read it over somebody's shoulder, or send it on by mistake.
+      history.replaceState(null, "", current ? `#${current.name}` : location.pathname);
+      offer();
+      break;
+    case "joined":
+      fresh.delete(frame.room);
+      if (room && PRIVATE.test(frame.room)) have(frame.room);
+      break;
+    case "error":
+      if (frame.code === "bad_room") refused(room);
+  }
+  members?.hear(frame);
+}

@@ -1,0 +1,243 @@
+"""Private rooms on the page: people make them, invite others by a link, and remove them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from conftest import Process
+from playwright.sync_api import Locator, Page, Route, WebSocketRoute, expect
+from provider import jwks
+from test_page import Open, browser, open_page, shows, write
+from test_page_access import OUT_OF_REACH, TOO_WIDE
+from test_page_honesty import LIMITS, Frame, say, state
+from test_page_reading import Log, Visit, said, service, visit
+from test_page_revisions import accessible
+from test_page_sign_in import KEY, SIGN_IN, SIGNED_OUT, Gate, sign_in, signed_in
+
+__all__ = ["browser", "open_page", "service", "visit"]
+
+Start = Callable[..., Process]
+NAME = re.compile("^Private [0-9a-f]{6}$")
+LAPSED = "This invitation does not count: it has ended, was used up or taken back"
+
+
+class Gatehouse(Gate):
+    """It keeps the head of each request, which is all that servers on the way may log."""
+
+    def __init__(self, **replicas: Process) -> None:
+        super().__init__(**replicas)
+        self.heads: list[str] = []
+        self.change = self._keep
+
+    def _keep(self, request: bytes) -> bytes:
+        self.heads.append(request.decode())
+        return self._change(request)
+
+
+def private(folder: Path) -> dict[str, str]:
+    """The environment of a replica where people make private rooms."""
+    (folder / "jwks.json").write_bytes(jwks(KEY))
+    issuer = {"issuer": "edge", "audience": "chat", "jwks": str(folder / "jwks.json")}
+    return {
+        "CHAT_PRIVATE_ROOMS": "true",
+        "CHAT_AUTH": "required",
+        "CHAT_AUTH_ISSUERS": json.dumps([issuer]),
+        "CHAT_AUTH_SIGN_IN_URL": SIGN_IN,
+    }
+
+
+def rooms(page: Page) -> Locator:
+    return page.locator("#rooms .enter")
+
+
+def dialog(page: Page) -> Locator:
+    return page.locator("#private")
+
+
+def says(page: Page, text: str) -> None:
+    expect(dialog(page).get_by_role("status")).to_contain_text(text)
+
+
+def press(page: Page, name: str, question: str = "") -> None:
+    """Press a button of the dialog, and again if it asks so."""
+    button = dialog(page).get_by_role("button", name=name)
+    button.click()
+    if question:
+        says(page, question)
+        button.click()
+
+
+def link(page: Page) -> str:
+    """The link to a private room, in whose dialog one is."""
+    press(page, "Make a link")
+    says(page, "Whoever has this link can come in.")
+    return dialog(page).get_by_label("Link", exact=True).input_value()
+
+
+def accept(page: Page) -> Locator:
+    invitation = page.get_by_role("dialog", name="Invitation")
+    invitation.get_by_role("button", name="Join").click()
+    return invitation
+
+
+def test_people_make_a_private_room_invite_others_by_a_link_and_remove_them(
+    process: Start, open_page: Open, tmp_path: Path
+) -> None:
+    def at_the_provider(route: Route) -> None:
+        sign_in(route.request.frame.page.context, gate, "bob")
+        route.fulfill(status=302, headers={"Location": "/"})
+
+    with Gatehouse(replica=process(private(tmp_path))) as gate:
+        ada = signed_in(open_page, gate, "ada", permissions=["clipboard-read", "clipboard-write"])
+        ada.get_by_role("button", name="New private room").click()
+        title = ada.get_by_role("heading", level=2).first
+        expect(title).to_have_text(NAME)
+        write(ada, "among us")
+        shows(ada, "among us")
+        name = ada.url.partition("#")[2]
+        ada.get_by_role("button", name="Members").click()
+        expect(dialog(ada).get_by_role("listitem")).to_have_text(["ada (owner, you)"])
+        taken_back = link(ada)
+        press(ada, "Take back")
+        says(ada, "Taken back.")
+        expect(dialog(ada).get_by_label("Link", exact=True)).to_be_hidden()
+        invitation = link(ada)
+        press(ada, "Copy")
+        says(ada, "Copied.")
+        assert ada.evaluate("navigator.clipboard.readText()") == invitation
+
+        # Bob signs in first. Before he says so, nobody knows of him.
+        bob = open_page(gate, "", lambda page: page.route("**" + SIGN_IN, at_the_provider))
+        bob.goto(invitation)
+        expect(bob.get_by_role("status").first).to_have_text(SIGNED_OUT)
+        bob.get_by_role("link", name="Sign in").click()
+        expect(bob.get_by_role("dialog", name="Invitation")).to_be_visible()
+        accessible(bob)
+        expect(dialog(ada).get_by_role("listitem").nth(1)).to_contain_text("1 left")
+        accept(bob)
+        shows(bob, "among us")
+        expect(dialog(ada).get_by_role("listitem").nth(1)).to_contain_text("Somebody")
+        write(bob, "thank you")
+        shows(ada, "among us", "thank you")
+        expect(dialog(ada).get_by_role("listitem").nth(1)).to_contain_text("bob")
+        token = invitation.rpartition("=")[2]
+        assert name in token
+        assert token not in bob.url
+        assert all(token not in head for head in gate.heads)
+
+        # Nobody else sees anything of it, with an old link or with the room's name.
+        eve = signed_in(open_page, gate, "eve")
+        for old in (taken_back, invitation):
+            eve.goto(old)
+            expect(accept(eve)).to_contain_text(LAPSED)
+            eve.keyboard.press("Escape")
+        eve.get_by_label("Join a room").fill(name)
+        eve.keyboard.press("Enter")
+        expect(eve.locator("#why")).to_contain_text("It is private, and you are no member.")
+        shows(eve)
+
+        # It is in the list of all browsers of its members. Who is removed sees nothing any more.
+        tab = signed_in(open_page, gate, "bob")
+        rooms(tab).filter(has_text="Private").click()
+        shows(tab, "among us", "thank you")
+        ada.keyboard.press("Escape")
+        ada.get_by_role("button", name="Members").click()
+        press(ada, "Remove: bob", "bob will see nothing of this room any more")
+        for page in (bob, tab):
+            expect(page.locator("#why")).to_contain_text("no member any more", timeout=1_000)
+            shows(page)
+            expect(page.locator("#compose")).to_be_hidden()
+            expect(page.get_by_role("button", name="Members")).to_be_hidden()
+        accessible(bob)
+        says(ada, "Removed. All invitations have ended.")
+        bob.reload()
+        state(bob, "connected")
+        expect(bob.locator("#why")).to_contain_text("It is private, and you are no member.")
+        bob.get_by_role("button", name="Leave Private").click()
+        expect(rooms(bob)).to_have_text(["lobby"])
+
+        # Leaving is for good, so it is asked first.
+        ada.keyboard.press("Escape")
+        ada.get_by_role("button", name="Leave Private").click()
+        says(ada, "the room ends for good. Press again to leave.")
+        press(ada, "Leave for good")
+        expect(rooms(ada)).to_have_text(["lobby"])
+        ada.reload()
+        state(ada, "connected")
+        expect(rooms(ada)).to_have_text(["lobby"])
+
+
+ROOM = f"private-{'a' * 32}"
+ADA, BOB, DAN = (letter * 32 for letter in "abd")
+
+
+class House(Log):
+    """A service with a private room of Ada, who is its only owner. `refusals`: codes of errors."""
+
+    def __init__(self, *refusals: str, **rooms: list[Frame]) -> None:
+        super().__init__(**rooms)
+        self.refusals = list(refusals)
+        self.asked: list[Frame] = []
+        self.owners = [ADA]
+
+    def hear(self, way: WebSocketRoute, frame: Frame) -> None:
+        cid = {"cid": frame.get("cid")}
+        match frame["type"]:
+            case "hello":
+                self.ways.append(way)
+                welcome = {"type": "welcome", "protocol": 1, "replica": "mock", "limits": LIMITS}
+                say(way, welcome | {"user": "Ada", "author": ADA, "private": True})
+            case "rooms":
+                say(way, cid | {"type": "rooms", "rooms": [ROOM], "owned": [ROOM]})
+            case "members":
+                members = [one for one in (BOB, DAN) if one not in self.owners]
+                invitations = [{"id": "i", "by": ADA, "until": 1_795_953_600_000, "left": 200}]
+                people = {"owners": self.owners, "members": members, "invitations": invitations}
+                say(way, cid | {"type": "members", "room": ROOM} | people)
+            case "make" | "invite" | "accept" | "revoke" | "remove" | "promote" as kind:
+                self.asked.append(frame)
+                if self.refusals:
+                    error = {"type": "error", "code": self.refusals.pop(0), "message": "English."}
+                    say(way, cid | error)
+                    return
+                if kind == "promote":
+                    self.owners.append(frame["author"])
+                say(way, cid | {"type": "ack", "id": frame.get("author", "i"), "token": "t" * 73})
+            case _:
+                super().hear(way, frame)
+
+
+def test_owners_are_told_whom_they_name_or_remove_and_why_something_was_not_done(
+    visit: Visit,
+) -> None:
+    house = House("rate_limited", "not_moderator", **{ROOM: [said("hi", ROOM, author=BOB)]})
+    page = visit(house, viewport={"width": 320, "height": 256})
+    rooms(page).filter(has_text="Private aaaaaa").click()
+    presence = {"type": "presence", "room": ROOM, "count": 3, "users": ["Ada", "Bob", "Dan"]}
+    say(house.ways[-1], presence)
+    page.get_by_role("button", name="Members").click()
+    people = dialog(page).get_by_role("listitem")
+    expect(people).to_contain_text(["Ada (owner, you)", "Bob", f"({DAN[:6]})", "200 left"])
+    expect(dialog(page)).to_contain_text("Here now, and has not written: Dan")
+    # At 400 %, all of it is in reach.
+    dialog(page).get_by_label("What you call it here").fill("W" * 40)
+    press(page, "Save")
+    says(page, "Nobody else sees this name.")
+    press(page, "Make a link")
+    says(page, "Not done. English.")
+    press(page, "Make owner: Bob", "Press again to make Bob an owner.")
+    says(page, "Not done. You are no owner of this room.")
+    link(page)
+    assert house.asked[-1].items() >= {"seconds": 86400, "uses": 1, "room": ROOM}.items()
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        accessible(page)
+    assert page.evaluate(TOO_WIDE) == []
+    assert page.evaluate(OUT_OF_REACH) == []
+    press(page, "Make owner: Bob", "Press again to make Bob an owner.")
+    expect(people).to_contain_text(["Ada (owner, you)", "Bob (owner)", f"({DAN[:6]})", "200 left"])
+    press(page, f"Remove: Somebody who has not written here ({DAN[:6]})", "all invitations end.")
+    assert house.asked[-1].items() >= {"type": "remove", "author": DAN}.items()
