@@ -46,9 +46,10 @@ ALLOWED: dict[str, set[str]] = {
     "relay.memory": {"relay.base"},
     "relay.register": set(),
     "relay.kafka.batches": set(),
+    "relay.kafka.brokers": set(),
     "relay.kafka.pace": set(),
     "relay.kafka.record": {"bounds", "relay.base", "relay.kafka.batches"},
-    "relay.kafka.client": {"relay.kafka.batches", "relay.security"},
+    "relay.kafka.client": {"relay.kafka.batches", "relay.kafka.brokers", "relay.security"},
     "relay.kafka.register": {
         "relay.base",
         "relay.kafka.batches",

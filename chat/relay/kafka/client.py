@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, Self
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import CorruptRecordError, KafkaError, LeaderNotAvailableError
-from kafka.net.compat import KafkaNetClient
 
 from chat.relay.kafka.batches import RecordBatch, split
+from chat.relay.kafka.brokers import Client, Failures
 from chat.relay.security import Security
 
 # Kafka responds to a healthy client within milliseconds. After this time it is considered down.
@@ -27,16 +27,13 @@ SOCKET_OPTIONS = [
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1),
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 4000),
 ]
-# How long to try to connect to a broker: at first, and at most after failures. Until another broker
-# leads, Kafka still names one whose host died. A client connects there, and asks again only when
-# that has failed. kafka-python's public classes do not take this setting; their client does.
+# How long to try to connect to a broker: at first, and at most after failures. Only kafka-python's
+# client takes this setting, not its public classes.
 CONNECT_MS = 2000
 MOST_CONNECT_MS = 10_000
-_client = functools.partial(
-    KafkaNetClient,
-    socket_connection_setup_timeout_ms=CONNECT_MS,
-    socket_connection_setup_timeout_max_ms=MOST_CONNECT_MS,
-)
+# How often to ask which brokers lead. A client that waits for a dead one would ask only when it has
+# waited, and others lead in the meantime.
+LEADERS_MS = 1000
 POLL_MS = 200
 # Maximum number of batches per poll.
 POLL_BATCHES = 2000
@@ -54,7 +51,13 @@ def connection_options(
     return {
         "bootstrap_servers": list(bootstrap_servers),
         "client_id": client_id,
-        "kafka_client": _client,
+        "kafka_client": functools.partial(
+            Client,
+            Failures(),
+            socket_connection_setup_timeout_ms=CONNECT_MS,
+            socket_connection_setup_timeout_max_ms=MOST_CONNECT_MS,
+        ),
+        "metadata_max_age_ms": LEADERS_MS,
         "reconnect_backoff_max_ms": 1000,
         "socket_options": SOCKET_OPTIONS,
         **security.client_options(),

@@ -136,6 +136,7 @@ class Reader:
                     level = logging.WARNING if self._watcher.reachable else logging.DEBUG
                     log.log(level, "reading was interrupted: %s", named(error))
                     self._interruption = named(error)
+                    self._watcher.forget_signals()
             stopping.wait(POLL_MS / 1000)
 
     def _read_topic(self, topic: Topic, signals: Topic | None, stopping: threading.Event) -> None:

@@ -110,6 +110,10 @@ class Watcher:
         """Check the message topic again before it is used: it may have been replaced."""
         self.messages = None
 
+    def forget_signals(self) -> None:
+        """Use the topic for signals only when all its partitions are led."""
+        self.signals = None
+
     # The watcher's thread.
 
     def run(self, stopping: threading.Event) -> None:
@@ -167,13 +171,12 @@ class Watcher:
         if missing := missing_rights(messages, RIGHTS):
             raise _RightsError(self._grant(*missing))
         self._note_settings_right(not missing_rights(messages, [SETTINGS_RIGHT]))
-        # Signals must not delay messages: a partition without a leader would.
-        usable = (
-            not signals["error_code"]
-            and not missing_rights(signals, RIGHTS)
-            and all(partition["leader_id"] >= 0 for partition in signals["partitions"])
-        )
-        return Topic.of(messages), Topic.of(signals) if usable else None
+        usable = not signals["error_code"] and not missing_rights(signals, RIGHTS)
+        # Messages must not wait for signals. A reader that begins waits for the leader of each
+        # partition, and one that goes on does not.
+        begun = usable and Topic.of(signals) == self.signals
+        led = all(partition["leader_id"] >= 0 for partition in signals["partitions"])
+        return Topic.of(messages), Topic.of(signals) if usable and (begun or led) else None
 
     def _inquire(self) -> str:
         """Why brokers refuse this client, as far as is known. Starts an inquiry when it is time."""
