@@ -1,4 +1,4 @@
-"""Each way to break Kafka's promise is found, and traffic through a real broker keeps it."""
+"""The check finds each kind of broken promise, and none in traffic through a real broker."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from traffic import KEYS, Traffic
 
 
 def kept() -> History:
-    """Two keys on two partitions; the last record under `b` failed and is there all the same."""
+    """A history without violations: two keys on two partitions. The last send of `b` failed, but
+    its record is in the log.
+    """
     log = [Placed(Record("a", number), 0, number) for number in range(4)]
     log += [Placed(Record("b", number), 1, number) for number in range(4)]
     return History(
@@ -25,7 +27,7 @@ def kept() -> History:
     )
 
 
-def test_a_kept_promise_has_no_violations() -> None:
+def test_a_correct_history_has_no_violations() -> None:
     assert not violations(kept())
     assert str(violations(kept())) == ""
 
@@ -66,7 +68,7 @@ def acknowledge_another_place(history: History) -> None:
 
 
 def rewrite(history: History) -> None:
-    # The failed record was shown at a place that another one has in the end.
+    # The reader got the failed record at a position that has another record at the end.
     history.followed[-1] = Placed(Record("b", 3), 1, 2)
 
 
@@ -99,7 +101,7 @@ def test_each_broken_promise_is_found_and_named(
     assert names in str(violations(history))
 
 
-def test_a_failed_send_promises_nothing_neither_place_nor_order() -> None:
+def test_a_failed_send_may_have_any_position_and_order() -> None:
     history = kept()
     history.sent.add(Record("b", 4))
     late = Placed(Record("b", 3), 1, 4)
@@ -130,7 +132,7 @@ def test_traffic_measures_the_gap_and_loses_nothing(kafka_broker: KafkaBroker, t
     assert len(traffic.history.log) == traffic.acknowledged >= 2 * len(KEYS)
 
 
-def test_traffic_that_lost_an_acknowledged_record_fails(
+def test_traffic_fails_if_an_acknowledged_record_was_lost(
     kafka_broker: KafkaBroker, topic: str
 ) -> None:
     def write_then_lose() -> None:

@@ -1,4 +1,4 @@
-"""Gives each test a filter as Ansible finds it."""
+"""Loads filters like Ansible."""
 
 import importlib.util
 from collections.abc import Callable
@@ -12,7 +12,7 @@ PLUGINS = Path(__file__).parents[2] / "plugins" / "filter"
 
 @pytest.fixture(scope="session")
 def load_filter() -> Callable[..., Callable[..., Any]]:
-    """The filter, and in which file it is if that has another name."""
+    """Returns a filter by name. The second argument is its file, if that has another name."""
 
     def load(name: str, filter_name: str | None = None) -> Callable[..., Any]:
         specification = importlib.util.spec_from_file_location(name, PLUGINS / f"{name}.py")

@@ -1,4 +1,4 @@
-"""Names are written as a certificate tells them: others would never be found in it."""
+"""Names must have the form that certificates use: others would never be found in one."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ import pytest
         ("chat1, chat2", "chat1, chat2 is no host name"),
     ],
 )
-def test_a_name_that_the_certificate_would_have_otherwise_is_refused(
+def test_a_name_that_certificates_write_differently_is_refused(
     name: str, said: str, load_filter: Callable[..., Callable[[list[str]], list[str]]]
 ) -> None:
     refused = load_filter("certificate_names", "certificate_names_refused")
@@ -29,7 +29,7 @@ def test_a_name_that_the_certificate_would_have_otherwise_is_refused(
     "name",
     ["fd00::1", "FD00::1", "192.0.2.1", "Chat1", "*.example.org", "xn--bcher-kva.example", "a_b.c"],
 )
-def test_a_name_that_the_certificate_has_too_is_taken(
+def test_a_name_in_the_form_of_certificates_is_accepted(
     name: str, load_filter: Callable[..., Callable[[list[str]], list[str]]]
 ) -> None:
     assert load_filter("certificate_names", "certificate_names_refused")([name]) == []

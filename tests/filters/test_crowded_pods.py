@@ -1,4 +1,4 @@
-"""Replicas that a host's failure piled up are named, and no more than need to move."""
+"""The filter names the replicas to move after a host's failure left too many on another host."""
 
 from collections.abc import Callable
 from typing import Any
@@ -34,7 +34,7 @@ def pods(*nodes: str | None) -> list[dict[str, Any]]:
         (["a", "a"], [], []),
     ],
 )
-def test_as_many_as_a_host_has_too_many(
+def test_only_surplus_replicas_of_a_host_are_named(
     placed: list[str | None],
     nodes: list[str],
     crowded: list[str],
@@ -44,7 +44,7 @@ def test_as_many_as_a_host_has_too_many(
 
 
 @pytest.mark.parametrize(("taint", "crowded"), [(DRAINED, []), (LOST, []), (SLOW, ["p1"])])
-def test_a_host_that_takes_no_pods_does_not_count(
+def test_a_node_that_accepts_no_pods_is_ignored(
     taint: dict[str, str],
     crowded: list[str],
     load_filter: Callable[[str], Callable[..., list[str]]],
@@ -53,7 +53,7 @@ def test_a_host_that_takes_no_pods_does_not_count(
     assert load_filter("crowded_pods")(pods("a", "a"), nodes) == crowded
 
 
-def test_a_pod_on_its_way_out_does_not_count(
+def test_a_pod_that_is_being_deleted_is_ignored(
     load_filter: Callable[[str], Callable[..., list[str]]],
 ) -> None:
     leaving, staying = pods("a", "a")

@@ -1,4 +1,4 @@
-"""Only a host's literal address in the network of an interface can move to that interface."""
+"""A virtual IP must be a literal host address in the network of the interface."""
 
 from collections.abc import Callable, Mapping
 
@@ -21,7 +21,7 @@ INTERFACE = {"network": "192.0.2.64", "netmask": "255.255.255.192"}
         ("", False),
     ],
 )
-def test_an_address_that_a_host_of_the_network_can_have(
+def test_only_host_addresses_of_the_network_are_accepted(
     address: str,
     fits: bool,
     load_filter: Callable[[str], Callable[[str, Mapping[str, str]], bool]],

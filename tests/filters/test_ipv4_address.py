@@ -1,4 +1,4 @@
-"""A host that cannot be asked has the address that its name has for the controller."""
+"""A host that does not respond has the address to which its name resolves on the controller."""
 
 import socket
 from collections.abc import Callable
@@ -17,7 +17,7 @@ KNOWN = {"chat2.example.org": "192.0.2.12", "192.0.2.13": "192.0.2.13", "localho
         ("localhost", ""),
     ],
 )
-def test_an_address_or_a_name_that_resolves_is_an_address(
+def test_addresses_and_resolvable_names_give_an_address(
     name: str,
     address: str,
     load_filter: Callable[[str], Callable[[str], str]],

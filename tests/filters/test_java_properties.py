@@ -1,4 +1,4 @@
-"""What a file of properties says to Java is what the inventory said.
+"""Java reads from a properties file exactly the values of the inventory.
 
 How values are to be written: https://docs.oracle.com/javase/8/docs/api/java/util/Properties.html
 """
@@ -29,9 +29,9 @@ def java_properties(load_filter):
         ("Grüße \N{GRINNING FACE}", r"Gr\u00fc\u00dfe \ud83d\ude00"),
     ],
 )
-def test_java_reads_what_was_meant(java_properties, value, written):
+def test_values_are_escaped_for_java(java_properties, value, written):
     assert java_properties({"name": value}) == f"name={written}\n"
 
 
-def test_settings_are_in_the_order_of_their_names(java_properties):
+def test_settings_are_sorted_by_name(java_properties):
     assert java_properties({"b": 2, "C": 3, "a": 1}) == "a=1\nb=2\nC=3\n"

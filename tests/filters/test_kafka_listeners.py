@@ -1,5 +1,4 @@
-"""No listener changes its protocol under its name, and the one with TLS ends on the port it is
-declared with."""
+"""A listener's name always has the same protocol. After a move, each has its declared port."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +26,7 @@ def at(
     return kafka_listeners(DECLARED, security, stage, "192.0.2.11", 100, newer)
 
 
-def test_a_name_keeps_its_protocol_through_all_stages(kafka_listeners: Listeners) -> None:
+def test_a_listener_name_has_the_same_protocol_at_all_stages(kafka_listeners: Listeners) -> None:
     spoken: dict[str, set[str]] = {}
     for security in ("plaintext", "tls"):
         for stage in set(STAGES) - ({"plaintext"} if security == "plaintext" else set()):
@@ -39,7 +38,7 @@ def test_a_name_keeps_its_protocol_through_all_stages(kafka_listeners: Listeners
         assert spoken["CLUSTER_TLS"] == {"SASL_SSL"}
 
 
-def test_no_port_has_two_listeners(kafka_listeners: Listeners) -> None:
+def test_no_two_listeners_share_a_port(kafka_listeners: Listeners) -> None:
     for stage in STAGES:
         for newer in ("plaintext", "tls"):
             listeners = at(kafka_listeners, stage, newer=newer).values()
@@ -47,7 +46,9 @@ def test_no_port_has_two_listeners(kafka_listeners: Listeners) -> None:
             assert len(set(ports)) == len(ports)
 
 
-def test_each_stage_has_the_names_that_its_neighbours_use(kafka_listeners: Listeners) -> None:
+def test_each_stage_has_the_listeners_that_adjacent_stages_use(
+    kafka_listeners: Listeners,
+) -> None:
     names = {stage: set(at(kafka_listeners, stage)) for stage in STAGES}
     assert names["plaintext"] == set(DECLARED)
     assert names["prepared"] == names["moved"] == names["plaintext"] | names["tls"]
@@ -70,10 +71,10 @@ def test_interim_ports_are_advertised_as_well(kafka_listeners: Listeners) -> Non
 @pytest.mark.parametrize(
     ("newer", "before", "suffix"), [("tls", "plaintext", ""), ("plaintext", "tls", "_TLS")]
 )
-def test_listeners_that_come_later_take_no_port_of_those_before(
+def test_new_listeners_do_not_take_ports_of_existing_ones(
     kafka_listeners: Listeners, newer: str, before: str, suffix: str
 ) -> None:
-    """In either direction: clients of those before need not be told anything."""
+    """In both directions. So clients of the existing listeners need no new settings."""
     own = at(kafka_listeners, before)
     for stage in ("prepared", "moved"):
         both = at(kafka_listeners, stage, newer=newer)
@@ -84,12 +85,12 @@ def test_listeners_that_come_later_take_no_port_of_those_before(
         assert {both[name]["port"] for name in came} == {9191, 9192, 9193, 9199}
 
 
-def test_a_site_keeps_the_protocols_that_it_has_by_settings(kafka_listeners: Listeners) -> None:
+def test_protocols_that_a_site_sets_itself_are_kept(kafka_listeners: Listeners) -> None:
     assert at(kafka_listeners, "plaintext", "plaintext")["PARTNERS"]["protocol"] == "SSL"
 
 
 @pytest.mark.parametrize("port", [None, "", "http", -1, 1.5])
-def test_what_is_no_port_is_0_which_the_role_refuses(
+def test_an_invalid_port_becomes_0_which_the_role_refuses(
     kafka_listeners: Listeners, port: object
 ) -> None:
     (listener,) = kafka_listeners({"CLUSTER": {"port": port}}, "tls", "tls", "a").values()

@@ -1,4 +1,4 @@
-"""What Kafka would not start with is found by Kafka's own list of settings."""
+"""Settings with which Kafka would not start are found with Kafka's own list of settings."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ KNOWN: dict[str, dict[str, str]] = json.loads(LIST.read_text())
 Load = Callable[..., Callable[..., list[str]]]
 
 
-def test_the_list_is_what_the_archive_documents(kafka_home: Path) -> None:
+def test_the_list_matches_the_archives_documentation(kafka_home: Path) -> None:
     program = f"import kafka_settings; print(kafka_settings.settings({str(kafka_home)!r}))"
     printed = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT / "script", capture_output=True, text=True
@@ -43,7 +43,9 @@ def test_the_list_is_what_the_archive_documents(kafka_home: Path) -> None:
         ("a.plugins", {"own": 1}, "write its keys out, as Kafka names them"),
     ],
 )
-def test_refused_with_what_to_write(name: str, value: Any, why: str, load_filter: Load) -> None:
+def test_a_wrong_value_is_refused_with_the_remedy(
+    name: str, value: Any, why: str, load_filter: Load
+) -> None:
     refused = load_filter("kafka_settings", "kafka_settings_refused")
     assert refused({name: value}, KNOWN["broker"]) == [
         f"{name} is {'a mapping' if isinstance(value, dict) else repr(value)}: {why}"
@@ -65,12 +67,12 @@ def test_refused_with_what_to_write(name: str, value: Any, why: str, load_filter
         ("a.plugins.own", [1, 2]),
     ],
 )
-def test_what_kafka_takes_is_taken(name: str, value: Any, load_filter: Load) -> None:
+def test_values_that_kafka_accepts_are_accepted(name: str, value: Any, load_filter: Load) -> None:
     refused = load_filter("kafka_settings", "kafka_settings_refused")
     assert refused({name: value}, KNOWN["broker"]) == []
 
 
-def test_what_kafka_does_not_know_is_named_with_what_may_have_been_meant(
+def test_an_unknown_setting_is_named_with_a_suggestion(
     load_filter: Load,
 ) -> None:
     unknown = load_filter("kafka_settings", "kafka_settings_unknown")

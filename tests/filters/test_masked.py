@@ -1,4 +1,4 @@
-"""No secret is shown, and everything else is."""
+"""Secrets are masked, and everything else is shown."""
 
 import pytest
 
@@ -46,5 +46,5 @@ def test_a_secret_is_masked(masked, text, shown):
         "listener.name.cluster.ssl.keystore.location=/etc/kafka/broker.pem",
     ],
 )
-def test_what_is_no_secret_is_shown(masked, text):
+def test_text_without_secrets_is_not_changed(masked, text):
     assert masked(text) == text

@@ -1,4 +1,4 @@
-"""Where a cluster is on its way to TLS or back, and which rolls are left."""
+"""The stage of a cluster that moves to TLS or back, and the remaining rolling restarts."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -34,15 +34,15 @@ def filters(load_filter: Callable[..., Callable[..., Any]]) -> dict[str, Callabl
 
 
 @pytest.mark.parametrize("stage", BROKERS)
-def test_files_tell_the_stage(filters: dict[str, Any], stage: str) -> None:
+def test_the_stage_is_read_from_files(filters: dict[str, Any], stage: str) -> None:
     assert filters["broker_stage"](BROKERS[stage]) == stage
     assert filters["member_stage"](MEMBERS[stage]) == stage
 
 
-def test_a_member_with_a_port_for_tls_beside_its_own_is_not_on_the_way(
+def test_a_member_with_an_additional_tls_port_is_not_considered_moving(
     filters: dict[str, Any],
 ) -> None:
-    """Sites had one by zookeeper_config before there was zookeeper_security, and keep it."""
+    """Before zookeeper_security existed, sites could set such a port in zookeeper_config."""
     for own in (
         ["secureClientPort=2281"],
         ["ssl.keyStore.location=/srv/keys.pem", "sslQuorum=true"],
@@ -51,7 +51,7 @@ def test_a_member_with_a_port_for_tls_beside_its_own_is_not_on_the_way(
 
 
 @pytest.mark.parametrize(("one", "next_one"), list(pairwise(STAGES)))
-def test_a_step_that_was_interrupted_is_finished_in_either_direction(
+def test_an_interrupted_step_is_completed_in_either_direction(
     filters: dict[str, Any], one: str, next_one: str
 ) -> None:
     mixed = [one, next_one, "", one]
@@ -62,13 +62,13 @@ def test_a_step_that_was_interrupted_is_finished_in_either_direction(
 
 @pytest.mark.parametrize("goal", ["plaintext", "tls"])
 @pytest.mark.parametrize(("port", "newer"), [(9191, "tls"), (8991, "plaintext")])
-def test_the_listeners_that_came_later_stay_the_same_when_the_goal_changes(
+def test_the_newer_listeners_stay_the_same_when_the_goal_changes(
     filters: dict[str, Any], goal: str, port: int, newer: str
 ) -> None:
     both = [f"advertised.listeners=INTERNAL://a:9091,CLIENT://a:9092,INTERNAL_TLS://a:{port}"]
     arrived = ["advertised.listeners=INTERNAL_TLS://a:9091,CLIENT_TLS://a:9092"]
     assert filters["newer_listeners"]([[], arrived, both], goal) == newer
-    # Before there are both, they are those of the goal.
+    # While there is only one protocol, the newer listeners are those of the goal.
     assert filters["newer_listeners"]([[], arrived], goal) == goal
 
 
@@ -78,7 +78,7 @@ def walked(filters: dict[str, Any], security: str, zookeeper: str, kafka: str) -
     return [f"{step['moves']} {step[step['moves']]}" for step in steps]
 
 
-def test_zookeeper_takes_tls_before_brokers_use_it_and_plaintext_until_none_does(
+def test_zookeeper_accepts_tls_before_brokers_use_it_and_plaintext_while_brokers_do(
     filters: dict[str, Any],
 ) -> None:
     whole = walked(filters, "tls", "plaintext", "plaintext")
@@ -90,7 +90,7 @@ def test_zookeeper_takes_tls_before_brokers_use_it_and_plaintext_until_none_does
         "kafka tls",
         "zookeeper tls",
     ]
-    # From anywhere, what is left is the same; and the way back is the same way.
+    # From any stage, the remaining steps are the same. The way back has the same steps, reversed.
     assert walked(filters, "tls", "moved", "prepared") == whole[3:]
     assert walked(filters, "tls", "tls", "tls") == []
     assert walked(filters, "plaintext", "moved", "moved") == [
@@ -101,6 +101,6 @@ def test_zookeeper_takes_tls_before_brokers_use_it_and_plaintext_until_none_does
     ]
 
 
-def test_stages_that_no_way_has_together_are_refused(filters: dict[str, Any]) -> None:
+def test_stages_that_cannot_occur_together_are_refused(filters: dict[str, Any]) -> None:
     with pytest.raises(AnsibleFilterError, match="'plaintext' and the brokers at 'moved'"):
         filters["security_path"]("plaintext", "moved", "tls")

@@ -1,4 +1,4 @@
-"""What a unit's environment says is what the inventory said: see systemd.syntax(7)."""
+"""systemd reads from a unit exactly the values of the inventory: see systemd.syntax(7)."""
 
 import pytest
 
@@ -13,5 +13,5 @@ import pytest
         ("-Da=b\n-Dc=d", r"-Da=b\n-Dc=d"),
     ],
 )
-def test_systemd_reads_what_was_meant(load_filter, text, written):
+def test_values_are_escaped_for_systemd(load_filter, text, written):
     assert load_filter("systemd_escaped")(text) == written

@@ -1,4 +1,4 @@
-"""What an operator meets in the Kafka archive: tools, servers, logs, environment."""
+"""The Kafka archive: tools, servers, logs, environment variables."""
 
 import os
 import subprocess
@@ -40,7 +40,7 @@ def help_of(kafka_home):
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_a_tool_explains_itself(help_of, tool):
+def test_a_tool_prints_its_help(help_of, tool):
     assert any(word in help_of[tool].lower() for word in ("usage:", "option ")), help_of[tool]
     assert "Exception" not in help_of[tool]
 
@@ -55,11 +55,11 @@ def test_the_zookeeper_shell_finds_the_broker(kafka_home, kafka_broker):
 @pytest.mark.parametrize(
     "script", ["kafka-server-start.sh", "zookeeper-server-start.sh", "zookeeper-shell.sh"]
 )
-def test_a_script_without_what_it_needs_says_what_that_is(kafka_home, script):
+def test_a_script_without_arguments_prints_its_usage(kafka_home, script):
     assert run(kafka_home / "bin" / script).startswith("USAGE: ")
 
 
-def test_the_archive_is_laid_out_like_the_official_one(kafka_home):
+def test_the_archive_has_the_layout_of_the_official_one(kafka_home):
     assert {"bin", "config", "libs", "LICENSE", "NOTICE"} <= {p.name for p in kafka_home.iterdir()}
 
 
@@ -105,7 +105,7 @@ def jvm_options(kafka_home, tmp_path):
         ("EXTRA_ARGS", "-name x -Dextra", "-Dextra"),
     ],
 )
-def test_the_environment_reaches_java(jvm_options, variable, value, option):
+def test_environment_variables_become_options_of_java(jvm_options, variable, value, option):
     environment = {"EXTRA_ARGS": "-name kafkaServer"} | {variable: value}
     assert option in jvm_options("kafka-server-start.sh", "argument", **environment)
 
@@ -139,7 +139,7 @@ def test_a_symlinked_home_is_resolved_before_the_jvm_starts(jvm_options, kafka_h
     assert f"{kafka_home}/libs/*" in jvm_options(f"{link}/bin/kafka-topics.sh", "argument")
 
 
-def test_arguments_arrive_unchanged(jvm_options):
+def test_arguments_are_passed_unchanged(jvm_options):
     assert jvm_options("kafka-topics.sh", "--topic", "two words", "*")[-3:] == [
         "--topic",
         "two words",
