@@ -189,7 +189,8 @@ inviting.addEventListener("submit", (event) => {
   const frame = { type: "invite", seconds: Number(time.value), uses: uses.valueAsNumber };
   change(frame, words.linked, async ({ id, token }) => {
     invitation = id;
-    link.value = `${location.origin}${location.pathname}#invite=${token}`;
+    // A token may end in a letter that chats take for the end of a sentence. This one is no part of it.
+    link.value = `${location.origin}${location.pathname}#invite=${token}/`;
     await refresh();
     link.focus();
     link.select();

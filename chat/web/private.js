@@ -147,6 +147,7 @@ function refused(room) {
     setTimeout(() => room.askIn(), AGAIN_MS);
   } else {
     room.why = room.readOnly = room.entered ? words.out : words.stranger;
+    if (room.entered && room !== current) notice(`${room.label}: ${room.why}`);
     empty(room);
   }
   drawWhy();
@@ -194,20 +195,22 @@ async function open(room, leave) {
   }, leave);
 }
 
-// Of a room whose member one is, the button that leaves does it for good, so it asks first.
+// The button that leaves a room does it for good where one is a member, so it asks first.
 page.rooms.addEventListener("click", (event) => {
   const target = /** @type {Element} */ (event.target);
-  const tab = target.closest(".private");
+  const tab = target.closest("li");
   const room = [...rooms.values()].find((one) => one.tab === tab);
-  if (!room || room.button.contains(target)) return;
+  if (!room || !PRIVATE.test(room.name) || room.button.contains(target)) return;
   event.stopPropagation();
-  open(room, true);
+  if (tab?.matches(".private")) open(room, true);
+  else drop(room);
 }, true);
 
 // Invitations.
 
 const said = element("p", { role: "status" });
 const accept = button(t.join, async () => {
+  if (said.textContent === t.sending) return;
   said.textContent = t.sending;
   const frame = { type: "accept", token: sessionStorage.getItem(INVITED) };
   let answer = await ask(connection, frame);
@@ -258,7 +261,7 @@ export function hear(frame, given) {
       offer();
       break;
     case "invited":
-      sessionStorage.setItem(INVITED, frame.token);
+      sessionStorage.setItem(INVITED, frame.token.replace(/\/$/, ""));
       // Nobody is to read it over somebody's shoulder, or send it on by mistake.
       history.replaceState(null, "", current ? `#${current.name}` : location.pathname);
       offer();
