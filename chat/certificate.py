@@ -22,7 +22,6 @@ import re
 import sys
 import threading
 import time
-from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -42,6 +41,8 @@ from josepy.b64 import b64encode as jose_b64encode
 from josepy.errors import Error as JoseError
 from josepy.jwa import ES256
 from josepy.jwk import JWKEC
+
+from chat.kubernetes import CREDENTIALS, URL, Secrets, field
 
 # The annotation of a Secret that says for which directory and names its certificate was asked.
 ANSWERS = "baremetal-chat/acme"
@@ -108,52 +109,6 @@ class Issued(NamedTuple):
             valid = " to ".join(f"{moment:%Y-%m-%d %H:%M}" for moment in (begins, ends))
             raise ValueError(f"it is valid from {valid}, and now is {now:%Y-%m-%d %H:%M} UTC")
         return certificate
-
-
-class Secrets:
-    """Reads and changes Secrets, by the rights of the pod's service account.
-
-    `credentials` is the folder that Kubernetes puts into each pod. Names are NAMESPACE/NAME.
-    Methods raise requests.RequestException.
-    """
-
-    def __init__(self, url: str, credentials: Path) -> None:
-        self._url = url
-        self._credentials = credentials
-
-    def read(self, name: str) -> dict[str, Any]:
-        return self._request("GET", name)
-
-    def write(self, name: str, data: dict[str, bytes | None], **metadata: Any) -> None:
-        """Replace these fields of a Secret at once; None removes one.
-
-        Kubernetes refuses (409) if the Secret has another resourceVersion than a given one.
-        """
-        encoded = {key: value and b64encode(value).decode() for key, value in data.items()}
-        self._request("PATCH", name, data=encoded, metadata=metadata)
-
-    def _request(self, method: str, name: str, **patch: Any) -> dict[str, Any]:
-        namespace, _, name = name.partition("/")
-        answer = requests.request(
-            method,
-            f"{self._url}/api/v1/namespaces/{namespace}/secrets/{name}",
-            json=patch or None,
-            headers={
-                "Authorization": f"Bearer {(self._credentials / 'token').read_text()}",
-                "Content-Type": "application/merge-patch+json",
-            },
-            # Not in a session: there, REQUESTS_CA_BUNDLE would win.
-            verify=str(self._credentials / "ca.crt"),
-            timeout=10,
-        )
-        answer.raise_for_status()
-        found: dict[str, Any] = answer.json()
-        return found
-
-
-def field(secret: dict[str, Any], key: str) -> bytes:
-    """The content of a Secret's field; empty if there is none."""
-    return b64decode((secret.get("data") or {}).get(key, ""))
 
 
 def due(secret: dict[str, Any], order: Order, now: datetime) -> str:
@@ -367,11 +322,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--account", required=True, help="Secret of the account's key")
     parser.add_argument("--traefik", required=True, help="URL of Traefik's port for HTTP")
     parser.add_argument("--port", type=int, default=8080, help="where challenges arrive (8080)")
-    parser.add_argument("--kubernetes", default="https://kubernetes.default.svc", help="its API")
+    parser.add_argument("--kubernetes", default=URL, help="its API")
     parser.add_argument(
         "--credentials",
         type=Path,
-        default=Path("/var/run/secrets/kubernetes.io/serviceaccount"),
+        default=CREDENTIALS,
         help="folder with the service account's token and ca.crt",
     )
     given = parser.parse_args(arguments)

@@ -21,6 +21,7 @@ MOST_WEBHOOKS = 100
 MOST_BYTES = 256 << 10
 MOST_HOURS = 24 * 366
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
+_SECRET = re.compile(r"secret:([a-z0-9-]{1,63}/[a-z0-9.-]{1,253})")
 _METRICS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*):([0-9]{1,5})")
 
 
@@ -45,7 +46,9 @@ class Webhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Files are relative to the folder of the configuration."""
+    """Files are relative to the folder of the configuration. `state`: a folder, or
+    `secret:NAMESPACE/NAME`.
+    """
 
     chat: str
     state: str
@@ -66,10 +69,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A configuration that was checked. `secrets`: by the names of webhooks."""
+    """A configuration that was checked. `state_secret`: NAMESPACE/NAME of the Secret with the
+    state; empty: it is in the folder `state`. `secrets`: by the names of webhooks.
+    """
 
     config: Config
     state: Path
+    state_secret: str
     token_file: Path | None
     secrets: dict[str, Secrets]
 
@@ -98,6 +104,9 @@ def _check(config: Config, folder: Path) -> Loaded:
         )
     if not 0 < config.give_up_hours <= MOST_HOURS:
         raise ValueError(f"give_up_hours = {config.give_up_hours:g}: give hours up to {MOST_HOURS}")
+    state_secret = _SECRET.fullmatch(config.state)
+    if config.state.startswith("secret:") and not state_secret:
+        raise ValueError(f"state = {config.state!r}: give a folder, or secret:NAMESPACE/NAME")
     address = config.metrics_address
     if config.metrics and (address is None or address[1] > 65535):
         raise ValueError(f"metrics = {config.metrics!r}: give HOST:PORT, or :PORT")
@@ -122,7 +131,13 @@ def _check(config: Config, folder: Path) -> Loaded:
     if token_file is not None:
         # Read again for each connection, and not used here.
         token_file.read_bytes()
-    return Loaded(config, folder / config.state, token_file, secrets)
+    return Loaded(
+        config,
+        folder / config.state,
+        state_secret[1] if state_secret else "",
+        token_file,
+        secrets,
+    )
 
 
 def _check_webhook(webhook: Webhook) -> None:

@@ -81,7 +81,7 @@ class Sender:
                 " in %s",
                 self._webhook.name,
                 self._webhook.host,
-                self._store.path,
+                self._store.place,
             )
         finally:
             self._receiver.close()
@@ -92,6 +92,9 @@ class Sender:
         """
         history = History(self._chat, self._token)
         try:
+            if self._state.pending:
+                # It may not have been kept before: then it was not sent.
+                await self._save()
             await self._deliver()
             if self._state.gone:
                 return
@@ -231,7 +234,7 @@ class Sender:
         await self._save()
 
     async def _save(self) -> None:
-        """Raises `OSError`."""
+        """Raises `OSError` and `StateError`."""
         self._saved_at = time.monotonic()
         await asyncio.to_thread(self._store.save, self._state)
 

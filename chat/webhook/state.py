@@ -1,19 +1,15 @@
-"""What each webhook has to know after a restart, in a file of its own: how far it has come, and the
-event that is on its way.
+"""What each webhook has to know after a restart: how far it has come, and the event that is on its
+way.
 
-An event is written here before it is sent, so that it is sent again with the same id and body,
-whatever becomes of the message meanwhile. Each write is atomic and on disk before it counts.
+An event is kept before it is sent, so that it is sent again with the same id and body, whatever
+becomes of the message meanwhile.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
+import abc
 import re
 import uuid
-from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 
@@ -23,7 +19,7 @@ _KEY = re.compile("[0-9a-f]{32}")
 
 
 class StateError(Exception):
-    """The folder or a file in it cannot be used. The text says why, and the remedy."""
+    """What is kept cannot be used. The text says why, and the remedy."""
 
 
 class State(msgspec.Struct, omit_defaults=True):
@@ -41,78 +37,70 @@ class State(msgspec.Struct, omit_defaults=True):
     gone: bool = False
 
 
+class Keeper(abc.ABC):
+    """Keeps files, of which one process at a time may write. They have what was said in rooms, so
+    nobody else may read them.
+    """
+
+    @abc.abstractmethod
+    def read(self, file: str) -> bytes | None:
+        """None: there is none. Raises `OSError`."""
+
+    @abc.abstractmethod
+    def write(self, file: str, content: bytes) -> None:
+        """Replace it at once, durably. May be called by several threads. Raises `OSError`, and
+        `StateError` if another process writes.
+        """
+
+    @abc.abstractmethod
+    def place(self, file: str) -> str:
+        """Where it is, for people."""
+
+
 class Store:
     """The file of one webhook."""
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self.path = folder / f"{name}.json"
+    def __init__(self, keeper: Keeper, name: str) -> None:
+        self._keeper = keeper
+        self._file = f"{name}.json"
+
+    @property
+    def place(self) -> str:
+        return self._keeper.place(self._file)
 
     def load(self, room: str) -> State:
         """Raises `StateError`."""
         try:
-            state = msgspec.json.decode(self.path.read_bytes(), type=State)
-        except FileNotFoundError:
-            return State(room)
+            content = self._keeper.read(self._file)
+            state = State(room) if content is None else msgspec.json.decode(content, type=State)
         except OSError as error:
-            raise StateError(f"{self.path}: {error.strerror}") from None
+            raise StateError(f"{self.place}: {error.strerror}") from None
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise StateError(
-                f"{self.path}: {error}: restore it, or remove it to begin with the next message"
+                f"{self.place}: {error}: restore it, or remove it to begin with the next message"
             ) from None
         if state.room != room:
             raise StateError(
-                f"{self.path} is of room {state.room!r}, and the webhook of {room!r}: give it"
+                f"{self.place} is of room {state.room!r}, and the webhook of {room!r}: give it"
                 " another name"
             )
         return state
 
     def save(self, state: State) -> None:
-        """Raises `OSError`."""
-        _write(self.path, msgspec.json.encode(state))
+        """Raises what `Keeper.write` raises."""
+        self._keeper.write(self._file, msgspec.json.encode(state))
 
 
-@contextlib.contextmanager
-def opened(folder: Path) -> Iterator[str]:
-    """Use the folder, made if it is not there, as the only process. Gives the secret that keeps the
-    name of this program in the chat (`key` of `connect`). Raises `StateError`.
+def name_key(keeper: Keeper) -> str:
+    """The secret that keeps the name of this program in the chat (`key` of `connect`), made if
+    there is none. Raises what the keeper raises, and `StateError`.
     """
-    with contextlib.ExitStack() as stack:
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = stack.enter_context((folder / "lock").open("ab"))
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            key = _key(folder / "key")
-        except BlockingIOError:
-            raise StateError(
-                f"{folder}: another process uses it: stop that one, or give another folder"
-            ) from None
-        except OSError as error:
-            raise StateError(f"{error.filename or folder}: {error.strerror}") from None
-        yield key
-
-
-def _key(path: Path) -> str:
-    with contextlib.suppress(FileNotFoundError):
-        key = path.read_text()
-        if not _KEY.fullmatch(key):
-            raise StateError(f"{path} is no key: remove it, to have a new one made")
+    found = keeper.read("key")
+    if found is None:
+        key = uuid.uuid4().hex
+        keeper.write("key", key.encode())
         return key
-    key = uuid.uuid4().hex
-    _write(path, key.encode())
+    key = found.decode(errors="replace")
+    if not _KEY.fullmatch(key):
+        raise StateError(f"{keeper.place('key')} is no key: remove it, to have a new one made")
     return key
-
-
-def _write(path: Path, content: bytes) -> None:
-    new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-    # Otherwise the name may lead to the old content after a power cut.
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

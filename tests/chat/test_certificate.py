@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-import threading
 from base64 import b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,57 +17,17 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from josepy.jwk import JWKEC
+from kubernetes_secrets import TOKEN, Kubernetes
 from pebble import Pebble
 from servers import free_port
 
 from chat import certificate
-from chat.certificate import Issued, Order, due, field
+from chat.certificate import Issued, Order, due
+from chat.kubernetes import field
 
 NAMES = ["chat.example.org", "127.0.0.1"]
 SERVED = "/api/v1/namespaces/chat/secrets/chat-tls"
 ACCOUNT = "/api/v1/namespaces/chat-acme/secrets/account"
-
-
-class Kubernetes(ThreadingHTTPServer):
-    """Stores the two Secrets, and accepts merge patches."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.secrets: dict[str, dict[str, Any]] = {}
-        self.patched: list[str] = []
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Kubernetes
-
-    def do_GET(self) -> None:
-        self._answer()
-
-    def do_PATCH(self) -> None:
-        assert self.headers["Content-Type"] == "application/merge-patch+json"
-        given = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        secret = self.server.secrets[self.path]
-        version = secret["metadata"]["resourceVersion"]
-        if given["metadata"].pop("resourceVersion", version) != version:
-            self._answer(409)
-            return
-        secret["metadata"]["resourceVersion"] = f"{int(version) + 1}"
-        merged = (secret.get("data") or {}) | given["data"]
-        secret["data"] = {key: value for key, value in merged.items() if value is not None}
-        given = given["metadata"].get("annotations", {})
-        secret["metadata"].setdefault("annotations", {}).update(given)
-        self.server.patched.append(self.path)
-        self._answer()
-
-    def _answer(self, status: int = 200) -> None:
-        secret = self.server.secrets.get(self.path)
-        known = self.headers["Authorization"] == "Bearer the-token"
-        self.send_response(status if secret and known else 403)
-        self.end_headers()
-        self.wfile.write(json.dumps(secret).encode())
-
-    def log_message(self, *_: object) -> None:
-        """Log nothing."""
 
 
 class Job:
@@ -77,14 +35,14 @@ class Job:
 
     def __init__(self, folder: Path, pebble: Pebble, kubernetes: Kubernetes, port: int) -> None:
         self.secrets, self.patched = kubernetes.secrets, kubernetes.patched
-        (folder / "token").write_text("the-token")
+        (folder / "token").write_text(TOKEN)
         self._options = {
             "directory": pebble.directory,
             "secret": "chat/chat-tls",
             "account": "chat-acme/account",
             "traefik": f"http://127.0.0.1:{port}",
             "port": str(port),
-            "kubernetes": f"http://127.0.0.1:{kubernetes.server_port}",
+            "kubernetes": kubernetes.url,
             "credentials": str(folder),
         }
 
@@ -120,15 +78,13 @@ def job(tmp_path_factory: pytest.TempPathFactory, pebble: Pebble, port: int) -> 
         # There is only one Traefik.
         patch.setattr(certificate, "LED_EVERYWHERE", 0)
         patch.setattr(certificate, "LED_WITHIN", 1)
-        for path in (SERVED, ACCOUNT):
-            kubernetes.secrets[path] = {"metadata": {"resourceVersion": "1"}}
+        for path in ("chat/chat-tls", "chat-acme/account"):
+            kubernetes.make(path)
         # The CA of the role's own authority.
         kubernetes.secrets[SERVED]["data"] = {"ca.crt": "b3du"}
-        threading.Thread(target=kubernetes.serve_forever, daemon=True).start()
         job = Job(tmp_path_factory.mktemp("job"), pebble, kubernetes, port)
         assert job.run() == 0
         yield job
-        kubernetes.shutdown()
 
 
 def test_clients_of_the_authority_trust_every_name(

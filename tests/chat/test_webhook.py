@@ -10,10 +10,11 @@ import hmac
 import json
 import re
 import signal
+import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ import pytest
 from chat_client import ChatClient
 from conftest import ROOT, Replica, until
 from kafka_broker import free_port
+from kubernetes_secrets import TOKEN, Kubernetes
 from provider import Provider
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
@@ -30,6 +32,7 @@ from tornado.netutil import bind_sockets
 
 from chat.client import room as client_room
 from chat.hub import Hub
+from chat.kubernetes import Secrets as ClusterSecrets
 from chat.protocol import no_room
 from chat.relay import memory
 from chat.server import Server
@@ -39,16 +42,18 @@ from chat.webhook import sender as sender_module
 from chat.webhook.__main__ import make_senders
 from chat.webhook.config import Config, ConfigError, Webhook, load
 from chat.webhook.events import Kind
+from chat.webhook.folder import Folder, opened
 from chat.webhook.metrics import Metrics
 from chat.webhook.receiver import Answer
+from chat.webhook.secret import Secret
 from chat.webhook.sender import Sender
 from chat.webhook.signature import Secrets, SecretsError, read_secrets
-from chat.webhook.state import State, StateError, Store, opened
+from chat.webhook.state import Keeper, State, StateError, Store, name_key
 
 DOCUMENT = (ROOT / "docs" / "webhooks.md").read_text()
 KEY = b"0123456789abcdefghijklmnopqrstuv"
+SECRET_NAME = "chat/webhooks-state"
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
-NAME_KEY = "0" * 32
 
 
 @pytest.fixture(autouse=True)
@@ -179,10 +184,11 @@ async def server(replica: Replica) -> Server:
 
 
 class Webhooks:
-    """Webhooks that run in this process, one folder of state for all runs."""
+    """Webhooks that run in this process. What `keeper` returns has the state of all runs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, keeper: Callable[[], Keeper]) -> None:
         self.folder = folder
+        self.keeper = keeper
         self.metrics = Metrics()
         (folder / "secret").write_text(SECRET)
         (folder / "secret").chmod(0o600)
@@ -209,9 +215,8 @@ class Webhooks:
     ) -> AsyncIterator[list[Sender]]:
         """Until the block ends. Each reads its room when it is entered."""
         loaded = load(self.write(server, *receivers, more=more))
-        loaded.state.mkdir(exist_ok=True)
         self.metrics = Metrics()
-        senders = make_senders(loaded, self.metrics, NAME_KEY)
+        senders = make_senders(loaded, self.metrics, self.keeper())
         tasks = [asyncio.create_task(sender.run()) for sender in senders]
         try:
             for number in range(len(receivers)):
@@ -226,15 +231,23 @@ class Webhooks:
                     task.result()
 
     def state(self, number: int = 0) -> State:
-        return Store(self.folder / "state", f"hook-{number}").load("lobby")
+        return Store(self.keeper(), f"hook-{number}").load("lobby")
 
     def metric(self, name: str, number: int = 0) -> float | None:
         return self.metrics.registry.get_sample_value(name, {"webhook": f"hook-{number}"})
 
 
-@pytest.fixture
-def webhooks(tmp_path: Path) -> Webhooks:
-    return Webhooks(tmp_path)
+@pytest.fixture(params=["folder"])
+def webhooks(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Webhooks]:
+    if request.param == "folder":
+        (tmp_path / "state").mkdir()
+        yield Webhooks(tmp_path, lambda: Folder(tmp_path / "state"))
+        return
+    (tmp_path / "token").write_text(TOKEN)
+    with Kubernetes() as kubernetes:
+        kubernetes.make(SECRET_NAME)
+        api = ClusterSecrets(kubernetes.url, tmp_path)
+        yield Webhooks(tmp_path, lambda: Secret(api, SECRET_NAME))
 
 
 @pytest.fixture
@@ -305,6 +318,7 @@ async def test_edits_and_deletions_arrive_and_a_webhook_gets_what_it_asked_for(
     assert all(post.event["data"]["id"] == identity for post in everything.posts)
 
 
+@pytest.mark.parametrize("webhooks", ["folder", "secret"], indirect=True)
 async def test_a_restart_repeats_what_was_on_its_way_and_loses_nothing(
     server: Server, ada: ChatClient, webhooks: Webhooks, receiver: Receiver
 ) -> None:
@@ -328,6 +342,27 @@ async def test_a_restart_repeats_what_was_on_its_way_and_loses_nothing(
         await say(ada, "five")
         await until(lambda: len(receiver.taken) == 6)
     assert receiver.taken[-1] == "created five"
+
+
+@pytest.mark.parametrize("webhooks", ["secret"], indirect=True)
+async def test_what_cannot_be_kept_is_not_sent(
+    server: Server,
+    ada: ChatClient,
+    webhooks: Webhooks,
+    receiver: Receiver,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    token = webhooks.folder / "token"
+    async with webhooks.run(server, receiver):
+        await say(ada, "one")
+        await until(lambda: receiver.taken)
+        token.write_text("expired")
+        await say(ada, "two")
+        await until(lambda: caplog.text.count("403 Client Error") > 2)
+        assert receiver.taken == ["created one"]
+        token.write_text(TOKEN)
+        await until(lambda: len(receiver.taken) == 2)
+    assert receiver.taken == ["created one", "created two"]
 
 
 async def test_a_long_absence_is_read_from_the_history_page_by_page(
@@ -511,7 +546,7 @@ async def test_retry_after_is_obeyed_and_pauses_grow_up_to_a_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sender_module, "RETRY_SECONDS", (1, 300))
-    (sender,) = make_senders(load(webhooks.write(server, receiver)), Metrics(), NAME_KEY)
+    (sender,) = make_senders(load(webhooks.write(server, receiver)), Metrics(), webhooks.keeper())
     for failed, most in ((1, 1), (2, 2), (5, 16), (20, 300), (10**6, 300)):
         sender._failed = failed
         delays = {sender._delay(Answer(False, False, "no")) for _ in range(20)}
@@ -538,7 +573,6 @@ async def test_where_the_chat_requires_tokens_the_history_is_read_with_one(
     server = await replica(provider.environment(), CHAT_HISTORY="1")
     (webhooks.folder / "token").write_text(provider.token("hook"))
     file = webhooks.folder / "state" / "hook-0.json"
-    file.parent.mkdir()
     file.write_text('{"room":"lobby","position":"oldest"}')
     async with ChatClient(server.port, additional_headers=provider.headers()) as ada:
         await ada.join("lobby")
@@ -589,6 +623,7 @@ WEBHOOK = {"name": "a", "room": "lobby", "url": "https://hook.example/x", "secre
     [
         ({"chat": "chat.example.org"}, "chat = 'chat.example.org': give the chat's address"),
         ({"chat": "https://chat.example.org/ws"}, "give the chat's address"),
+        ({"state": "secret:webhooks"}, "state = 'secret:webhooks': give a folder, or secret:NAME"),
         ({"give_up_hours": 0.0}, "give_up_hours = 0: give hours"),
         ({"metrics": "9090"}, "metrics = '9090': give HOST:PORT"),
         ({"webhooks": []}, "0 webhooks"),
@@ -644,25 +679,42 @@ def _toml(config: dict[str, Any]) -> str:
     return "".join(lines) + (tables or "webhooks = []\n")
 
 
+def test_a_check_starts_nothing_and_says_what_is_wrong(webhooks: Webhooks) -> None:
+    file = webhooks.folder / "webhooks.toml"
+    config = {"chat": "https://chat.example.org/", "state": "other", "webhooks": [WEBHOOK]}
+    for changed, code, said in (({}, 0, ""), ({"state": "secret:x"}, 2, "give a folder, or secr")):
+        file.write_text(_toml(config | changed))
+        done = subprocess.run(
+            [sys.executable, "-m", "chat.webhook", "--check", file],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, bool(done.stderr)) == (code, bool(said))
+        assert said in done.stderr
+    assert not (webhooks.folder / "other").exists()
+
+
 def test_one_process_at_a_time_uses_a_folder_and_its_name_in_the_chat_stays(tmp_path: Path) -> None:
     with (
-        opened(tmp_path / "state") as key,
+        opened(tmp_path / "state") as folder,
         pytest.raises(StateError, match="another process uses it"),
         opened(tmp_path / "state"),
     ):
         pass
     with opened(tmp_path / "state") as again:
-        assert again == key
+        assert name_key(again) == name_key(folder)
 
 
 def test_a_file_of_another_room_or_that_is_none_is_refused(tmp_path: Path) -> None:
-    store = Store(tmp_path, "hook")
+    store = Store(Folder(tmp_path), "hook")
+    file = tmp_path / "hook.json"
     store.save(State("lobby", "P1"))
     assert store.load("lobby").position == "P1"
-    assert store.path.stat().st_mode & 0o077 == 0
+    assert file.stat().st_mode & 0o077 == 0
     with pytest.raises(StateError, match="is of room 'lobby'"):
         store.load("staff")
-    store.path.write_text("{")
+    file.write_text("{")
     with pytest.raises(StateError, match="remove it"):
         store.load("lobby")
 
@@ -715,7 +767,7 @@ async def test_the_page_s_commands_work_and_sigterm_waits_for_the_request_under_
             stderr=asyncio.subprocess.PIPE,
         )
 
-    state = Store(tmp_path / "state", "example")
+    state = Store(Folder(tmp_path / "state"), "example")
     page = await start("receiver.py")
     hook = await start("-m", "chat.webhook", str(file))
     try:

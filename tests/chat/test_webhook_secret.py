@@ -1,0 +1,103 @@
+"""The state of webhooks in the cluster: it survives, and only the last process writes it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from conftest import until
+from kubernetes_secrets import TOKEN, Kubernetes
+
+from chat.kubernetes import Secrets, field
+from chat.webhook import secret
+from chat.webhook.secret import Secret
+from chat.webhook.state import StateError, Store, name_key
+
+NAME = "chat/webhooks-state"
+
+
+@pytest.fixture
+def kubernetes(tmp_path: Path) -> Iterator[Kubernetes]:
+    (tmp_path / "token").write_text(TOKEN)
+    with Kubernetes() as kubernetes:
+        kubernetes.make(NAME)
+        yield kubernetes
+
+
+def taken_over(kubernetes: Kubernetes, folder: Path) -> Secret:
+    """As a process that starts finds it."""
+    return Secret(Secrets(kubernetes.url, folder), NAME)
+
+
+def test_the_next_process_reads_what_was_written_and_has_the_same_name_in_the_chat(
+    kubernetes: Kubernetes, tmp_path: Path
+) -> None:
+    first = taken_over(kubernetes, tmp_path)
+    assert first.read("a.json") is None
+    key = name_key(first)
+    first.write("a.json", b"one")
+    first.write("a.json", b"two")
+    second = taken_over(kubernetes, tmp_path)
+    assert second.read("a.json") == b"two"
+    assert name_key(second) == key
+    assert second.place("a.json") == "a.json of Secret chat/webhooks-state"
+
+
+def test_a_process_that_was_replaced_writes_nothing_any_more(
+    kubernetes: Kubernetes, tmp_path: Path
+) -> None:
+    before = taken_over(kubernetes, tmp_path)
+    after = taken_over(kubernetes, tmp_path)
+    after.write("a.json", b"after")
+    for _ in range(2):
+        with pytest.raises(StateError, match="somebody else has changed it"):
+            before.write("a.json", b"before")
+    assert taken_over(kubernetes, tmp_path).read("a.json") == b"after"
+
+
+async def test_what_several_webhooks_have_to_write_is_written_at_once(
+    kubernetes: Kubernetes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = taken_over(kubernetes, tmp_path)
+    gate = threading.Event()
+    monkeypatch.setattr(secret.time, "sleep", lambda _: gate.wait(30))
+    threads = [
+        threading.Thread(target=keeper.write, args=(f"{number}.json", b"%d" % number))
+        for number in range(10)
+    ]
+    threads[0].start()
+    await until(lambda: kubernetes.patched)
+    for thread in threads[1:]:
+        thread.start()
+    await until(lambda: len(keeper._unwritten) == 9)
+    gate.set()
+    for thread in threads:
+        thread.join(30)
+    assert len(kubernetes.patched) == 2
+    again = taken_over(kubernetes, tmp_path)
+    assert [again.read(f"{number}.json") for number in range(10)] == [
+        b"%d" % number for number in range(10)
+    ]
+
+
+def test_what_the_cluster_did_not_take_is_written_with_the_next(
+    kubernetes: Kubernetes, tmp_path: Path
+) -> None:
+    keeper = taken_over(kubernetes, tmp_path)
+    (tmp_path / "token").write_text("expired")
+    with pytest.raises(requests.HTTPError):
+        keeper.write("a.json", b"a")
+    (tmp_path / "token").write_text(TOKEN)
+    keeper.write("b.json", b"b")
+    (kept,) = kubernetes.secrets.values()
+    assert (field(kept, "a.json"), field(kept, "b.json")) == (b"a", b"b")
+
+
+def test_a_state_that_is_none_is_named(kubernetes: Kubernetes, tmp_path: Path) -> None:
+    taken_over(kubernetes, tmp_path).write("a.json", b"{")
+    store = Store(taken_over(kubernetes, tmp_path), "a")
+    with pytest.raises(StateError, match=r"^a\.json of Secret chat/webhooks-state: .*remove it"):
+        store.load("lobby")
