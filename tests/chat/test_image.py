@@ -109,9 +109,24 @@ async def test_without_kafka_each_container_is_an_island(run: Run) -> None:
         assert await bob.texts("lobby", 1) == ["Nobody told me"]
 
 
-def test_the_image_has_all_that_webhooks_need(image: str) -> None:
+def test_the_image_has_all_that_webhooks_need(image: str, tmp_path: Path) -> None:
+    """With files as Kubernetes mounts a Secret: of root, for the group of the pod."""
+    texts = {
+        "webhooks.toml": """
+chat = "http://chat.chat.svc:8080/"
+state = "secret:chat/webhooks-state"
+webhooks = [{name = "a", room = "lobby", url = "https://example.org/", secret_file = "secret-0"}]
+""",
+        "secret-0": "whsec_" + 32 * "A",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o440)
+        os.chown(tmp_path / name, 0, 10001)
     limits = ["--rm", "--read-only", "--cap-drop=all", "--entrypoint=python"]
-    assert "FILE" in podman("run", *limits, image, "-m", "chat.webhook", "--help")
+    volume = f"--volume={tmp_path}:/config:ro"
+    command = ["-m", "chat.webhook", "--check", "/config/webhooks.toml"]
+    assert podman("run", *limits, volume, image, *command) == ""
 
 
 def status(url: str) -> int | None:

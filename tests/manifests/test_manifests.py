@@ -58,6 +58,13 @@ SIGN_IN_SECRETS = {
     "oauth2_proxy_cookie_secret": "the secret of cookies",
 }
 
+HOOK = {
+    "name": "a",
+    "room": "lobby",
+    "url": "https://hooks.example.org/secret/path",
+    "secret": "the secret of the receiver",
+}
+
 # What a site may set, by a name for it; the first word is the role's.
 SITES = {
     "chat": {},
@@ -91,6 +98,17 @@ SITES = {
         **SIGN_IN_SECRETS,
     },
     "chat watched by a Prometheus": {"chat_monitoring_namespace": "monitoring"},
+    "chat with webhooks": {
+        "chat_webhooks": [
+            HOOK,
+            HOOK | {"name": "b", "room": "b"},
+            HOOK | {"name": "c", "url": "https://[2001:db8::1]:8443"},
+            HOOK | {"name": "d", "url": "http://hooks.example.org?x=a:1", "plain_http": True},
+        ],
+        "chat_webhooks_ca": "the CA of the receivers",
+        "chat_monitoring_namespace": "monitoring",
+        **NAMED,
+    },
     "chat without Kafka": {"chat_config": {"KAFKA_ENABLED": False}, "chat_replicas": 1},
     "chat with a long drain": {
         "chat_config": {"CHAT_DRAIN_DELAY_SECONDS": 7, "CHAT_DRAIN_SECONDS": 30}
@@ -598,6 +616,90 @@ def test_of_brokers_that_are_secured_the_chat_needs_only_the_password_to_be_told
         "KAFKA_CA_FILE",
         "KAFKA_SASL_PASSWORD_FILE",
     }
+
+
+@pytest.fixture
+def webhooks(rendered):
+    """The objects that exist for webhooks alone, by their kinds."""
+    name = "app.kubernetes.io/name"
+    found = rendered["chat with webhooks"].all
+    return {one["kind"]: one for one in found if one["metadata"]["labels"][name] == "webhooks"}
+
+
+def test_kubernetes_knows_every_field_of_webhooks(webhooks):
+    assert sorted(webhooks) == [
+        *("Deployment", "NetworkPolicy", "Role", "RoleBinding", "ServiceAccount")
+    ]
+    for item in webhooks.values():
+        kubernetes_validate.validate(item, "1.36", strict=True)
+
+
+def test_one_pod_sends_webhooks_and_goes_on_on_another_host(webhooks, chat):
+    spec = webhooks["Deployment"]["spec"]
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+    pod = spec["template"]["spec"]
+    # Half a minute with the 20 s after which Kubernetes knows of a dead host.
+    assert {one["tolerationSeconds"] for one in pod["tolerations"]} == {15}
+    (container,) = pod["containers"]
+    (replica,) = chat.pod["containers"]
+    assert container["image"] == replica["image"]
+    assert container["securityContext"] == replica["securityContext"]
+    # Of Kubernetes, only members of this group may read the secrets.
+    group = {"fsGroup": 10001}
+    assert pod["securityContext"] == chat.pod["securityContext"] | group
+    (volume,) = pod["volumes"]
+    assert volume["secret"]["defaultMode"] == 0o440
+    assert container["resources"]["limits"] == {"memory": "128Mi"}
+    assert container["env"] == [{"name": "SSL_CERT_FILE", "value": "/run/secrets/webhooks/ca.crt"}]
+
+
+def test_webhooks_may_change_their_state_and_nothing_else(webhooks):
+    (rule,) = webhooks["Role"]["rules"]
+    assert rule == {
+        "apiGroups": [""],
+        "resources": ["secrets"],
+        "resourceNames": ["webhooks-state"],
+        "verbs": ["get", "patch"],
+    }
+    (subject,) = webhooks["RoleBinding"]["subjects"]
+    pod = webhooks["Deployment"]["spec"]["template"]["spec"]
+    assert subject["name"] == pod["serviceAccountName"]
+
+
+def test_webhooks_connect_to_the_chat_the_api_and_the_ports_of_receivers(rendered, webhooks):
+    policy = webhooks["NetworkPolicy"]["spec"]
+    assert policy["podSelector"]["matchLabels"]["app.kubernetes.io/name"] == "webhooks"
+    dns, chat, others = policy["egress"]
+    assert dns["ports"] == [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]
+    assert chat["to"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/name"] == "chat"
+    assert chat["ports"] == [{"port": 8888, "protocol": "TCP"}]
+    assert others == {
+        "ports": [{"port": port, "protocol": "TCP"} for port in (16443, 443, 8443, 80)]
+    }
+    (monitoring,) = policy["ingress"]
+    assert monitoring["ports"] == [{"port": "webhooks", "protocol": "TCP"}]
+    # The chat's side.
+    (own,) = [
+        item
+        for item in rendered["chat with webhooks"].named("NetworkPolicy")
+        if item["metadata"]["name"] == "chat"
+    ]
+    (admitted,) = [
+        rule for rule in own["spec"]["ingress"] if "namespaceSelector" not in rule["from"][0]
+    ]
+    assert admitted["from"] == [{"podSelector": policy["podSelector"]}]
+    assert admitted["ports"] == [{"port": "web", "protocol": "TCP"}]
+    environment = rendered["chat with webhooks"]["ConfigMap"]["data"]
+    assert environment["CHAT_HOSTS"] == "chat.example.org,chat.chat.svc"
+
+
+def test_addresses_and_secrets_of_receivers_are_in_no_object(rendered):
+    for secret in (HOOK["secret"], HOOK["url"], "the CA of the receivers"):
+        assert secret not in str(rendered["chat with webhooks"].all)
+
+
+def test_without_webhooks_there_is_none_of_their_objects(chat):
+    assert "webhooks" not in str(chat.all)
 
 
 def test_without_secrets_nothing_is_mounted(chat):

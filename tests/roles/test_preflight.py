@@ -468,6 +468,12 @@ VIRTUAL_IP: Cases = {
 }
 
 FILES = "/run/secrets/chat/"
+HOOK = {
+    "name": "hook",
+    "room": "lobby",
+    "url": "https://hooks.example.org/path",
+    "secret": "whsec_YmF0dGVyeSBzdGFwbGUgY29ycmVjdCBob3JzZQ==",
+}
 
 CHAT: Cases = {
     "an image without a registry in its name": (
@@ -621,6 +627,35 @@ CHAT: Cases = {
     "a file with the reserved name of Kafka's password": (
         {"chat_files": {"kafka-password": "x"}},
         ["chat_files has kafka-password", "Kafka's own are set by chat_kafka_ca"],
+    ),
+    "webhooks that can work": (
+        {
+            "chat_webhooks": [
+                HOOK,
+                HOOK | {"name": "other", "room": "a", "events": ["message.deleted"]},
+            ]
+        },
+        [NOTHING],
+    ),
+    "a webhook to an address that others can read": (
+        {"chat_webhooks": [HOOK | {"url": "http://hooks.example.org/path"}]},
+        ["chat_webhooks, chat_webhooks_config: webhooks.toml: webhook 'hook': url: give an https"],
+    ),
+    "a webhook of a room that cannot be": (
+        {"chat_webhooks": [HOOK | {"room": "staff-*"}]},
+        ["webhook 'hook': room = 'staff-*': give 1 to 64 of A-Z a-z 0-9 - _ ."],
+    ),
+    "a webhook with a secret that is too short": (
+        {"chat_webhooks": [HOOK | {"secret": "whsec_YmF0dGVyeSBzdGFwbGU="}]},
+        ["webhook 'hook': secret_file: secret-0: give whsec_ and 24 to 64 bytes in base64"],
+    ),
+    "webhooks without a token where one is required": (
+        {"chat_webhooks": [HOOK], "chat_config": {"CHAT_AUTH": "required"}},
+        ["chat_webhooks has 1 webhooks, and chat_webhooks_token is empty with CHAT_AUTH=required"],
+    ),
+    "a webhook without a secret": (
+        {"chat_webhooks": [{"name": "hook", "room": "lobby", "url": "https://example.org/"}]},
+        ["secret"],
     ),
     "a Kafka password without a user": (
         {"chat_kafka_sasl_password": "battery staple"},

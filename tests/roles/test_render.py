@@ -20,6 +20,9 @@ import yaml
 from ansible_runs import QUICK, ROOT, ansible_playbook
 from kubernetes_api import KubernetesApi
 
+from chat.webhook.config import load
+from chat.webhook.events import Kind
+
 # One of Traefik's resource definitions is enough. `sandbox/build traefik` creates the file.
 (DEFINITION,) = [
     item
@@ -29,8 +32,10 @@ from kubernetes_api import KubernetesApi
 DEFINITIONS = yaml.safe_dump(DEFINITION)
 PASSWORD = "of Kafka"
 BOTS = '{"keys": []}'
+HOOK_SECRET = "whsec_" + base64.b64encode(b"of a receiver, and long enough").decode()
+HOOK_TOKEN = "of the webhooks"
 KEY = "-----BEGIN PRIVATE KEY-----\nof the site\n-----END PRIVATE KEY-----"
-SITE = {
+SITE: dict[str, Any] = {
     "traefik_crds_sha256": hashlib.sha256(DEFINITIONS.encode()).hexdigest(),
     "traefik_namespaces": ["chat", "forum"],
     "chat_image": f"registry.example.org/chat@sha256:{64 * '0'}",
@@ -41,6 +46,24 @@ SITE = {
     "chat_config": {"KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT", "KAFKA_SASL_USERNAME": "chat"},
     "chat_kafka_sasl_password": PASSWORD,
     "chat_files": {"bots.json": BOTS},
+    "chat_webhooks": [
+        {
+            "name": "first",
+            "room": "lobby",
+            "url": 'https://hooks.example.org/a"\\b',
+            "secret": HOOK_SECRET,
+        },
+        {
+            "name": "second",
+            "room": "staff",
+            "url": "http://127.0.0.1:8000/",
+            "secret": f"{HOOK_SECRET}\n{HOOK_SECRET}",
+            "events": ["message.deleted"],
+            "plain_http": True,
+        },
+    ],
+    "chat_webhooks_config": {"give_up_hours": 24, "user": "Größe"},
+    "chat_webhooks_token": HOOK_TOKEN,
 }
 # This host does not respond: render.yml must connect to none.
 HOST = {"ansible_host": "192.0.2.11", "kafka_broker_id": 1}
@@ -118,24 +141,57 @@ def test_rendered_objects_equal_applied_objects_except_secrets(
         assert done.returncode == 0, done.stdout + done.stderr
         applied = {path(item): item for item in api.objects.values()}
     secrets = {name for name in applied if "/secret-" in name}
-    assert secrets == {"chat/secret-chat-files-x7k2p.yml", "chat/secret-chat-tls.yml"}
+    assert secrets == {
+        "chat/secret-chat-files-x7k2p.yml",
+        "chat/secret-chat-tls.yml",
+        "chat/secret-webhooks-files-x7k2p.yml",
+        "chat/secret-webhooks-state.yml",
+    }
     files = applied["chat/secret-chat-files-x7k2p.yml"]["data"]
     assert {name: base64.b64decode(text).decode() for name, text in files.items()} == {
         "kafka-password": PASSWORD,
         "bots.json": BOTS,
     }
+    check_what_webhooks_read(applied["chat/secret-webhooks-files-x7k2p.yml"], tmp_path / "hooks")
+    assert "data" not in applied["chat/secret-webhooks-state.yml"]
     deployment = applied["chat/deployment-chat.yml"]["spec"]
     # Rendered, `replicas` would undo the autoscaler's choice with each synchronisation.
     assert deployment.pop("replicas") == 2
     # The role creates a Secret for each content. A Secret created by hand has a fixed name.
-    (volume,) = deployment["template"]["spec"]["volumes"]
-    assert volume["secret"] == {"secretName": "chat-files-x7k2p"}
-    volume["secret"] = {"secretName": "chat-files"}
+    for name, secret in {"chat": "chat-files", "webhooks": "webhooks-files"}.items():
+        pod = applied[f"chat/deployment-{name}.yml"]["spec"]["template"]["spec"]
+        (volume,) = pod["volumes"]
+        assert volume["secret"]["secretName"] == f"{secret}-x7k2p"
+        volume["secret"]["secretName"] = secret
 
     written = {name: yaml.safe_load(text) for name, text in rendered.files.items()}
     assert written.keys() == applied.keys() - secrets
     for name, item in written.items():
         assert item == applied[name], name
+
+
+def check_what_webhooks_read(secret: dict[str, Any], folder: Path) -> None:
+    """The program itself does."""
+    assert secret["immutable"] is True
+    folder.mkdir()
+    for name, text in secret["data"].items():
+        (folder / name).write_bytes(base64.b64decode(text))
+        (folder / name).chmod(0o600)
+    loaded = load(folder / "webhooks.toml")
+    config = loaded.config
+    assert (config.chat, config.user) == ("http://chat.chat.svc:8080/", "Größe")
+    assert (config.give_up_hours, config.metrics_address) == (24, ("0.0.0.0", 9090))
+    assert loaded.state_secret == "chat/webhooks-state"
+    assert loaded.token_file is not None
+    assert loaded.token_file.read_text() == HOOK_TOKEN
+    first, second = config.webhooks
+    assert (first.name, first.room, first.events) == ("first", "lobby", set(Kind))
+    assert first.url == SITE["chat_webhooks"][0]["url"]
+    assert (second.url, second.events) == ("http://127.0.0.1:8000/", {Kind.DELETED})
+    assert [str(loaded.secrets[name]) for name in ("first", "second")] == [
+        "<1 secrets>",
+        "<2 secrets>",
+    ]
 
 
 def test_a_dry_run_skips_objects_in_namespaces_that_do_not_exist_yet(tmp_path: Path) -> None:
@@ -178,8 +234,14 @@ def test_secrets_are_listed_by_name_but_not_written(rendered: Rendered) -> None:
     for text in (*rendered.files.values(), rendered.said):
         assert PASSWORD not in text
         assert "PRIVATE KEY" not in text
+        assert HOOK_SECRET not in text
+        assert HOOK_TOKEN not in text
+        assert "hooks.example.org" not in text
     assert "chat/chat-tls, type kubernetes.io/tls, keys tls.crt, tls.key" in rendered.said
     assert "chat/chat-files, type Opaque, keys kafka-password, bots.json" in rendered.said
+    files = "webhooks.toml, secret-0, secret-1, token"
+    assert f"chat/webhooks-files, type Opaque, keys {files}" in rendered.said
+    assert "chat/webhooks-state, type Opaque, empty" in rendered.said
 
 
 def test_a_second_run_removes_only_outdated_files_of_the_first_run(rendered: Rendered) -> None:
