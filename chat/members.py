@@ -1,5 +1,9 @@
 """Private rooms: people make them, and invite others. Only members may use one.
 
+A direct room is a private room of two people. Either of them opens it, and nobody else can ever get
+in: its name is a hash of both authors, so two replicas that open it at the same moment choose the
+same name. It has no owners. Who leaves it may open it again.
+
 All replicas agree on them (`chat.agreed`). A record of the register has the whole state of a room,
 and a version. Whoever changes a room writes the next version of the state that they know. Of a
 room's records, the highest version counts; of two with the same version, the first in the
@@ -13,19 +17,21 @@ That changes nothing: what counts depends on the highest version alone. A room t
 its last record for a day, so that a record on its way cannot bring it back.
 
 Invitations are tokens. The register has a hash of each. Nobody can guess a token, nor the name of a
-room, which the chat chooses.
+room, which the chat chooses. The name of a direct room helps nobody else.
 """
 
 from __future__ import annotations
 
 import asyncio
+import enum
 import hashlib
 import itertools
 import re
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -34,7 +40,7 @@ from msgspec.structs import replace
 from chat import bounds, protocol
 from chat.agreed import Agreed, Applied, Place, decode
 from chat.limits import Budgets
-from chat.protocol import ErrorCode, Invitation, MemberList, RefusedError
+from chat.protocol import ErrorCode, Invitation, MemberList, RefusedError, RoomList
 from chat.relay.base import UnavailableError
 from chat.relay.register import Kept, Register
 from chat.rights import Rights, is_private
@@ -47,6 +53,10 @@ MOST_PLACES = 100_000
 # too, so that nobody fills the register by making rooms and ending them.
 MOST_OF_ONE = 50
 MOST_INVITATIONS = 20
+# The same for direct rooms, of which each takes 1.9 kB. A person's are those that they are in,
+# and those that they opened.
+MOST_DIRECT = 20_000
+MOST_DIRECT_OF_ONE = 500
 # A record has at most some 10 kB.
 MOST_BYTES = 16_384
 # How many changes a person may try on this replica: per second for long, and at once.
@@ -55,6 +65,9 @@ BURST = 100
 # The same for rooms that they make: one in five minutes.
 MAKE_RATE = 1 / 300
 MAKE_BURST = 20
+# The same for direct rooms that they open: one in three minutes.
+OPEN_RATE = 1 / 180
+OPEN_BURST = 20
 # How often a change is tried while others change the same room through other replicas.
 ATTEMPTS = 10
 # How long the record of a room is kept that has ended. No record takes nearly as long to be stored.
@@ -78,12 +91,19 @@ class Invited(msgspec.Struct, frozen=True):
     left: Annotated[int, msgspec.Meta(ge=1, le=bounds.PRIVATE_MEMBERS)]
 
 
-class State(msgspec.Struct, frozen=True):
+class Role(enum.Enum):
+    OWNER = enum.auto()
+    MEMBER = enum.auto()
+    # May not write: alone in a direct room.
+    READER = enum.auto()
+
+
+class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """A record of the register. Others may write to the topic, so all bounds are checked.
 
     `id` tells records of the same version apart. `by`: who made the change. `members` are those who
-    are no owners, the one who has been in the room for longest first. Without owners, the room has
-    ended.
+    are no owners, the one who has been in the room for longest first. `pair`: who opened a direct
+    room, and the other one; empty for other rooms.
     """
 
     v: Literal[1]
@@ -94,21 +114,50 @@ class State(msgspec.Struct, frozen=True):
     owners: _People
     members: _People
     invitations: Annotated[list[Invited], msgspec.Meta(max_length=MOST_INVITATIONS)]
+    pair: Annotated[list[_Author], msgspec.Meta(max_length=2)] = []
+
+    def __post_init__(self) -> None:
+        if self.pair and (
+            self.room != direct_room(*self.pair)
+            or self.owners
+            or self.invitations
+            or not {*self.members} <= {*self.pair}
+        ):
+            raise ValueError("a direct room has no owners, and no other members than its two")
 
     @property
     def key(self) -> str:
         return f"{self.room}:{self.version}:{self.id}"
 
     @property
-    def ended(self) -> bool:
-        return not self.owners
+    def is_direct(self) -> bool:
+        return bool(self.pair)
+
+    @property
+    def roles(self) -> dict[str, Role]:
+        """Of all who may read. Nobody: the room has ended."""
+        if self.is_direct:
+            return dict.fromkeys(
+                self.members, Role.MEMBER if len(self.members) == 2 else Role.READER
+            )
+        if not self.owners:
+            return {}
+        return dict.fromkeys(self.members, Role.MEMBER) | dict.fromkeys(self.owners, Role.OWNER)
 
 
 # The next state of a room; None: nothing is to change. Raises `RefusedError`.
 Change = Callable[[State | None], State | None]
 _decoder = msgspec.json.Decoder(State)
 _encoder = msgspec.json.Encoder()
+_WRITERS = (Role.OWNER, Role.MEMBER)
 _KEY = re.compile(rf"({bounds.PRIVATE_ROOM}):[0-9]{{1,16}}:[0-9a-f]{{16}}".encode())
+
+
+class Watcher(Protocol):
+    """Somebody who is connected."""
+
+    def opened(self, room: str, author: str) -> None:
+        """Their direct room with this author is open now."""
 
 
 class Members(Agreed["_Table"]):
@@ -121,6 +170,9 @@ class Members(Agreed["_Table"]):
         self._clock = clock
         self._budgets = Budgets(RATE, BURST)
         self._makers = Budgets(MAKE_RATE, MAKE_BURST)
+        self._openers = Budgets(OPEN_RATE, OPEN_BURST)
+        # Those who are connected, by their authors.
+        self._watchers: dict[str, set[Watcher]] = {}
         # One change of a room at a time, on this replica.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._sweeping: asyncio.Task[None] | None = None
@@ -130,22 +182,50 @@ class Members(Agreed["_Table"]):
             self._sweeping.cancel()
         await super().stop()
 
-    def __len__(self) -> int:
-        """How many rooms there are."""
-        return self._table.open
+    def count(self, *, direct: bool) -> int:
+        """How many rooms there are: direct ones, or the others."""
+        return self._table.open[direct]
 
     def rights(self, author: str, rights: Rights) -> Rights:
         return _MemberRights(self, author, rights)
 
-    def is_owner(self, room: str, author: str) -> bool | None:
+    def role(self, room: str, author: str) -> Role | None:
         """None: they are no member."""
         return self._table.roles(room).get(author)
+
+    def partner(self, room: str, author: str) -> str:
+        """The other one of a direct room that somebody is in; empty for other rooms."""
+        state = self._table.get(room)
+        if state is None or not state.is_direct or author not in state.members:
+            return ""
+        return state.pair[state.pair[0] == author]
+
+    def watch(self, author: str, watcher: Watcher) -> None:
+        """Tell somebody of their direct rooms, until `unwatch`."""
+        self._watchers.setdefault(author, set()).add(watcher)
+
+    def unwatch(self, author: str, watcher: Watcher) -> None:
+        watchers = self._watchers[author]
+        watchers.discard(watcher)
+        if not watchers:
+            del self._watchers[author]
 
     # What people ask for. All of it raises `RefusedError`; `unavailable`: it may count, or not.
 
     def rooms(self, author: str) -> list[str]:
         """The private rooms that somebody is in."""
         return sorted(room for room in self._table.of(author) if author in self._table.roles(room))
+
+    def listed(self, author: str, cid: str) -> RoomList:
+        """The same, as the person is told it."""
+        rooms = self.rooms(author)
+        partners = {room: self.partner(room, author) for room in rooms}
+        return RoomList(
+            cid,
+            rooms,
+            [room for room in rooms if self.role(room, author) is Role.OWNER],
+            {room: partner for room, partner in partners.items() if partner},
+        )
 
     def show(self, room: str, by: str, cid: str) -> MemberList:
         """Who may use a room of theirs. Invitations are for owners."""
@@ -161,7 +241,7 @@ class Members(Agreed["_Table"]):
         """Make a room. Returns its name."""
         self._charge(by)
         self._require_place(by)
-        if self._table.full(self._ended_before):
+        if self._table.full(self._ended_before, direct=False):
             raise _full("There are as many private rooms here as there may be")
         if not self._makers.of(by).take():
             raise RefusedError(
@@ -170,6 +250,32 @@ class Members(Agreed["_Table"]):
             )
         room = f"private-{secrets.token_hex(16)}"
         await self._change(room, lambda _: State(1, room, 1, _id(), by, [by], [], []))
+        return room
+
+    async def open(self, other: str, by: str) -> str:
+        """Open the direct room with another person, unless both are in it. Returns its name."""
+        room = direct_room(other, by)
+        if self.role(room, by) is Role.MEMBER:
+            return room
+        self._charge(by)
+        if not self._openers.of(by).take():
+            raise RefusedError(
+                ErrorCode.RATE_LIMITED,
+                f"Too fast: open one direct room in {1 / OPEN_RATE:.0f} seconds.",
+            )
+
+        def change(state: State | None) -> State | None:
+            if state is None or not state.roles:
+                pair = [by, other]
+            elif len(state.members) == 2:
+                return None
+            else:
+                pair = state.pair
+            self._require_direct(room, by, other)
+            version = state.version + 1 if state else 1
+            return State(1, room, version, _id(), by, [], [by, other], [], pair)
+
+        await self._change(room, change)
         return room
 
     async def invite(self, room: str, by: str, seconds: int, uses: int) -> tuple[str, str]:
@@ -230,7 +336,7 @@ class Members(Agreed["_Table"]):
         invitations, so all of these are taken back.
 
         When the last owner leaves, the one who has been a member for longest becomes owner. When
-        the last member leaves, the room has ended.
+        the last member leaves, the room has ended. In a direct room, the other one may still read.
         """
         self._charge(by)
 
@@ -241,7 +347,7 @@ class Members(Agreed["_Table"]):
             new = self._next(before, by)
             owners = [one for one in new.owners if one != author]
             members = [one for one in new.members if one != author]
-            if not owners:
+            if not owners and not new.is_direct:
                 owners, members = members[:1], members[1:]
             kept = new.invitations if author == by and owners else []
             return replace(new, owners=owners, members=members, invitations=kept)
@@ -309,12 +415,28 @@ class Members(Agreed["_Table"]):
             )
 
     def _require_place(self, author: str) -> None:
-        if self._table.count(author, self._ended_before) >= MOST_OF_ONE:
+        if self._table.count(author, self._ended_before, direct=False) >= MOST_OF_ONE:
             raise RefusedError(
                 ErrorCode.TOO_MANY_ROOMS,
                 f"You are in {MOST_OF_ONE} private rooms, with those that you ended today: leave"
                 " one that others are in.",
             )
+
+    def _require_direct(self, room: str, by: str, other: str) -> None:
+        for author in (by, other):
+            if room in self._table.of(author):
+                continue
+            if self._table.count(author, self._ended_before, direct=True) < MOST_DIRECT_OF_ONE:
+                continue
+            if author == other:
+                raise protocol.not_available()
+            raise RefusedError(
+                ErrorCode.TOO_MANY_ROOMS,
+                f"You have {MOST_DIRECT_OF_ONE} direct rooms: those that you are in, those that you"
+                " opened and the others are in, and those that you ended today. Leave some.",
+            )
+        if self._table.full(self._ended_before, direct=True):
+            raise _full("There are as many direct rooms here as there may be")
 
     def _require_places(self) -> None:
         if self._table.places >= MOST_PLACES:
@@ -346,11 +468,20 @@ class Members(Agreed["_Table"]):
         if not one.value:
             return Applied(table.remove(one.key))
         state = decode(_decoder, one.value, MOST_BYTES)
-        if state is None or state.key.encode() != one.key or table.overflows(state.room):
+        if state is None or state.key.encode() != one.key or table.overflows(state):
             # After compaction, it is all that is left of its key. So it ends what had the key.
             return Applied(table.remove(one.key), foreign=True)
         changed = table.put(state, one.ts / 1000 or self._clock())
         return Applied(changed, counts=table is self._table and table.get(state.room) is state)
+
+    def _tell(self, changed: Iterable[Place]) -> None:
+        changed = tuple(changed)
+        super()._tell(changed)
+        for room, author in changed:
+            partner = self.partner(room, author)
+            if partner and self.role(room, author) is Role.MEMBER:
+                for watcher in tuple(self._watchers.get(author, ())):
+                    watcher.opened(room, partner)
 
     def _differences(self, before: _Table, after: _Table) -> Iterable[Place]:
         return before.differences(after)
@@ -370,49 +501,57 @@ class _Table:
         self._records: dict[str, dict[str, _Record]] = {}
         # Of each room, the one that counts.
         self._counting: dict[str, _Record] = {}
-        # The members of each room that has any, and whether they are owners.
-        self._roles: dict[str, dict[str, bool]] = {}
-        # The rooms of each person, also those that they ended.
+        # The members of each room that has any.
+        self._roles: dict[str, dict[str, Role]] = {}
+        # The rooms of each person, also those that they ended, and direct ones that they opened.
         self._of: dict[str, set[str]] = {}
         # Rooms that have other records than the one that counts; and those that have none, and
         # have ended, the first of them first.
         self._crowded: dict[str, None] = {}
         self._ended: dict[str, None] = {}
-        # Members and open invitations of all rooms.
+        # Members and open invitations of all rooms but direct ones.
         self.places = 0
+        # How many rooms have members, and how many have a record that counts, by whether they are
+        # direct.
+        self.open = Counter[bool]()
+        self._rooms = Counter[bool]()
 
-    @property
-    def open(self) -> int:
-        return len(self._roles)
-
-    def full(self, before: float) -> bool:
+    def full(self, before: float, *, direct: bool) -> bool:
         """Without rooms that ended before this time."""
-        if self.places >= MOST_PLACES:
+        if not direct and self.places >= MOST_PLACES:
             return True
-        # Looking at each takes a millisecond, so only if there may be too many.
+        # Looking at each takes milliseconds, so only if there may be too many.
+        most = _most(direct)
         return (
-            len(self._counting) >= MOST_ROOMS
-            and self._lasting(self._counting, before) >= MOST_ROOMS
+            self._rooms[direct] >= most
+            and self._lasting(self._counting, before, direct=direct) >= most
         )
 
-    def count(self, author: str, before: float) -> int:
-        """How many rooms a person is in, or ended, but not before this time."""
-        return self._lasting(self.of(author), before)
-
-    def _lasting(self, rooms: Iterable[str], before: float) -> int:
-        return sum(room in self._roles or self._counting[room].stored >= before for room in rooms)
-
-    def overflows(self, room: str) -> bool:
-        """Whether a record is of a room too many. Replicas that make some at the same moment may
-        make a few more than `MOST_ROOMS`; whoever else may write, any number.
+    def count(self, author: str, before: float, *, direct: bool) -> int:
+        """How many rooms a person is in, or ended, but not before this time; and of direct ones,
+        opened.
         """
-        return room not in self._counting and len(self._counting) >= 2 * MOST_ROOMS
+        return self._lasting(self.of(author), before, direct=direct)
+
+    def _lasting(self, rooms: Iterable[str], before: float, *, direct: bool) -> int:
+        return sum(
+            self._counting[room].state.is_direct is direct
+            and (room in self._roles or self._counting[room].stored >= before)
+            for room in rooms
+        )
+
+    def overflows(self, state: State) -> bool:
+        """Whether a record is of a room too many. Replicas that make some at the same moment may
+        make a few more than there may be; whoever else may write, any number.
+        """
+        direct = state.is_direct
+        return state.room not in self._counting and self._rooms[direct] >= 2 * _most(direct)
 
     def get(self, room: str) -> State | None:
         record = self._counting.get(room)
         return record.state if record is not None else None
 
-    def roles(self, room: str) -> Mapping[str, bool]:
+    def roles(self, room: str) -> Mapping[str, Role]:
         return self._roles.get(room, {})
 
     def of(self, author: str) -> set[str]:
@@ -461,14 +600,13 @@ class _Table:
         roles_before = self._roles.pop(room, {})
         if before is not None:
             self._count(before.state, roles_before, -1)
-        roles: dict[str, bool] = {}
+        roles: dict[str, Role] = {}
         if records:
             # The first of those with the highest version.
             record = max(records.values(), key=lambda one: one.state.version)
             state = record.state
             self._counting[room] = record
-            if not state.ended:
-                roles = dict.fromkeys(state.members, False) | dict.fromkeys(state.owners, True)
+            if roles := state.roles:
                 self._roles[room] = roles
             self._count(state, roles, 1)
         else:
@@ -481,9 +619,12 @@ class _Table:
             self._ended[room] = None
         return _changed(room, roles_before, roles)
 
-    def _count(self, state: State, roles: Mapping[str, bool], sign: int) -> None:
-        self.places += sign * (len(roles) + len(state.invitations))
-        for author in roles or [state.by]:
+    def _count(self, state: State, roles: Mapping[str, Role], sign: int) -> None:
+        self._rooms[state.is_direct] += sign
+        self.open[state.is_direct] += sign * bool(roles)
+        if not state.is_direct:
+            self.places += sign * (len(roles) + len(state.invitations))
+        for author in {*(roles or [state.by]), *state.pair[:1]}:
             rooms = self._of.setdefault(author, set())
             if sign > 0:
                 rooms.add(state.room)
@@ -505,24 +646,35 @@ class _MemberRights(Rights):
 
     def may_read(self, room: str) -> bool:
         if is_private(room):
-            return self._is_owner(room) is not None
+            return self._role(room) is not None
         return self._rights.may_read(room)
 
     def may_write(self, room: str) -> bool:
         if is_private(room):
-            return self._is_owner(room) is not None
+            return self._role(room) in _WRITERS
         return self._rights.may_write(room)
 
     def may_moderate(self, room: str) -> bool:
         if is_private(room):
-            return self._is_owner(room) is True
+            return self._role(room) is Role.OWNER
         return self._rights.may_moderate(room)
 
-    def _is_owner(self, room: str) -> bool | None:
-        return self._members.is_owner(room, self._author)
+    def _role(self, room: str) -> Role | None:
+        return self._members.role(room, self._author)
 
 
-def _changed(room: str, before: Mapping[str, bool], after: Mapping[str, bool]) -> list[Place]:
+def direct_room(one: str, other: str) -> str:
+    """The name of the direct room of two authors."""
+    both = "".join(sorted((one, other))).encode()
+    digest = hashlib.blake2b(both, digest_size=16, person=b"chat direct")
+    return f"private-{digest.hexdigest()}"
+
+
+def _most(direct: bool) -> int:
+    return MOST_DIRECT if direct else MOST_ROOMS
+
+
+def _changed(room: str, before: Mapping[str, Role], after: Mapping[str, Role]) -> list[Place]:
     return [
         (room, author)
         for author in before.keys() | after.keys()

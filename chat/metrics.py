@@ -147,6 +147,9 @@ class Metrics:
         self.private_rooms = Gauge(
             "chat_private_rooms", "Private rooms that have members.", registry=registry
         )
+        self.direct_rooms = Gauge(
+            "chat_direct_rooms", "Direct rooms that have members.", registry=registry
+        )
         self.foreign_members = Tally(
             "chat_foreign_members",
             "Records of private rooms that were skipped: no chat wrote them, or a later release.",

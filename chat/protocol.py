@@ -151,6 +151,11 @@ def no_invitation() -> RefusedError:
     return RefusedError(ErrorCode.NO_INVITATION, "There is no such invitation, or not any more.")
 
 
+def not_available() -> RefusedError:
+    """Nothing tells why: somebody may not want to be written to."""
+    return RefusedError(ErrorCode.BAD_AUTHOR, "This person is not available.")
+
+
 def no_message() -> RefusedError:
     """Also for a message of somebody else: nothing tells whether there is one."""
     return RefusedError(ErrorCode.NO_MESSAGE, "There is no such message, or it is not yours.")
@@ -233,6 +238,13 @@ class Make(msgspec.Struct, tag_field="type", tag="make"):
     cid: str
 
 
+class Direct(msgspec.Struct, tag_field="type", tag="direct"):
+    """Opens the direct room with another person, unless it is open."""
+
+    author: str
+    cid: str
+
+
 class Invite(msgspec.Struct, tag_field="type", tag="invite"):
     """Lets so many people into a private room (`uses`), within so many seconds."""
 
@@ -307,7 +319,7 @@ class Auth(msgspec.Struct, tag_field="type", tag="auth"):
 
 
 # About private rooms; answered under their `cid`.
-PrivateFrame = Make | Invite | Accept | Revoke | Remove | Promote | ListMembers | ListRooms
+PrivateFrame = Make | Direct | Invite | Accept | Revoke | Remove | Promote | ListMembers | ListRooms
 ClientFrame = (
     Hello
     | Join
@@ -318,6 +330,7 @@ ClientFrame = (
     | Mute
     | Ban
     | Make
+    | Direct
     | Invite
     | Accept
     | Revoke
@@ -462,11 +475,21 @@ class MemberList(msgspec.Struct, tag_field="type", tag="members"):
 
 
 class RoomList(msgspec.Struct, tag_field="type", tag="rooms"):
-    """The private rooms that one is a member of; of `owned` ones, an owner."""
+    """The private rooms that one is a member of; of `owned` ones, an owner. `direct`: which of them
+    are direct rooms, and the author of the other person in each.
+    """
 
     cid: str
     rooms: list[str]
     owned: list[str]
+    direct: dict[str, str] = {}
+
+
+class DirectRoom(msgspec.Struct, tag_field="type", tag="direct"):
+    """The direct room with another person is open: this person may join it, and write."""
+
+    room: str
+    author: str
 
 
 class Error(msgspec.Struct, tag_field="type", tag="error", omit_defaults=True):
@@ -540,6 +563,7 @@ ServerFrame = (
     | Ack
     | MemberList
     | RoomList
+    | DirectRoom
     | Error
     | Progress
     | Presence

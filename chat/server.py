@@ -642,7 +642,8 @@ class Server:
             metrics.sanctions.set(len(self._sanctions))
             metrics.foreign_sanctions.value = self._sanctions.foreign
         if self._members is not None:
-            metrics.private_rooms.set(len(self._members))
+            metrics.private_rooms.set(self._members.count(direct=False))
+            metrics.direct_rooms.set(self._members.count(direct=True))
             metrics.foreign_members.value = self._members.foreign
         metrics.replicas.set(self._hub.presence.replicas)
         metrics.foreign_signals.value = self._hub.presence.foreign

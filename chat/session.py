@@ -21,6 +21,7 @@ from chat.protocol import (
     Access,
     Ack,
     CloseCode,
+    DirectRoom,
     Error,
     ErrorCode,
     Left,
@@ -144,6 +145,7 @@ class Session:
                     return self._sanction(ban, "ban", text)
                 case (
                     protocol.Make()
+                    | protocol.Direct()
                     | protocol.Invite()
                     | protocol.Accept()
                     | protocol.Revoke()
@@ -205,6 +207,11 @@ class Session:
             )
         )
 
+    def opened(self, room: str, author: str) -> None:
+        """The direct room with another person is open."""
+        if not self._closed:
+            self._say(DirectRoom(room, author))
+
     def _take(self, identity: Identity) -> None:
         self.until, self.issued, self.session = identity.until, identity.issued, identity.session
 
@@ -261,6 +268,8 @@ class Session:
     def gone(self) -> None:
         log.debug("gone", extra={"client": self.number})
         self._leave_all()
+        if self._members is not None and self._person is not None:
+            self._members.unwatch(self._person.author, self)
         self._on_gone(self)
 
     def _leave_all(self) -> None:
@@ -286,7 +295,9 @@ class Session:
             welcome.connection = self._leases.id_of(self)
         welcome.revisions = self._hub.revisions
         welcome.sanctions = self._sanctions is not None
-        welcome.private = self._members is not None
+        if self._members is not None:
+            welcome.private = True
+            self._members.watch(person.author, self)
         self._say(welcome)
 
     @staticmethod
@@ -358,14 +369,17 @@ class Session:
             if not self.rights.may_moderate(room):
                 raise protocol.not_moderator(room)
             cid = protocol.check_cid(frame.cid)
-            author = protocol.check_author(frame.author)
-            if author == self.person.author:
-                raise RefusedError(ErrorCode.BAD_AUTHOR, "This author is you: name another one.")
+            author = self._check_other(frame.author)
             await self._sanctions.put(what, room, author, frame.seconds, self.person.author)
         except RefusedError as refused:
             self._refuse(refused, text)
         else:
             self._say(Ack(cid, author))
+
+    def _check_other(self, author: str) -> str:
+        if protocol.check_author(author) == self.person.author:
+            raise RefusedError(ErrorCode.BAD_AUTHOR, "This author is you: name another one.")
+        return author
 
     async def _change_private(self, frame: protocol.PrivateFrame, text: str) -> None:
         try:
@@ -387,6 +401,8 @@ class Session:
         match frame:
             case protocol.Make(cid):
                 return Ack(cid, await members.make(me))
+            case protocol.Direct(author, cid):
+                return Ack(cid, await members.open(self._check_other(author), me))
             case protocol.Invite(room, seconds, uses, cid):
                 invitation, token = await members.invite(room, me, seconds, uses)
                 return Ack(cid, invitation, token)
@@ -404,8 +420,7 @@ class Session:
             case protocol.ListMembers(room, cid):
                 return members.show(room, me, cid)
             case protocol.ListRooms(cid):
-                rooms = members.rooms(me)
-                return RoomList(cid, rooms, [one for one in rooms if members.is_owner(one, me)])
+                return members.listed(me, cid)
 
     def _access(self, room: str) -> tuple[bool, bool]:
         return self.rights.may_write(room), self.rights.may_moderate(room)

@@ -358,9 +358,9 @@ class Settings:
         "CHAT_PRIVATE_ROOMS",
         False,
         _boolean,
-        "whether people may make private rooms, and invite others. Needs `CHAT_AUTH=required`. Set"
-        " it only when all replicas run a release that knows it: others show these rooms to whoever"
-        " knows their names",
+        "whether people may make private rooms and invite others, and write to each other in direct"
+        " rooms. Needs `CHAT_AUTH=required`. Set it only when all replicas run a release that knows"
+        " it: others show these rooms to whoever knows their names",
     )
     transport: str = _setting(
         "CHAT_TRANSPORT",

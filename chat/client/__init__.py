@@ -5,6 +5,7 @@ from chat.client.device import SignIn
 from chat.client.room import Away, Back, Deleted, DisconnectedError, Edited, Gap, Page, Room
 from chat.protocol import (
     Ack,
+    DirectRoom,
     ErrorCode,
     Invitation,
     IsTyping,
@@ -21,6 +22,7 @@ __all__ = [
     "Back",
     "Chat",
     "Deleted",
+    "DirectRoom",
     "DisconnectedError",
     "Edited",
     "ErrorCode",

@@ -41,6 +41,8 @@ from chat.protocol import (
     ClientFrame,
     CloseCode,
     Delete,
+    Direct,
+    DirectRoom,
     Edit,
     Error,
     ErrorCode,
@@ -123,7 +125,7 @@ NEW_SECONDS = 15.0
 # kept.
 InRoom = Send | Delete | Edit | Mute | Ban
 # These are never sent twice, because somebody else may have done something since.
-_ONCE = (Mute, Ban, Make, Invite, Accept, Revoke, Remove, Promote, ListMembers, ListRooms)
+_ONCE = (Mute, Ban, *get_args(PrivateFrame))
 Answer = Ack | MemberList | RoomList
 
 # A function that returns a sufficiently fresh token on each call.
@@ -251,6 +253,8 @@ class Chat:
         self._rooms: dict[str, Feed] = {}
         # Private rooms that this client came into within the last `MEMBER_SECONDS`.
         self._new_member_of: set[str] = set()
+        # Those who wait for direct rooms. None: there is a new connection, or no more.
+        self._openings: set[asyncio.Queue[DirectRoom | None]] = set()
         self._pending: dict[str, _Pending] = {}
         self._places = asyncio.Semaphore(MOST_PENDING)
         self._outgoing: asyncio.Queue[ClientFrame] = asyncio.Queue()
@@ -331,6 +335,39 @@ class Chat:
         """
         return self._come_into(await self._ask(Make(_cid())))
 
+    async def direct(self, author: str) -> str:
+        """Open the direct room with another person (`Message.author`), unless it is open. Returns
+        its name. Both may join it, and nobody else.
+
+        Raises `RefusedError` (`bad_author`: the person is not available, or you).
+        """
+        return self._come_into(await self._ask(Direct(author, _cid())))
+
+    async def direct_rooms(self) -> AsyncIterator[DirectRoom]:
+        """The direct rooms that this client has not joined yet (`room`), and with whom (`author`):
+        those that there are, then each one as soon as it is opened.
+        """
+        opened: asyncio.Queue[DirectRoom | None] = asyncio.Queue()
+        opened.put_nowait(None)
+        self._openings.add(opened)
+        try:
+            while True:
+                one = await opened.get()
+                for found in await self._open_now() if one is None else [one]:
+                    if found.room not in self._rooms:
+                        yield found
+        finally:
+            self._openings.discard(opened)
+
+    async def _open_now(self) -> list[DirectRoom]:
+        try:
+            answer = await self.private_rooms()
+        except DisconnectedError:
+            self._check()
+            # The next connection is asked again.
+            return []
+        return [DirectRoom(room, author) for room, author in answer.direct.items()]
+
     async def invite(self, room: str, seconds: int, *, uses: int = 1) -> Ack:
         """As an owner, make an invitation for so many people, which ends after so many seconds.
         Give its `token` to them, and keep its `id` to revoke it.
@@ -371,6 +408,10 @@ class Chat:
         answer = await self._ask(ListRooms(_cid()))
         assert isinstance(answer, RoomList)
         return answer
+
+    def _tell_openings(self, one: DirectRoom | None) -> None:
+        for opened in self._openings:
+            opened.put_nowait(one)
 
     def _come_into(self, answer: Answer) -> str:
         room = _acknowledged(answer).id
@@ -440,6 +481,7 @@ class Chat:
             self._welcomed.set()
             for room in self._rooms.values():
                 room.end(self._failure)
+            self._tell_openings(None)
             for cid in self._pending:
                 self._answer(cid, self._reason())
 
@@ -574,6 +616,8 @@ class Chat:
                     room.revise(Edited(name, identity, text, edited), position)
             case Ack() | MemberList() | RoomList() as answer:
                 self._answer(answer.cid, answer)
+            case DirectRoom() as opened:
+                self._tell_openings(opened)
             case Progress(name, position):
                 if room := self._rooms.get(name):
                     room.reach(position)
@@ -625,6 +669,7 @@ class Chat:
         for pending in self._pending.values():
             if self._can_send(pending):
                 self._send(pending)
+        self._tell_openings(None)
 
     # The token.
 

@@ -129,9 +129,11 @@ async def test_what_is_said_fits_its_schema(replica: Replica, provider: Provider
         await ada.say(type="invite", room=private, seconds=60, uses=1, cid="i")
         heard.append(await ada.hear("ack", cid="i"))
         await ada.say(type="members", room=private, cid="l")
+        await ada.say(type="direct", author="0" * 32, cid="d")
+        await ada.hear("ack", cid="d")
         await ada.say(type="rooms", cid="l")
         kinds = ("message", "position", "presence", "history", "typing", "pong", "renewed", "left")
-        for kind in (*kinds, "access", "members", "rooms"):
+        for kind in (*kinds, "access", "members", "rooms", "direct"):
             heard.append(await ada.hear(kind))
         draining = asyncio.create_task(server.drain())
         heard.append(await ada.hear("bye"))

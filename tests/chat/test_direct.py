@@ -1,0 +1,343 @@
+"""Direct rooms: two people write to each other, and nobody else gets in, on all replicas."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import pytest
+from conftest import Replica, until
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from provider import Provider
+from test_members import (
+    ANN,
+    BOB,
+    DAN,
+    EVE,
+    KAFKA_SECONDS,
+    PEOPLE,
+    STEPS,
+    Cluster,
+    Timeless,
+    ask,
+    every_way,
+    play,
+    removed,
+    shown,
+)
+from test_rights import client
+from test_sanctions import author_of
+
+from chat import members as module
+from chat.bounds import PRIVATE_ROOM
+from chat.client import Chat, DisconnectedError, Message, RefusedError, connect
+from chat.members import Members, Role, State, direct_room
+from chat.protocol import CloseCode, ErrorCode
+from chat.rights import ALL
+from chat.server import Server
+
+
+@pytest.fixture
+async def cluster() -> Cluster:
+    return await Cluster().start()
+
+
+@pytest.fixture
+def environment(provider: Provider) -> dict[str, str]:
+    return provider.environment() | {"CHAT_PRIVATE_ROOMS": "true", "CHAT_REVISIONS": "true"}
+
+
+@pytest.fixture
+async def server(replica: Replica, environment: dict[str, str]) -> Server:
+    return await replica(environment)
+
+
+async def refused(cluster: Cluster, code: ErrorCode, what: Coroutine[Any, Any, Any]) -> str:
+    with pytest.raises(RefusedError) as why:
+        await cluster.do(what)
+    assert why.value.code is code
+    return why.value.message
+
+
+async def test_two_who_open_it_at_once_on_two_replicas_get_the_same_room(cluster: Cluster) -> None:
+    one, other = cluster.replicas
+    tries = [asyncio.create_task(one.open(BOB, ANN)), asyncio.create_task(other.open(ANN, BOB))]
+    await cluster.settle()
+    await cluster.settle()
+    room = direct_room(ANN, BOB)
+    assert await asyncio.gather(*tries) == [room, room]
+    assert module.re.fullmatch(PRIVATE_ROOM, room)
+    for replica in cluster.replicas:
+        assert [replica.role(room, who) for who in (ANN, BOB, DAN)] == [Role.MEMBER] * 2 + [None]
+        assert replica.listed(BOB, "1").direct == {room: ANN}
+        assert replica.partner(room, DAN) == ""
+    before = len(cluster.log.records)
+    assert await cluster.do(other.open(BOB, ANN)) == room
+    assert len(cluster.log.records) == before, "it is open"
+
+
+async def test_nobody_else_gets_in_whoever_asks(cluster: Cluster) -> None:
+    one = cluster.replicas[0]
+    room = await cluster.do(one.open(BOB, ANN))
+    for what in (
+        one.invite(room, ANN, 60, 1),
+        one.promote(room, BOB, ANN),
+        one.remove(room, BOB, ANN),
+        one.revoke(room, DAN, BOB),
+    ):
+        await refused(cluster, ErrorCode.NOT_MODERATOR, what)
+    await refused(cluster, ErrorCode.NO_INVITATION, one.accept(f"{room}.x", DAN))
+    # Also not by a record that no chat writes.
+    state = one._table.get(room)
+    assert state is not None
+    read = json.loads(module._encoder.encode(state)) | {"version": 9}
+    forged: list[dict[str, Any]] = [
+        {"members": [ANN, DAN]},
+        {"members": [ANN, BOB, DAN]},
+        {"owners": [ANN], "members": [BOB]},
+        {"pair": [ANN, DAN], "members": [ANN, DAN]},
+        {"pair": [ANN]},
+        {"pair": [ANN, BOB, DAN]},
+        {"invitations": [{"id": DAN, "by": ANN, "until": 2**40, "left": 1}]},
+    ]
+    for fields in forged:
+        cluster.log.append(f"{room}:9:{state.id}", json.dumps(read | fields).encode(), 0)
+    await cluster.settle()
+    assert one.foreign == len(forged)
+    assert shown(one) == {room: state}
+
+
+async def test_who_leaves_leaves_the_other_one_reading_and_either_opens_it_again(
+    cluster: Cluster,
+) -> None:
+    one, other = cluster.replicas
+    room = await cluster.do(one.open(BOB, ANN))
+    rights = [one.rights(who, ALL) for who in (ANN, BOB)]
+    for leaves, stays, opens in ((ANN, BOB, BOB), (BOB, ANN, BOB)):
+        asked = stays if opens == leaves else leaves
+        cluster.told.clear()
+        await cluster.do(other.remove(room, leaves, leaves))
+        assert cluster.told == [(room, {ANN, BOB})] * 2, "what both may do has changed"
+        assert (one.role(room, leaves), one.role(room, stays)) == (None, Role.READER)
+        assert [who.may_read(room) for who in rights] == [stays == ANN, stays == BOB]
+        assert not any(who.may_write(room) or who.may_moderate(room) for who in rights)
+        assert one.listed(stays, "1").direct == {room: leaves}
+        assert await cluster.do(one.open(asked, opens)) == room
+        assert all(who.may_write(room) for who in rights)
+    for who in (ANN, BOB):
+        await cluster.do(one.remove(room, who, who))
+    assert one.count(direct=True) == 0
+    assert await cluster.do(other.open(ANN, BOB)) == room
+    assert one.count(direct=True) == 1
+
+
+@hypothesis_settings(max_examples=100)
+@given(STEPS)
+def test_all_replicas_agree_whatever_is_read_when_and_how_often(
+    steps: Sequence[tuple[str, int]],
+) -> None:
+    with asyncio.Runner(loop_factory=Timeless) as runner:
+        runner.run(open_and_leave(steps))
+
+
+async def open_and_leave(steps: Sequence[tuple[str, int]]) -> None:
+    cluster = await Cluster(3).start()
+
+    def attempt(replica: Members, who: str, choice: random.Random) -> Coroutine[Any, Any, Any]:
+        other = choice.choice([one for one in PEOPLE[:3] if one != who])
+        if choice.random() < 0.6:
+            return replica.open(other, who)
+        return replica.remove(direct_room(who, other), who, who)
+
+    tried = await play(cluster, steps, attempt)
+    for task, who in tried.items():
+        if task.get_coro().__name__ == "open" and not task.exception():  # type: ignore[union-attr]
+            states = cluster.log.counted(task.result())
+            assert any(len(one.members) == 2 and who in one.members for one in states)
+
+
+async def test_what_would_be_too_much_is_refused(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = cluster.replicas
+    monkeypatch.setattr(module, "MOST_DIRECT_OF_ONE", 1)
+    room = await cluster.do(one.open(BOB, ANN))
+    message = await refused(cluster, ErrorCode.TOO_MANY_ROOMS, other.open(DAN, ANN))
+    assert "Leave some" in message
+    # Nothing tells that somebody else has too many.
+    message = await refused(cluster, ErrorCode.BAD_AUTHOR, other.open(ANN, DAN))
+    assert message == "This person is not available."
+    # Whoever opened a room has it until it has ended.
+    await cluster.do(one.remove(room, ANN, ANN))
+    await refused(cluster, ErrorCode.TOO_MANY_ROOMS, other.open(DAN, ANN))
+    await cluster.do(one.open(ANN, BOB))
+    assert shown(one)[room].pair == [ANN, BOB]
+    await cluster.do(one.remove(room, BOB, BOB))
+    monkeypatch.setattr(module, "MOST_PLACES", 0)
+    await cluster.do(one.open(DAN, BOB))
+    monkeypatch.setattr(module, "MOST_PLACES", 9)
+    monkeypatch.setattr(module, "MOST_DIRECT_OF_ONE", 9)
+    monkeypatch.setattr(module, "MOST_DIRECT", 2)
+    message = await refused(cluster, ErrorCode.FULL, one.open(EVE, ANN))
+    assert "as many direct rooms" in message
+    # Other rooms are counted by themselves.
+    monkeypatch.setattr(module, "MOST_ROOMS", 1)
+    monkeypatch.setattr(module, "MOST_OF_ONE", 1)
+    await cluster.room()
+    await refused(cluster, ErrorCode.TOO_MANY_ROOMS, one.make(ANN))
+    assert (one.count(direct=False), one.count(direct=True), one._table.places) == (1, 2, 2)
+    for n in range(9):
+        pair = [ANN, f"{n:032x}"]
+        state = State(1, direct_room(*pair), 1, "0" * 16, ANN, [], pair, [], pair)
+        cluster.log.append(state.key, module._encoder.encode(state), cluster.clock())
+    await cluster.settle()
+    assert (one.count(direct=True), one.foreign) == (4, 7)
+
+
+async def test_a_person_opens_only_so_many_in_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "OPEN_BURST", 2)
+    cluster = await Cluster(1).start()
+    one = cluster.replicas[0]
+    for other in (BOB, DAN):
+        await cluster.do(one.open(other, ANN))
+    message = await refused(cluster, ErrorCode.RATE_LIMITED, one.open(EVE, ANN))
+    assert "in 180 seconds" in message
+    for other in (BOB, DAN) * 100:
+        await cluster.do(one.open(other, ANN))
+    await cluster.do(one.open(BOB, EVE))
+
+
+# The service.
+
+
+async def test_two_people_write_to_each_other_and_are_told_on_all_replicas(
+    replica: Replica, environment: dict[str, str], provider: Provider, kafka: dict[str, str]
+) -> None:
+    one, other = [await replica(kafka, environment) for _ in range(2)]
+    ann_author, bob_author = author_of(provider, "ann"), author_of(provider, "bob")
+    async with (
+        client(one, provider, "ann") as ann,
+        client(other, provider, "ann") as tab,
+        client(other, provider, "bob") as bob,
+        client(other, provider, "eve") as eve,
+    ):
+        room = (await ask(ann, "direct", author=bob_author))["id"]
+        for who, author in ((ann, bob_author), (tab, bob_author), (bob, ann_author)):
+            assert (await who.hear("direct"))["author"] == author
+            assert (await ask(who, "rooms"))["direct"] == {room: author}
+        assert (await ask(bob, "direct", author=ann_author))["id"] == room
+        joined = await bob.join(room)
+        assert (joined["read_only"], "moderator" in joined) == (False, False)
+        await ann.join(room)
+        of = (await ann.send(room, "hello Bob"))["id"]
+        assert (await bob.hear("message"))["text"] == "hello Bob"
+        assert (await bob.refused(type="delete", room=room, id=of, cid="1"))["code"] == "no_message"
+        listed = await ask(bob, "members", room=room)
+        assert (listed["owners"], {*listed["members"]}) == ([], {ann_author, bob_author})
+        await ask(bob, "remove", room=room, author=bob_author)
+        await removed(room, bob)
+        assert (await ann.hear("access"))["read_only"] is True
+        assert (await ann.refused(type="send", room=room, text="?", cid="2"))["code"] == "read_only"
+        await ask(ann, "direct", author=bob_author)
+        assert (await bob.hear("direct"))["room"] == room
+        assert (await ann.hear("access"))["read_only"] is False
+        assert (await bob.join(room))["messages"][0]["text"] == "hello Bob"
+        await eve.say(type="ping")
+        await eve.hear("pong")
+        assert eve.inbox == []
+    for server in (one, other):
+        members = server._members
+        assert members
+        await until(lambda members=members: not members._watchers)
+    await asyncio.gather(one.drain(), other.drain())
+    third = await replica(kafka, environment)
+    assert b"chat_direct_rooms 1.0" in third.metrics_text()
+    async with client(third, provider, "bob") as bob:
+        assert (await ask(bob, "rooms"))["direct"] == {room: ann_author}
+        assert (await bob.join(room))["messages"][0]["text"] == "hello Bob"
+
+
+async def test_who_is_not_one_of_the_two_gets_the_answers_for_a_name_that_no_room_can_have(
+    server: Server, provider: Provider
+) -> None:
+    async with client(server, provider, "ann") as ann, client(server, provider, "bob") as bob:
+        left = (await ask(ann, "direct", author=author_of(provider, "eve")))["id"]
+        async with client(server, provider, "eve") as eve:
+            await ask(eve, "remove", room=left, author=author_of(provider, "eve"))
+        room = (await ask(ann, "direct", author=author_of(provider, "bob")))["id"]
+        for name in (room, left):
+            await ann.join(name)
+        await ann.send(room, "secret")
+        since = (await ann.send(room, "also secret"))["id"]
+        wanted = await every_way(server, provider, "no%20room", since)
+        never = direct_room(author_of(provider, "ann"), author_of(provider, "dan"))
+        for name in (room, room.upper(), left, never):
+            assert await every_way(server, provider, name, since) == wanted, name
+        await bob.join(room)
+        await ann.say(type="ping")
+        await ann.hear("pong")
+        assert "eve" not in json.dumps(ann.inbox)
+
+
+@pytest.mark.parametrize(
+    ("author", "message"),
+    [("x", "32 hexadecimal digits"), ("ann", "This author is you")],
+)
+async def test_whom_one_cannot_write_to_is_refused(
+    server: Server, provider: Provider, author: str, message: str
+) -> None:
+    async with client(server, provider, "ann") as ann:
+        author = author_of(provider, "ann") if author == "ann" else author
+        error = await ann.refused(type="direct", author=author, cid="1")
+        assert (error["code"], message in error["message"]) == ("bad_author", True)
+        # Whether there is such a person is not told.
+        room = (await ask(ann, "direct", author=DAN))["id"]
+        assert room == direct_room(ann.welcome["author"], DAN)
+
+
+async def test_there_are_none_where_there_are_no_private_rooms(
+    replica: Replica, provider: Provider
+) -> None:
+    server = await replica(provider.environment())
+    async with client(server, provider, "ann") as ann:
+        error = await ann.refused(type="direct", author=BOB, cid="1")
+        assert error["code"] == "bad_frame"
+
+
+async def test_a_bot_answers_whoever_writes_to_it(server: Server, provider: Provider) -> None:
+    url = f"http://127.0.0.1:{server.port}/"
+
+    answered: list[str] = []
+
+    async def answer(bot: Chat) -> None:
+        async for one in bot.direct_rooms():
+            answered.append(one.author)
+            await bot.send(one.room, f"hello {one.author}")
+
+    async def hears_hello(person: Chat, room: str) -> None:
+        async with asyncio.timeout(KAFKA_SECONDS):
+            greeting = await anext(person.room(room, recent=True))
+        assert isinstance(greeting, Message)
+        assert greeting.text == f"hello {person.author}"
+
+    async with connect(url, token=provider.token("ann")) as ann:
+        room = await ann.direct(author_of(provider, "bot"))
+        async with connect(url, token=provider.token("bot")) as bot:
+            answering = asyncio.create_task(answer(bot))
+            await hears_hello(ann, room)
+            async with connect(url, token=provider.token("bob")) as bob:
+                await hears_hello(bob, await bob.direct(bot.author))
+            # What is opened while it is away, it finds afterwards.
+            (lost,) = (one for one in server._clients.values() if one.person.author == bot.author)
+            lost.connection.close(CloseCode.RESTART, "retry_after=0.2")
+            await until(lambda: not bot.connected)
+            async with connect(url, token=provider.token("eve")) as eve:
+                await hears_hello(eve, await eve.direct(bot.author))
+            assert answered == [author_of(provider, who) for who in ("ann", "bob", "eve")]
+        with pytest.raises(DisconnectedError):
+            async with asyncio.timeout(KAFKA_SECONDS):
+                await answering
