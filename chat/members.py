@@ -59,8 +59,10 @@ MOST_DIRECT = 20_000
 MOST_DIRECT_OF_ONE = 500
 # A record has at most some 10 kB.
 MOST_BYTES = 16_384
-# How many changes a person may try on this replica: per second for long, and at once.
-RATE = 1
+# How many changes a person may try on this replica: per second for long (one in a minute), and at
+# once. Each writes a whole record, so they decide how fast the topic grows until it is compacted.
+# A budget of each room would be worse: an owner could use it up, and the others not remove them.
+RATE = 1 / 60
 BURST = 100
 # The same for rooms that they make: one in five minutes.
 MAKE_RATE = 1 / 300
@@ -411,7 +413,7 @@ class Members(Agreed["_Table"]):
         if not self._budgets.of(by).take():
             raise RefusedError(
                 ErrorCode.RATE_LIMITED,
-                f"Too fast: change private rooms at most {RATE} time per second.",
+                f"Too fast: change private rooms once in {1 / RATE:.0f} seconds.",
             )
 
     def _require_place(self, author: str) -> None:

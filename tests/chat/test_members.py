@@ -30,6 +30,7 @@ from chat import agreed
 from chat import members as module
 from chat.bounds import INVITATION_SECONDS, PRIVATE_MEMBERS
 from chat.client import DisconnectedError, RefusedError, connect
+from chat.limits import Budgets
 from chat.members import MOST_BYTES, MOST_INVITATIONS, Members, Role, State
 from chat.protocol import CloseCode, ErrorCode
 from chat.relay.base import UnavailableError
@@ -672,6 +673,20 @@ async def test_a_person_changes_only_so_much_and_guesses_only_so_often(
         codes.append(refused.value.code)
     assert codes == [ErrorCode.NO_INVITATION] * 2 + [ErrorCode.RATE_LIMITED]
     await one.do(replica.make(BOB))
+
+
+async def test_an_owner_writes_one_record_a_minute_however_often_they_ask(cluster: Cluster) -> None:
+    room, _ = await cluster.room()
+    one = cluster.replicas[0]
+    one._budgets = Budgets(module.RATE, module.BURST, cluster.clock)
+    before = len(cluster.log.counted(room))
+    for _ in range(360):
+        cluster.clock.now += 10
+        with contextlib.suppress(RefusedError):
+            await cluster.do(one.invite(room, ANN, 15, 1))
+    written = len(cluster.log.counted(room)) - before
+    assert module.BURST < written <= module.BURST + 60
+    await cluster.do(one.make(BOB))
 
 
 # The service.
