@@ -119,6 +119,7 @@ webhooks = [{name = "a", room = "lobby", url = "https://example.org/", secret_fi
 """,
         "secret-0": "whsec_" + 32 * "A",
     }
+    tmp_path.chmod(0o755)
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o440)

@@ -365,6 +365,26 @@ async def test_what_cannot_be_kept_is_not_sent(
     assert receiver.taken == ["created one", "created two"]
 
 
+@pytest.mark.parametrize("webhooks", ["secret"], indirect=True)
+async def test_a_process_that_was_replaced_sends_nothing_more_and_ends(
+    server: Server, ada: ChatClient, webhooks: Webhooks, receiver: Receiver
+) -> None:
+    async def replaced() -> None:
+        async with webhooks.run(server, receiver):
+            await say(ada, "one")
+            await until(lambda: receiver.taken and not webhooks.state().pending)
+            Store(webhooks.keeper(), "hook-0").save(webhooks.state())
+            await say(ada, "two")
+            await until(lambda: not webhooks.metric("chat_webhook_connected"))
+
+    with pytest.raises(StateError, match="somebody else has changed it"):
+        await replaced()
+    assert receiver.taken == ["created one"]
+    async with webhooks.run(server, receiver):
+        await until(lambda: len(receiver.taken) == 2)
+    assert receiver.taken == ["created one", "created two"]
+
+
 async def test_a_long_absence_is_read_from_the_history_page_by_page(
     replica: Replica, webhooks: Webhooks, receiver: Receiver
 ) -> None:

@@ -12,7 +12,9 @@ from conftest import until
 from kubernetes_secrets import TOKEN, Kubernetes
 
 from chat.kubernetes import Secrets, field
+from chat.webhook import __main__ as program
 from chat.webhook import secret
+from chat.webhook.config import load
 from chat.webhook.secret import Secret
 from chat.webhook.state import StateError, Store, name_key
 
@@ -44,6 +46,22 @@ def test_the_next_process_reads_what_was_written_and_has_the_same_name_in_the_ch
     assert second.read("a.json") == b"two"
     assert name_key(second) == key
     assert second.place("a.json") == "a.json of Secret chat/webhooks-state"
+
+
+def test_the_configuration_names_the_secret(
+    kubernetes: Kubernetes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken_over(kubernetes, tmp_path).write("a.json", b"one")
+    file = tmp_path / "webhooks.toml"
+    webhook = '{name = "a", room = "lobby", url = "https://hook.example/", secret_file = "secret"}'
+    file.write_text(
+        f'chat = "https://chat.example.org/"\nstate = "secret:{NAME}"\nwebhooks = [{webhook}]\n'
+    )
+    (tmp_path / "secret").write_text("whsec_" + 32 * "A")
+    (tmp_path / "secret").chmod(0o600)
+    monkeypatch.setattr(program, "Secrets", lambda: Secrets(kubernetes.url, tmp_path))
+    with program.keeping(load(file)) as keeper:
+        assert keeper.read("a.json") == b"one"
 
 
 def test_a_process_that_was_replaced_writes_nothing_any_more(
