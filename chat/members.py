@@ -2,7 +2,8 @@
 
 A direct room is a private room of two people. Either of them opens it, and nobody else can ever get
 in: its name is a hash of both authors, so two replicas that open it at the same moment choose the
-same name. It has no owners. Who leaves it may open it again.
+same name. It has no owners. Who leaves it may open it again. While one of them blocks the other,
+nobody opens it or writes in it. A block without a room is a record of a room without members.
 
 All replicas agree on them (`chat.agreed`). A record of the register has the whole state of a room,
 and a version. Whoever changes a room writes the next version of the state that they know. Of a
@@ -96,7 +97,7 @@ class Invited(msgspec.Struct, frozen=True):
 class Role(enum.Enum):
     OWNER = enum.auto()
     MEMBER = enum.auto()
-    # May not write: alone in a direct room.
+    # May not write: alone in a direct room, or one of its two blocks the other.
     READER = enum.auto()
 
 
@@ -105,7 +106,7 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `id` tells records of the same version apart. `by`: who made the change. `members` are those who
     are no owners, the one who has been in the room for longest first. `pair`: who opened a direct
-    room, and the other one; empty for other rooms.
+    room, and the other one; empty for other rooms. `blocked`: those of them who block the other.
     """
 
     v: Literal[1]
@@ -117,8 +118,11 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     members: _People
     invitations: Annotated[list[Invited], msgspec.Meta(max_length=MOST_INVITATIONS)]
     pair: Annotated[list[_Author], msgspec.Meta(max_length=2)] = []
+    blocked: Annotated[list[_Author], msgspec.Meta(max_length=2)] = []
 
     def __post_init__(self) -> None:
+        if not {*self.blocked} <= {*self.pair}:
+            raise ValueError("only the two of a direct room block each other")
         if self.pair and (
             self.room != direct_room(*self.pair)
             or self.owners
@@ -135,13 +139,16 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     def is_direct(self) -> bool:
         return bool(self.pair)
 
+    def other(self, author: str) -> str:
+        """Of a direct room."""
+        return self.pair[self.pair[0] == author]
+
     @property
     def roles(self) -> dict[str, Role]:
         """Of all who may read. Nobody: the room has ended."""
         if self.is_direct:
-            return dict.fromkeys(
-                self.members, Role.MEMBER if len(self.members) == 2 else Role.READER
-            )
+            writes = len(self.members) == 2 and not self.blocked
+            return dict.fromkeys(self.members, Role.MEMBER if writes else Role.READER)
         if not self.owners:
             return {}
         return dict.fromkeys(self.members, Role.MEMBER) | dict.fromkeys(self.owners, Role.OWNER)
@@ -200,7 +207,7 @@ class Members(Agreed["_Table"]):
         state = self._table.get(room)
         if state is None or not state.is_direct or author not in state.members:
             return ""
-        return state.pair[state.pair[0] == author]
+        return state.other(author)
 
     def watch(self, author: str, watcher: Watcher) -> None:
         """Tell somebody of their direct rooms, until `unwatch`."""
@@ -227,6 +234,7 @@ class Members(Agreed["_Table"]):
             rooms,
             [room for room in rooms if self.role(room, author) is Role.OWNER],
             {room: partner for room, partner in partners.items() if partner},
+            sorted(self._table.blocked(author)),
         )
 
     def show(self, room: str, by: str, cid: str) -> MemberList:
@@ -267,18 +275,42 @@ class Members(Agreed["_Table"]):
             )
 
         def change(state: State | None) -> State | None:
-            if state is None or not state.roles:
-                pair = [by, other]
-            elif len(state.members) == 2:
+            if state is not None and by in state.blocked:
+                raise RefusedError(ErrorCode.BAD_AUTHOR, "You block this person: end that first.")
+            if state is not None and other in state.blocked:
+                raise protocol.not_available()
+            if state is not None and len(state.members) == 2:
                 return None
-            else:
-                pair = state.pair
-            self._require_direct(room, by, other)
+            self._require_direct(room, by)
+            if self._has_enough(room, other):
+                raise protocol.not_available()
+            pair = state.pair if state is not None and state.members else [by, other]
             version = state.version + 1 if state else 1
             return State(1, room, version, _id(), by, [], [by, other], [], pair)
 
         await self._change(room, change)
         return room
+
+    async def block(self, other: str, by: str, *, blocked: bool) -> None:
+        """Let nobody write in the direct room with another person, nor open it; or end that."""
+        self._charge(by)
+        room = direct_room(other, by)
+
+        def change(state: State | None) -> State | None:
+            if (state is not None and by in state.blocked) is blocked:
+                return None
+            if state is None:
+                self._require_direct(room, by)
+                return State(1, room, 1, _id(), by, [], [], [], [by, other], [by])
+            new = self._next(state, by)
+            if not blocked:
+                return replace(new, blocked=[one for one in new.blocked if one != by])
+            self._require_direct(room, by)
+            # A room that has ended is kept for who blocks now, not for who had opened it.
+            pair = new.pair if new.members or new.blocked else [by, other]
+            return replace(new, pair=pair, blocked=[*new.blocked, by])
+
+        await self._change(room, change)
 
     async def invite(self, room: str, by: str, seconds: int, uses: int) -> tuple[str, str]:
         """Let so many people in. Returns the invitation's id, and its token."""
@@ -424,21 +456,23 @@ class Members(Agreed["_Table"]):
                 " one that others are in.",
             )
 
-    def _require_direct(self, room: str, by: str, other: str) -> None:
-        for author in (by, other):
-            if room in self._table.of(author):
-                continue
-            if self._table.count(author, self._ended_before, direct=True) < MOST_DIRECT_OF_ONE:
-                continue
-            if author == other:
-                raise protocol.not_available()
+    def _require_direct(self, room: str, author: str) -> None:
+        if self._has_enough(room, author):
             raise RefusedError(
                 ErrorCode.TOO_MANY_ROOMS,
                 f"You have {MOST_DIRECT_OF_ONE} direct rooms: those that you are in, those that you"
-                " opened and the others are in, and those that you ended today. Leave some.",
+                " opened and the others are in, those that you ended today, and those of people"
+                " whom you block. Leave some.",
             )
-        if self._table.full(self._ended_before, direct=True):
+        if self._table.get(room) is None and self._table.full(self._ended_before, direct=True):
             raise _full("There are as many direct rooms here as there may be")
+
+    def _has_enough(self, room: str, author: str) -> bool:
+        """Whether a direct room would be one too many for them."""
+        table = self._table
+        if room in table.of(author):
+            return False
+        return table.count(author, self._ended_before, direct=True) >= MOST_DIRECT_OF_ONE
 
     def _require_places(self) -> None:
         if self._table.places >= MOST_PLACES:
@@ -505,7 +539,8 @@ class _Table:
         self._counting: dict[str, _Record] = {}
         # The members of each room that has any.
         self._roles: dict[str, dict[str, Role]] = {}
-        # The rooms of each person, also those that they ended, and direct ones that they opened.
+        # The rooms of each person, also those that they ended, and direct ones that they opened, or
+        # whose other person they block.
         self._of: dict[str, set[str]] = {}
         # Rooms that have other records than the one that counts; and those that have none, and
         # have ended, the first of them first.
@@ -531,16 +566,20 @@ class _Table:
 
     def count(self, author: str, before: float, *, direct: bool) -> int:
         """How many rooms a person is in, or ended, but not before this time; and of direct ones,
-        opened.
+        opened, or may not be opened because of them.
         """
         return self._lasting(self.of(author), before, direct=direct)
 
     def _lasting(self, rooms: Iterable[str], before: float, *, direct: bool) -> int:
         return sum(
             self._counting[room].state.is_direct is direct
-            and (room in self._roles or self._counting[room].stored >= before)
+            and (self._lasts(room) or self._counting[room].stored >= before)
             for room in rooms
         )
+
+    def _lasts(self, room: str) -> bool:
+        """Whether it has not ended, or is kept for a block."""
+        return room in self._roles or bool(self._counting[room].state.blocked)
 
     def overflows(self, state: State) -> bool:
         """Whether a record is of a room too many. Replicas that make some at the same moment may
@@ -558,6 +597,13 @@ class _Table:
 
     def of(self, author: str) -> set[str]:
         return self._of.get(author, set())
+
+    def blocked(self, author: str) -> Iterator[str]:
+        """Whom somebody blocks."""
+        for room in self.of(author):
+            state = self._counting[room].state
+            if author in state.blocked:
+                yield state.other(author)
 
     def put(self, state: State, stored: float) -> list[Place]:
         """Returns those whose rights may have changed."""
@@ -617,7 +663,7 @@ class _Table:
         self._ended.pop(room, None)
         if len(records) > 1:
             self._crowded[room] = None
-        elif records and not roles:
+        elif records and not self._lasts(room):
             self._ended[room] = None
         return _changed(room, roles_before, roles)
 
@@ -626,7 +672,7 @@ class _Table:
         self.open[state.is_direct] += sign * bool(roles)
         if not state.is_direct:
             self.places += sign * (len(roles) + len(state.invitations))
-        for author in {*(roles or [state.by]), *state.pair[:1]}:
+        for author in {*(roles or [state.by]), *state.pair[:1], *state.blocked}:
             rooms = self._of.setdefault(author, set())
             if sign > 0:
                 rooms.add(state.room)

@@ -245,6 +245,16 @@ class Direct(msgspec.Struct, tag_field="type", tag="direct"):
     cid: str
 
 
+class Block(msgspec.Struct, tag_field="type", tag="block"):
+    """Lets another person write no direct messages to one, and the other way round; or ends that
+    (`blocked`: false).
+    """
+
+    author: str
+    blocked: bool
+    cid: str
+
+
 class Invite(msgspec.Struct, tag_field="type", tag="invite"):
     """Lets so many people into a private room (`uses`), within so many seconds."""
 
@@ -319,7 +329,9 @@ class Auth(msgspec.Struct, tag_field="type", tag="auth"):
 
 
 # About private rooms; answered under their `cid`.
-PrivateFrame = Make | Direct | Invite | Accept | Revoke | Remove | Promote | ListMembers | ListRooms
+PrivateFrame = (
+    Make | Direct | Block | Invite | Accept | Revoke | Remove | Promote | ListMembers | ListRooms
+)
 ClientFrame = (
     Hello
     | Join
@@ -331,6 +343,7 @@ ClientFrame = (
     | Ban
     | Make
     | Direct
+    | Block
     | Invite
     | Accept
     | Revoke
@@ -476,13 +489,15 @@ class MemberList(msgspec.Struct, tag_field="type", tag="members"):
 
 class RoomList(msgspec.Struct, tag_field="type", tag="rooms"):
     """The private rooms that one is a member of; of `owned` ones, an owner. `direct`: which of them
-    are direct rooms, and the author of the other person in each.
+    are direct rooms, and the author of the other person in each. `blocked`: the authors of those
+    whom one blocks, also without a room.
     """
 
     cid: str
     rooms: list[str]
     owned: list[str]
     direct: dict[str, str] = {}
+    blocked: list[str] = []
 
 
 class DirectRoom(msgspec.Struct, tag_field="type", tag="direct"):

@@ -146,6 +146,7 @@ class Session:
                 case (
                     protocol.Make()
                     | protocol.Direct()
+                    | protocol.Block()
                     | protocol.Invite()
                     | protocol.Accept()
                     | protocol.Revoke()
@@ -403,6 +404,9 @@ class Session:
                 return Ack(cid, await members.make(me))
             case protocol.Direct(author, cid):
                 return Ack(cid, await members.open(self._check_other(author), me))
+            case protocol.Block(author, blocked, cid):
+                await members.block(self._check_other(author), me, blocked=blocked)
+                return Ack(cid, author)
             case protocol.Invite(room, seconds, uses, cid):
                 invitation, token = await members.invite(room, me, seconds, uses)
                 return Ack(cid, invitation, token)

@@ -37,6 +37,7 @@ from chat.protocol import (
     Ack,
     Auth,
     Ban,
+    Block,
     Bye,
     ClientFrame,
     CloseCode,
@@ -342,6 +343,16 @@ class Chat:
         Raises `RefusedError` (`bad_author`: the person is not available, or you).
         """
         return self._come_into(await self._ask(Direct(author, _cid())))
+
+    async def block(self, author: str) -> None:
+        """Let another person open no direct room with you, and write in none. You cannot, either.
+        Nothing tells them why. `private_rooms` has all whom you block (`blocked`).
+        """
+        await self._ask(Block(author, blocked=True, cid=_cid()))
+
+    async def unblock(self, author: str) -> None:
+        """End that."""
+        await self._ask(Block(author, blocked=False, cid=_cid()))
 
     async def direct_rooms(self) -> AsyncIterator[DirectRoom]:
         """The direct rooms that this client has not joined yet (`room`), and with whom (`author`):

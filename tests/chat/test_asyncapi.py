@@ -131,6 +131,8 @@ async def test_what_is_said_fits_its_schema(replica: Replica, provider: Provider
         await ada.say(type="members", room=private, cid="l")
         await ada.say(type="direct", author="0" * 32, cid="d")
         await ada.hear("ack", cid="d")
+        await ada.say(type="block", author="0" * 32, blocked=True, cid="b")
+        await ada.hear("ack", cid="b")
         await ada.say(type="rooms", cid="l")
         kinds = ("message", "position", "presence", "history", "typing", "pong", "renewed", "left")
         for kind in (*kinds, "access", "members", "rooms", "direct"):

@@ -13,6 +13,7 @@ from conftest import Replica, until
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from provider import Provider
+from test_api_send import send as post
 from test_members import (
     ANN,
     BOB,
@@ -102,6 +103,7 @@ async def test_nobody_else_gets_in_whoever_asks(cluster: Cluster) -> None:
         {"pair": [ANN, DAN], "members": [ANN, DAN]},
         {"pair": [ANN]},
         {"pair": [ANN, BOB, DAN]},
+        {"blocked": [DAN]},
         {"invitations": [{"id": DAN, "by": ANN, "until": 2**40, "left": 1}]},
     ]
     for fields in forged:
@@ -135,7 +137,72 @@ async def test_who_leaves_leaves_the_other_one_reading_and_either_opens_it_again
     assert one.count(direct=True) == 1
 
 
-@hypothesis_settings(max_examples=100)
+async def test_nobody_writes_directly_while_one_of_the_two_blocks_the_other(
+    cluster: Cluster,
+) -> None:
+    one, other = cluster.replicas
+    room = await cluster.do(one.open(BOB, ANN))
+    rights = [other.rights(who, ALL) for who in (ANN, BOB)]
+    await cluster.do(one.block(BOB, ANN, blocked=True))
+    for who in rights:
+        assert (who.may_read(room), who.may_write(room)) == (True, False)
+    assert [other.listed(who, "").blocked for who in (ANN, BOB)] == [[BOB], []]
+    assert [other.listed(who, "").direct for who in (ANN, BOB)] == [{room: BOB}, {room: ANN}]
+    before = len(cluster.log.records)
+    await cluster.do(other.block(BOB, ANN, blocked=True))
+    assert len(cluster.log.records) == before, "nothing is to change"
+    # Both may block, and each ends their own.
+    await cluster.do(other.block(ANN, BOB, blocked=True))
+    await cluster.do(one.block(BOB, ANN, blocked=False))
+    message = await refused(cluster, ErrorCode.BAD_AUTHOR, one.open(BOB, ANN))
+    assert message == "This person is not available."
+    message = await refused(cluster, ErrorCode.BAD_AUTHOR, one.open(ANN, BOB))
+    assert message == "You block this person: end that first."
+    # Also who leaves goes on blocking.
+    await cluster.do(other.remove(room, BOB, BOB))
+    assert one.listed(BOB, "").blocked == [ANN]
+    await refused(cluster, ErrorCode.BAD_AUTHOR, one.open(BOB, ANN))
+    await cluster.do(one.block(ANN, BOB, blocked=False))
+    assert await cluster.do(one.open(BOB, ANN)) == room
+    assert all(who.may_write(room) for who in rights)
+    # After the room has ended, its record is there for who blocks.
+    for who in (ANN, BOB):
+        await cluster.do(one.remove(room, who, who))
+    await cluster.do(one.block(ANN, BOB, blocked=True))
+    assert shown(other)[room].pair == [BOB, ANN]
+
+
+async def test_a_block_without_a_room_lasts_until_it_is_ended(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = cluster.replicas
+    await cluster.do(one.block(BOB, ANN, blocked=False))
+    assert cluster.log.records == []
+    await cluster.do(one.block(BOB, ANN, blocked=True))
+    for who in (ANN, BOB):
+        assert (other.rooms(who), other.count(direct=True)) == ([], 0)
+    message = await refused(cluster, ErrorCode.BAD_AUTHOR, other.open(ANN, BOB))
+    assert message == "This person is not available."
+    cluster.clock.now += module.ENDED_SECONDS + 1
+    await cluster.do(one.open(EVE, DAN))
+    for register in cluster.registers:
+        register.again()
+    assert other.listed(ANN, "").blocked == [BOB]
+    # They count for who blocks, and for nobody else.
+    monkeypatch.setattr(module, "MOST_DIRECT_OF_ONE", 1)
+    await refused(cluster, ErrorCode.TOO_MANY_ROOMS, one.block(EVE, ANN, blocked=True))
+    await refused(cluster, ErrorCode.TOO_MANY_ROOMS, one.open(EVE, ANN))
+    monkeypatch.setattr(module, "MOST_DIRECT", 2)
+    await refused(cluster, ErrorCode.FULL, one.block(EVE, BOB, blocked=True))
+    await cluster.do(one.block(ANN, BOB, blocked=True))
+    for blocked, by in ((ANN, BOB), (BOB, ANN)):
+        await cluster.do(one.block(blocked, by, blocked=False))
+    assert other.listed(ANN, "").blocked == other.listed(BOB, "").blocked == []
+    cluster.clock.now += module.ENDED_SECONDS + 1
+    await cluster.do(one.block(EVE, BOB, blocked=True))
+
+
+@hypothesis_settings(max_examples=50)
 @given(STEPS)
 def test_all_replicas_agree_whatever_is_read_when_and_how_often(
     steps: Sequence[tuple[str, int]],
@@ -149,8 +216,11 @@ async def open_and_leave(steps: Sequence[tuple[str, int]]) -> None:
 
     def attempt(replica: Members, who: str, choice: random.Random) -> Coroutine[Any, Any, Any]:
         other = choice.choice([one for one in PEOPLE[:3] if one != who])
-        if choice.random() < 0.6:
+        number = choice.random()
+        if number < 0.5:
             return replica.open(other, who)
+        if number < 0.8:
+            return replica.block(other, who, blocked=number < 0.6)
         return replica.remove(direct_room(who, other), who, who)
 
     tried = await play(cluster, steps, attempt)
@@ -261,6 +331,45 @@ async def test_two_people_write_to_each_other_and_are_told_on_all_replicas(
         assert (await bob.join(room))["messages"][0]["text"] == "hello Bob"
 
 
+async def test_a_blocked_person_is_told_nothing_and_writes_on_no_way(
+    server: Server, provider: Provider
+) -> None:
+    async with client(server, provider, "ann") as ann, client(server, provider, "bob") as bob:
+        bob_author = author_of(provider, "bob")
+        room = (await ask(ann, "direct", author=bob_author))["id"]
+        for who in (ann, bob):
+            await who.join(room)
+        await bob.hear("direct")
+        of = (await bob.send(room, "hello"))["id"]
+        await ask(ann, "block", author=bob_author, blocked=True)
+        for who in (ann, bob):
+            access = await who.hear("access")
+            assert access == {"type": "access", "room": room, "read_only": True}
+        for frame in (
+            {"type": "send", "text": "hello?"},
+            {"type": "edit", "id": of, "text": "hello?"},
+            {"type": "delete", "id": of},
+        ):
+            assert (await bob.refused(**frame, room=room, cid="1"))["code"] == "read_only"
+        headers = provider.headers("bob")
+        assert (await post(server, {"text": "?", "cid": "2"}, room, **headers))[0] == 403
+        await bob.say(type="typing", room=room)
+        listed = await ask(bob, "rooms")
+        assert (listed["direct"], listed["blocked"]) == ({room: ann.welcome["author"]}, [])
+        error = await bob.refused(type="direct", author=ann.welcome["author"], cid="3")
+        assert (error["code"], error["message"]) == ("bad_author", "This person is not available.")
+        assert (await ask(ann, "rooms"))["blocked"] == [bob_author]
+        # It is as if the other one had left.
+        await ask(ann, "block", author=bob_author, blocked=False)
+        assert (await bob.hear("access"))["read_only"] is False
+        await bob.hear("direct", room=room)
+        await bob.send(room, "hello!")
+        assert "typing" not in {frame["type"] for frame in ann.inbox}
+        for author in (ann.welcome["author"], "x"):
+            frame = {"type": "block", "author": author, "blocked": True, "cid": "4"}
+            assert (await ann.refused(**frame))["code"] == "bad_author"
+
+
 async def test_who_is_not_one_of_the_two_gets_the_answers_for_a_name_that_no_room_can_have(
     server: Server, provider: Provider
 ) -> None:
@@ -331,6 +440,11 @@ async def test_a_bot_answers_whoever_writes_to_it(server: Server, provider: Prov
             await hears_hello(ann, room)
             async with connect(url, token=provider.token("bob")) as bob:
                 await hears_hello(bob, await bob.direct(bot.author))
+                await bot.block(bob.author)
+                with pytest.raises(RefusedError, match="is not available"):
+                    await bob.direct(bot.author)
+                assert (await bot.private_rooms()).blocked == [bob.author]
+                await bot.unblock(bob.author)
             # What is opened while it is away, it finds afterwards.
             (lost,) = (one for one in server._clients.values() if one.person.author == bot.author)
             lost.connection.close(CloseCode.RESTART, "retry_after=0.2")

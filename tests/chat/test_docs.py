@@ -17,7 +17,7 @@ from chat.protocol import CloseCode, ErrorCode
 from chat.settings import Settings
 
 DOCUMENT = (ROOT / "docs" / "protocol.md").read_text()
-FIRST, AGAIN, BACK, REVISED, BANNED, PRIVATE, ACCEPTED, DIRECT = re.findall(
+FIRST, AGAIN, BACK, REVISED, BANNED, PRIVATE, ACCEPTED, DIRECT, BLOCKED = re.findall(
     r"^```\n(→.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE
 )
 
@@ -105,7 +105,7 @@ async def test_the_example_of_a_private_room_is_what_happens(
 ) -> None:
     server = await replica(provider.environment(), CHAT_PRIVATE_ROOMS="true")
     script = Script()
-    for user, lines in (("ada", PRIVATE), ("bob", ACCEPTED), ("bob", DIRECT)):
+    for user, lines in (("ada", PRIVATE), ("bob", ACCEPTED), ("bob", DIRECT + BLOCKED)):
         headers = provider.headers(user)
         async with ChatClient(server.port, additional_headers=headers) as client:
             await script.play(client, lines)
