@@ -6,18 +6,19 @@
 import { ask } from "./actions.js";
 import { chooseTime, failure } from "./dialogs.js";
 import { button, element, notice } from "./dom.js";
-import { rooms } from "./rooms.js";
+import { names } from "./private.js";
 import { locale, t } from "./texts.js";
 
 /** @typedef {import("./connection.js").Connection} Connection */
 /** @typedef {import("./connection.js").Frame} Frame */
 /** @typedef {import("./rooms.js").Room} Room */
 /**
- * `me`: the last `welcome`. `left`: the room is to go.
+ * `me`: the last `welcome`. `direct`: whether it is a direct room. `left`: it is to go.
  * @typedef {object} Given
  * @property {Room} room
  * @property {Connection} connection
  * @property {Frame} me
+ * @property {boolean} direct
  * @property {(label: string) => void} rename
  * @property {() => void} left
  */
@@ -52,6 +53,9 @@ const en = {
   save: "Save",
   saved: "Saved. Nobody else sees this name.",
   leave: "Leave for good",
+  leaveDirect: "Leave",
+  sureToLeaveDirect: "It goes from your list. The other one may read it, but not write, until one of "
+    + "you opens it again.",
   sureToLeave: "You will see nothing of it any more, and come back only with a new invitation.",
   sureToHandOver: "The one who has been a member for longest becomes owner.",
   sureToEnd: "You are the last one: the room ends for good.",
@@ -93,6 +97,9 @@ const de = {
   save: "Speichern",
   saved: "Gespeichert. Niemand sonst sieht diesen Namen.",
   leave: "Für immer verlassen",
+  leaveDirect: "Verlassen",
+  sureToLeaveDirect: "Er verschwindet aus Ihrer Liste. Die andere Person darf darin lesen, aber nicht "
+    + "schreiben, bis eine von Ihnen beiden ihn wieder öffnet.",
   sureToLeave: "Sie sehen dann nichts mehr davon, und kommen nur mit einer neuen Einladung zurück.",
   sureToHandOver: "Wer am längsten Mitglied ist, besitzt dann den Raum.",
   sureToEnd: "Sie sind als Letzter hier: der Raum endet für immer.",
@@ -231,6 +238,7 @@ function sure(says, question, act) {
 function sureToLeave() {
   const { owners: all, members } = last;
   const only = all.length === 1 && all[0] === given.me.author;
+  if (given.direct) return `${words.sureToLeaveDirect} ${words.again}`;
   const then = !only ? "" : members.length ? words.sureToHandOver : words.sureToEnd;
   return [words.sureToLeave, then, words.again].filter(Boolean).join(" ");
 }
@@ -262,21 +270,9 @@ async function refresh() {
   else draw(answer);
 }
 
-/** The names under which people have written, by author. */
-function names() {
-  /** @type {Map<string, string>} */
-  const found = new Map();
-  for (const room of [...rooms.values(), given.room]) {
-    for (const [name, authors] of room.authors) {
-      for (const author of authors.keys()) found.set(author, name);
-    }
-  }
-  return found.set(given.me.author, given.me.user);
-}
-
 /** @param {Frame} answer */
 function draw(answer) {
-  const known = names();
+  const known = names(given.room);
   const { owners: all, members, invitations: offered = [] } = answer;
   const nameless = [...all, ...members].some((author) => !known.has(author));
   const silent = [...given.room.people].filter((name) => ![...known.values()].includes(name));
@@ -339,6 +335,7 @@ export async function open(wanted, leaving) {
   title.textContent = label.value = given.room.label;
   said.textContent = drawn = "";
   last = { type: "members", owners: [], members: [] };
+  leave.textContent = given.direct ? words.leaveDirect : words.leave;
   for (const part of [people, invitations]) part.replaceChildren();
   here.hidden = owners.hidden = made.hidden = true;
   if (!dialog.open) dialog.showModal();

@@ -1,12 +1,14 @@
 // Private rooms: the list has all that one is in, a button makes one, and an invitation leads into
-// one. It is loaded where people make them, and when an address has an invitation.
+// one. Each message has a button that opens a direct room with its author. It is loaded where people
+// make private rooms, and when an address has an invitation.
 //
 // An invitation is in the fragment of the address, which browsers send to nobody. It is kept in the
 // tab while somebody signs in, and is used only when they say so: the members see who comes.
 
-import { ask } from "./actions.js";
+import { ask, chosen, offer } from "./actions.js";
 import { failure } from "./dialogs.js";
 import { button, element, notice, page } from "./dom.js";
+import { messageOf } from "./messages.js";
 import { current, drawWhy, leaveRoom, PRIVATE, roomNamed, rooms, show } from "./rooms.js";
 import { store, stored } from "./store.js";
 import { locale, t } from "./texts.js";
@@ -18,6 +20,11 @@ import { locale, t } from "./texts.js";
 const en = {
   make: "New private room",
   label: (/** @type {string} */ id) => `Private ${id}`,
+  direct: "Direct message",
+  alone: "The other one has left, or is not available: you may read this room, but not write in it. "
+    + "'Direct message' on one of their messages tries to open it again.",
+  tooMany: (/** @type {number} */ most) =>
+    `You are in more rooms than this page can show, which is ${most}: leave some.`,
   members: "Members",
   stranger: "It is private, and you are no member.",
   out: "It is private, and you are no member any more.",
@@ -29,6 +36,7 @@ const en = {
     no_invitation: "This invitation does not count: it has ended, was used up or taken back, or the "
       + "link is not complete. Ask for another one.",
     full: "The room has as many members as it may have, or all private rooms have.",
+    bad_author: "This person is not available.",
     too_many_rooms: "You are in as many private rooms as you may be: leave one.",
   }),
 };
@@ -37,6 +45,11 @@ const en = {
 const de = {
   make: "Neuer privater Raum",
   label: (id) => `Privat ${id}`,
+  direct: "Direktnachricht",
+  alone: "Die andere Person ist gegangen oder nicht erreichbar: Sie dürfen hier lesen, aber nicht "
+    + "schreiben. „Direktnachricht“ an einer ihrer Nachrichten versucht, den Raum wieder zu öffnen.",
+  tooMany: (most) =>
+    `Sie sind in mehr Räumen, als diese Seite zeigen kann; das sind ${most}: verlassen Sie welche.`,
   members: "Mitglieder",
   stranger: "Er ist privat, und Sie sind kein Mitglied.",
   out: "Er ist privat, und Sie sind nicht mehr Mitglied.",
@@ -48,6 +61,7 @@ const de = {
     no_invitation: "Diese Einladung gilt nicht: sie ist abgelaufen, verbraucht oder zurückgenommen, "
       + "oder der Link ist nicht vollständig. Bitten Sie um eine neue.",
     full: "Der Raum hat so viele Mitglieder, wie er haben darf, oder alle privaten Räume haben es.",
+    bad_author: "Diese Person ist nicht erreichbar.",
     too_many_rooms: "Sie sind in so vielen privaten Räumen, wie möglich ist: verlassen Sie einen.",
   },
 };
@@ -66,6 +80,8 @@ let connection;
 let welcome;
 /** @type {Map<string, number>} room -> when all replicas know that one is in it */
 const fresh = new Map();
+/** @type {Map<string, string>} direct rooms, and the author of the other one in each */
+const direct = new Map();
 /** @type {Set<string>} rooms that one has left, which the service has not said yet */
 const leaving = new Set();
 /** @type {typeof import("./members.js") | undefined} */
@@ -100,7 +116,13 @@ showMembers.id = "members";
  * @param {string} name
  */
 function have(name) {
-  const label = stored(`label.${name}`, words.label(name.slice(8, 14)));
+  const author = direct.get(name);
+  const unnamed = words.label(name.slice(8, 14));
+  let label = stored(`label.${name}`, unnamed);
+  // The name of a room that is no direct one has no @, unless somebody here gave it one.
+  if (author && (label === unnamed || label.startsWith("@"))) {
+    label = `@${names().get(author) ?? author.slice(0, 6)}`;
+  }
   store(`label.${name}`, label);
   const room = roomNamed(name);
   room.tab.classList.add("private");
@@ -112,7 +134,7 @@ function have(name) {
  * @param {Room} room
  * @param {string} label
  */
-export function rename(room, label) {
+function rename(room, label) {
   if (room.label === label) return;
   store(`label.${room.name}`, label);
   room.label = label;
@@ -124,7 +146,41 @@ export function rename(room, label) {
 
 async function list() {
   const answer = await ask(connection, { type: "rooms" });
-  for (const name of answer.rooms ?? []) have(name);
+  for (const [name, author] of Object.entries(answer.direct ?? {})) direct.set(name, author);
+  const most = welcome?.limits.rooms;
+  const all = answer.rooms ?? [];
+  for (const name of all) if (rooms.has(name) || rooms.size < most) have(name);
+  if (all.some((/** @type {string} */ name) => !rooms.has(name))) notice(words.tooMany(most));
+}
+
+/** The names under which people have written, by author; in this room, if they have. */
+export function names(room = current) {
+  /** @type {Map<string, string>} */
+  const found = new Map();
+  for (const one of [...rooms.values(), ...room ? [room] : []]) {
+    for (const [name, authors] of one.authors) {
+      for (const author of authors.keys()) found.set(author, name);
+    }
+  }
+  return found.set(welcome?.author, welcome?.user);
+}
+
+const write = button(words.direct, async () => {
+  const author = messageOf(chosen)?.author;
+  if (!author) return;
+  const answer = await ask(connection, { type: "direct", author });
+  if (answer.type === "ack") {
+    direct.set(answer.id, author);
+    enter(answer.id);
+  } else {
+    notice(failure(answer, words.errors));
+  }
+});
+
+/** @param {HTMLElement} item */
+function mayWriteTo(item) {
+  const there = current && direct.has(current.name) && !current.readOnly;
+  return !there && !item.matches(".mine") && Boolean(messageOf(item)?.author);
 }
 
 /** @param {string} name of a room that one has just come to */
@@ -186,6 +242,7 @@ async function open(room, leave) {
     room,
     connection,
     me: welcome,
+    direct: direct.has(room.name),
     rename: (label) => rename(room, label),
     left() {
       // The service says so on this connection, too. Until then it would answer what is asked there.
@@ -237,7 +294,7 @@ const invitation = element("dialog", {
 invitation.addEventListener("close", () => sessionStorage.removeItem(INVITED));
 document.body.append(invitation);
 
-function offer() {
+function invite() {
   if (!connection.live || !sessionStorage.getItem(INVITED)) return;
   said.textContent = "";
   if (!invitation.open) invitation.showModal();
@@ -256,22 +313,35 @@ export function hear(frame, given) {
       if (frame.private) {
         page.join.after(make);
         page.people.before(showMembers);
+        offer(write, mayWriteTo);
         list();
       }
-      offer();
+      invite();
       break;
     case "invited":
       sessionStorage.setItem(INVITED, frame.token.replace(/\/$/, ""));
       // Nobody is to read it over somebody's shoulder, or send it on by mistake.
       history.replaceState(null, "", current ? `#${current.name}` : location.pathname);
-      offer();
+      invite();
       break;
     case "joined":
       fresh.delete(frame.room);
-      if (room && PRIVATE.test(frame.room)) have(frame.room);
+      if (room) have(frame.room);
+      break;
+    case "direct":
+      direct.set(frame.room, frame.author);
+      have(frame.room);
+      break;
+    case "message":
+      // Now the other one has a name.
+      if (direct.has(frame.room)) have(frame.room);
       break;
     case "error":
       if (frame.code === "bad_room") refused(room);
+  }
+  if (room && frame.read_only && direct.has(frame.room)) {
+    room.readOnly = words.alone;
+    drawWhy();
   }
   members?.hear(frame);
 }
