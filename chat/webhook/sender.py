@@ -93,7 +93,7 @@ class Sender:
         history = History(self._chat, self._token)
         try:
             if self._state.pending:
-                # It may not have been kept before: then it was not sent.
+                # After a write that failed, it is not kept yet, and was not sent.
                 await self._save()
             await self._deliver()
             if self._state.gone:
