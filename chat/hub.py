@@ -230,14 +230,8 @@ class Hub:
         """Append a message; `sender`, who need not be in the room, is pushed an `ack` once the log
         delivers it, or an error. Raises `RefusedError`.
         """
-        self._require_history()
         record = Record(name, sender.person.user, text, cid, sender.person.author)
-        ack = self._window.ack(record)
-        if ack is not None:
-            sender.connection.push(frame_of(ack))
-            return
-        if self._acks.has(record):
-            self._acks.append(sender, record)
+        if self._repeats(sender, record):
             return
         # Only new messages are checked from here on. A refused repeat would mean that the log does
         # not have the message.
@@ -253,9 +247,32 @@ class Hub:
         if slow is not None:
             slow.sent(name, record.author, cid)
 
-    async def revise(self, member: Member, name: str, of: str, text: str, cid: str) -> None:
+    def tell(self, sender: Member, name: str, text: str, cid: str) -> None:
+        """The same for the chat itself: nobody's rights or names count."""
+        record = Record(name, sender.person.user, text, cid, sender.person.author)
+        if not self._repeats(sender, record):
+            self._acks.append(sender, record)
+
+    def _repeats(self, sender: Member, record: Record) -> bool:
+        """Whether the log has the message, or is being given it. Then `sender` is answered as for
+        the first. Raises `RefusedError`.
+        """
+        self._require_history()
+        ack = self._window.ack(record)
+        if ack is not None:
+            sender.connection.push(frame_of(ack))
+            return True
+        if self._acks.has(record):
+            self._acks.append(sender, record)
+            return True
+        return False
+
+    async def revise(
+        self, member: Member, name: str, of: str, text: str, cid: str
+    ) -> StoredMessage | None:
         """Append that a message (`of` is its id) is deleted, or has this text now; `member` is
-        pushed an `ack` once the log delivers that, or an error.
+        pushed an `ack` once the log delivers that, or an error. Returns the message of somebody
+        else that was not deleted before.
 
         Raises `RefusedError`, in the same way for a message that is not there and for one of
         somebody else.
@@ -285,8 +302,9 @@ class Hub:
             if text:
                 raise no_message()
             member.connection.push(frame_of(Ack(cid, of)))
-            return
+            return None
         self._acks.append(member, revision)
+        return None if mine else message
 
     async def before(self, name: str, before: str | None, limit: int | None, address: str) -> Page:
         """The messages before a position, or the last ones; raises `RefusedError`."""

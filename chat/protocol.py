@@ -214,6 +214,15 @@ class Edit(msgspec.Struct, tag_field="type", tag="edit"):
     cid: str
 
 
+class Report(msgspec.Struct, tag_field="type", tag="report"):
+    """Tells those who read the audit room of a message; `id`: the message."""
+
+    room: str
+    id: str
+    reason: str
+    cid: str
+
+
 class Mute(msgspec.Struct, tag_field="type", tag="mute"):
     """`author`: who may not write in the room for so many seconds; 0: end what was before."""
 
@@ -339,6 +348,7 @@ ClientFrame = (
     | Send
     | Delete
     | Edit
+    | Report
     | Mute
     | Ban
     | Make
@@ -390,6 +400,8 @@ class Welcome(msgspec.Struct, tag_field="type", tag="welcome", omit_defaults=Tru
     sanctions: bool = False
     # Whether people can make private rooms here.
     private: bool = False
+    # Whether somebody reads what people report here.
+    reports: bool = False
 
 
 class Message(msgspec.Struct, tag_field="type", tag="message"):

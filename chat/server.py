@@ -31,6 +31,7 @@ from tornado.websocket import WebSocketHandler
 from chat import descriptors
 from chat.agreed import Agreed, Follower
 from chat.api import MessagesHandler, SessionHandler
+from chat.audit import Audit
 from chat.auth.backchannel import BackchannelHandler
 from chat.auth.bearer import BearerHandler
 from chat.auth.identity import Identity, Verifier
@@ -347,6 +348,7 @@ class Server:
         self._revocations = Revocations(revocations, settings.auth_token_seconds)
         self._sanctions = Sanctions(sanctions) if sanctions is not None else None
         self._members = Members(members) if members is not None else None
+        self._audit = Audit(self._hub, settings.audit_room) if settings.audit_room else None
         # In the order in which they decide what somebody may do: a room's owners moderate it.
         agreed = (self._members, self._sanctions)
         self._agreed = [one for one in agreed if one is not None]
@@ -579,6 +581,7 @@ class Server:
             leases=self._leases,
             sanctions=self._sanctions,
             members=self._members,
+            audit=self._audit,
             identity=identity,
             on_gone=self._gone,
         )

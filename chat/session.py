@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from msgspec import UNSET, Raw
 
 from chat import protocol, rights
+from chat.audit import Audit
 from chat.auth.identity import Identity, TokenError, UnverifiableError
 from chat.auth.leases import Leases, OtherPersonError
 from chat.hub import Hub
@@ -45,6 +46,7 @@ class Session:
     """A connection that speaks the protocol. Its rooms know it as a `Member`."""
 
     __slots__ = (
+        "_audit",
         "_bucket",
         "_closed",
         "_hub",
@@ -84,6 +86,7 @@ class Session:
         leases: Leases | None,
         sanctions: Sanctions | None,
         members: Members | None,
+        audit: Audit | None,
         identity: Identity | None,
         on_gone: Callable[[Session], None],
     ) -> None:
@@ -106,6 +109,7 @@ class Session:
         self._leases = leases
         self._sanctions = sanctions
         self._members = members
+        self._audit = audit
         # Its rooms, and the position of each when it was last found to read slowly.
         self._rooms: dict[str, str | None] = {}
         self._closed = False
@@ -139,6 +143,8 @@ class Session:
                     return self._revise(delete, text)
                 case protocol.Edit() as edit:
                     return self._revise(edit, text)
+                case protocol.Report() as report:
+                    return self._report(report, text)
                 case protocol.Mute() as mute:
                     return self._sanction(mute, "mute", text)
                 case protocol.Ban() as ban:
@@ -296,6 +302,7 @@ class Session:
             welcome.connection = self._leases.id_of(self)
         welcome.revisions = self._hub.revisions
         welcome.sanctions = self._sanctions is not None
+        welcome.reports = self._audit is not None
         if self._members is not None:
             welcome.private = True
             self._members.watch(person.author, self)
@@ -357,9 +364,25 @@ class Session:
             said = ""
             if isinstance(revision, protocol.Edit):
                 said = protocol.check_text(revision.text, self._limits)
-            await self._hub.revise(self, room, revision.id, said, cid)
+            moderated = await self._hub.revise(self, room, revision.id, said, cid)
+            if moderated is not None and self._audit is not None:
+                self._audit.deleted(self.person, room, revision.id, moderated)
         except RefusedError as refused:
             self._refuse(refused, text)
+
+    async def _report(self, report: protocol.Report, text: str) -> None:
+        try:
+            self._require_user()
+            if self._audit is None:
+                raise RefusedError(ErrorCode.BAD_FRAME, "Nobody reads reports here.")
+            room = self._require_joined(report.room)
+            cid = protocol.check_cid(report.cid)
+            reason = protocol.check_text(report.reason, self._limits)
+            await self._audit.report(self, room, report.id, reason, cid)
+        except RefusedError as refused:
+            self._refuse(refused, text)
+        else:
+            self._say(Ack(cid, report.id))
 
     async def _sanction(self, frame: protocol.Mute | protocol.Ban, what: What, text: str) -> None:
         try:
@@ -372,6 +395,8 @@ class Session:
             cid = protocol.check_cid(frame.cid)
             author = self._check_other(frame.author)
             await self._sanctions.put(what, room, author, frame.seconds, self.person.author)
+            if self._audit is not None:
+                self._audit.sanctioned(what, room, author, frame.seconds, self.person)
         except RefusedError as refused:
             self._refuse(refused, text)
         else:

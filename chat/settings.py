@@ -17,7 +17,7 @@ from typing import Any
 
 from chat import rights
 from chat.auth import issuers
-from chat.bounds import TEXT_BYTES, USER_BYTES
+from chat.bounds import ROOM, TEXT_BYTES, USER_BYTES
 from chat.origins import parse_host, parse_origin
 
 
@@ -361,6 +361,14 @@ class Settings:
         "whether people may make private rooms and invite others, and write to each other in direct"
         " rooms. Needs `CHAT_AUTH=required`. Set it only when all replicas run a release that knows"
         " it: others show these rooms to whoever knows their names",
+    )
+    audit_room: str = _setting(
+        "CHAT_AUDIT_ROOM",
+        "",
+        _matching(rf"{ROOM}|", "give the name of a room: 1 to 64 of A-Z a-z 0-9 - _ ."),
+        "room in which the chat tells what people report, and what moderators do to others. A rule"
+        " of `CHAT_ROOMS` for this name says who reads it, with `write` and `moderate` `[]`. Empty:"
+        " nobody can report anything",
     )
     transport: str = _setting(
         "CHAT_TRANSPORT",
@@ -771,6 +779,15 @@ def _check_auth(settings: Settings) -> None:
             "CHAT_PRIVATE_ROOMS='true': with CHAT_AUTH=off, nobody is known; say"
             " CHAT_AUTH=required, or CHAT_PRIVATE_ROOMS=false"
         )
+    if settings.audit_room:
+        name = settings.audit_room.lower()
+        rule = next((one for one in settings.rooms if one.rooms.lower() == name), None)
+        if rule is None or not rule.read or rule.write != frozenset() or rule.moderate:
+            raise SettingsError(
+                f"CHAT_AUDIT_ROOM={settings.audit_room!r}: CHAT_ROOMS must let some groups read it,"
+                " and nobody write: give the rule"
+                f' {{"rooms": "{settings.audit_room}", "read": [GROUP, ...], "write": []}}'
+            )
     groups = frozenset[str]().union(*(rule.groups for rule in settings.rooms))
     if groups and not any(one.groups_claim for one in settings.auth_issuers):
         raise SettingsError(

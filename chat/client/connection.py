@@ -69,6 +69,7 @@ from chat.protocol import (
     RefusedError,
     Remove,
     Renewed,
+    Report,
     Revoke,
     RoomList,
     Send,
@@ -124,7 +125,7 @@ NEW_SECONDS = 15.0
 
 # Frames about a room that has to be joined; the server answers with an `ack` once what they say is
 # kept.
-InRoom = Send | Delete | Edit | Mute | Ban
+InRoom = Send | Delete | Edit | Report | Mute | Ban
 # These are never sent twice, because somebody else may have done something since.
 _ONCE = (Mute, Ban, *get_args(PrivateFrame))
 Answer = Ack | MemberList | RoomList
@@ -299,6 +300,7 @@ class Chat:
                 self._send_text,
                 self._delete,
                 self._edit,
+                self._report,
                 self._mute,
                 self._ban,
                 self._leave,
@@ -436,6 +438,10 @@ class Chat:
     async def _edit(self, room: str, identity: str, text: str) -> None:
         protocol.check_text(text, self.limits)
         await self._ask(Edit(room, identity, text, _cid()))
+
+    async def _report(self, room: str, identity: str, reason: str) -> None:
+        protocol.check_text(reason, self.limits)
+        await self._ask(Report(room, identity, reason, _cid()))
 
     async def _mute(self, room: str, author: str, seconds: int) -> None:
         await self._ask(Mute(room, author, seconds, _cid()))

@@ -106,6 +106,8 @@ class Link(NamedTuple):
     delete: Callable[[str, str], Awaitable[None]]
     # Replace the text of one: room, id, text.
     edit: Callable[[str, str, str], Awaitable[None]]
+    # Report a message: room, id, reason.
+    report: Callable[[str, str, str], Awaitable[None]]
     # Mute or ban somebody: room, author, seconds.
     mute: Callable[[str, str, int], Awaitable[None]]
     ban: Callable[[str, str, int], Awaitable[None]]
@@ -156,6 +158,15 @@ class Room(ABC):
         """Replace the text of your own message of this id. The last edit counts.
 
         Raises `RefusedError`, as `delete` and `send` do, and `DisconnectedError`.
+        """
+
+    @abstractmethod
+    async def report(self, identity: str, reason: str) -> None:
+        """Tell those who read the site's audit room of the message of this id, and why. They are
+        told who you are.
+
+        Raises `RefusedError` (`no_message`: there is none; `bad_frame`: the site has no such room)
+        and `DisconnectedError`.
         """
 
     @abstractmethod
@@ -247,6 +258,9 @@ class Feed(Room):
 
     async def edit(self, identity: str, text: str) -> None:
         await self._link.edit(self.name, identity, text)
+
+    async def report(self, identity: str, reason: str) -> None:
+        await self._link.report(self.name, identity, reason)
 
     async def mute(self, author: str, seconds: int) -> None:
         await self._link.mute(self.name, author, seconds)

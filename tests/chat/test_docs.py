@@ -17,7 +17,7 @@ from chat.protocol import CloseCode, ErrorCode
 from chat.settings import Settings
 
 DOCUMENT = (ROOT / "docs" / "protocol.md").read_text()
-FIRST, AGAIN, BACK, REVISED, BANNED, PRIVATE, ACCEPTED, DIRECT, BLOCKED = re.findall(
+FIRST, AGAIN, BACK, REVISED, BANNED, REPORTED, PRIVATE, ACCEPTED, DIRECT, BLOCKED = re.findall(
     r"^```\n(→.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE
 )
 
@@ -98,6 +98,21 @@ async def test_the_example_of_a_ban_is_what_happens(replica: Replica, provider: 
     async with ChatClient(server.port, additional_headers=headers) as ada:
         await ada.join("lobby")
         await Script().play(ada, BANNED)
+
+
+async def test_the_example_of_a_report_is_what_happens(
+    replica: Replica, provider: Provider
+) -> None:
+    server = await replica(
+        provider.environment(groups_claim="groups"),
+        CHAT_ROOMS='[{"rooms": "audit", "read": ["desk"], "write": []}, {"rooms": "*"}]',
+        CHAT_AUDIT_ROOM="audit",
+    )
+    script = Script()
+    async with ChatClient(server.port, additional_headers=provider.headers()) as ada:
+        await ada.join("lobby")
+        script.positions["P1"] = (await ada.send("lobby", "hello"))["id"]
+        await script.play(ada, REPORTED)
 
 
 async def test_the_example_of_a_private_room_is_what_happens(

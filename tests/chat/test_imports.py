@@ -176,7 +176,9 @@ ALLOWED: dict[str, set[str]] = {
         "protocol",
         "waiting",
     },
+    "audit": {"hub", "limits", "protocol", "rights", "room", "waiting"},
     "session": {
+        "audit",
         "auth.identity",
         "auth.leases",
         "hub",
@@ -197,6 +199,7 @@ ALLOWED: dict[str, set[str]] = {
     "server": {
         "agreed",
         "api",
+        "audit",
         "auth.backchannel",
         "auth.bearer",
         "auth.identity",
