@@ -13,12 +13,14 @@ import { locale, t } from "./texts.js";
 /** @typedef {import("./connection.js").Frame} Frame */
 /** @typedef {import("./rooms.js").Room} Room */
 /**
- * `me`: the last `welcome`. `direct`: whether it is a direct room. `left`: it is to go.
+ * `me`: the last `welcome`. `direct`: the author of the other one, in a direct room. `blocked`: whether
+ * one blocks them. `left`: the room is to go.
  * @typedef {object} Given
  * @property {Room} room
  * @property {Connection} connection
  * @property {Frame} me
- * @property {boolean} direct
+ * @property {string} direct
+ * @property {() => Promise<boolean>} blocked
  * @property {(label: string) => void} rename
  * @property {() => void} left
  */
@@ -53,6 +55,12 @@ const en = {
   save: "Save",
   saved: "Saved. Nobody else sees this name.",
   leave: "Leave for good",
+  block: "Block",
+  blocked: "Blocked.",
+  sureToBlock: "Neither of you can write here then, until you end that. The other one is not told. Press "
+    + "again to block.",
+  unblock: "Unblock",
+  unblocked: "Not blocked any more.",
   leaveDirect: "Leave",
   sureToLeaveDirect: "It goes from your list. The other one may read it, but not write, until one of "
     + "you opens it again.",
@@ -97,6 +105,12 @@ const de = {
   save: "Speichern",
   saved: "Gespeichert. Niemand sonst sieht diesen Namen.",
   leave: "Für immer verlassen",
+  block: "Blockieren",
+  blocked: "Blockiert.",
+  sureToBlock: "Niemand von Ihnen kann dann hier schreiben, bis Sie es beenden. Die andere Person erfährt "
+    + "es nicht. Noch einmal drücken, um zu blockieren.",
+  unblock: "Nicht mehr blockieren",
+  unblocked: "Nicht mehr blockiert.",
   leaveDirect: "Verlassen",
   sureToLeaveDirect: "Er verschwindet aus Ihrer Liste. Die andere Person darf darin lesen, aber nicht "
     + "schreiben, bis eine von Ihnen beiden ihn wieder öffnet.",
@@ -181,6 +195,11 @@ const leave = sure(words.leave, sureToLeave, () => change(
     left();
   },
 ));
+// Only one of them is shown, in direct rooms.
+const block = sure(words.block, () => words.sureToBlock, () => change(
+  { type: "block", author: given.direct, blocked: true }, words.blocked, drawBlock));
+const unblock = button(words.unblock, () => change(
+  { type: "block", author: given.direct, blocked: false }, words.unblocked, drawBlock));
 /** @type {HTMLDialogElement} */
 const dialog = element("dialog", {
   id: "private", className: "action", "aria-labelledby": title.id,
@@ -188,7 +207,7 @@ const dialog = element("dialog", {
   title,
   element("h3", {}, words.members), people, here,
   owners, naming, said,
-  element("p", { className: "row" }, leave, button(t.close, () => dialog.close())));
+  element("p", { className: "row" }, block, unblock, leave, button(t.close, () => dialog.close())));
 document.body.append(dialog);
 
 inviting.addEventListener("submit", (event) => {
@@ -270,6 +289,16 @@ async function refresh() {
   else draw(answer);
 }
 
+async function drawBlock() {
+  const of = given;
+  const blocked = of.direct !== "" && await of.blocked();
+  if (given !== of) return;
+  const focused = document.activeElement === block || document.activeElement === unblock;
+  block.hidden = !of.direct || blocked;
+  unblock.hidden = !of.direct || !blocked;
+  if (focused) (blocked ? unblock : block).focus();
+}
+
 /** @param {Frame} answer */
 function draw(answer) {
   const known = names(given.room);
@@ -337,9 +366,9 @@ export async function open(wanted, leaving) {
   last = { type: "members", owners: [], members: [] };
   leave.textContent = given.direct ? words.leaveDirect : words.leave;
   for (const part of [people, invitations]) part.replaceChildren();
-  here.hidden = owners.hidden = made.hidden = true;
+  here.hidden = owners.hidden = made.hidden = block.hidden = unblock.hidden = true;
   if (!dialog.open) dialog.showModal();
-  await refresh();
+  await Promise.all([refresh(), drawBlock()]);
   if (!leaving || said.textContent) return;
   leave.focus();
   leave.click();

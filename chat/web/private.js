@@ -21,6 +21,9 @@ const en = {
   make: "New private room",
   label: (/** @type {string} */ id) => `Private ${id}`,
   direct: "Direct message",
+  unblock: "Unblock",
+  unblocked: "Not blocked any more.",
+  blocking: "You block this person, so neither of you can write here. 'Members' can end that.",
   alone: "The other one has left, or is not available: you may read this room, but not write in it. "
     + "'Direct message' on one of their messages tries to open it again.",
   tooMany: (/** @type {number} */ most) =>
@@ -46,6 +49,10 @@ const de = {
   make: "Neuer privater Raum",
   label: (id) => `Privat ${id}`,
   direct: "Direktnachricht",
+  unblock: "Nicht mehr blockieren",
+  unblocked: "Nicht mehr blockiert.",
+  blocking: "Sie blockieren diese Person: niemand von Ihnen kann hier schreiben. „Mitglieder“ kann das "
+    + "beenden.",
   alone: "Die andere Person ist gegangen oder nicht erreichbar: Sie dürfen hier lesen, aber nicht "
     + "schreiben. „Direktnachricht“ an einer ihrer Nachrichten versucht, den Raum wieder zu öffnen.",
   tooMany: (most) =>
@@ -82,6 +89,8 @@ let welcome;
 const fresh = new Map();
 /** @type {Map<string, string>} direct rooms, and the author of the other one in each */
 const direct = new Map();
+/** @type {Set<string>} authors whom one blocks */
+let blocked = new Set();
 /** @type {Set<string>} rooms that one has left, which the service has not said yet */
 const leaving = new Set();
 /** @type {typeof import("./members.js") | undefined} */
@@ -146,7 +155,10 @@ function rename(room, label) {
 
 async function list() {
   const answer = await ask(connection, { type: "rooms" });
+  if (answer.type !== "rooms") return;
   for (const [name, author] of Object.entries(answer.direct ?? {})) direct.set(name, author);
+  blocked = new Set(answer.blocked);
+  for (const name of direct.keys()) drawReadOnly(rooms.get(name));
   const most = welcome?.limits.rooms;
   const all = answer.rooms ?? [];
   for (const name of all) if (rooms.has(name) || rooms.size < most) have(name);
@@ -168,8 +180,13 @@ export function names(room = current) {
 const write = button(words.direct, async () => {
   const author = messageOf(chosen)?.author;
   if (!author) return;
-  const answer = await ask(connection, { type: "direct", author });
-  if (answer.type === "ack") {
+  const blocks = blocked.has(author);
+  const answer = await ask(connection, blocks ? { type: "block", author, blocked: false }
+    : { type: "direct", author });
+  if (answer.type === "ack" && blocks) {
+    notice(words.unblocked);
+    list();
+  } else if (answer.type === "ack") {
     direct.set(answer.id, author);
     enter(answer.id);
   } else {
@@ -180,7 +197,16 @@ const write = button(words.direct, async () => {
 /** @param {HTMLElement} item */
 function mayWriteTo(item) {
   const there = current && direct.has(current.name) && !current.readOnly;
-  return !there && !item.matches(".mine") && Boolean(messageOf(item)?.author);
+  const author = messageOf(item)?.author;
+  write.textContent = author && blocked.has(author) ? words.unblock : words.direct;
+  return !there && !item.matches(".mine") && Boolean(author);
+}
+
+/** @param {Room | undefined} room a direct one; why nobody can write there, if so */
+function drawReadOnly(room) {
+  if (!room?.joined || !room.readOnly) return;
+  room.readOnly = blocked.has(direct.get(room.name) ?? "") ? words.blocking : words.alone;
+  drawWhy();
 }
 
 /** @param {string} name of a room that one has just come to */
@@ -242,7 +268,11 @@ async function open(room, leave) {
     room,
     connection,
     me: welcome,
-    direct: direct.has(room.name),
+    direct: direct.get(room.name) ?? "",
+    blocked: async () => {
+      await list();
+      return blocked.has(direct.get(room.name) ?? "");
+    },
     rename: (label) => rename(room, label),
     left() {
       // The service says so on this connection, too. Until then it would answer what is asked there.
@@ -339,9 +369,6 @@ export function hear(frame, given) {
     case "error":
       if (frame.code === "bad_room") refused(room);
   }
-  if (room && frame.read_only && direct.has(frame.room)) {
-    room.readOnly = words.alone;
-    drawWhy();
-  }
+  if (direct.has(frame.room)) drawReadOnly(room);
   members?.hear(frame);
 }
