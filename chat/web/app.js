@@ -264,7 +264,10 @@ addEventListener("hashchange", () => showNamed(location.hash.slice(1)));
 /** @param {string} name */
 function showNamed(name) {
   if (/^[A-Za-z0-9._-]{1,64}$/.test(name)) show(roomNamed(name));
-  else if (/^invite=/.test(name)) privately({ type: "invited", token: name.slice(7) });
+  else if (/^invite=/.test(name)) {
+    sessionStorage["chat.invited"] = name.slice(7);
+    privately({ type: "invited" });
+  }
 }
 
 const [named, last] = [location.hash.slice(1), stored("room", "")];

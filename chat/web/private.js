@@ -74,7 +74,7 @@ const de = {
 };
 
 const words = locale.startsWith("de") ? de : en;
-// Where app.js looks for it, too.
+// Where app.js keeps it: before this module is there, somebody may have followed the link to sign in.
 const INVITED = "chat.invited";
 // Until all replicas know of a new member, and of a new invitation (docs/protocol.md).
 const MEMBER_MS = 10_000;
@@ -299,7 +299,7 @@ const said = element("p", { role: "status" });
 const accept = button(t.join, async () => {
   if (said.textContent === t.sending) return;
   said.textContent = t.sending;
-  const frame = { type: "accept", token: sessionStorage.getItem(INVITED) };
+  const frame = { type: "accept", token: sessionStorage.getItem(INVITED)?.replace(/\/$/, "") };
   let answer = await ask(connection, frame);
   if (answer.code === "no_invitation") {
     await new Promise((resolve) => { setTimeout(resolve, INVITATION_MS); });
@@ -349,7 +349,6 @@ export function hear(frame, given) {
       invite();
       break;
     case "invited":
-      sessionStorage.setItem(INVITED, frame.token.replace(/\/$/, ""));
       // Nobody is to read it over somebody's shoulder, or send it on by mistake.
       history.replaceState(null, "", current ? `#${current.name}` : location.pathname);
       invite();
