@@ -22,6 +22,9 @@ description:
     and the new one prove themselves to each other first. Before it is started, it has no listener.
     In all these cases the file is written, and C(reloaded) is false.
   - >-
+    With C(ca_content), it also writes what the services trust, before the certificate. A broker
+    loads both files at once, so listeners that serve the new certificate also trust what is new.
+  - >-
     A file that the broker has loaded gets the time of the file that it replaces, or 1970 if there
     was none: nothing that the process lacks is newer than it. Otherwise it has the present time,
     and the service has to be restarted.
@@ -42,9 +45,16 @@ options:
     type: str
     required: true
   ca_file:
-    description: CA certificates in PEM that the services trust. They must be there already.
+    description: >-
+      File with the CA certificates in PEM that the services trust. Without C(ca_content), it must
+      be there already.
     type: path
     required: true
+  ca_content:
+    description: >-
+      What C(ca_file) is to have. Everybody may read it. Give a new certificate with it: only the
+      certificate shows that the broker has loaded both.
+    type: str
   common_name:
     description: Common name that the certificate must have as its subject.
     type: str
@@ -95,6 +105,7 @@ EXAMPLES = r"""
     path: /etc/kafka/host.pem
     owner: kafka
     ca_file: /etc/kafka/ca.pem
+    ca_content: "{{ authority }}"
     common_name: kafka
     names: [192.0.2.11]
     reload:
@@ -199,9 +210,11 @@ def spelt(subject: tuple[Any, ...]) -> str:
 # --- the new certificate ----------------------------------------------------------------------
 
 
-def context(purpose: ssl.Purpose, pair: str, ca_file: str) -> ssl.SSLContext:
-    """A side that shows `pair`, a file, and trusts only `ca_file`. Addresses are not compared."""
-    made = ssl.create_default_context(purpose, cafile=ca_file)
+def context(purpose: ssl.Purpose, pair: str, ca: str) -> ssl.SSLContext:
+    """A side that shows `pair`, a file, and trusts only `ca`, CA certificates in PEM. Addresses are
+    not compared.
+    """
+    made = ssl.create_default_context(purpose, cadata=ca)
     made.check_hostname = False
     made.verify_mode = ssl.CERT_REQUIRED
     # An empty passphrase, so that nobody is asked for one on the terminal.
@@ -209,11 +222,23 @@ def context(purpose: ssl.Purpose, pair: str, ca_file: str) -> ssl.SSLContext:
     return made
 
 
-def tried(pair: str, ca_file: str) -> Certificate:
+def authorities(ca_file: str, ca_content: str | None) -> str:
+    """What the services are to trust."""
+    try:
+        ca = Path(ca_file).read_text() if ca_content is None else ca_content
+    except OSError as error:
+        raise RefusedError(f"'{ca_file}' cannot be read: {error.strerror}") from None
+    # Python would trust the system's CAs instead.
+    if "-----BEGIN CERTIFICATE-----" not in ca:
+        raise RefusedError(f"there is no CA certificate for '{ca_file}'")
+    return ca
+
+
+def tried(pair: str, ca: str, ca_file: str) -> Certificate:
     """The certificate in `pair`, after a handshake in which both sides have shown it."""
     try:
-        client = context(ssl.Purpose.SERVER_AUTH, pair, ca_file)
-        server = context(ssl.Purpose.CLIENT_AUTH, pair, ca_file)
+        client = context(ssl.Purpose.SERVER_AUTH, pair, ca)
+        server = context(ssl.Purpose.CLIENT_AUTH, pair, ca)
         to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
         sides = [
             client.wrap_bio(to_client, to_server),
@@ -233,8 +258,6 @@ def tried(pair: str, ca_file: str) -> Certificate:
         raise RefusedError(f"its key and certificate do not work: {error.reason}") from None
     except ValueError as error:
         raise RefusedError(f"its key and certificate do not work: {error}") from None
-    except OSError as error:
-        raise RefusedError(f"'{ca_file}' cannot be read: {error.strerror}") from None
 
 
 def check(new: Certificate, common_name: str, names: list[str]) -> None:
@@ -264,11 +287,11 @@ def connected(server: str, client: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
 class Broker:
     """A running broker, as the host sees it."""
 
-    def __init__(self, reload: dict[str, Any], pair: str, ca_file: str) -> None:
+    def __init__(self, reload: dict[str, Any], pair: str, ca: str) -> None:
         self._id: int = reload["broker_id"]
         self._listeners: dict[str, str] = reload["listeners"]
         self._admin: str = reload["admin_listener"]
-        self._client = context(ssl.Purpose.SERVER_AUTH, pair, ca_file)
+        self._client = context(ssl.Purpose.SERVER_AUTH, pair, ca)
 
     def served(self, name: str) -> Certificate:
         """What a listener serves; raises OSError."""
@@ -363,11 +386,13 @@ def exactly(stream: Any, length: int) -> bytes:
 
 
 class Store:
-    """The file, as it was and as it is to be."""
+    """A file, as it was and as it is to be."""
 
-    def __init__(self, path: str, owner: str) -> None:
+    def __init__(self, path: str, content: str, *, owner: str | None = None) -> None:
         self._path = Path(path)
+        # Without an owner, everybody may read it.
         self._owner = owner
+        self._content = content.encode()
         # Of the files that become it. They hold the key, too.
         self._prefix = f".{self._path.name}.new-"
         self.before: bytes | None = None
@@ -378,20 +403,32 @@ class Store:
             status = self._path.stat()
             self._times = (status.st_atime_ns, status.st_mtime_ns)
 
+    @property
+    def differs(self) -> bool:
+        """Whether the file was another before."""
+        return self.before != self._content
+
     def sweep(self) -> None:
         """Remove what earlier runs left that were killed while they wrote."""
         for left in self._path.parent.glob(f"{glob.escape(self._prefix)}*"):
             left.unlink()
 
-    def write(self, content: bytes) -> None:
-        """At any time, only the owner may read the file, and all of it is there."""
+    def write(self) -> None:
+        """Make it what it is to be."""
+        self._replace(self._content)
+
+    def _replace(self, content: bytes) -> None:
+        """At any time, all of the file is there, and nobody reads it who may not."""
         descriptor, name = tempfile.mkstemp(dir=self._path.parent, prefix=self._prefix)
         temporary = Path(name)
         try:
             with open(descriptor, "wb") as file:  # noqa: PTH123
                 file.write(content)
                 os.fsync(file.fileno())
-            shutil.chown(temporary, self._owner)
+            if self._owner is None:
+                temporary.chmod(0o644)
+            else:
+                shutil.chown(temporary, self._owner)
             temporary.replace(self._path)
         except BaseException:
             temporary.unlink()
@@ -406,12 +443,12 @@ class Store:
         if self.before is None:
             self._path.unlink()
         else:
-            self.write(self.before)
+            self._replace(self.before)
             self.keep_times()
 
 
-def load(module: AnsibleModule, broker: Broker, store: Store, new: Certificate) -> None:
-    """Return when every listener serves the file, or fail the module."""
+def load(module: AnsibleModule, broker: Broker, stores: list[Store], new: Certificate) -> None:
+    """Return when every listener serves the last of the files, or fail the module."""
     seconds: int = module.params["timeout"]
     why = f"does not serve it everywhere after {seconds} s"
     deadline = time.monotonic() + seconds
@@ -426,15 +463,17 @@ def load(module: AnsibleModule, broker: Broker, store: Store, new: Certificate) 
     while (others := broker.others(new)) and not refused and time.monotonic() < deadline:
         time.sleep(0.2)
     if not others and not refused:
-        store.keep_times()
+        for store in stores:
+            store.keep_times()
         return
     path = module.params["path"]
     # All listeners are as they were.
     if refused and len(others) in (0, len(module.params["reload"]["listeners"])):
-        store.restore()
+        for store in stores:
+            store.restore()
         back = (
             f"'{path}' did not exist before, and is removed again"
-            if store.before is None
+            if stores[-1].before is None
             else f"The old file is back in '{path}'"
         )
         end = f"{back}. If a restart is acceptable, stop the broker, and run the playbook again"
@@ -455,6 +494,7 @@ def main() -> None:
             "path": {"type": "path", "required": True},
             "owner": {"type": "str", "required": True},
             "ca_file": {"type": "path", "required": True},
+            "ca_content": {"type": "str"},
             "common_name": {"type": "str", "required": True},
             "names": {"type": "list", "elements": "str", "default": []},
             "reload": {
@@ -470,7 +510,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
-    content = params["content"].encode()
+    content = params["content"]
     if module.check_mode and not content:
         module.exit_json(changed=True, reloaded=False, restart_because="")
     if not content:
@@ -484,32 +524,39 @@ def main() -> None:
             msg=f"admin_listener='{reload['admin_listener']}' is none of the listeners"
             f" {', '.join(reload['listeners'])}: give one of them"
         )
-    store = Store(params["path"], params["owner"])
+    # What is trusted comes first, also for whoever reads the files between the two.
+    stores = [Store(params["path"], content, owner=params["owner"])]
+    if params["ca_content"] is not None:
+        stores.insert(0, Store(params["ca_file"], params["ca_content"]))
     if not module.check_mode:
-        store.sweep()
+        for store in stores:
+            store.sweep()
     obstacle = ""
     with tempfile.NamedTemporaryFile(dir=module.tmpdir) as pair:
-        pair.write(content)
+        pair.write(content.encode())
         pair.flush()
         try:
-            new = tried(pair.name, params["ca_file"])
+            ca = authorities(params["ca_file"], params["ca_content"])
+            new = tried(pair.name, ca, params["ca_file"])
             check(new, params["common_name"], params["names"])
         except RefusedError as error:
             module.fail_json(
                 msg=f"The new certificate is refused: {error}. '{params['path']}' stays as it is"
             )
         if reload:
-            broker = Broker(reload, pair.name, params["ca_file"])
+            broker = Broker(reload, pair.name, ca)
             obstacle = broker.obstacle(new)
     loads = bool(reload) and not obstacle
-    writes = store.before != content
+    writes = any(store.differs for store in stores)
     # A changed file may have other certificates of the chain, which listeners do not tell.
     lags = loads and (writes or bool(broker.others(new)))
     if not module.check_mode:
         if writes:
-            store.write(content)
+            for store in stores:
+                if store.differs:
+                    store.write()
         if lags:
-            load(module, broker, store, new)
+            load(module, broker, stores, new)
     module.exit_json(
         changed=writes or lags,
         serial=new.serial,

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import ssl
+import struct
 import time
 
 import pytest
@@ -119,6 +120,71 @@ def test_every_listener_serves_a_renewed_certificate_without_a_restart(
     assert not secured_broker.broker.ended
 
 
+@pytest.fixture
+def reaches(secured_broker, tmp_path):
+    """Whether a client is served that trusts an authority, and shows a certificate of another."""
+
+    def reaches(trusts, shows):
+        shown = tmp_path / "client.pem"
+        shown.write_text(pair(shows))
+        context = ssl.create_default_context(cadata=trusts)
+        context.load_cert_chain(shown)
+        host, port = secured_broker.servers["MUTUAL"].split(":")
+        try:
+            with (
+                socket.create_connection((host, int(port)), 20) as plain,
+                context.wrap_socket(plain, server_hostname=host) as secured,
+            ):
+                # Which versions of requests it knows: only its answer says that it took the client.
+                secured.sendall(struct.pack(">ihhih", 10, 18, 0, 1, -1))
+                return len(secured.recv(4)) > 0
+        except (ssl.SSLError, ConnectionError):
+            return False
+
+    return reaches
+
+
+def test_an_authority_is_replaced_while_the_broker_runs(
+    secured_broker, offer, reaches, tmp_path, dynamic
+):
+    """There and back. Each step is loaded, so that the next one loses no client that has both."""
+    pid = secured_broker.broker.pid
+    files = (secured_broker.store, secured_broker.authority.file)
+    times = [file.stat().st_mtime_ns for file in files]
+    first, second = secured_broker.authority, Authority(tmp_path, "second")
+    texts = {authority: authority.file.read_text() for authority in (first, second)}
+    both = texts[first] + texts[second]
+    for old, new in ((first, second), (second, first)):
+        assert not reaches(texts[old], shows=new)
+        answer = offer(pair(old), ca_content=both)
+        assert (answer["changed"], answer["reloaded"]) == (True, True), answer
+        assert reaches(texts[old], shows=new)
+        answer = offer(pair(new), ca_content=both)
+        assert answer["reloaded"], answer
+        assert not reaches(texts[old], shows=old)
+        assert reaches(both, shows=old)
+        assert reaches(texts[new], shows=new)
+        answer = offer(pair(new), ca_content=texts[new])
+        assert answer["reloaded"], answer
+        assert not reaches(texts[new], shows=old)
+        assert reaches(texts[new], shows=new)
+        assert secured_broker.authority.file.read_text() == texts[new]
+        assert secured_broker.authority.file.stat().st_mode & 0o777 == 0o644
+    assert [file.stat().st_mtime_ns for file in files] == times
+    assert dynamic() == {}
+    assert secured_broker.broker.pid == pid
+
+
+def test_what_is_trusted_comes_back_with_the_certificate_that_the_broker_refuses(
+    secured_broker, offer, tmp_path
+):
+    before = secured_broker.authority.file.read_text()
+    both = before + Authority(tmp_path, "second").file.read_text()
+    answer = offer(in_older_form(pair(secured_broker.authority)), ca_content=both)
+    assert "it answers with Kafka's error 40: " in answer["msg"], answer["msg"]
+    assert secured_broker.authority.file.read_text() == before
+
+
 def test_no_dynamic_setting_is_left_that_would_override_server_properties(
     secured_broker, offer, served, dynamic, tmp_path
 ):
@@ -173,6 +239,9 @@ def test_a_certificate_of_a_foreign_authority_or_for_another_key_is_not_installe
     }
     for content, words in refused.items():
         assert_refused(secured_broker, offer, served, content, words)
+    # Without a certificate there, Python trusts the system's authorities.
+    answer = offer(pair(secured_broker.authority), ca_content="")
+    assert f"no CA certificate for '{secured_broker.authority.file}'" in answer["msg"], answer
 
 
 def assert_refused(secured_broker, offer, served, content, words):

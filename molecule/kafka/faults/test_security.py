@@ -1,4 +1,5 @@
-"""A cluster moves from plaintext to TLS while it runs, and back: rows 15a and 15b.
+"""A cluster moves from plaintext to TLS while it runs, gets another authority, and moves back: rows
+15a to 15c.
 
 They run last and in this order, because the clients of the other rows do not use TLS.
 """
@@ -7,10 +8,13 @@ import time
 from typing import Any
 
 import pytest
-from hosts import address
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+from hosts import address, connect
 from kafka_clients import BROKERS, CERTIFICATES, new_topic
 from matrix import Fault
 from metrics import tell
+from units import property_of
 
 from playbooks import run
 
@@ -69,25 +73,68 @@ def test_no_client_is_refused_while_the_cluster_moves_to_tls(fault: Fault) -> No
     assert set(again.changed.values()) == {0}
 
 
-@pytest.mark.fault("15b", "from TLS back to plaintext", gap=5, back=60)
+def authorities() -> list[str]:
+    """Names of those that clients are to trust."""
+    certificates = x509.load_pem_x509_certificates((CERTIFICATES / "ca.crt").read_bytes())
+    return [
+        str(name.value)
+        for certificate in certificates
+        for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    ]
+
+
+@pytest.mark.fault("15b", "another authority for TLS", gap=5, back=60)
+@pytest.mark.timeout(1200)
+def test_no_client_is_refused_while_the_authority_is_replaced(fault: Fault) -> None:
+    (old,) = authorities()
+    renamed = SECURED | {"kafka_tls_authority_name": "Another"}
+    pids = [property_of(name, "kafka", "MainPID") for name in BROKERS]
+    with new_topic(partitions=3) as next_topic:
+        with fault.traffic(servers(*SETTLED), BY_PASSWORD) as traffic:
+            first = run("playbooks/kafka_authority.yml", renamed)
+            assert first.succeeded, first.said
+            assert "Step 1 of 3" in first.said
+            assert "Step 2 of 3" not in first.said
+        assert traffic.failed == []
+        assert authorities() == [old, "Another"]
+        fault.topic = next_topic
+        # These clients trust both.
+        with fault.traffic(servers(*SETTLED), BY_PASSWORD) as traffic:
+            second = run("playbooks/kafka_authority.yml", renamed)
+            assert second.succeeded, second.said
+            assert "Step 3 of 3" in second.said
+            # Brokers have loaded all of it.
+            assert [property_of(name, "kafka", "MainPID") for name in BROKERS] == pids
+            # Members, and the other brokers, take one that has only the new authority.
+            connect(BROKERS[0]).check_output("systemctl restart kafka")
+            fault.recovers()
+        assert traffic.failed == []
+    assert authorities() == ["Another"]
+    again = run("playbooks/kafka_authority.yml", renamed)
+    assert again.succeeded, again.said
+    assert set(again.changed.values()) == {0}
+
+
+@pytest.mark.fault("15c", "from TLS back to plaintext", gap=5, back=60)
 @pytest.mark.timeout(1200)
 def test_no_client_is_refused_while_the_cluster_moves_back(fault: Fault) -> None:
+    back = OPEN | {"kafka_tls_authority_name": authorities()[0]}
     with new_topic(partitions=3) as next_topic:
         # These clients keep their settings, because TLS stays on its ports.
         with fault.traffic(servers(*SETTLED), BY_PASSWORD) as traffic:
-            stopped = run("playbooks/secure.yml", OPEN)
+            stopped = run("playbooks/secure.yml", back)
             assert (
                 "the next step closes CLIENT_TLS and CLUSTER_TLS, and clients are" in stopped.said
             )
             assert traffic.failed == []
         fault.topic = next_topic
         with fault.traffic(servers(*MOVING)) as traffic:
-            done = run("playbooks/secure.yml", OPEN)
+            done = run("playbooks/secure.yml", back)
             assert done.succeeded, done.said
             # The tests' own clients use TLS while this folder is there.
             kept = CERTIFICATES.rename(CERTIFICATES.with_name("kafka-tls-of-before"))
             fault.recovers()
         assert traffic.failed == []
-    again = run("playbooks/secure.yml", OPEN | {"kafka_tls_directory": str(kept)})
+    again = run("playbooks/secure.yml", back | {"kafka_tls_directory": str(kept)})
     assert again.succeeded, again.said
     assert set(again.changed.values()) == {0}
