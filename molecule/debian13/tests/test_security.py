@@ -147,6 +147,15 @@ def test_only_the_services_can_read_their_keys_and_the_authoritys_key_is_on_no_h
     }
 
 
+def test_the_services_listen_on_their_own_ports_alone() -> None:
+    """JMX would add one for each service: a random one, on all addresses."""
+    listening = connect(HOST).check_output("ss --no-header --listening --numeric --tcp --processes")
+    ports = {
+        int(line.split()[3].rpartition(":")[2]) for line in listening.splitlines() if "java" in line
+    }
+    assert {2181, 9091, 9092, 9093} <= ports <= {2181, 9091, 9092, 9093, 9404, 9405}
+
+
 def serial(port: int) -> str:
     """The serial number of the certificate that the host serves on this port."""
     shown = f"openssl s_client -connect 127.0.0.1:{port} -cert /etc/kafka/host.pem < /dev/null"
