@@ -3,7 +3,8 @@
 Each write is one request to the API, and names the version of the Secret that it replaces. If
 somebody else has written since, Kubernetes refuses it, and this process must end: another one took
 over while this one's host was cut off, or the operator has changed something. Whoever starts next
-begins with what is there.
+begins with what is there. A write that changes nothing is refused likewise, and costs no write to
+the cluster's database.
 
 The cluster keeps its own state in the same database, which is made for few writes. So there is a
 pause after each, and what several webhooks have to write meanwhile is written at once.

@@ -12,8 +12,6 @@ import logging
 import math
 import random
 import time
-from collections.abc import Coroutine
-from typing import Any
 
 from chat.client import Chat, DisconnectedError, RefusedError, connect
 from chat.webhook.config import Webhook
@@ -92,9 +90,6 @@ class Sender:
         """
         history = History(self._chat, self._token)
         try:
-            if self._state.pending:
-                # After a write that failed, it is not kept yet, and was not sent.
-                await self._save()
             await self._deliver()
             if self._state.gone:
                 return
@@ -125,13 +120,13 @@ class Sender:
             if state.pending:
                 if isinstance(event, Missing):
                     self._miss(event)
-                await self._save()
                 await self._deliver()
             elif (moved or state.gap) and time.monotonic() - self._saved_at >= SAVE_SECONDS:
                 if state.gap:
                     # There may be no next event, before which it would be delivered.
-                    await self._finish(self._attempt())
-                await self._save()
+                    await self._attempt()
+                else:
+                    await self._save()
             if state.gone:
                 return
 
@@ -156,12 +151,31 @@ class Sender:
             if self._is_too_late(state.pending):
                 await self._give_up(state.pending)
                 return
-            answer = await self._finish(self._attempt())
+            answer = await self._attempt()
             if not answer.taken and not answer.gone:
                 await asyncio.sleep(self._delay(answer))
 
     async def _attempt(self) -> Answer:
-        """Try to deliver everything that is pending, and keep what came of it."""
+        """Keep everything that is pending, and try to deliver it. Cancelled, it ends with the
+        request that is under way.
+
+        It is kept before each attempt, although only the first one changes it: a process that was
+        replaced or cut off learns it here. Its successor may have delivered the event, and its
+        deletion.
+        """
+        await self._save()
+        posting = asyncio.create_task(self._post())
+        try:
+            return await asyncio.shield(posting)
+        except asyncio.CancelledError:
+            # The receiver may have taken the event.
+            await asyncio.wait([posting])
+            if failure := posting.exception():
+                log.warning("%s: %s", self._webhook.name, failure)
+            raise
+
+    async def _post(self) -> Answer:
+        """Try to deliver everything that is pending, and keep what the receiver took."""
         state, name = self._state, self._webhook.name
         answer = Answer(True, False, "")
         while answer.taken and (delivery := state.gap or state.pending):
@@ -182,21 +196,9 @@ class Sender:
         if answer.gone:
             state.gone = True
             self._metrics.gone.labels(name).set(1)
-        # Of a streak of failures, only the first one changes what is kept.
-        if answer.taken or answer.gone or self._failed == 1:
+        if answer.taken or answer.gone:
             await self._save()
         return answer
-
-    async def _finish(self, attempt: Coroutine[Any, Any, Answer]) -> Answer:
-        """Await it, to its end even if this is cancelled: the receiver may have taken the event."""
-        task = asyncio.create_task(attempt)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            await asyncio.wait([task])
-            if failure := task.exception():
-                log.warning("%s: %s", self._webhook.name, failure)
-            raise
 
     def _delay(self, answer: Answer) -> float:
         """For how many seconds to wait after a failed attempt."""

@@ -57,11 +57,14 @@ class Handler(BaseHTTPRequestHandler):
         if given["metadata"].pop("resourceVersion", version) != version:
             self._answer(409)
             return
-        secret["metadata"]["resourceVersion"] = f"{int(version) + 1}"
+        before = json.dumps(secret)
         merged = (secret.get("data") or {}) | given["data"]
         secret["data"] = {key: value for key, value in merged.items() if value is not None}
         given = given["metadata"].get("annotations", {})
         secret["metadata"].setdefault("annotations", {}).update(given)
+        if json.dumps(secret) != before:
+            # Kubernetes does not write a patch that changes nothing.
+            secret["metadata"]["resourceVersion"] = f"{int(version) + 1}"
         self.server.patched.append(self.path)
         self._answer()
 

@@ -373,7 +373,7 @@ async def test_a_process_that_was_replaced_sends_nothing_more_and_ends(
         async with webhooks.run(server, receiver):
             await say(ada, "one")
             await until(lambda: receiver.taken and not webhooks.state().pending)
-            Store(webhooks.keeper(), "hook-0").save(webhooks.state())
+            webhooks.keeper().write("hook-1.json", b"{}")
             await say(ada, "two")
             await until(lambda: not webhooks.metric("chat_webhook_connected"))
 
@@ -383,6 +383,54 @@ async def test_a_process_that_was_replaced_sends_nothing_more_and_ends(
     async with webhooks.run(server, receiver):
         await until(lambda: len(receiver.taken) == 2)
     assert receiver.taken == ["created one", "created two"]
+
+
+@pytest.mark.parametrize("webhooks", ["secret"], indirect=True)
+async def test_a_process_that_was_replaced_does_not_try_again_to_send_its_event(
+    server: Server, ada: ChatClient, webhooks: Webhooks, receiver: Receiver
+) -> None:
+    receiver.takes = 500
+    posts = 0
+
+    async def replaced() -> None:
+        nonlocal posts
+        async with webhooks.run(server, receiver):
+            await say(ada, "one")
+            await until(lambda: len(receiver.posts) > 2)
+            # Another process has sent it.
+            state = webhooks.state()
+            state.pending = None
+            Store(webhooks.keeper(), "hook-0").save(state)
+            posts = len(receiver.posts)
+            await until(lambda: not webhooks.metric("chat_webhook_connected"))
+
+    with pytest.raises(StateError, match="somebody else has changed it"):
+        await replaced()
+    # One request may be under way.
+    assert len(receiver.posts) <= posts + 1
+
+
+@pytest.mark.parametrize("webhooks", ["secret"], indirect=True)
+async def test_a_process_that_is_cut_off_from_its_state_does_not_try_again_until_it_is_back(
+    server: Server,
+    ada: ChatClient,
+    webhooks: Webhooks,
+    receiver: Receiver,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    token = webhooks.folder / "token"
+    receiver.takes = 500
+    async with webhooks.run(server, receiver):
+        await say(ada, "one")
+        await until(lambda: len(receiver.posts) > 2)
+        token.write_text("expired")
+        await until(lambda: "403 Client Error" in caplog.text)
+        posts = len(receiver.posts)
+        await until(lambda: caplog.text.count("403 Client Error") > 2)
+        assert len(receiver.posts) == posts
+        receiver.takes = 204
+        token.write_text(TOKEN)
+        await until(lambda: receiver.taken)
 
 
 async def test_a_long_absence_is_read_from_the_history_page_by_page(
