@@ -58,6 +58,10 @@ MOST_INVITATIONS = 20
 # and those that they opened.
 MOST_DIRECT = 20_000
 MOST_DIRECT_OF_ONE = 500
+# Of all these, blocks without a room: they last, so they must leave places for rooms. And how many
+# others a person blocks, with a room or without.
+MOST_BLOCKS = 5_000
+MOST_BLOCKS_OF_ONE = 100
 # A record has at most some 10 kB.
 MOST_BYTES = 16_384
 # How many changes a person may try on this replica: per second for long (one in a minute), and at
@@ -68,7 +72,8 @@ BURST = 100
 # The same for rooms that they make: one in five minutes.
 MAKE_RATE = 1 / 300
 MAKE_BURST = 20
-# The same for direct rooms that they open: one in three minutes.
+# The same for direct rooms that they open, and people without a room whom they block: one in three
+# minutes.
 OPEN_RATE = 1 / 180
 OPEN_BURST = 20
 # How often a change is tried while others change the same room through other replicas.
@@ -192,8 +197,15 @@ class Members(Agreed["_Table"]):
         await super().stop()
 
     def count(self, *, direct: bool) -> int:
-        """How many rooms there are: direct ones, or the others."""
-        return self._table.open[direct]
+        """How many rooms take a place: direct ones, or the others. Those that ended within
+        `ENDED_SECONDS` do, and blocks without a room.
+        """
+        return self._table.rooms(self._ended_before, direct=direct)
+
+    @property
+    def blocks(self) -> int:
+        """How many of these are blocks without a room."""
+        return self._table.blocks
 
     def rights(self, author: str, rights: Rights) -> Rights:
         return _MemberRights(self, author, rights)
@@ -268,11 +280,7 @@ class Members(Agreed["_Table"]):
         if self.role(room, by) is Role.MEMBER:
             return room
         self._charge(by)
-        if not self._openers.of(by).take():
-            raise RefusedError(
-                ErrorCode.RATE_LIMITED,
-                f"Too fast: open one direct room in {1 / OPEN_RATE:.0f} seconds.",
-            )
+        self._charge_opener(by)
 
         def change(state: State | None) -> State | None:
             if state is not None and by in state.blocked:
@@ -295,17 +303,22 @@ class Members(Agreed["_Table"]):
         """Let nobody write in the direct room with another person, nor open it; or end that."""
         self._charge(by)
         room = direct_room(other, by)
+        if blocked and self._table.get(room) is None:
+            self._charge_opener(by)
 
         def change(state: State | None) -> State | None:
             if (state is not None and by in state.blocked) is blocked:
                 return None
+            if state is not None and not blocked:
+                new = self._next(state, by)
+                return replace(new, blocked=[one for one in new.blocked if one != by])
+            self._require_block(by)
+            self._require_direct(room, by)
             if state is None:
-                self._require_direct(room, by)
+                if self._table.blocks >= MOST_BLOCKS:
+                    raise _full("As many people without a direct room are blocked here as may be")
                 return State(1, room, 1, _id(), by, [], [], [], [by, other], [by])
             new = self._next(state, by)
-            if not blocked:
-                return replace(new, blocked=[one for one in new.blocked if one != by])
-            self._require_direct(room, by)
             # A room that has ended is kept for who blocks now, not for who had opened it.
             pair = new.pair if new.members or new.blocked else [by, other]
             return replace(new, pair=pair, blocked=[*new.blocked, by])
@@ -448,6 +461,14 @@ class Members(Agreed["_Table"]):
                 f"Too fast: change private rooms once in {1 / RATE:.0f} seconds.",
             )
 
+    def _charge_opener(self, by: str) -> None:
+        if not self._openers.of(by).take():
+            raise RefusedError(
+                ErrorCode.RATE_LIMITED,
+                "Too fast: open one direct room, or block one person without a room, in"
+                f" {1 / OPEN_RATE:.0f} seconds.",
+            )
+
     def _require_place(self, author: str) -> None:
         if self._table.count(author, self._ended_before, direct=False) >= MOST_OF_ONE:
             raise RefusedError(
@@ -466,6 +487,13 @@ class Members(Agreed["_Table"]):
             )
         if self._table.get(room) is None and self._table.full(self._ended_before, direct=True):
             raise _full("There are as many direct rooms here as there may be")
+
+    def _require_block(self, author: str) -> None:
+        if sum(1 for _ in self._table.blocked(author)) >= MOST_BLOCKS_OF_ONE:
+            raise RefusedError(
+                ErrorCode.TOO_MANY_ROOMS,
+                f"You block {MOST_BLOCKS_OF_ONE} people: end that for some.",
+            )
 
     def _has_enough(self, room: str, author: str) -> bool:
         """Whether a direct room would be one too many for them."""
@@ -548,10 +576,10 @@ class _Table:
         self._ended: dict[str, None] = {}
         # Members and open invitations of all rooms but direct ones.
         self.places = 0
-        # How many rooms have members, and how many have a record that counts, by whether they are
-        # direct.
-        self.open = Counter[bool]()
+        # How many rooms have a record that counts, by whether they are direct; and of direct ones,
+        # how many are blocks without a room.
         self._rooms = Counter[bool]()
+        self.blocks = 0
 
     def full(self, before: float, *, direct: bool) -> bool:
         """Without rooms that ended before this time."""
@@ -559,10 +587,11 @@ class _Table:
             return True
         # Looking at each takes milliseconds, so only if there may be too many.
         most = _most(direct)
-        return (
-            self._rooms[direct] >= most
-            and self._lasting(self._counting, before, direct=direct) >= most
-        )
+        return self._rooms[direct] >= most and self.rooms(before, direct=direct) >= most
+
+    def rooms(self, before: float, *, direct: bool) -> int:
+        """How many there are, without those that ended before this time."""
+        return self._lasting(self._counting, before, direct=direct)
 
     def count(self, author: str, before: float, *, direct: bool) -> int:
         """How many rooms a person is in, or ended, but not before this time; and of direct ones,
@@ -669,7 +698,7 @@ class _Table:
 
     def _count(self, state: State, roles: Mapping[str, Role], sign: int) -> None:
         self._rooms[state.is_direct] += sign
-        self.open[state.is_direct] += sign * bool(roles)
+        self.blocks += sign * bool(state.blocked and not roles)
         if not state.is_direct:
             self.places += sign * (len(roles) + len(state.invitations))
         for author in {*(roles or [state.by]), *state.pair[:1], *state.blocked}:

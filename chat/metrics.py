@@ -145,10 +145,19 @@ class Metrics:
             registry,
         )
         self.private_rooms = Gauge(
-            "chat_private_rooms", "Private rooms that have members.", registry=registry
+            "chat_private_rooms",
+            "Private rooms, without direct ones, with those that ended within a day.",
+            registry=registry,
         )
         self.direct_rooms = Gauge(
-            "chat_direct_rooms", "Direct rooms that have members.", registry=registry
+            "chat_direct_rooms",
+            "Direct rooms, with those that ended within a day, and blocks without a room.",
+            registry=registry,
+        )
+        self.blocks = Gauge(
+            "chat_blocks",
+            "People without a direct room with somebody who blocks them.",
+            registry=registry,
         )
         self.foreign_members = Tally(
             "chat_foreign_members",

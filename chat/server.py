@@ -647,6 +647,7 @@ class Server:
         if self._members is not None:
             metrics.private_rooms.set(self._members.count(direct=False))
             metrics.direct_rooms.set(self._members.count(direct=True))
+            metrics.blocks.set(self._members.blocks)
             metrics.foreign_members.value = self._members.foreign
         metrics.replicas.set(self._hub.presence.replicas)
         metrics.foreign_signals.value = self._hub.presence.foreign

@@ -132,6 +132,9 @@ async def test_who_leaves_leaves_the_other_one_reading_and_either_opens_it_again
         assert all(who.may_write(room) for who in rights)
     for who in (ANN, BOB):
         await cluster.do(one.remove(room, who, who))
+    cluster.clock.now += module.ENDED_SECONDS
+    assert one.count(direct=True) == 1, "for a day"
+    cluster.clock.now += 1
     assert one.count(direct=True) == 0
     assert await cluster.do(other.open(ANN, BOB)) == room
     assert one.count(direct=True) == 1
@@ -180,7 +183,7 @@ async def test_a_block_without_a_room_lasts_until_it_is_ended(
     assert cluster.log.records == []
     await cluster.do(one.block(BOB, ANN, blocked=True))
     for who in (ANN, BOB):
-        assert (other.rooms(who), other.count(direct=True)) == ([], 0)
+        assert (other.rooms(who), other.count(direct=True), other.blocks) == ([], 1, 1)
     message = await refused(cluster, ErrorCode.BAD_AUTHOR, other.open(ANN, BOB))
     assert message == "This person is not available."
     cluster.clock.now += module.ENDED_SECONDS + 1
@@ -200,6 +203,47 @@ async def test_a_block_without_a_room_lasts_until_it_is_ended(
     assert other.listed(ANN, "").blocked == other.listed(BOB, "").blocked == []
     cluster.clock.now += module.ENDED_SECONDS + 1
     await cluster.do(one.block(EVE, BOB, blocked=True))
+
+
+async def test_blocks_leave_places_for_rooms_however_many_people_block(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = cluster.replicas
+    monkeypatch.setattr(module, "MOST_BLOCKS", 1)
+    await cluster.do(one.block(BOB, ANN, blocked=True))
+    message = await refused(cluster, ErrorCode.FULL, other.block(EVE, DAN, blocked=True))
+    assert message == "As many people without a direct room are blocked here as may be."
+    room = await cluster.do(other.open(EVE, DAN))
+    await cluster.do(one.block(EVE, DAN, blocked=True))
+    assert (one.count(direct=True), one.blocks) == (2, 1)
+    for who in (EVE, DAN):
+        await cluster.do(one.remove(room, who, who))
+    assert one.blocks == 2
+    # A person blocks only so many, with a room or without.
+    monkeypatch.setattr(module, "MOST_BLOCKS", 9)
+    monkeypatch.setattr(module, "MOST_BLOCKS_OF_ONE", 1)
+    await cluster.do(one.open(ANN, DAN))
+    message = await refused(cluster, ErrorCode.TOO_MANY_ROOMS, one.block(ANN, DAN, blocked=True))
+    assert message == "You block 1 people: end that for some."
+    await cluster.do(one.block(EVE, DAN, blocked=False))
+    await cluster.do(one.block(ANN, DAN, blocked=True))
+    assert one.blocks == 1
+
+
+async def test_a_person_blocks_only_so_many_without_a_room_in_an_hour(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "OPEN_BURST", 2)
+    cluster = await Cluster(1).start()
+    one = cluster.replicas[0]
+    room = await cluster.do(one.open(BOB, ANN))
+    await cluster.do(one.block(DAN, ANN, blocked=True))
+    message = await refused(cluster, ErrorCode.RATE_LIMITED, one.block(EVE, ANN, blocked=True))
+    assert "in 180 seconds" in message
+    # Whoever is there already is blocked at once.
+    for blocked in (True, False, True):
+        await cluster.do(one.block(BOB, ANN, blocked=blocked))
+    assert one.role(room, BOB) is Role.READER
 
 
 @hypothesis_settings(max_examples=50)

@@ -257,6 +257,7 @@ async def test_a_room_always_has_an_owner_until_the_last_member_has_left(cluster
     assert [other.role(room, who) for who in (ANN, BOB, DAN)] == [None, Role.OWNER, Role.MEMBER]
     await cluster.do(other.remove(room, DAN, BOB))
     await cluster.do(other.remove(room, BOB, BOB))
+    cluster.clock.now += module.ENDED_SECONDS + 1
     assert (one.count(direct=False), one.rooms(BOB)) == (0, [])
     for what in (one.accept(token, EVE), one.invite(room, BOB, 60, 1), one.remove(room, BOB, BOB)):
         with pytest.raises(RefusedError):
@@ -529,7 +530,7 @@ async def play(
         assert shown(other) == shown(one)
         for who in PEOPLE:
             assert other.listed(who, "") == one.listed(who, "")
-        for bound in ("places", "open", "_rooms"):
+        for bound in ("places", "blocks", "_rooms"):
             assert getattr(other._table, bound) == getattr(one._table, bound)
     return tasks
 
