@@ -62,22 +62,24 @@ class Acks:
         """Whether a message under this cid is being appended."""
         return _key_of(record) in self._pending
 
-    def append(self, sender: Member, record: Record) -> None:
-        """Append a record, unless it is already being appended. `sender` waits for its `ack`.
+    def append(self, sender: Member, record: Record, witness: Member | None = None) -> None:
+        """Append a record, unless it is already being appended. `sender` waits for its `ack`, and
+        so does `witness`, if any.
 
-        Raises `RefusedError`. Later failures are pushed to the sender as an `error`.
+        Raises `RefusedError`. Later failures are pushed to them as an `error`.
         """
+        senders = [sender] if witness is None else [sender, witness]
         key = _key_of(record)
         pending = self._pending.get(key)
         if pending is not None and pending.record.text != record.text:
             raise cid_used(record.cid)
         if self.bytes >= self._most_bytes or (
-            pending is not None and len(pending.senders) >= MOST_SENDERS
+            pending is not None and len(pending.senders) + len(senders) > MOST_SENDERS
         ):
             raise RefusedError(ErrorCode.UNAVAILABLE, "Too many messages wait for the log.")
-        waiting = SENDER_BYTES + sender.waiting_bytes
+        waiting = sum(SENDER_BYTES + one.waiting_bytes for one in senders)
         if pending is not None:
-            pending.senders.append(sender)
+            pending.senders += senders
             pending.size += waiting
             self.bytes += waiting
             return
@@ -90,7 +92,7 @@ class Acks:
         # Measured after `append`, because encoding a string caches its UTF-8 form in it.
         strings = sum(map(sys.getsizeof, (record.text, record.room, record.cid)))
         size = PENDING_BYTES + strings + waiting
-        self._pending[key] = Pending(record, time.monotonic(), [sender], size)
+        self._pending[key] = Pending(record, time.monotonic(), senders, size)
         self.bytes += size
         if held.done():
             self._appended(key, held)

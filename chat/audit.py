@@ -3,8 +3,8 @@
 It is an ordinary room (`CHAT_AUDIT_ROOM`), so all ways to read one are ways to read this one. Its
 rule lets nobody write or moderate there: all messages in it are the chat's own, and stay.
 
-What moderators do is told after it counts. If the log does not take it then, a line in the
-replica's log says so: the act itself is in the log, or among the sanctions, with who did it.
+What moderators do in rooms that are not private is told after it counts. If that fails, a line in
+the replica's log says so: the act itself is in the log, or among the sanctions, with who did it.
 """
 
 from __future__ import annotations
@@ -80,9 +80,25 @@ class Audit:
         self._hub.tell(waiting, self._room, "\n".join(lines), own)
         await waiting.id
 
-    def deleted(self, by: Person, room: str, of: str, message: StoredMessage) -> None:
-        """A moderator has deleted a message of somebody else."""
-        self._tell(["delete", *_about(room, of, message), f"deleted by: {_shown(by)}"], by)
+    async def revise(self, member: Member, room: str, of: str, text: str, cid: str) -> None:
+        """As the hub does it. A message of somebody else that is deleted is told once it is."""
+        by = member.person
+        waiting = Waiting(by, member.rights, member.address)
+        message = await self._hub.revise(member, room, of, text, cid, waiting)
+        if message is None:
+            return
+        lines = ["delete", *_about(room, of, message), f"deleted by: {_shown(by)}"]
+
+        def answered(deleted: asyncio.Future[str]) -> None:
+            if (error := deleted.exception()) is None:
+                self._tell(lines, by)
+            else:
+                log.warning(
+                    "the audit room was told of no deletion, which may count nevertheless: %s",
+                    error,
+                )
+
+        waiting.id.add_done_callback(answered)
 
     def sanctioned(self, what: str, room: str, author: str, seconds: int, by: Person) -> None:
         """A moderator has muted or banned somebody; no seconds: lifted that."""

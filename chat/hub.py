@@ -268,11 +268,17 @@ class Hub:
         return False
 
     async def revise(
-        self, member: Member, name: str, of: str, text: str, cid: str
+        self,
+        member: Member,
+        name: str,
+        of: str,
+        text: str,
+        cid: str,
+        witness: Member | None = None,
     ) -> StoredMessage | None:
         """Append that a message (`of` is its id) is deleted, or has this text now; `member` is
-        pushed an `ack` once the log delivers that, or an error. Returns the message of somebody
-        else that was not deleted before.
+        pushed an `ack` once the log delivers that, or an error. Returns the message if it is
+        somebody else's, and was not deleted before. Then `witness` is pushed the same.
 
         Raises `RefusedError`, in the same way for a message that is not there and for one of
         somebody else.
@@ -303,7 +309,7 @@ class Hub:
                 raise no_message()
             member.connection.push(frame_of(Ack(cid, of)))
             return None
-        self._acks.append(member, revision)
+        self._acks.append(member, revision, None if mine else witness)
         return None if mine else message
 
     async def before(self, name: str, before: str | None, limit: int | None, address: str) -> Page:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -17,7 +18,7 @@ from test_sanctions import author_of
 from chat import audit
 from chat.client import RefusedError, connect
 from chat.protocol import ErrorCode
-from chat.relay.base import UnavailableError
+from chat.relay.base import Record, Revision, UnavailableError
 from chat.server import Server
 from chat.settings import SettingsError, load
 
@@ -164,6 +165,60 @@ async def test_an_act_counts_also_if_the_audit_room_cannot_be_told(
         await dan.say(type="mute", **frame)
         await dan.hear("ack", cid="m")
         await until(lambda: "was not told what a moderator did: Kafka is away" in caplog.text)
+
+
+async def test_a_deletion_is_told_when_it_counts_and_not_before(
+    server: Server,
+    provider: Provider,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    held: list[asyncio.Future[None]] = []
+    append = server.relay.append
+
+    def hold(record: Record) -> asyncio.Future[None]:
+        if not isinstance(record, Revision):
+            return append(record)
+        held.append(asyncio.get_running_loop().create_future())
+        return held[-1]
+
+    async with client(server, provider, "dan", "desk") as dan:
+        async with client(server, provider, "eve") as eve:
+            await dan.join("audit")
+            for who in (dan, eve):
+                await who.join("lobby")
+            of = (await eve.send("lobby", "nonsense"))["id"]
+        monkeypatch.setattr(server.relay, "append", hold)
+        await dan.say(type="delete", room="lobby", id=of, cid="1")
+        await until(lambda: held)
+        held[0].set_exception(UnavailableError("Kafka is away"))
+        assert (await dan.hear("error", cid="1"))["code"] == "unavailable"
+        await until(lambda: "told of no deletion, which may count nevertheless" in caplog.text)
+        monkeypatch.setattr(server.relay, "append", append)
+        await dan.say(type="mute", room="lobby", author="0" * 32, seconds=1, cid="2")
+        assert (await told(dan))[0] == "mute"
+
+
+async def test_nothing_is_told_of_what_owners_delete_in_their_private_rooms(
+    server: Server, provider: Provider
+) -> None:
+    async with (
+        client(server, provider, "dan", "desk") as dan,
+        client(server, provider, "ann") as ann,
+        client(server, provider, "bob") as bob,
+    ):
+        await dan.join("audit")
+        room = await make(ann)
+        invitation = await ask(ann, "invite", room=room, seconds=60, uses=1)
+        await ask(bob, "accept", token=invitation["token"])
+        for who in (ann, bob):
+            await who.join(room)
+        of = (await bob.send(room, "nonsense"))["id"]
+        await ann.say(type="delete", room=room, id=of, cid="1")
+        await ann.hear("ack", cid="1")
+        await dan.join("lobby")
+        await dan.say(type="mute", room="lobby", author="0" * 32, seconds=1, cid="2")
+        assert (await told(dan))[0] == "mute"
 
 
 async def test_what_cannot_be_reported_is_refused(
