@@ -1,5 +1,5 @@
-// The page: several rooms over one connection. This module knows all others, and none knows it; a
-// picture of that is in docs/page.md.
+// The page: several rooms over one connection. This module knows all others, and none knows it: see
+// docs/page.md.
 
 import { setUpCompose, prepend } from "./compose.js";
 import { between, Connection } from "./connection.js";
@@ -31,6 +31,7 @@ store("key", key);
 // By which this page's messages are known, from `welcome`.
 let me = "";
 let sanctions = false;
+let hasPrivate = false;
 let myName = nameIn(user);
 // From `welcome`; until then as they were last, so that one hears offline, too, what is too long.
 let limits = stored("limits", null);
@@ -119,7 +120,7 @@ const hearing = {
     page.rename.title = t.rename;
     sanctions = frame.sanctions;
     if (frame.revisions) revise(frame);
-    if (frame.private || sessionStorage["chat.invited"]) privately(frame);
+    hasPrivate = frame.private || sessionStorage["chat.invited"];
     joinMissing();
     lookForUpdate(() => connection.live);
   },
@@ -171,7 +172,7 @@ function hear(frame) {
   if (Object.hasOwn(hearing, frame.type)) hearing[frame.type](frame);
   if (sanctions && frame.moderator) later(import("./moderation.js"), frame);
   if (frame.room && frame.until) later(import("./sanctioned.js"), frame);
-  if (PRIVATE.test(frame.room)) privately(frame);
+  if (hasPrivate || PRIVATE.test(frame.room)) privately(frame);
 }
 
 function joinMissing() {
@@ -265,7 +266,7 @@ addEventListener("hashchange", () => showNamed(location.hash.slice(1)));
 function showNamed(name) {
   if (/^[A-Za-z0-9._-]{1,64}$/.test(name)) show(roomNamed(name));
   else if (/^invite=/.test(name)) {
-    sessionStorage["chat.invited"] = name.slice(7);
+    sessionStorage["chat.invited"] = name.slice(7, 99);
     privately({ type: "invited" });
   }
 }

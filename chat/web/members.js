@@ -6,7 +6,7 @@
 import { ask } from "./actions.js";
 import { chooseTime, failure } from "./dialogs.js";
 import { button, element, notice } from "./dom.js";
-import { names } from "./private.js";
+import { names, toldApart } from "./private.js";
 import { locale, t } from "./texts.js";
 
 /** @typedef {import("./connection.js").Connection} Connection */
@@ -184,7 +184,7 @@ const inviting = element("form", {},
   element("button", { type: "submit" }, words.invite));
 const owners = element("section", {},
   element("h3", {}, words.invitations), inviting, made, invitations);
-const label = element("input", { id: "private-label", maxLength: 40, required: true });
+const label = element("input", { id: "private-label", maxLength: 40 });
 const naming = element("form", {},
   element("label", { htmlFor: label.id }, words.label), label,
   element("button", { type: "submit", className: "quiet" }, words.save));
@@ -224,8 +224,8 @@ inviting.addEventListener("submit", (event) => {
 });
 naming.addEventListener("submit", (event) => {
   event.preventDefault();
-  given.rename(label.value.trim() || given.room.name);
-  title.textContent = given.room.label;
+  given.rename(label.value.trim());
+  title.textContent = label.value = given.room.label;
   said.textContent = words.saved;
 });
 
@@ -310,9 +310,10 @@ function draw(answer) {
   drawn = state;
   last = answer;
   const mine = all.includes(given.me.author);
+  const shown = toldApart(known);
   people.replaceChildren(
-    ...all.map((/** @type {string} */ author) => drawPerson(author, known, true, mine)),
-    ...members.map((/** @type {string} */ author) => drawPerson(author, known, false, mine)));
+    ...all.map((/** @type {string} */ author) => drawPerson(author, shown, true, mine)),
+    ...members.map((/** @type {string} */ author) => drawPerson(author, shown, false, mine)));
   here.textContent = nameless && silent.length ? words.here(silent.join(", ")) : "";
   here.hidden = !here.textContent;
   owners.hidden = !mine;
@@ -324,12 +325,12 @@ function draw(answer) {
 
 /**
  * @param {string} author
- * @param {Map<string, string>} known
+ * @param {Map<string, string>} shown names by author, told apart
  * @param {boolean} owner
  * @param {boolean} mine whether one may change it
  */
-function drawPerson(author, known, owner, mine) {
-  const name = known.get(author) ?? words.nameless(author.slice(0, 6));
+function drawPerson(author, shown, owner, mine) {
+  const name = shown.get(author) ?? words.nameless(author.slice(0, 6));
   const me = author === given.me.author;
   const marks = [owner ? words.owner : "", me ? words.you : ""].filter(Boolean).join(", ");
   const item = element("li", { className: "row" },

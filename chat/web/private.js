@@ -3,11 +3,14 @@
 // make private rooms, and when an address has an invitation.
 //
 // An invitation is in the fragment of the address, which browsers send to nobody. It is kept in the
-// tab while somebody signs in, and is used only when they say so: the members see who comes.
+// tab while somebody signs in, and is used only when they say so: the members see who comes. It has
+// 74 characters, and app.js keeps 92 of what is there: the service closes the connection when a frame
+// is too long.
 
 import { ask, chosen, offer } from "./actions.js";
 import { failure } from "./dialogs.js";
 import { button, element, notice, page } from "./dom.js";
+import { plain } from "./markup.js";
 import { messageOf } from "./messages.js";
 import { current, drawWhy, leaveRoom, PRIVATE, roomNamed, rooms, show } from "./rooms.js";
 import { store, stored } from "./store.js";
@@ -89,6 +92,8 @@ let welcome;
 const fresh = new Map();
 /** @type {Map<string, string>} direct rooms, and the author of the other one in each */
 const direct = new Map();
+/** @type {Map<string, string>} the names, by author, when all labels were drawn last */
+let seen = new Map();
 /** @type {Set<string>} authors whom one blocks */
 let blocked = new Set();
 /** @type {Set<string>} rooms that one has left, which the service has not said yet */
@@ -101,6 +106,8 @@ style.replaceSync(`
   #make { align-self: start; padding: .25rem .6rem; font-size: .9rem; }
   #members { padding: .1rem .6rem; font-size: .85rem; }
   #invitation .row > :first-child { border-color: var(--accent); color: var(--accent); font-weight: 600; }
+  #rooms .private .enter { overflow-wrap: anywhere; }
+  #rooms .private .count { white-space: nowrap; }
   body:not(:has(#rooms .private [aria-current])) #members { display: none; }
 `);
 document.adoptedStyleSheets.push(style);
@@ -125,32 +132,48 @@ showMembers.id = "members";
  * @param {string} name
  */
 function have(name) {
-  const author = direct.get(name);
-  const unnamed = words.label(name.slice(8, 14));
-  let label = stored(`label.${name}`, unnamed);
-  // The name of a room that is no direct one has no @, unless somebody here gave it one.
-  if (author && (label === unnamed || label.startsWith("@"))) {
-    label = `@${names().get(author) ?? author.slice(0, 6)}`;
-  }
-  store(`label.${name}`, label);
   const room = roomNamed(name);
   room.tab.classList.add("private");
-  rename(room, label);
+  drawLabel(room);
   return room;
 }
 
 /**
- * @param {Room} room
- * @param {string} label
+ * As many of these rooms as the page can show.
+ * @param {string[]} all that one is in
  */
-function rename(room, label) {
+function haveAll(all) {
+  const most = welcome?.limits.rooms;
+  for (const name of all) if (rooms.has(name) || rooms.size < most) have(name);
+  if (all.some((name) => !rooms.has(name))) notice(words.tooMany(most));
+}
+
+/**
+ * The label that somebody gave the room here; without one, a direct room has the other one's name.
+ * Until the service has said which rooms are direct, they keep their last label.
+ * @param {Room} room
+ */
+function drawLabel(room, known = toldApart(names())) {
+  const { name } = room;
+  const author = direct.get(name);
+  const label = stored(`own-label.${name}`, null)
+    ?? (author ? `@${known.get(author) ?? author.slice(0, 6)}`
+      : stored(`label.${name}`, words.label(name.slice(8, 14))));
   if (room.label === label) return;
-  store(`label.${room.name}`, label);
+  store(`label.${name}`, label);
   room.label = label;
   room.button.firstChild?.replaceWith(label);
   room.tab.lastElementChild?.setAttribute("aria-label", t.leave(label));
   room.log.setAttribute("aria-label", t.messagesIn(label));
   if (room === current) page.title.textContent = label;
+}
+
+/** After messages, which may bring a name, or one that somebody else has. */
+function drawLabels() {
+  if (direct.size === 0) return;
+  seen = names();
+  const known = toldApart(seen);
+  for (const room of rooms.values()) if (direct.has(room.name)) drawLabel(room, known);
 }
 
 async function list() {
@@ -159,10 +182,7 @@ async function list() {
   for (const [name, author] of Object.entries(answer.direct ?? {})) direct.set(name, author);
   blocked = new Set(answer.blocked);
   for (const name of direct.keys()) drawReadOnly(rooms.get(name));
-  const most = welcome?.limits.rooms;
-  const all = answer.rooms ?? [];
-  for (const name of all) if (rooms.has(name) || rooms.size < most) have(name);
-  if (all.some((/** @type {string} */ name) => !rooms.has(name))) notice(words.tooMany(most));
+  haveAll(answer.rooms ?? []);
 }
 
 /** The names under which people have written, by author; in this room, if they have. */
@@ -174,7 +194,28 @@ export function names(room = current) {
       for (const author of authors.keys()) found.set(author, name);
     }
   }
-  return found.set(welcome?.author, welcome?.user);
+  return welcome ? found.set(welcome.author, welcome.user) : found;
+}
+
+// What `toldApart` appends; a name may imitate it.
+const APART = /\([0-9a-f]{6}\)$/;
+const BLANK = /[\s\u2800\p{Default_Ignorable_Code_Point}]/gu;
+
+/**
+ * The same names, with the beginning of the author where several names look alike: case, accents and
+ * what cannot be seen make no difference.
+ * @param {Map<string, string>} known by author
+ */
+export function toldApart(known) {
+  /** @param {string} name */
+  const look = (name) => plain(name).replace(BLANK, "");
+  /** @type {Map<string, number>} */
+  const counts = new Map();
+  for (const name of known.values()) counts.set(look(name), (counts.get(look(name)) ?? 0) + 1);
+  return new Map([...known].map(([author, name]) => {
+    const alone = counts.get(look(name)) === 1 && !APART.test(look(name));
+    return [author, alone ? name : `${name} (${author.slice(0, 6)})`];
+  }));
 }
 
 const write = button(words.direct, async () => {
@@ -212,6 +253,9 @@ function drawReadOnly(room) {
 /** @param {string} name of a room that one has just come to */
 function enter(name) {
   fresh.set(name, Date.now() + MEMBER_MS);
+  // It is in the list already if the service has refused it before.
+  const listed = rooms.get(name);
+  if (listed && !listed.joined) listed.askIn();
   show(have(name));
   page.text.focus();
 }
@@ -252,7 +296,7 @@ function empty(room) {
 
 /** @param {Room} room */
 function drop(room) {
-  store(`label.${room.name}`, null);
+  for (const key of ["label", "own-label"]) store(`${key}.${room.name}`, null);
   leaveRoom(room);
   page.text.focus();
 }
@@ -273,7 +317,12 @@ async function open(room, leave) {
       await list();
       return blocked.has(direct.get(room.name) ?? "");
     },
-    rename: (label) => rename(room, label),
+    rename(label) {
+      store(`own-label.${room.name}`, label || null);
+      store(`label.${room.name}`, null);
+      drawLabel(room);
+      store(`label.${room.name}`, room.label);
+    },
     left() {
       // The service says so on this connection, too. Until then it would answer what is asked there.
       if (room.joined) leaving.add(room.name);
@@ -336,7 +385,7 @@ function invite() {
  */
 export function hear(frame, given) {
   connection = given;
-  const room = rooms.get(frame.room);
+  const room = PRIVATE.test(frame.room) ? rooms.get(frame.room) : undefined;
   switch (frame.type) {
     case "welcome":
       welcome = frame;
@@ -356,14 +405,17 @@ export function hear(frame, given) {
     case "joined":
       fresh.delete(frame.room);
       if (room) have(frame.room);
+      drawLabels();
       break;
     case "direct":
       direct.set(frame.room, frame.author);
-      have(frame.room);
+      haveAll([frame.room]);
+      break;
+    case "history":
+      drawLabels();
       break;
     case "message":
-      // Now the other one has a name.
-      if (direct.has(frame.room)) have(frame.room);
+      if (seen.get(frame.author) !== frame.user) drawLabels();
       break;
     case "error":
       if (frame.code === "bad_room") refused(room);

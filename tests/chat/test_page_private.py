@@ -224,7 +224,7 @@ def test_two_people_write_to_each_other_and_one_who_leaves_is_written_to_no_more
         expect(rooms(bob)).to_have_text(["lobby", "@ada"])
 
 
-ROOM, OTHER = (f"private-{letter * 32}" for letter in "ac")
+ROOM, OTHER, STRANGE = (f"private-{letter * 32}" for letter in "ace")
 # It ends in a letter that looks like the end of a sentence.
 TOKEN = f"{OTHER}.{'t' * 31}_"
 
@@ -246,6 +246,9 @@ class House(Log):
         self.refusals = list(refusals)
         self.asked: list[Frame] = []
         self.owners = [ADA]
+        self.most = 2
+        # Direct rooms, and who the other one is.
+        self.direct: dict[str, str] = {}
         # How often it refuses to let Ada into the other room, which it does not know of yet.
         self.behind = 0
 
@@ -255,10 +258,11 @@ class House(Log):
             case "hello":
                 self.ways.append(way)
                 welcome = {"type": "welcome", "protocol": 1, "replica": "mock"}
-                welcome["limits"] = LIMITS | {"rooms": 2}
+                welcome["limits"] = LIMITS | {"rooms": self.most}
                 say(way, welcome | {"user": "Ada", "author": ADA, "private": True})
             case "rooms":
-                say(way, cid | {"type": "rooms", "rooms": [ROOM, OTHER], "owned": [ROOM]})
+                listed = {"rooms": [ROOM, OTHER], "owned": [ROOM], "direct": self.direct}
+                say(way, cid | {"type": "rooms"} | listed)
             case "members":
                 members = [one for one in (BOB, DAN) if one not in self.owners]
                 invitations = [{"id": "i", "by": ADA, "until": 1_795_953_600_000, "left": 200}]
@@ -288,7 +292,10 @@ def test_owners_are_told_whom_they_name_or_remove_and_why_something_was_not_done
     house = House("rate_limited", "not_moderator", **{ROOM: [said("hi", ROOM, author=BOB)]})
     page = visit(house, viewport={"width": 320, "height": 256})
     expect(page.locator("#notice")).to_have_text(re.compile("more rooms .* which is 2"))
+    # Nor do strangers, who open direct rooms, make the list longer.
+    say(house.ways[-1], {"type": "direct", "room": STRANGE, "author": DAN})
     rooms(page).filter(has_text="Private aaaaaa").click()
+    expect(rooms(page)).to_have_text(["lobby", "Private aaaaaa"])
     presence = {"type": "presence", "room": ROOM, "count": 3, "users": ["Ada", "Bob", "Dan"]}
     say(house.ways[-1], presence)
     page.get_by_role("button", name="Members").click()
@@ -312,17 +319,20 @@ def test_owners_are_told_whom_they_name_or_remove_and_why_something_was_not_done
     assert page.evaluate(OUT_OF_REACH) == []
     press(page, "Make owner: Bob", "Press again to make Bob an owner.")
     expect(people).to_contain_text(["Ada (owner, you)", "Bob (owner)", f"({DAN[:6]})", "200 left"])
-    press(page, f"Remove: Somebody who has not written here ({DAN[:6]})", "all invitations end.")
+    # Dan has the name of another member.
+    house.tell("hi", ROOM, author=DAN)
+    expect(people).to_contain_text(["Ada", f"Bob ({BOB[:6]}) (owner)", f"Bob ({DAN[:6]})", "left"])
+    press(page, f"Remove: Bob ({DAN[:6]})", f"Bob ({DAN[:6]}) will see nothing")
     assert house.asked[-1].items() >= {"type": "remove", "author": DAN}.items()
 
 
-def test_a_link_in_a_message_leads_into_the_room_once_the_replica_knows_of_it(
+def test_a_link_leads_into_a_room_and_direct_rooms_show_which_of_two_namesakes_writes(
     visit: Visit, service: Process
 ) -> None:
     house = House(
         "no_invitation",
-        lobby=[said(f"Come in: {address(service)}")],
-        **{OTHER: [said("welcome", OTHER)]},
+        lobby=[said(f"Come in: {address(service)}", user="Eve")],
+        **{OTHER: [said("welcome", OTHER, user="Eve")], ROOM: [said("hi", ROOM, author=BOB)]},
     )
     house.behind = 1
     page = visit(house)
@@ -332,6 +342,44 @@ def test_a_link_in_a_message_leads_into_the_room_once_the_replica_knows_of_it(
     shows(page, "welcome")
     assert [frame["token"] for frame in house.asked] == [TOKEN, TOKEN]
     assert house.behind == 0
+    house.behind = 1
     page.reload()
     expect(rooms(page).filter(has_text="Private aaaaaa")).to_be_visible()
     expect(page.get_by_role("dialog", name="Invitation")).to_be_hidden()
+    expect(page.locator("#why")).to_contain_text("It is private, and you are no member.")
+    # A link of any length is refused like others: too long a frame would close the connection.
+    house.refusals = ["no_invitation"] * 2
+    page.evaluate("location.hash = `invite=${'<'.repeat(1_000_000)}`")
+    expect(accept(page)).to_contain_text(LAPSED)
+    assert len(house.asked[-1]["token"]) < 100
+    # With a good one, one comes back into a room that is still in the list.
+    accept(page)
+    shows(page, "welcome")
+
+    house.most = 4
+    house.direct = {ROOM: BOB}
+    house.rooms[STRANGE] = []
+    page.reload()
+    labels = ["lobby", "@Bob", "Private cccccc"]
+    expect(rooms(page)).to_have_text(labels)
+    say(house.ways[-1], {"type": "direct", "room": STRANGE, "author": DAN})
+    expect(rooms(page)).to_have_text([*labels, f"@{DAN[:6]}"])
+    bob, stranger = rooms(page).nth(1), rooms(page).nth(3)
+    # Strangers write under names that look like Bob's, and like what would tell him apart.
+    house.tell("it is me", STRANGE, user=f"Bob ({BOB[:6]})", author=DAN)
+    expect(stranger).to_contain_text(f"@Bob ({BOB[:6]}) ({DAN[:6]})")
+    expect(bob).to_have_text("@Bob")
+    house.tell("so am I", user="BO\u200bB", author="e" * 32)
+    expect(bob).to_have_text(f"@Bob ({BOB[:6]})")
+    house.tell("it is me", STRANGE, author=DAN)
+    expect(stranger).to_contain_text(f"@Bob ({DAN[:6]})")
+
+    # A label of one's own stays, also if it looks like one of the page's, until it is deleted.
+    bob.click()
+    page.get_by_role("button", name="Members").click()
+    for label, shown in (("@work", "@work"), ("", f"@Bob ({BOB[:6]})")):
+        dialog(page).get_by_label("What you call it here").fill(label)
+        press(page, "Save")
+        house.tell(f"after {label}", ROOM, author=BOB)
+        shows(page, "hi", *["after @work", "after "][: 1 + (label == "")])
+        expect(bob).to_have_text(shown)
