@@ -2,8 +2,10 @@
 
 A direct room is a private room of two people. Either of them opens it, and nobody else can ever get
 in: its name is a hash of both authors, so two replicas that open it at the same moment choose the
-same name. It has no owners. Who leaves it may open it again. While one of them blocks the other,
-nobody opens it or writes in it. A block without a room is a record of a room without members.
+same name. Authors are public, so the hash has a secret. The first replica that needs the secret
+puts it into the register; of several, the first counts. A direct room has no owners. Who leaves it
+may open it again. While one of them blocks the other, nobody opens it or writes in it. A block
+without a room is a record of a room without members.
 
 All replicas agree on them (`chat.agreed`). A record of the register has the whole state of a room,
 and a version. Whoever changes a room writes the next version of the state that they know. Of a
@@ -18,7 +20,7 @@ That changes nothing: what counts depends on the highest version alone. A room t
 its last record for a day, so that a record on its way cannot bring it back.
 
 Invitations are tokens. The register has a hash of each. Nobody can guess a token, nor the name of a
-room, which the chat chooses. The name of a direct room helps nobody else.
+room, which the chat chooses.
 """
 
 from __future__ import annotations
@@ -129,7 +131,7 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
         if not {*self.blocked} <= {*self.pair}:
             raise ValueError("only the two of a direct room block each other")
         if self.pair and (
-            self.room != direct_room(*self.pair)
+            len(self.pair) != 2
             or self.owners
             or self.invitations
             or not {*self.members} <= {*self.pair}
@@ -159,9 +161,24 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
         return dict.fromkeys(self.members, Role.MEMBER) | dict.fromkeys(self.owners, Role.OWNER)
 
 
+class Secret(msgspec.Struct, frozen=True):
+    """A record of the register: what the names of direct rooms are hashed with. The first counts,
+    and is never removed.
+    """
+
+    v: Literal[1]
+    id: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]
+    secret: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
+
+    @property
+    def key(self) -> str:
+        return f"secret:{self.id}"
+
+
 # The next state of a room; None: nothing is to change. Raises `RefusedError`.
 Change = Callable[[State | None], State | None]
 _decoder = msgspec.json.Decoder(State)
+_secret_decoder = msgspec.json.Decoder(Secret)
 _encoder = msgspec.json.Encoder()
 _WRITERS = (Role.OWNER, Role.MEMBER)
 _KEY = re.compile(rf"({bounds.PRIVATE_ROOM}):[0-9]{{1,16}}:[0-9a-f]{{16}}".encode())
@@ -276,11 +293,12 @@ class Members(Agreed["_Table"]):
 
     async def open(self, other: str, by: str) -> str:
         """Open the direct room with another person, unless both are in it. Returns its name."""
-        room = direct_room(other, by)
+        room = self._table.direct_room(other, by)
         if self.role(room, by) is Role.MEMBER:
             return room
         self._charge(by)
         self._charge_opener(by)
+        room = await self._direct_room(other, by)
 
         def change(state: State | None) -> State | None:
             if state is not None and by in state.blocked:
@@ -302,7 +320,7 @@ class Members(Agreed["_Table"]):
     async def block(self, other: str, by: str, *, blocked: bool) -> None:
         """Let nobody write in the direct room with another person, nor open it; or end that."""
         self._charge(by)
-        room = direct_room(other, by)
+        room = await self._direct_room(other, by)
         if blocked and self._table.get(room) is None:
             self._charge_opener(by)
 
@@ -417,18 +435,21 @@ class Members(Agreed["_Table"]):
 
         await self._change(room, change)
 
+    async def _direct_room(self, one: str, other: str) -> str:
+        """The name of the direct room of two authors."""
+        if not self._table.secret:
+            self._require_present()
+            secret = Secret(1, _id(), secrets.token_hex(16))
+            await self._store(secret.key, _encoder.encode(secret))
+        return self._table.direct_room(one, other)
+
     async def _change(self, room: str, change: Change) -> None:
         lock = self._locks.get(room)
         if lock is None:
             lock = self._locks[room] = asyncio.Lock()
         async with lock:
             for _ in range(ATTEMPTS):
-                # What is known may be old, so nothing can be said about the change, not even that
-                # there is nothing to do.
-                if self.away:
-                    raise RefusedError(
-                        ErrorCode.UNAVAILABLE, "Kafka does not say what counts now: try again."
-                    )
+                self._require_present()
                 new = change(self._table.get(room))
                 if new is None:
                     return
@@ -438,6 +459,15 @@ class Members(Agreed["_Table"]):
                     self._sweep(room)
                     return
         raise RefusedError(ErrorCode.UNAVAILABLE, "Others change this room, too: try again.")
+
+    def _require_present(self) -> None:
+        """What is known may be old, so nothing can be said about a change, not even that there is
+        nothing to do.
+        """
+        if self.away:
+            raise RefusedError(
+                ErrorCode.UNAVAILABLE, "Kafka does not say what counts now: try again."
+            )
 
     def _next(self, state: State, by: str) -> State:
         """The next version, without invitations that are over."""
@@ -531,8 +561,13 @@ class Members(Agreed["_Table"]):
     def _apply(self, table: _Table, one: Kept) -> Applied:
         if not one.value:
             return Applied(table.remove(one.key))
+        if one.key.startswith(b"secret:"):
+            secret = decode(_secret_decoder, one.value, MOST_BYTES)
+            if secret is None or secret.key.encode() != one.key:
+                return Applied((), foreign=True)
+            return Applied((), counts=table.learn(secret))
         state = decode(_decoder, one.value, MOST_BYTES)
-        if state is None or state.key.encode() != one.key or table.overflows(state):
+        if state is None or state.key.encode() != one.key or not table.accepts(state):
             # After compaction, it is all that is left of its key. So it ends what had the key.
             return Applied(table.remove(one.key), foreign=True)
         changed = table.put(state, one.ts / 1000 or self._clock())
@@ -562,6 +597,8 @@ class _Table:
     """What the register holds: the last value of each key, in order. All else follows from that."""
 
     def __init__(self) -> None:
+        # Empty until it is known.
+        self.secret = ""
         self._records: dict[str, dict[str, _Record]] = {}
         # Of each room, the one that counts.
         self._counting: dict[str, _Record] = {}
@@ -610,12 +647,32 @@ class _Table:
         """Whether it has not ended, or is kept for a block."""
         return room in self._roles or bool(self._counting[room].state.blocked)
 
-    def overflows(self, state: State) -> bool:
-        """Whether a record is of a room too many. Replicas that make some at the same moment may
-        make a few more than there may be; whoever else may write, any number.
+    def learn(self, secret: Secret) -> bool:
+        """Returns whether it counts."""
+        self.secret = self.secret or secret.secret
+        return self.secret == secret.secret
+
+    def direct_room(self, one: str, other: str) -> str:
+        """The name of the direct room of two authors; empty while there is no secret."""
+        if not self.secret:
+            return ""
+        digest = hashlib.blake2b(
+            "".join(sorted((one, other))).encode(),
+            digest_size=16,
+            key=bytes.fromhex(self.secret),
+            person=b"chat direct",
+        )
+        return f"private-{digest.hexdigest()}"
+
+    def accepts(self, state: State) -> bool:
+        """Whether a record has the right name, and is not of a room too many. Replicas that make
+        some at the same moment may make a few more than there may be; whoever else may write, any
+        number.
         """
         direct = state.is_direct
-        return state.room not in self._counting and self._rooms[direct] >= 2 * _most(direct)
+        if direct and state.room != self.direct_room(*state.pair):
+            return False
+        return state.room in self._counting or self._rooms[direct] < 2 * _most(direct)
 
     def get(self, room: str) -> State | None:
         record = self._counting.get(room)
@@ -738,13 +795,6 @@ class _MemberRights(Rights):
 
     def _role(self, room: str) -> Role | None:
         return self._members.role(room, self._author)
-
-
-def direct_room(one: str, other: str) -> str:
-    """The name of the direct room of two authors."""
-    both = "".join(sorted((one, other))).encode()
-    digest = hashlib.blake2b(both, digest_size=16, person=b"chat direct")
-    return f"private-{digest.hexdigest()}"
 
 
 def _most(direct: bool) -> int:

@@ -23,6 +23,7 @@ from test_members import (
     PEOPLE,
     STEPS,
     Cluster,
+    Shared,
     Timeless,
     ask,
     every_way,
@@ -36,7 +37,7 @@ from test_sanctions import author_of
 from chat import members as module
 from chat.bounds import PRIVATE_ROOM
 from chat.client import Chat, DisconnectedError, Message, RefusedError, connect
-from chat.members import Members, Role, State, direct_room
+from chat.members import Members, Role, Secret, State
 from chat.protocol import CloseCode, ErrorCode
 from chat.rights import ALL
 from chat.server import Server
@@ -69,7 +70,7 @@ async def test_two_who_open_it_at_once_on_two_replicas_get_the_same_room(cluster
     tries = [asyncio.create_task(one.open(BOB, ANN)), asyncio.create_task(other.open(ANN, BOB))]
     await cluster.settle()
     await cluster.settle()
-    room = direct_room(ANN, BOB)
+    room = one._table.direct_room(ANN, BOB)
     assert await asyncio.gather(*tries) == [room, room]
     assert module.re.fullmatch(PRIVATE_ROOM, room)
     for replica in cluster.replicas:
@@ -79,6 +80,33 @@ async def test_two_who_open_it_at_once_on_two_replicas_get_the_same_room(cluster
     before = len(cluster.log.records)
     assert await cluster.do(other.open(BOB, ANN)) == room
     assert len(cluster.log.records) == before, "it is open"
+
+
+async def test_nobody_computes_the_name_of_a_room_from_both_authors(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = cluster.replicas
+    room = await cluster.do(one.open(BOB, ANN))
+    elsewhere = await Cluster(1).start()
+    assert await elsewhere.do(elsewhere.replicas[0].open(BOB, ANN)) != room
+    # The first secret counts for good.
+    second = Secret(1, "0" * 16, "0" * 32)
+    for key in (second.key, "secret:x"):
+        cluster.log.append(key, module._encoder.encode(second), 0)
+    first = next(one for one in cluster.log.history if one.key.startswith(b"secret:"))
+    cluster.log.append(first.key.decode(), b"", 0)
+    await cluster.settle()
+    assert one.foreign == 1
+    dan = await cluster.do(one.open(DAN, ANN))
+    late = await Cluster(1).start()
+    late.registers[0].log = cluster.log
+    late.registers[0].again()
+    assert late.replicas[0].rooms(ANN) == sorted((room, dan)) == other.rooms(ANN)
+    # Without Kafka, no other is made.
+    monkeypatch.setattr(Shared, "away", "no broker answers")
+    late = await Cluster(1).start()
+    await refused(late, ErrorCode.UNAVAILABLE, late.replicas[0].open(BOB, ANN))
+    assert late.registers[0].puts == []
 
 
 async def test_nobody_else_gets_in_whoever_asks(cluster: Cluster) -> None:
@@ -180,7 +208,7 @@ async def test_a_block_without_a_room_lasts_until_it_is_ended(
 ) -> None:
     one, other = cluster.replicas
     await cluster.do(one.block(BOB, ANN, blocked=False))
-    assert cluster.log.records == []
+    assert shown(other) == {}
     await cluster.do(one.block(BOB, ANN, blocked=True))
     for who in (ANN, BOB):
         assert (other.rooms(who), other.count(direct=True), other.blocks) == ([], 1, 1)
@@ -265,7 +293,7 @@ async def open_and_leave(steps: Sequence[tuple[str, int]]) -> None:
             return replica.open(other, who)
         if number < 0.8:
             return replica.block(other, who, blocked=number < 0.6)
-        return replica.remove(direct_room(who, other), who, who)
+        return replica.remove(replica._table.direct_room(who, other), who, who)
 
     tried = await play(cluster, steps, attempt)
     for task, who in tried.items():
@@ -306,7 +334,7 @@ async def test_what_would_be_too_much_is_refused(
     assert (one.count(direct=False), one.count(direct=True), one._table.places) == (1, 2, 2)
     for n in range(9):
         pair = [ANN, f"{n:032x}"]
-        state = State(1, direct_room(*pair), 1, "0" * 16, ANN, [], pair, [], pair)
+        state = State(1, one._table.direct_room(*pair), 1, "0" * 16, ANN, [], pair, [], pair)
         cluster.log.append(state.key, module._encoder.encode(state), cluster.clock())
     await cluster.settle()
     assert (one.count(direct=True), one.foreign) == (4, 7)
@@ -427,7 +455,9 @@ async def test_who_is_not_one_of_the_two_gets_the_answers_for_a_name_that_no_roo
         await ann.send(room, "secret")
         since = (await ann.send(room, "also secret"))["id"]
         wanted = await every_way(server, provider, "no%20room", since)
-        never = direct_room(author_of(provider, "ann"), author_of(provider, "dan"))
+        assert server._members
+        table = server._members._table
+        never = table.direct_room(author_of(provider, "ann"), author_of(provider, "dan"))
         for name in (room, room.upper(), left, never):
             assert await every_way(server, provider, name, since) == wanted, name
         await bob.join(room)
@@ -449,7 +479,7 @@ async def test_whom_one_cannot_write_to_is_refused(
         assert (error["code"], message in error["message"]) == ("bad_author", True)
         # Whether there is such a person is not told.
         room = (await ask(ann, "direct", author=DAN))["id"]
-        assert room == direct_room(ann.welcome["author"], DAN)
+        assert (await ask(ann, "rooms"))["direct"] == {room: DAN}
 
 
 async def test_there_are_none_where_there_are_no_private_rooms(

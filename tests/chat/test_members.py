@@ -72,7 +72,11 @@ class Log:
     def counted(self, room: str) -> list[State]:
         """The states of a room that ever counted."""
         states: list[State] = []
-        for state in (module._decoder.decode(one.value) for one in self.history if one.value):
+        for state in (
+            module._decoder.decode(one.value)
+            for one in self.history
+            if one.value and not one.key.startswith(b"secret:")
+        ):
             if state.room == room and state.version > (states[-1].version if states else 0):
                 states.append(state)
         return states
