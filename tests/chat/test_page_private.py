@@ -178,7 +178,7 @@ def test_people_make_a_private_room_invite_others_by_a_link_and_remove_them(
         expect(rooms(ada)).to_have_text(["lobby"])
 
 
-def test_two_people_write_to_each_other_and_one_who_leaves_is_written_to_no_more(
+def test_nobody_writes_to_one_who_left_until_the_direct_room_is_opened_again(
     process: Start, open_page: Open, tmp_path: Path
 ) -> None:
     with Gate(replica=process(private(tmp_path))) as gate:
