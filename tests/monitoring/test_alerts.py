@@ -48,6 +48,11 @@ def answer(expression: promql_parser.Expr, series: dict[str, int]) -> float | No
             return expression.val
         case promql_parser.Call() if expression.func.name == "vector":
             return answer(expression.args[0], series)
+        case promql_parser.Call() if expression.func.name == "absent":
+            return None if series[str(expression.args[0])] else 1
+        case promql_parser.VectorSelector():
+            # Of `up`, whose targets respond.
+            return 1 if series[str(expression)] else None
         case promql_parser.AggregateExpr() if str(expression.op) == "count":
             return series[str(expression.expr)] or None
         case promql_parser.BinaryExpr():
@@ -57,6 +62,8 @@ def answer(expression: promql_parser.Expr, series: dict[str, int]) -> float | No
                     return right if left is None else left
                 case "*":
                     return None if None in (left, right) else left * right
+                case "==":
+                    return None if None in (left, right) or left != right else left
                 case "<=":
                     return None if None in (left, right) or left > right else left
     raise NotImplementedError(str(expression))
@@ -80,6 +87,14 @@ def test_the_quorum_alert_fires_also_if_no_member_responds(
     rule = promql_parser.parse(RULES["ZooKeeperWithoutQuorum"]["expr"])
     # `up` is Prometheus' own metric: for a target that does not respond it is 0, but present.
     series = {'up{job="zookeeper"}': members, "zookeeper_outstandingrequests{}": serving}
+    assert (answer(rule, series) is not None) == alarming
+
+
+@pytest.mark.parametrize(("pods", "alarming"), [(0, True), (1, False)])
+def test_the_alert_for_webhooks_fires_also_if_there_is_no_pod(pods: int, alarming: bool) -> None:
+    rule = promql_parser.parse(RULES["ChatWebhooksDown"]["expr"])
+    # Prometheus finds its targets by their pods, so without a pod there is no `up` either.
+    series = {'up{job="chat-webhooks"}': pods}
     assert (answer(rule, series) is not None) == alarming
 
 
