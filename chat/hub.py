@@ -295,9 +295,11 @@ class Hub:
             raise no_message()
         person = member.person
         mine = message.record.author == person.author
-        may = (mine and member.rights.may_write(name)) or (
-            not text and member.rights.may_moderate(name)
-        )
+        if text:
+            may = mine and member.rights.may_write(name)
+        else:
+            # Who may not write any more still takes back what they wrote.
+            may = mine or member.rights.may_moderate(name)
         if not may:
             raise no_message()
         revision = Revision(

@@ -358,11 +358,10 @@ class Session:
                     ErrorCode.BAD_FRAME, "Messages cannot be deleted or edited here."
                 )
             room = self._require_joined(revision.room)
-            if not self.rights.may_moderate(room):
-                self.rights.check_write(room)
             cid = protocol.check_cid(revision.cid)
             said = ""
             if isinstance(revision, protocol.Edit):
+                self.rights.check_write(room)
                 said = protocol.check_text(revision.text, self._limits)
             # What owners delete in private rooms is nobody's business outside.
             if self._audit is None or rights.is_private(room):

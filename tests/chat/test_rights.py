@@ -340,14 +340,14 @@ async def test_who_may_moderate_deletes_what_others_wrote(
         nothing = of.rsplit(":", 2)[0] + ":1000:1"
         wanted = {"type": "error", "code": "no_message", "cid": "1", "room": "news"}
         wanted["message"] = "There is no such message, or it is not yours."
-        for one in (bob, dan):
-            for absent in (of, nothing):
-                frame = {"type": "edit", "room": "news", "id": absent, "text": "x", "cid": "1"}
-                assert await one.refused(**frame) == wanted
+        for absent in (of, nothing):
+            frame = {"type": "edit", "room": "news", "id": absent, "text": "x", "cid": "1"}
+            assert await bob.refused(**frame) == wanted
+            assert (await dan.refused(**frame))["code"] == "read_only"
         for absent in (of, nothing):
             frame = {"type": "delete", "room": "news", "id": absent, "cid": "1"}
             assert await bob.refused(**frame) == wanted
-            assert (await eve.refused(**frame))["code"] == "read_only"
+            assert await eve.refused(**frame) == wanted
         for _ in range(2):
             await dan.say(type="delete", room="news", id=of, cid="1")
             assert await dan.hear("ack") == {"type": "ack", "cid": "1", "id": of}
