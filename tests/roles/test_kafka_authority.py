@@ -4,16 +4,19 @@ The controller's part is real. A program stands in for the host's `sed`: it read
 below a folder. For a service to follow, as kafka.yml has it, is two copies.
 """
 
+import base64
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_runs import QUICK, ansible_playbook
+from ansible_runs import QUICK, ROOT, ansible_playbook
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
+from kubernetes_api import KubernetesApi
 
 FIRST, SECOND = "CA of Kafka and ZooKeeper", "CA of Kafka and ZooKeeper 2"
 SERVICES = ("zookeeper", "kafka")
@@ -42,8 +45,13 @@ def command(line: str) -> dict[str, Any]:
 
 
 def run_of(name: str, *, steps: int = 1, **variables: Any) -> Tasks:
-    """A run of the playbook: it checks, takes steps, and says which; or it says what is wrong."""
+    """A run of the playbook that is interrupted after its last step, before services follow.
+
+    It checks, has services finish the last step, takes the next one, and says which; or it says
+    what is wrong.
+    """
     step = [
+        *follow(),
         role("step.yml"),
         {"ansible.builtin.debug": {"msg": "={{ kafka_tls_step.take }}="}},
         role("replace.yml"),
@@ -60,23 +68,29 @@ def run_of(name: str, *, steps: int = 1, **variables: Any) -> Tasks:
     ]
 
 
-def follow(*services: str) -> Tasks:
+def follow() -> Tasks:
     """Services have what the controller has. The playbooks' certificate does for theirs."""
     line = "cp kafka-tls/ca.crt etc/{0}/ca.pem && cp kafka-tls/playbooks.pem etc/{0}/host.pem"
-    return [command(line.format(service)) for service in services or SERVICES]
+    return [command(" && ".join(line.format(service) for service in SERVICES))]
 
 
 def keep(name: str) -> Tasks:
     return [command(f"cp -r kafka-tls {name}")]
 
 
+def below(folder: Path) -> dict[str, str]:
+    """An environment in which the host's files are below a folder."""
+    (folder / "sed").write_text(SED)
+    (folder / "sed").chmod(0o755)
+    for service in SERVICES:
+        (folder / "etc" / service).mkdir(parents=True)
+    return {"PATH": f"{folder}:/usr/bin:/bin", "FOLDER": str(folder)}
+
+
 @pytest.fixture
 def play(tmp_path: Path) -> Any:
     """Run tasks after the installation of a cluster, and return what they say, between `=`."""
-    (tmp_path / "sed").write_text(SED)
-    (tmp_path / "sed").chmod(0o755)
-    for service in SERVICES:
-        (tmp_path / "etc" / service).mkdir(parents=True)
+    environment = below(tmp_path)
 
     def play(tasks: Tasks) -> list[str]:
         site = {
@@ -88,11 +102,12 @@ def play(tmp_path: Path) -> Any:
                 "kafka_tls_replaces": True,
             },
         }
-        (tmp_path / "hosts.json").write_text(json.dumps({"all": {"children": {"kafka": site}}}))
+        groups = dict.fromkeys(SERVICES, site)
+        (tmp_path / "hosts.json").write_text(json.dumps({"all": {"children": groups}}))
         play = {
             "hosts": "kafka",
             "gather_facts": False,
-            "environment": {"PATH": f"{tmp_path}:/usr/bin:/bin", "FOLDER": str(tmp_path)},
+            "environment": environment,
             "module_defaults": {"ansible.builtin.shell": {"chdir": str(tmp_path)}},
             "tasks": [
                 *(role(each) for each in ("preflight.yml", "files.yml", "authority.yml")),
@@ -135,19 +150,17 @@ def test_an_authority_is_replaced_in_three_steps_that_wait_for_all_services(
             *keep("before"),
             # Clients are given both before the new one signs: not in the run that makes it,
             *run_of(SECOND, steps=2),
-            # nor in the one that finishes the step, after an interruption.
-            *follow("zookeeper"),
-            *run_of(SECOND),
             *keep("trusted"),
-            *follow(),
+            # nor in the one that finishes the step, after an interruption.
+            command("cp before/ca.crt etc/kafka/ca.pem"),
+            *run_of(SECOND),
             *run_of(SECOND),
             *keep("signed"),
-            *follow(),
+            *run_of(SECOND),
             # A service that has not followed afterwards is not refused.
-            *run_of(SECOND, steps=2),
             *run_of(SECOND),
         ]
-    ) == ["trust", "", "", "sign", "drop", "", ""]
+    ) == ["trust", "", "", "sign", "drop", ""]
     assert state_of(tmp_path / "before") == ([FIRST], FIRST)
     assert state_of(tmp_path / "trusted") == ([FIRST, SECOND], FIRST)
     assert state_of(tmp_path / "signed") == ([FIRST, SECOND], SECOND)
@@ -165,11 +178,9 @@ def test_what_would_lose_a_service_is_refused(play: Any, tmp_path: Path) -> None
             *run_of(SECOND),
             command("cp before/ca.crt kafka-tls/"),
             *run_of(SECOND),
-            *follow(),
             # Turned around while the old one signs, and again.
             *run_of(FIRST),
             *keep("turned"),
-            *follow(),
             *run_of(SECOND),
             *follow(),
             *run_of("A third"),
@@ -205,3 +216,159 @@ def test_what_would_lose_a_service_is_refused(play: Any, tmp_path: Path) -> None
         assert word in each
     assert state_of(tmp_path / "turned") == ([FIRST], FIRST)
     assert not (tmp_path / "turned" / "ca-next.key").exists()
+
+
+def make_authority(key: Path, name: str) -> str:
+    """Return its certificate."""
+    made = ["req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    done = subprocess.run(
+        ["openssl", *made, "-subj", f"/CN={name}", "-keyout", key],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout
+
+
+@pytest.fixture
+def halfway(tmp_path: Path) -> Any:
+    """Run plays when all services trust both authorities and the old one signs, and return the exit
+    code and the output.
+
+    The authorities' certificates, `old` and `new`, do for those of services.
+    """
+    environment = below(tmp_path)
+    folder = tmp_path / "kafka-tls"
+    folder.mkdir()
+    old = make_authority(folder / "ca.key", FIRST)
+    new = make_authority(folder / "ca-next.key", SECOND)
+    (folder / "ca.crt").write_text(old + new)
+    (tmp_path / "old").write_text(old)
+    (tmp_path / "new").write_text(new)
+    for service in SERVICES:
+        (tmp_path / "etc" / service / "host.pem").write_text(old)
+        (tmp_path / "etc" / service / "ca.pem").write_text(old + new)
+
+    def halfway(tasks: Tasks, *plays: Any, options: tuple[str, ...] = (), **variables: Any) -> Any:
+        known = {
+            "ansible_connection": "local",
+            "ansible_become": False,
+            "ansible_python_interpreter": "{{ ansible_playbook_python }}",
+            "kafka_tls_directory": str(folder),
+            "kafka_tls_replaces": True,
+            "kafka_tls_authority_name": SECOND,
+        }
+        site = {"hosts": {"chat1": {}}, "vars": known | variables}
+        groups = dict.fromkeys((*SERVICES, "microk8s_entry"), site)
+        (tmp_path / "hosts.json").write_text(json.dumps({"all": {"children": groups}}))
+        play = {
+            "hosts": "kafka",
+            "gather_facts": False,
+            "environment": environment,
+            "module_defaults": {"ansible.builtin.shell": {"chdir": str(tmp_path)}},
+            "tasks": tasks,
+        }
+        (tmp_path / "play.json").write_text(json.dumps([play, *plays]))
+        done = ansible_playbook(
+            f"--inventory={tmp_path / 'hosts.json'}",
+            tmp_path / "play.json",
+            *options,
+            ANSIBLE_FORCE_COLOR="false",
+            **QUICK,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    return halfway
+
+
+def test_no_step_is_taken_while_a_service_does_not_answer_or_lags(halfway: Any) -> None:
+    say = {"ansible.builtin.debug": {"msg": "={{ kafka_tls_step.take }}="}}
+    fails = {"ansible.builtin.debug": {"msg": f"={{{{ ({FAILED} | last).msg }}}}="}}
+    step = [{"block": [role("step.yml"), say], "rescue": [fails]}]
+    code, said = halfway(
+        [
+            # It has both at once, and clients may not have them yet.
+            command("mv etc/kafka ."),
+            role("preflight.yml"),
+            command("mv kafka etc/"),
+            *step,
+            role("preflight.yml"),
+            *step,
+            command("cp old etc/kafka/ca.pem"),
+            *step,
+            # The new one signs.
+            command("cp kafka-tls/ca.crt etc/kafka/ca.pem"),
+            command("cp kafka-tls/ca-next.key kafka-tls/ca.key && cp new etc/zookeeper/host.pem"),
+            *step,
+            command("rm etc/kafka/host.pem"),
+            *step,
+            command("cp new etc/kafka/host.pem"),
+            *step,
+        ]
+    )
+    assert code == 0, said
+    lags = "chat1: kafka has not finished the last step: it needs a certificate of '{}'"
+    words = ["", "sign", lags.format(FIRST), lags.format(SECOND), lags.format(SECOND), "drop"]
+    found = re.findall(r'"msg": "=(.*)="', said)
+    assert [each[: len(word) or None] for each, word in zip(found, words, strict=True)] == words
+
+
+def deploy(api: KubernetesApi, namespace: str, *pods: tuple[str, str]) -> None:
+    """A chat of pods, each with its phase and what it trusts at brokers."""
+    path = f"/api/v1/namespaces/{namespace}"
+    for kind in ("Secret", "Pod"):
+        items: list[dict[str, Any]] = []
+        for number, (phase, trusted) in enumerate(pods):
+            name = f"chat-files-{number}"
+            item: dict[str, Any] = {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}}
+            if kind == "Secret":
+                texts = {"kafka-ca.crt": trusted, "kafka-password": "battery staple"}
+                data = {file: base64.b64encode(text.encode()) for file, text in texts.items()}
+                item["data"] = {file: text.decode() for file, text in data.items()}
+            else:
+                volumes: list[dict[str, Any]] = [{"emptyDir": {}}, {"secret": {"secretName": name}}]
+                item |= {"spec": {"volumes": volumes}, "status": {"phase": phase}}
+            items.append(item)
+        found: dict[str, Any] = {
+            "apiVersion": "v1",
+            "kind": f"{kind}List",
+            "metadata": {},
+            "items": items,
+        }
+        api.objects[f"{path}/{kind.lower()}s"] = found
+
+
+def test_the_new_authority_signs_only_when_every_replica_of_the_chat_trusts_it(
+    halfway: Any, tmp_path: Path
+) -> None:
+    """A site without a chat goes on, and pods that have ended do not count."""
+    old, new = ((tmp_path / name).read_text() for name in ("old", "new"))
+    read = {"name": "baremetal_chat.platform.chat", "tasks_from": "kafka_authorities.yml"}
+    plays: list[dict[str, Any]] = []
+    for namespace in ("none", "both", "old"):
+        plays += [
+            {
+                "hosts": "microk8s_entry",
+                "gather_facts": False,
+                "tasks": [{"ansible.builtin.include_role": read}],
+                "vars": {"chat_namespace": namespace},
+            },
+            {"import_playbook": str(ROOT / "playbooks" / "kafka_authority_step.yml")},
+        ]
+    with KubernetesApi(tmp_path) as api:
+        deploy(api, "none")
+        deploy(api, "both", ("Running", old + new), ("Failed", old))
+        deploy(api, "old", ("Running", old + new), ("Pending", old))
+        code, said = halfway(
+            [role("preflight.yml")],
+            *plays,
+            options=("--check", "-vvv"),
+            chat_kubeconfig=api.kubeconfig,
+        )
+    assert code == 2, said
+    # Refused only the third time.
+    assert said.count("Step 2 of 3: ") == 3, said
+    refused = f"Replicas of the chat trust '{FIRST}' and not '{SECOND}': they would lose the"
+    assert refused in said, said
+    for secret in ("battery staple", base64.b64encode(b"battery staple").decode(), "PRIVATE KEY"):
+        assert secret not in said
