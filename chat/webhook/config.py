@@ -154,7 +154,7 @@ def _check_webhook(webhook: Webhook) -> None:
         raise ValueError(f"{about}: events = []: give some of {', '.join(Kind)}")
     # The URL itself is not shown, as it may hold a secret.
     parts = _split(webhook.url)
-    if parts.scheme not in ("https", "http") or not parts.hostname:
+    if parts.scheme not in ("https", "http") or not parts.hostname or parts.port == 0:
         raise ValueError(f"{about}: url: give an address such as https://HOST/PATH")
     if parts.username is not None:
         raise ValueError(

@@ -707,6 +707,7 @@ WEBHOOK = {"name": "a", "room": "lobby", "url": "https://hook.example/x", "secre
         ({"webhooks": [WEBHOOK | {"url": "https://a:b@hook.example/"}]}, "leave out user"),
         ({"webhooks": [WEBHOOK | {"url": "https://hook.example/\n"}]}, "visible ASCII"),
         ({"webhooks": [WEBHOOK | {"url": "https://hook.example:x/"}]}, "such as https://HOST"),
+        ({"webhooks": [WEBHOOK | {"url": "https://hook.example:0/"}]}, "such as https://HOST"),
         ({"webhooks": [WEBHOOK | {"secret_file": "none"}]}, "none: No such file"),
         ({"token_file": "none"}, "none: No such file"),
         ({"token_file": "secret", "chat": "http://chat.example/"}, "give an https address"),

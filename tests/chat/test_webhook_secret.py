@@ -6,18 +6,23 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import requests
 from conftest import until
 from kubernetes_secrets import TOKEN, Kubernetes
 
+from chat.client import Message
 from chat.kubernetes import Secrets, field
+from chat.settings import Settings
 from chat.webhook import __main__ as program
 from chat.webhook import secret
 from chat.webhook.config import load
+from chat.webhook.events import Kind, Missing, delivery_of
 from chat.webhook.secret import Secret
-from chat.webhook.state import StateError, Store, name_key
+from chat.webhook.state import State, StateError, Store, name_key
 
+DEFAULTS = Settings()
 NAME = "chat/webhooks-state"
 
 
@@ -112,6 +117,19 @@ def test_what_the_cluster_did_not_take_is_written_with_the_next(
     keeper.write("b.json", b"b")
     (kept,) = kubernetes.secrets.values()
     assert (field(kept, "a.json"), field(kept, "b.json")) == (b"a", b"b")
+
+
+def test_the_state_of_a_webhook_is_bounded_by_the_bounds_of_a_text() -> None:
+    # Each of these is four bytes where JSON is written in JSON, and the rest stays what it is.
+    text = '"' * DEFAULTS.text_graphemes
+    text += "\u0301" * ((DEFAULTS.text_bytes - len(text)) // 2)
+    message = Message("r" * 64, "p" * 64, '"' * 32, text, 0, "", "a" * 64, edited=0)
+    gap = delivery_of(Missing(frozenset(Kind)), "r" * 64, Kind)
+    state = State("r" * 64, "p" * 64, delivery_of(message, "r" * 64, Kind), gap, 1e10 / 3, True)
+    # __chat_webhooks_state_bytes of role chat.
+    bound = 2048 + DEFAULTS.text_bytes + 3 * DEFAULTS.text_graphemes
+    assert bound == 16240
+    assert bound - 1024 < len(msgspec.json.encode(state)) < bound
 
 
 def test_a_state_that_is_none_is_named(kubernetes: Kubernetes, tmp_path: Path) -> None:

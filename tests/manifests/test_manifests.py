@@ -104,6 +104,7 @@ SITES = {
             HOOK | {"name": "b", "room": "b"},
             HOOK | {"name": "c", "url": "https://[2001:db8::1]:8443"},
             HOOK | {"name": "d", "url": "http://hooks.example.org?x=a:1", "plain_http": True},
+            HOOK | {"name": "e", "url": "HTTPS://Hooks.example.org/e"},
         ],
         "chat_webhooks_ca": "the CA of the receivers",
         "chat_monitoring_namespace": "monitoring",
@@ -661,7 +662,7 @@ def test_one_pod_sends_webhooks_and_goes_on_on_another_host(webhooks, chat):
     assert pod["securityContext"] == chat.pod["securityContext"] | group
     (volume,) = pod["volumes"]
     assert volume["secret"]["defaultMode"] == 0o440
-    assert container["resources"]["limits"] == {"memory": "128Mi"}
+    assert container["resources"]["limits"] == {"memory": "136Mi"}
     assert container["env"] == [{"name": "SSL_CERT_FILE", "value": "/run/secrets/webhooks/ca.crt"}]
 
 
@@ -686,7 +687,7 @@ def test_webhooks_connect_to_the_chat_the_api_and_the_ports_of_receivers(rendere
     assert chat["to"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/name"] == "chat"
     assert chat["ports"] == [{"port": 8888, "protocol": "TCP"}]
     assert others == {
-        "ports": [{"port": port, "protocol": "TCP"} for port in (16443, 443, 8443, 80)]
+        "ports": [{"port": port, "protocol": "TCP"} for port in (16443, 8443, 443, 80)]
     }
     (monitoring,) = policy["ingress"]
     assert monitoring["ports"] == [{"port": "webhooks", "protocol": "TCP"}]

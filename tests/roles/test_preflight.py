@@ -637,6 +637,10 @@ CHAT: Cases = {
         },
         [NOTHING],
     ),
+    "more webhooks than the Secret has room for": (
+        {"chat_webhooks": [HOOK | {"name": f"hook{n}", "room": f"r{n}"} for n in range(65)]},
+        ["65 webhooks keep up to 16240 bytes each", "a Secret has 1048576: give 64 at most"],
+    ),
     "a webhook to an address that others can read": (
         {"chat_webhooks": [HOOK | {"url": "http://hooks.example.org/path"}]},
         ["chat_webhooks, chat_webhooks_config: webhooks.toml: webhook 'hook': url: give an https"],
