@@ -635,16 +635,6 @@ def test_kubernetes_knows_every_field_of_webhooks(webhooks):
         kubernetes_validate.validate(item, "1.36", strict=True)
 
 
-def test_webhooks_that_are_switched_off_leave_no_object(webhooks):
-    (file,) = Path(__file__).parents[2].glob("roles/chat/vars/main.yml")
-    listed = yaml.safe_load(file.read_text())["__chat_webhooks_objects"]
-    removed = {(one["api_version"], one["kind"]) for one in listed}
-    # The role applies the Secret of the state by a task of its own.
-    applied = {(one["apiVersion"], one["kind"]) for one in webhooks.values()} | {("v1", "Secret")}
-    assert removed == applied
-    assert {one["name"] for one in listed} == {"webhooks", "{{ __chat_webhooks_state }}"}
-
-
 def test_one_pod_sends_webhooks_and_goes_on_on_another_host(webhooks, chat):
     spec = webhooks["Deployment"]["spec"]
     # `Recreate` would wait for a pod on a dead host, which does not end.

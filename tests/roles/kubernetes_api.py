@@ -3,18 +3,21 @@
 Applied objects replace existing ones, are not validated, and are ready at once. As in a cluster, an
 object without `data` keeps the data that others wrote, and the answer contains it. As in a cluster,
 a dry run in a missing namespace is refused. Unlike in a cluster, applying an object there is not.
+A Deployment's ReplicaSet is the Deployment itself.
 """
 
 from __future__ import annotations
 
 import json
 import platform
+import re
 import ssl
 import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import parse_qs
 
 NODE = {
     "metadata": {"name": platform.node()},
@@ -34,7 +37,7 @@ def resource(kind: str, *, namespaced: bool = False) -> dict[str, Any]:
         "singularName": kind.lower(),
         "kind": kind,
         "namespaced": namespaced,
-        "verbs": ["create", "get", "list", "patch"],
+        "verbs": ["create", "delete", "get", "list", "patch"],
     }
 
 
@@ -108,21 +111,32 @@ def ready(item: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def is_namespace(path: str) -> bool:
-    return path.rpartition("/")[0] == NAMESPACES
+def is_in(collection: str, path: str) -> bool:
+    return path.rpartition("/")[0] == collection
+
+
+def selects(selector: str, item: dict[str, Any]) -> bool:
+    """Whether an object has the labels; `selector` has one term: `a=b` or `a in (b, c)`."""
+    name, values = re.fullmatch(r"(\S+?) *(?:=| in) *\(?(.*?)\)?", selector).groups()
+    return item["metadata"].get("labels", {}).get(name) in re.split(", *", values)
 
 
 class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
-        kept = self.server.objects.get(path)
-        if path == NAMESPACES:
-            found = [one for key, one in self.server.objects.items() if is_namespace(key)]
-            self._answer({"kind": "NamespaceList", "apiVersion": "v1", "items": found})
+        path, _, query = self.path.partition("?")
+        objects = self.server.objects
+        if kept := objects.get(path):
+            self._answer({**kept, "status": ready(kept)})
+        elif known := ANSWERS.get(path):
+            self._answer(known)
         else:
-            self._answer({**kept, "status": ready(kept)} if kept else ANSWERS.get(path))
+            collection = path.replace("/replicasets", "/deployments")
+            found = [one for key, one in objects.items() if is_in(collection, key)]
+            for selector in parse_qs(query).get("labelSelector", []):
+                found = [one for one in found if selects(selector, one)]
+            self._answer({"kind": "List", "apiVersion": "v1", "items": found} if found else None)
 
     def do_POST(self) -> None:
         path, _, query = self.path.partition("?")
@@ -134,10 +148,13 @@ class Handler(BaseHTTPRequestHandler):
             self.server.objects[f"{path}/{meta['name']}"] = made
         self._answer(made)
 
+    def do_DELETE(self) -> None:
+        self._answer(self.server.objects.pop(self.path.partition("?")[0], None))
+
     def do_PATCH(self) -> None:
         path, _, query = self.path.partition("?")
         applied = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if "dryRun" in query and not is_namespace(path):
+        if "dryRun" in query and not is_in(NAMESPACES, path):
             namespace = applied["metadata"].get("namespace")
             if namespace and f"{NAMESPACES}/{namespace}" not in self.server.objects:
                 self._answer(None)
@@ -200,6 +217,13 @@ class KubernetesApi:
         for name in names:
             meta = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
             self.objects[f"{NAMESPACES}/{name}"] = meta
+
+    def make(self, item: dict[str, Any]) -> None:
+        """Add an object of a namespace."""
+        version, meta = item["apiVersion"], item["metadata"]
+        path = NAMESPACES if version == "v1" else f"/apis/{version}/namespaces"
+        path += f"/{meta['namespace']}/{item['kind'].lower()}s/{meta['name']}"
+        self.objects[path] = item
 
     @property
     def port(self) -> int:

@@ -222,6 +222,55 @@ def test_a_dry_run_skips_objects_in_namespaces_that_do_not_exist_yet(tmp_path: P
     assert "chat-acme/account, type Opaque, empty" in done.stdout
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_an_empty_list_of_webhooks_removes_all_their_objects(
+    rendered: Rendered, tmp_path: Path, interrupted: bool
+) -> None:
+    chat = "baremetal_chat.platform.chat"
+    play = tmp_path / "play.json"
+    tasks = [{ROLE: {"name": chat, "tasks_from": "deploy.yml"}}]
+    play.write_text(json.dumps([{"hosts": "host1", "gather_facts": False, "tasks": tasks}]))
+    applied = [yaml.safe_load(text) for text in rendered.files.values()]
+    objects = [item for item in applied if item["metadata"]["name"] == "webhooks"]
+    assert len(objects) == 5
+    meta = {"namespace": "chat", "labels": objects[0]["metadata"]["labels"]}
+    objects += [
+        {"apiVersion": "v1", "kind": "Secret", "metadata": meta | {"name": name}}
+        for name in ("webhooks-state", "webhooks-files-x7k2p")
+    ]
+    with KubernetesApi(tmp_path) as api:
+        for item in objects:
+            # An earlier run has removed the Deployment, and no more.
+            if item["kind"] != "Deployment" or not interrupted:
+                api.make(item)
+        done = run(
+            tmp_path,
+            play,
+            chat_webhooks=[],
+            chat_kafka_bootstrap_servers="192.0.2.11:9093",
+            microk8s_kubeconfig=api.kubeconfig,
+            ansible_connection="local",
+            ansible_python_interpreter="{{ ansible_playbook_python }}",
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert [path for path in api.objects if "webhooks" in path] == []
+
+
+def test_a_configuration_of_webhooks_that_cannot_be_checked_is_reported_with_the_reason(
+    tmp_path: Path,
+) -> None:
+    chat = "baremetal_chat.platform.chat"
+    tasks = [{ROLE: {"name": chat, "tasks_from": "webhooks.yml"}}]
+    missing = {"ansible.builtin.tempfile": {"path": str(tmp_path / "missing")}}
+    play = tmp_path / "play.json"
+    known = {"hosts": "host1", "gather_facts": False, "module_defaults": missing, "tasks": tasks}
+    play.write_text(json.dumps([known]))
+    done = run(tmp_path, play)
+    assert done.returncode == 2
+    (error,) = re.findall(r"\[ERROR\]: (.*)", done.stdout + done.stderr)
+    assert f"No such file or directory: '{tmp_path}/missing/" in error
+
+
 def test_rendered_files_have_only_fields_that_kubernetes_knows(rendered: Rendered) -> None:
     for text in rendered.files.values():
         item = yaml.safe_load(text)
