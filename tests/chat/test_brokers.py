@@ -1,4 +1,4 @@
-"""Which broker a client of Kafka asks, if one of them is dead."""
+"""Which broker a client of Kafka asks if one of them is dead, and which leaders it believes."""
 
 from __future__ import annotations
 

@@ -87,38 +87,51 @@ def below(folder: Path) -> dict[str, str]:
     return {"PATH": f"{folder}:/usr/bin:/bin", "FOLDER": str(folder)}
 
 
+def run_in(
+    folder: Path,
+    environment: dict[str, str],
+    tasks: Tasks,
+    *plays: Any,
+    groups: tuple[str, ...] = SERVICES,
+    options: tuple[str, ...] = (),
+    **variables: Any,
+) -> subprocess.CompletedProcess[str]:
+    """Run tasks on the only host, whose files are below a folder, and further plays."""
+    known = {
+        "ansible_connection": "local",
+        "ansible_become": False,
+        "ansible_python_interpreter": "{{ ansible_playbook_python }}",
+        "kafka_tls_directory": str(folder / "kafka-tls"),
+        "kafka_tls_replaces": True,
+    }
+    site = {"hosts": {"chat1": {}}, "vars": known | variables}
+    inventory = {"all": {"children": dict.fromkeys(groups, site)}}
+    (folder / "hosts.json").write_text(json.dumps(inventory))
+    play = {
+        "hosts": "kafka",
+        "gather_facts": False,
+        "environment": environment,
+        "module_defaults": {"ansible.builtin.shell": {"chdir": str(folder)}},
+        "tasks": tasks,
+    }
+    (folder / "play.json").write_text(json.dumps([play, *plays]))
+    return ansible_playbook(
+        f"--inventory={folder / 'hosts.json'}",
+        folder / "play.json",
+        *options,
+        ANSIBLE_FORCE_COLOR="false",
+        **QUICK,
+    )
+
+
 @pytest.fixture
 def play(tmp_path: Path) -> Any:
     """Run tasks after the installation of a cluster, and return what they say, between `=`."""
     environment = below(tmp_path)
 
     def play(tasks: Tasks) -> list[str]:
-        site = {
-            "hosts": {"chat1": {}},
-            "vars": {
-                "ansible_connection": "local",
-                "ansible_become": False,
-                "kafka_tls_directory": str(tmp_path / "kafka-tls"),
-                "kafka_tls_replaces": True,
-            },
-        }
-        groups = dict.fromkeys(SERVICES, site)
-        (tmp_path / "hosts.json").write_text(json.dumps({"all": {"children": groups}}))
-        play = {
-            "hosts": "kafka",
-            "gather_facts": False,
-            "environment": environment,
-            "module_defaults": {"ansible.builtin.shell": {"chdir": str(tmp_path)}},
-            "tasks": [
-                *(role(each) for each in ("preflight.yml", "files.yml", "authority.yml")),
-                *follow(),
-                *tasks,
-            ],
-        }
-        (tmp_path / "play.json").write_text(json.dumps([play]))
-        done = ansible_playbook(
-            f"--inventory={tmp_path / 'hosts.json'}", tmp_path / "play.json", **QUICK
-        )
+        installed = [role(each) for each in ("preflight.yml", "files.yml", "authority.yml")]
+        done = run_in(tmp_path, environment, [*installed, *follow(), *tasks])
         assert done.returncode == 0, done.stdout + done.stderr
         assert "PRIVATE KEY" not in done.stdout
         return re.findall(r'"msg": "=(.*)="', done.stdout)
@@ -250,31 +263,15 @@ def halfway(tmp_path: Path) -> Any:
         (tmp_path / "etc" / service / "ca.pem").write_text(old + new)
 
     def halfway(tasks: Tasks, *plays: Any, options: tuple[str, ...] = (), **variables: Any) -> Any:
-        known = {
-            "ansible_connection": "local",
-            "ansible_become": False,
-            "ansible_python_interpreter": "{{ ansible_playbook_python }}",
-            "kafka_tls_directory": str(folder),
-            "kafka_tls_replaces": True,
-            "kafka_tls_authority_name": SECOND,
-        }
-        site = {"hosts": {"chat1": {}}, "vars": known | variables}
-        groups = dict.fromkeys((*SERVICES, "microk8s_entry"), site)
-        (tmp_path / "hosts.json").write_text(json.dumps({"all": {"children": groups}}))
-        play = {
-            "hosts": "kafka",
-            "gather_facts": False,
-            "environment": environment,
-            "module_defaults": {"ansible.builtin.shell": {"chdir": str(tmp_path)}},
-            "tasks": tasks,
-        }
-        (tmp_path / "play.json").write_text(json.dumps([play, *plays]))
-        done = ansible_playbook(
-            f"--inventory={tmp_path / 'hosts.json'}",
-            tmp_path / "play.json",
-            *options,
-            ANSIBLE_FORCE_COLOR="false",
-            **QUICK,
+        done = run_in(
+            tmp_path,
+            environment,
+            tasks,
+            *plays,
+            groups=(*SERVICES, "microk8s_entry"),
+            options=options,
+            kafka_tls_authority_name=SECOND,
+            **variables,
         )
         return done.returncode, done.stdout + done.stderr
 
