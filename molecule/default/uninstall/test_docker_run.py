@@ -21,7 +21,6 @@ from chat.client import Message
 from chat.client import connect as chat
 
 PORTS = (3030, 3031, 3032)
-REGISTRY = f"{address(group('microk8s')[0])}:32000"
 
 
 def podman(*arguments: str) -> str:
@@ -36,7 +35,7 @@ def podman(*arguments: str) -> str:
 @pytest.fixture(scope="module")
 def image() -> Iterator[str]:
     """The image that the cluster runs, by its name outside the cluster."""
-    name = deployed_image().replace("localhost:32000", REGISTRY)
+    name = deployed_image().replace("localhost", address(group("microk8s")[0]), 1)
     podman("pull", "--quiet", "--tls-verify=false", name)
     yield name
     podman("rmi", "--force", name)

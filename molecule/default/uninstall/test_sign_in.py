@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from cluster import kubectl
+from cluster import deployed_image, kubectl
 from drill import on_demand, ready_replicas
 from hosts import CA_FILE, ROOT, address, eventually, group, virtual_ip
 from joserfc import jwt
@@ -35,7 +35,6 @@ URL = f"https://{virtual_ip()}/"
 # Lifetime of ID tokens, in seconds.
 LIFE = 20
 KEY = ECKey.generate_key("P-256", {"kid": "bots"})
-REGISTRY = f"{address(group('microk8s')[0])}:32000"
 IMAGE = "oauth2-proxy"
 UPGRADE = {
     "Connection": "Upgrade",
@@ -72,10 +71,11 @@ def in_registry(folder: Path) -> str:
     archive = ROOT / ".artifacts" / "oauth2-proxy" / "oauth2-proxy.tar"
     name = podman("load", "--quiet", "--input", archive).split()[-1]
     digest = folder / "digest"
-    there = f"{REGISTRY}/{IMAGE}"
+    registry, _, _ = deployed_image().partition("/")
+    there = f"{registry.replace('localhost', address(group('microk8s')[0]))}/{IMAGE}"
     podman("push", "--quiet", "--tls-verify=false", "--digestfile", digest, name, there)
     podman("rmi", name)
-    return f"localhost:32000/{IMAGE}@{digest.read_text().strip()}"
+    return f"{registry}/{IMAGE}@{digest.read_text().strip()}"
 
 
 @pytest.fixture(scope="module", autouse=True)
