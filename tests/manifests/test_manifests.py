@@ -51,7 +51,11 @@ SASL = {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_USERNAME": "chat"}
 DIGEST = "sha256:" + 64 * "0"
 NAMED = {"chat_url": "https://chat.example.org/"}
 
-ROOMS = [{"rooms": "staff-*", "read": ["/staff"], "write": []}, {"rooms": "*"}]
+ROOMS = [
+    {"rooms": "staff-*", "read": ["/staff"], "write": []},
+    {"rooms": "audit", "read": ["/desk"], "write": []},
+    {"rooms": "*", "moderate": ["/desk"]},
+]
 PROVIDER = {"issuer": "https://id.example.org/realm", "audience": "chat"}
 SIGN_IN_SECRETS = {
     "oauth2_proxy_client_secret": "the secret of the client",
@@ -84,6 +88,7 @@ SITES = {
             ],
         },
         "chat_rooms": ROOMS,
+        "chat_audit_room": "audit",
     },
     "chat with browsers that sign in": {
         "chat_sign_in": True,
@@ -313,10 +318,11 @@ def test_with_sign_in_the_chat_connects_to_providers_too(rendered):
     assert [one["issuer"] for one in issuers] == ["https://id.example.org/realm", "bots", "b"]
 
 
-def test_rules_for_rooms_reach_the_chat_in_its_own_form(rendered, chat):
-    given = rendered["chat with sign-in"]["ConfigMap"]["data"]["CHAT_ROOMS"]
-    assert json.loads(given) == ROOMS
-    assert "CHAT_ROOMS" not in chat["ConfigMap"]["data"]
+def test_rules_for_rooms_and_the_audit_room_reach_the_chat_in_its_own_form(rendered, chat):
+    given = rendered["chat with sign-in"]["ConfigMap"]["data"]
+    assert json.loads(given["CHAT_ROOMS"]) == ROOMS
+    assert given["CHAT_AUDIT_ROOM"] == "audit"
+    assert not {"CHAT_ROOMS", "CHAT_AUDIT_ROOM"} & chat["ConfigMap"]["data"].keys()
 
 
 def test_without_kafka_the_chat_connects_to_nobody_else(rendered):

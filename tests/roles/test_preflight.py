@@ -475,6 +475,10 @@ HOOK = {
     "secret": "whsec_YmF0dGVyeSBzdGFwbGUgY29ycmVjdCBob3JzZQ==",
 }
 
+# Case does not count.
+AUDIT = {"chat_audit_room": "Audit", "chat_config": {"CHAT_AUTH": "required"}}
+AUDITED = {"rooms": "audit", "read": ["desk"], "write": []}
+
 CHAT: Cases = {
     "an image without a registry in its name": (
         {"chat_image": f"library/redis@sha256:{'0' * 64}"},
@@ -569,6 +573,37 @@ CHAT: Cases = {
             "chat_rooms": [{"rooms": "*"}, {"rooms": "news", "moderate": ["desk"]}],
             "chat_config": {"CHAT_AUTH": "required"},
         },
+        [NOTHING],
+    ),
+    "an audit room without sign-in": (
+        {"chat_audit_room": "audit"},
+        ["chat_audit_room=audit with CHAT_AUTH=off in chat_config", "everybody would read it"],
+    ),
+    "an audit room without a rule": (
+        {
+            "chat_config": {"CHAT_AUTH": "required", "CHAT_AUDIT_ROOM": "audit"},
+            "chat_rooms": [{"rooms": "*", "read": ["desk"], "write": []}],
+        },
+        ["CHAT_AUDIT_ROOM=audit: give", "rule {rooms: audit, read: [GROUP]", "none for this name"],
+    ),
+    "an audit room that everybody reads": (
+        AUDIT | {"chat_rooms": [{"rooms": "audit", "write": []}, {"rooms": "*"}]},
+        ["chat_audit_room=Audit: give", "There is {'rooms': 'audit', 'write': []}"],
+    ),
+    "an audit room in which its readers write": (
+        AUDIT | {"chat_rooms": [{"rooms": "audit", "read": ["desk"]}, {"rooms": "*"}]},
+        ["chat_audit_room=Audit: give", "There is {'rooms': 'audit', 'read': ['desk']}"],
+    ),
+    "an audit room in which its readers delete": (
+        AUDIT | {"chat_rooms": [AUDITED | {"moderate": ["desk"]}, {"rooms": "*"}]},
+        ["chat_audit_room=Audit: give", "'moderate': ['desk']}."],
+    ),
+    "an audit room whose name is none": (
+        AUDIT | {"chat_audit_room": "an audit", "chat_rooms": [AUDITED, {"rooms": "*"}]},
+        ["chat_audit_room=an audit: give the name of a room"],
+    ),
+    "an audit room for a group": (
+        AUDIT | {"chat_rooms": [AUDITED, {"rooms": "audit-log"}, {"rooms": "*"}]},
         [NOTHING],
     ),
     "private rooms without sign-in": (
