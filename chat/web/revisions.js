@@ -56,7 +56,8 @@ function mayDelete(item) {
     doubted = null;
     remove.textContent = words.remove;
   }
-  return mayEdit(item) || (current?.moderator === true && !item.matches(".deleted"));
+  // Who may not write any more still takes back what they wrote.
+  return !item.matches(".deleted") && (item.matches(".mine") || current?.moderator === true);
 }
 
 /**

@@ -108,6 +108,32 @@ def test_moderators_mute_and_ban_and_lift_it_and_people_see_what_is_so_and_until
         expect(mod.get_by_role("button", name="Moderate")).to_be_hidden()
 
 
+def test_who_may_not_write_any_more_still_deletes_what_they_wrote(
+    process: Start, open_page: Open, tmp_path: Path
+) -> None:
+    replica = process(moderated(tmp_path), CHAT_REVISIONS="true")
+    with Gate(replica=replica) as gate:
+        ada = signed_in(open_page, gate, "ada", locale="en-GB")
+        mod = signed_in(open_page, gate, "mod", locale="en-GB")
+        write(ada, "rude")
+        shows(mod, "rude")
+        write(mod, "Take it back.")
+        shows(ada, "rude", "Take it back.")
+        message(mod, "rude").hover()
+        mod.get_by_role("button", name="Moderate").click()
+        does(mod, "Mute", "Muted until ")
+        expect(ada.locator("#why")).to_contain_text("has muted you")
+        message(ada, "Take it back.").hover()
+        expect(ada.get_by_role("button", name="Quote")).to_be_visible()
+        expect(ada.get_by_role("button", name="Delete")).to_be_hidden()
+        message(ada, "rude").hover()
+        expect(ada.get_by_role("button", name="Edit")).to_be_hidden()
+        ada.get_by_role("button", name="Delete", exact=True).click()
+        ada.get_by_role("button", name="Delete for all?").click()
+        for page in (ada, mod):
+            expect(message(page, "Message deleted")).to_have_count(1)
+
+
 class Desk(Log):
     """A service where one is a moderator, and is answered so. None: not yet."""
 
