@@ -1,9 +1,8 @@
 // Where one writes. What is written belongs to its room, and survives a reload.
 
 import { notice, page } from "./dom.js";
-import { emojiNamed } from "./emoji.js";
 import { store, stored } from "./store.js";
-import { drawOffers, pressedOffers, replaceBefore, setUpOffers } from "./suggest.js";
+import { drawOffers, pressedOffers, replaceName, setUpOffers } from "./suggest.js";
 import { t } from "./texts.js";
 
 let room = "";
@@ -58,15 +57,6 @@ function drawHint() {
   page.hint.dataset.says = left ? "left" : "";
   page.hint.textContent = left || (touch.matches ? t.touchHint : t.hint);
   drawOffers();
-}
-
-/** The name before the cursor becomes its emoji, in a way that can be undone. */
-function replaceName() {
-  const { value, selectionStart: end } = page.text;
-  const name = /:([a-z0-9_+-]+):$/.exec(value.slice(0, end))?.[1];
-  const emoji = name && emojiNamed(name);
-  if (!emoji) return;
-  replaceBefore(name.length + 2, emoji);
 }
 
 /** @param {DataTransfer | null} data */

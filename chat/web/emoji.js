@@ -1,6 +1,6 @@
 // Emoji by the names that GitHub, Slack and others know them by: those that people use most. All of
-// Unicode's 1,900, as in PyPI's `emoji`, would be 15 kB of the page's 45; the others can be typed
-// by the system's own keyboard. The fonts are the reader's.
+// Unicode's 1,900, as in PyPI's `emoji`, would be 15 kB; the others can be typed by the system's own
+// keyboard. The fonts are the reader's. It is loaded when somebody first names one.
 
 const TABLE = `
 grinning 😀 smiley 😃 smile 😄 grin 😁 laughing 😆 sweat_smile 😅 rofl 🤣 joy 😂 slight_smile 🙂

@@ -2,7 +2,6 @@
 // Nothing is chosen until one goes there by the arrows, so Enter sends as ever; Tab takes the first.
 
 import { element, page } from "./dom.js";
-import { emojiLike } from "./emoji.js";
 import { plain } from "./markup.js";
 import { t } from "./texts.js";
 
@@ -10,6 +9,7 @@ import { t } from "./texts.js";
 
 const MOST = 5;
 const WORD = /(?<![\p{L}\p{N}_])@([^\s@]+)$|:([a-z0-9_+-]{2,})$/u;
+const NAME = /:([a-z0-9_+-]+):$/;
 
 /** @type {Offer[]} */
 let offers = [];
@@ -19,6 +19,16 @@ let length = 0;
 let chosen = -1;
 /** @type {() => Iterable<string>} */
 let peopleHere = () => [];
+/** @type {typeof import("./emoji.js") | undefined} */
+let emoji;
+
+/** They are there a moment after somebody first names one. Until then, names stay as written. */
+async function loadEmoji() {
+  emoji = await import("./emoji.js").catch(() => undefined);
+  if (!emoji) return;
+  replaceName();
+  drawOffers();
+}
 
 const toCursor = () => page.text.value.slice(0, page.text.selectionStart);
 
@@ -34,9 +44,11 @@ export function drawOffers() {
   const [, name, sign] = WORD.exec(before) ?? [];
   length = 1 + (name ?? sign ?? "").length;
   if (name) draw(peopleLike(name).map((one) => ({ shown: `@${one}`, words: `@${one} ` })));
-  else if (sign) {
-    draw(emojiLike(sign, MOST).map(([one, emoji]) => ({ shown: `${emoji} :${one}:`, words: emoji })));
-  } else draw([]);
+  else {
+    const like = sign ? emoji?.emojiLike(sign, MOST) : [];
+    draw((like ?? []).map(([one, words]) => ({ shown: `${words} :${one}:`, words })));
+    if (!like) loadEmoji();
+  }
 }
 
 /** @param {Offer[]} made */
@@ -65,10 +77,19 @@ function choose(at) {
  * @param {number} count of characters
  * @param {string} words
  */
-export function replaceBefore(count, words) {
+function replaceBefore(count, words) {
   const end = page.text.selectionStart;
   page.text.setSelectionRange(end - count, end);
   document.execCommand("insertText", false, words);
+}
+
+/** The name before the cursor becomes its emoji, in a way that can be undone. */
+export function replaceName() {
+  const name = NAME.exec(toCursor())?.[1];
+  if (!name) return;
+  const found = emoji?.emojiNamed(name);
+  if (found) replaceBefore(name.length + 2, found);
+  else if (!emoji) loadEmoji();
 }
 
 /** @param {number} at */

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from test_page import browser, connected, open_page, shows, write
-from test_page_honesty import say
+from test_page_honesty import pass_until, say
 from test_page_reading import MINUTE, NOON, Log, Visit, items, said, service, visit
 
 __all__ = ["browser", "open_page", "service", "visit"]
@@ -35,6 +35,19 @@ def test_a_name_between_colons_becomes_an_emoji(visit: Visit) -> None:
     field(page).press_sequentially("so :tad")
     page.keyboard.press("Tab")
     expect(field(page)).to_have_value("so 🎉")
+
+
+def test_emoji_are_loaded_when_somebody_names_one_and_that_name_becomes_one(visit: Visit) -> None:
+    asked: list[Route] = []
+    page = visit(Log())
+    page.route("**/emoji.js", lambda route: asked.append(route))
+    field(page).press_sequentially("hello, Bob")
+    assert not asked
+    field(page).press_sequentially(": :tada:")
+    expect(field(page)).to_have_value("hello, Bob: :tada:")
+    pass_until(page, lambda: bool(asked))
+    asked[0].continue_()
+    expect(field(page)).to_have_value("hello, Bob: 🎉")
 
 
 @pytest.mark.parametrize("event", ["paste", "drop"])

@@ -30,6 +30,7 @@ NEIGHBOUR = next(
 LATER = {
     "actions.js",
     "dialogs.js",
+    "emoji.js",
     "members.js",
     "moderation.js",
     "private.js",
