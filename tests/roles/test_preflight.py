@@ -399,19 +399,22 @@ RUNNING: Cases = {
 # __microk8s_cluster: the cluster's nodes with their addresses.
 MICROK8S: Cases = {
     "a host that was renamed after it joined": (
-        {"__microk8s_cluster": cluster(["chat0", "192.0.2.1"], ["before", "127.0.0.1"])},
+        {
+            "checks": "renamed",
+            "__microk8s_cluster": cluster(["chat0", "192.0.2.1"], ["before", "127.0.0.1"]),
+        },
         [
             "has the host name 'chat1', and the node with its address 127.0.0.1 is called before.",
             "hostnamectl set-hostname before",
             "microk8s remove-node before",
         ],
     ),
-    "a host that kept its name, with too little memory": (
+    "a host that kept its name": (
         {
+            "checks": "renamed",
             "__microk8s_cluster": cluster(["chat1", "127.0.0.1"], ["chat0", "192.0.2.1"]),
-            "microk8s_min_memory_mb": 10**9,
         },
-        ["microk8s_min_memory_mb"],
+        [NOTHING],
     ),
     "workers only": (
         {"microk8s_worker": True},
@@ -793,6 +796,7 @@ SITE: dict[str, dict[str, Any]] = {
     },
     "running": {
         "role": "kafka",
+        "checks": "internal",
         "kafka_group": "all",
         "__kafka_written": {
             "stdout_lines": ["listener.security.protocol.map=CLIENT:SSL,INTERNAL:PLAINTEXT"]
@@ -915,20 +919,16 @@ def said(
             "ansible.builtin.set_fact": {"__virtual_ip_configuration": "{{ configuration }}"},
             "when": "configuration is defined",
         },
+    ]
+    tasks += [
         {
             "ansible.builtin.include_role": {
                 "name": "baremetal_chat.platform.{{ role }}",
-                "tasks_from": "preflight.yml",
+                "tasks_from": f"{checks}.yml",
             },
-            "when": "__kafka_written is not defined",
-        },
-        {
-            "ansible.builtin.include_role": {
-                "name": "baremetal_chat.platform.{{ role }}",
-                "tasks_from": "internal.yml",
-            },
-            "when": "__kafka_written is defined",
-        },
+            "when": f"checks | default('preflight') == '{checks}'",
+        }
+        for checks in ("preflight", "renamed", "internal")
     ]
     play = {"hosts": ":".join(names.values()), "gather_facts": False, "tasks": tasks}
     (folder / "play.json").write_text(json.dumps([play]))
