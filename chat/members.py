@@ -21,6 +21,9 @@ its last record for a day, so that a record on its way cannot bring it back.
 
 Invitations are tokens. The register has a hash of each. Nobody can guess a token, nor the name of a
 room, which the chat chooses.
+
+Each member has the name under which they came. It is for people: nothing is decided by it. Records
+of earlier releases have none, and one that gets too large loses its longest names.
 """
 
 from __future__ import annotations
@@ -49,22 +52,22 @@ from chat.relay.register import Kept, Register
 from chat.rights import Rights, is_private
 
 # Maximum number of rooms, and of their members and invitations together. Each of these takes some
-# 400 bytes.
+# 500 bytes, or up to 800 if names are as long as they may be.
 MOST_ROOMS = 10_000
 MOST_PLACES = 100_000
 # Maximum number of rooms that a person is in. Those that they ended within `ENDED_SECONDS` count,
 # too, so that nobody fills the register by making rooms and ending them.
 MOST_OF_ONE = 50
 MOST_INVITATIONS = 20
-# The same for direct rooms, of which each takes 1.9 kB. A person's are those that they are in,
-# and those that they opened.
+# The same for direct rooms, of which each takes 2.3 to 2.8 kB. A person's are those that they are
+# in, and those that they opened.
 MOST_DIRECT = 20_000
 MOST_DIRECT_OF_ONE = 500
 # Of all these, blocks without a room: they last, so they must leave places for rooms. And how many
 # others a person blocks, with a room or without.
 MOST_BLOCKS = 5_000
 MOST_BLOCKS_OF_ONE = 100
-# A record has at most some 10 kB.
+# A record has at most some 11 kB, besides names.
 MOST_BYTES = 16_384
 # How many changes a person may try on this replica: per second for long (one in a minute), and at
 # once. Each writes a whole record, so they decide how fast the topic grows until it is compacted.
@@ -87,6 +90,7 @@ SWEPT = 20
 _SECRET_BYTES = 24
 
 _Author = Annotated[str, msgspec.Meta(pattern=rf"\A{bounds.AUTHOR}\Z")]
+_Name = Annotated[str, msgspec.Meta(max_length=bounds.USER_BYTES)]
 _People = Annotated[list[_Author], msgspec.Meta(max_length=bounds.PRIVATE_MEMBERS)]
 
 
@@ -114,6 +118,7 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     `id` tells records of the same version apart. `by`: who made the change. `members` are those who
     are no owners, the one who has been in the room for longest first. `pair`: who opened a direct
     room, and the other one; empty for other rooms. `blocked`: those of them who block the other.
+    `names`: of the owners and then of the members, in their order; empty where it is not known.
     """
 
     v: Literal[1]
@@ -126,8 +131,11 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     invitations: Annotated[list[Invited], msgspec.Meta(max_length=MOST_INVITATIONS)]
     pair: Annotated[list[_Author], msgspec.Meta(max_length=2)] = []
     blocked: Annotated[list[_Author], msgspec.Meta(max_length=2)] = []
+    names: list[_Name] = []
 
     def __post_init__(self) -> None:
+        if self.names and len(self.names) != len(self.owners) + len(self.members):
+            raise ValueError("each name is that of an owner or a member")
         if not {*self.blocked} <= {*self.pair}:
             raise ValueError("only the two of a direct room block each other")
         if self.pair and (
@@ -149,6 +157,18 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     def other(self, author: str) -> str:
         """Of a direct room."""
         return self.pair[self.pair[0] == author]
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The names of owners and members that are known, by author."""
+        people = zip((*self.owners, *self.members), self.names, strict=False)
+        return {author: protocol.harmless_user(name) for author, name in people if name}
+
+    def with_people(self, owners: list[str], members: list[str], named: Mapping[str, str]) -> State:
+        """With these owners and members instead, and those of the names that are theirs."""
+        names = [named.get(author, "") for author in (*owners, *members)]
+        names = names if any(names) else []
+        return replace(self, owners=owners, members=members, names=names)
 
     @property
     def roles(self) -> dict[str, Role]:
@@ -187,8 +207,8 @@ _KEY = re.compile(rf"({bounds.PRIVATE_ROOM}):[0-9]{{1,16}}:[0-9a-f]{{16}}".encod
 class Watcher(Protocol):
     """Somebody who is connected."""
 
-    def opened(self, room: str, author: str) -> None:
-        """Their direct room with this author is open now."""
+    def opened(self, room: str, author: str, name: str) -> None:
+        """Their direct room with this author is open now. `name`: theirs; empty: not known."""
 
 
 class Members(Agreed["_Table"]):
@@ -238,6 +258,10 @@ class Members(Agreed["_Table"]):
             return ""
         return state.other(author)
 
+    def _name(self, room: str, author: str) -> str:
+        state = self._table.get(room)
+        return state.named.get(author, "") if state is not None else ""
+
     def watch(self, author: str, watcher: Watcher) -> None:
         """Tell somebody of their direct rooms, until `unwatch`."""
         self._watchers.setdefault(author, set()).add(watcher)
@@ -249,6 +273,7 @@ class Members(Agreed["_Table"]):
             del self._watchers[author]
 
     # What people ask for. All of it raises `RefusedError`; `unavailable`: it may count, or not.
+    # `name`: that of `by`, who comes into the room; empty: it is not known.
 
     def rooms(self, author: str) -> list[str]:
         """The private rooms that somebody is in."""
@@ -264,19 +289,24 @@ class Members(Agreed["_Table"]):
             [room for room in rooms if self.role(room, author) is Role.OWNER],
             {room: partner for room, partner in partners.items() if partner},
             sorted(self._table.blocked(author)),
+            {
+                partner: name
+                for room, partner in partners.items()
+                if partner and (name := self._name(room, partner))
+            },
         )
 
     def show(self, room: str, by: str, cid: str) -> MemberList:
         """Who may use a room of theirs. Invitations are for owners."""
         state = _of_member(self._table.get(room), by)
-        answer = MemberList(cid, room, state.owners, state.members)
+        answer = MemberList(cid, room, state.owners, state.members, state.named)
         if by in state.owners:
             answer.invitations = [
                 Invitation(one.id, one.by, 1000 * one.until, one.left) for one in self._open(state)
             ]
         return answer
 
-    async def make(self, by: str) -> str:
+    async def make(self, by: str, name: str = "") -> str:
         """Make a room. Returns its name."""
         self._charge(by)
         self._require_place(by)
@@ -288,10 +318,14 @@ class Members(Agreed["_Table"]):
                 f"Too fast: make one private room in {1 / MAKE_RATE:.0f} seconds.",
             )
         room = f"private-{secrets.token_hex(16)}"
-        await self._change(room, lambda _: State(1, room, 1, _id(), by, [by], [], []))
+
+        def change(_: State | None) -> State:
+            return State(1, room, 1, _id(), by, [], [], []).with_people([by], [], {by: name})
+
+        await self._change(room, change)
         return room
 
-    async def open(self, other: str, by: str) -> str:
+    async def open(self, other: str, by: str, name: str = "") -> str:
         """Open the direct room with another person, unless both are in it. Returns its name."""
         room = self._table.direct_room(other, by)
         if self.role(room, by) is Role.MEMBER:
@@ -312,7 +346,9 @@ class Members(Agreed["_Table"]):
                 raise protocol.not_available()
             pair = state.pair if state is not None and state.members else [by, other]
             version = state.version + 1 if state else 1
-            return State(1, room, version, _id(), by, [], [by, other], [], pair)
+            named = (state.named if state else {}) | {by: name}
+            opened = State(1, room, version, _id(), by, [], [], [], pair)
+            return opened.with_people([], [by, other], named)
 
         await self._change(room, change)
         return room
@@ -360,7 +396,7 @@ class Members(Agreed["_Table"]):
         await self._change(room, change)
         return invitation.id, token
 
-    async def accept(self, token: str, by: str) -> str:
+    async def accept(self, token: str, by: str, name: str = "") -> str:
         """Become a member. Returns the name of the room. Who is one uses up no invitation."""
         self._charge(by)
         room, identity = token.rpartition(".")[0], _hash(token)
@@ -380,7 +416,8 @@ class Members(Agreed["_Table"]):
                 raise _full(f"The room has {bounds.PRIVATE_MEMBERS} members")
             left = [replace(one, left=one.left - 1) for one in used if one.left > 1]
             others = [one for one in new.invitations if one not in used]
-            return replace(new, members=[*new.members, by], invitations=others + left)
+            came = new.with_people(new.owners, [*new.members, by], new.named | {by: name})
+            return replace(came, invitations=others + left)
 
         await self._change(room, change)
         return room
@@ -415,7 +452,7 @@ class Members(Agreed["_Table"]):
             if not owners and not new.is_direct:
                 owners, members = members[:1], members[1:]
             kept = new.invitations if author == by and owners else []
-            return replace(new, owners=owners, members=members, invitations=kept)
+            return replace(new.with_people(owners, members, new.named), invitations=kept)
 
         await self._change(room, change)
 
@@ -431,7 +468,7 @@ class Members(Agreed["_Table"]):
                 raise RefusedError(ErrorCode.BAD_AUTHOR, f"This author is no member of {room}.")
             new = self._next(before, by)
             members = [one for one in new.members if one != author]
-            return replace(new, owners=[*new.owners, author], members=members)
+            return new.with_people([*new.owners, author], members, new.named)
 
         await self._change(room, change)
 
@@ -453,6 +490,7 @@ class Members(Agreed["_Table"]):
                 new = change(self._table.get(room))
                 if new is None:
                     return
+                new = _fitting(new)
                 counts = await self._store(new.key, _encoder.encode(new))
                 # While everything was read again, nothing told what counted at that time.
                 if counts or self._table.get(room) == new:
@@ -580,7 +618,7 @@ class Members(Agreed["_Table"]):
             partner = self.partner(room, author)
             if partner and self.role(room, author) is Role.MEMBER:
                 for watcher in tuple(self._watchers.get(author, ())):
-                    watcher.opened(room, partner)
+                    watcher.opened(room, partner, self._name(room, partner))
 
     def _differences(self, before: _Table, after: _Table) -> Iterable[Place]:
         return before.differences(after)
@@ -821,6 +859,20 @@ def _of_owner(state: State | None, author: str) -> State:
     if author not in state.owners:
         raise protocol.not_moderator(state.room)
     return state
+
+
+def _fitting(state: State) -> State:
+    """Without its longest names, if the record would be too large with them."""
+    excess = len(_encoder.encode(state)) - MOST_BYTES
+    if excess <= 0:
+        return state
+    names = list(state.names)
+    for at in sorted(range(len(names)), key=lambda at: len(names[at]), reverse=True):
+        if excess <= 0:
+            break
+        excess -= len(_encoder.encode(names[at])) - len('""')
+        names[at] = ""
+    return replace(state, names=names)
 
 
 def _id() -> str:

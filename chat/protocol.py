@@ -490,19 +490,23 @@ class Invitation(msgspec.Struct, frozen=True):
 
 
 class MemberList(msgspec.Struct, tag_field="type", tag="members"):
-    """Authors. `members` are those who are no owners. Only owners are told `invitations`."""
+    """Authors. `members` are those who are no owners. `names`: under which they came, as far as it
+    is known. Only owners are told `invitations`.
+    """
 
     cid: str
     room: str
     owners: list[str]
     members: list[str]
+    names: dict[str, str] = {}
     invitations: list[Invitation] | UnsetType = UNSET
 
 
 class RoomList(msgspec.Struct, tag_field="type", tag="rooms"):
     """The private rooms that one is a member of; of `owned` ones, an owner. `direct`: which of them
     are direct rooms, and the author of the other person in each. `blocked`: the authors of those
-    whom one blocks, also without a room.
+    whom one blocks, also without a room. `names`: by author, under which those of `direct` came, as
+    far as it is known.
     """
 
     cid: str
@@ -510,13 +514,17 @@ class RoomList(msgspec.Struct, tag_field="type", tag="rooms"):
     owned: list[str]
     direct: dict[str, str] = {}
     blocked: list[str] = []
+    names: dict[str, str] = {}
 
 
-class DirectRoom(msgspec.Struct, tag_field="type", tag="direct"):
-    """The direct room with another person is open: this person may join it, and write."""
+class DirectRoom(msgspec.Struct, tag_field="type", tag="direct", omit_defaults=True):
+    """The direct room with another person is open: this person may join it, and write. `user`: the
+    name under which the other one came, if it is known.
+    """
 
     room: str
     author: str
+    user: str = ""
 
 
 class Error(msgspec.Struct, tag_field="type", tag="error", omit_defaults=True):

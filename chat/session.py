@@ -214,10 +214,10 @@ class Session:
             )
         )
 
-    def opened(self, room: str, author: str) -> None:
+    def opened(self, room: str, author: str, name: str) -> None:
         """The direct room with another person is open."""
         if not self._closed:
-            self._say(DirectRoom(room, author))
+            self._say(DirectRoom(room, author, name))
 
     def _take(self, identity: Identity) -> None:
         self.until, self.issued, self.session = identity.until, identity.issued, identity.session
@@ -424,12 +424,12 @@ class Session:
         self, frame: protocol.PrivateFrame, members: Members
     ) -> Ack | MemberList | RoomList:
         """The answer, once this replica obeys. Raises `RefusedError`."""
-        me = self.person.author
+        me, name = self.person.author, self.person.user
         match frame:
             case protocol.Make(cid):
-                return Ack(cid, await members.make(me))
+                return Ack(cid, await members.make(me, name))
             case protocol.Direct(author, cid):
-                return Ack(cid, await members.open(self._check_other(author), me))
+                return Ack(cid, await members.open(self._check_other(author), me, name))
             case protocol.Block(author, blocked, cid):
                 await members.block(self._check_other(author), me, blocked=blocked)
                 return Ack(cid, author)
@@ -437,7 +437,7 @@ class Session:
                 invitation, token = await members.invite(room, me, seconds, uses)
                 return Ack(cid, invitation, token)
             case protocol.Accept(token, cid):
-                return Ack(cid, await members.accept(token, me))
+                return Ack(cid, await members.accept(token, me, name))
             case protocol.Revoke(room, invitation, cid):
                 await members.revoke(room, invitation, me)
                 return Ack(cid, invitation)

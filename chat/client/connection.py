@@ -357,8 +357,9 @@ class Chat:
         await self._ask(Block(author, blocked=False, cid=_cid()))
 
     async def direct_rooms(self) -> AsyncIterator[DirectRoom]:
-        """The direct rooms that this client has not joined yet (`room`), and with whom (`author`):
-        those that there are, then each one as soon as it is opened.
+        """The direct rooms that this client has not joined yet (`room`), and with whom (`author`,
+        and `user`: their name, if it is known): those that there are, then each one as soon as it
+        is opened.
         """
         opened: asyncio.Queue[DirectRoom | None] = asyncio.Queue()
         opened.put_nowait(None)
@@ -379,7 +380,10 @@ class Chat:
             self._check()
             # The next connection is asked again.
             return []
-        return [DirectRoom(room, author) for room, author in answer.direct.items()]
+        return [
+            DirectRoom(room, author, answer.names.get(author, ""))
+            for room, author in answer.direct.items()
+        ]
 
     async def invite(self, room: str, seconds: int, *, uses: int = 1) -> Ack:
         """As an owner, make an invitation for so many people, which ends after so many seconds.
@@ -409,8 +413,8 @@ class Chat:
         await self._ask(Promote(room, author, _cid()))
 
     async def members(self, room: str) -> MemberList:
-        """The authors of who may use a private room of yours, and if you are an owner, its
-        invitations.
+        """The authors of who may use a private room of yours, with the names under which they came
+        (`names`), and if you are an owner, its invitations.
         """
         answer = await self._ask(ListMembers(room, _cid()))
         assert isinstance(answer, MemberList)

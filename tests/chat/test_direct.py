@@ -369,8 +369,12 @@ async def test_two_people_write_to_each_other_and_are_told_on_all_replicas(
     ):
         room = (await ask(ann, "direct", author=bob_author))["id"]
         for who, author in ((ann, bob_author), (tab, bob_author), (bob, ann_author)):
-            assert (await who.hear("direct"))["author"] == author
-            assert (await ask(who, "rooms"))["direct"] == {room: author}
+            told = await who.hear("direct")
+            listed = await ask(who, "rooms")
+            assert (told["author"], listed["direct"]) == (author, {room: author})
+            # Bob has not come yet.
+            known = "ann" if who is bob else None
+            assert (told.get("user"), listed["names"].get(author)) == (known, known)
         assert (await ask(bob, "direct", author=ann_author))["id"] == room
         joined = await bob.join(room)
         assert (joined["read_only"], "moderator" in joined) == (False, False)
@@ -380,6 +384,7 @@ async def test_two_people_write_to_each_other_and_are_told_on_all_replicas(
         assert (await bob.refused(type="delete", room=room, id=of, cid="1"))["code"] == "no_message"
         listed = await ask(bob, "members", room=room)
         assert (listed["owners"], {*listed["members"]}) == ([], {ann_author, bob_author})
+        assert listed["names"] == {ann_author: "ann"}
         await ask(bob, "remove", room=room, author=bob_author)
         await removed(room, bob)
         assert (await ann.hear("access"))["read_only"] is True
@@ -501,6 +506,7 @@ async def test_a_bot_answers_whoever_writes_to_it(server: Server, provider: Prov
     async def answer(bot: Chat) -> None:
         async for one in bot.direct_rooms():
             answered.append(one.author)
+            assert one.user in ("ann", "bob", "eve")
             await bot.send(one.room, f"hello {one.author}")
 
     async def hears_hello(person: Chat, room: str) -> None:

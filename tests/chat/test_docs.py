@@ -61,6 +61,8 @@ class Script:
                 assert [self.positions.setdefault(one, came[field][0]) for one in value] == came[
                     field
                 ]
+            elif field == "names":
+                assert came[field] == {self.positions[one]: name for one, name in value.items()}
             elif field == "room":
                 assert came[field] == self.positions.get(value, value)
             elif field in ("messages", "invitations"):

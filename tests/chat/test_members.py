@@ -268,6 +268,49 @@ async def test_a_room_always_has_an_owner_until_the_last_member_has_left(cluster
             await cluster.do(what)
 
 
+async def test_members_have_the_name_under_which_they_came_until_they_leave(
+    cluster: Cluster,
+) -> None:
+    one, other = cluster.replicas
+    room = await cluster.do(one.make(ANN, "Ann"))
+    _, token = await cluster.do(one.invite(room, ANN, 600, 9))
+    # Eve was let in by a release that keeps no names.
+    for who, name in ((BOB, "Bob"), (DAN, "Dan\u202e"), (EVE, "")):
+        await cluster.do(other.accept(token, who, name))
+    await cluster.do(other.accept(token, BOB, "Robert"))
+    await cluster.do(one.promote(room, BOB, ANN))
+    shown = other.show(room, EVE, "1")
+    assert (shown.owners, shown.members) == ([ANN, BOB], [DAN, EVE])
+    assert shown.names == {ANN: "Ann", BOB: "Bob", DAN: "Dan"}
+    await cluster.do(one.remove(room, ANN, ANN))
+    await cluster.do(one.remove(room, DAN, BOB))
+    assert other.show(room, EVE, "1").names == {BOB: "Bob"}
+    assert b"Ann" not in cluster.log.history[-1].value
+    await cluster.do(one.remove(room, BOB, BOB))
+    assert other.show(room, EVE, "1").names == {}
+
+
+async def test_names_never_make_a_record_too_large_for_other_replicas(cluster: Cluster) -> None:
+    one, other = cluster.replicas
+    room = await cluster.do(one.make(ANN, "Ann"))
+    people = [f"{n:032x}" for n in range(PRIVATE_MEMBERS - 2)]
+    state = one._table.get(room)
+    assert state is not None
+    full = state.with_people([ANN], people, dict.fromkeys(people, '"' * 21) | {ANN: "Ann"})
+    full = module._fitting(module.replace(full, version=7))
+    cluster.log.append(full.key, module._encoder.encode(full), cluster.clock())
+    await cluster.settle()
+    assert other.show(room, ANN, "1").names == full.named
+    _, token = await cluster.do(one.invite(room, ANN, 600, 9))
+    await cluster.do(other.accept(token, BOB, "B" * 256))
+    shown = one.show(room, BOB, "1")
+    assert len(shown.members) == PRIVATE_MEMBERS - 1
+    assert shown.names[ANN] == "Ann"
+    assert BOB not in shown.names, "the longest go first"
+    assert len(shown.names) > 100
+    assert max(len(kept.value) for kept in cluster.log.history) <= MOST_BYTES
+
+
 async def test_only_owners_invite_remove_others_and_promote(cluster: Cluster) -> None:
     room, _ = await cluster.room(BOB, DAN)
     one = cluster.replicas[0]
@@ -461,7 +504,7 @@ async def invite_and_remove(steps: Sequence[tuple[str, int]]) -> None:
         other = choice.choice(PEOPLE)
         match choice.randrange(5):
             case 0 | 1:
-                return replica.accept(token, who)
+                return replica.accept(token, who, who[:3])
             case 2:
                 return replica.promote(room, other, who)
             case 3:
@@ -560,6 +603,8 @@ async def test_what_others_write_is_skipped_and_counted(cluster: Cluster) -> Non
         {"members": [f"{BOB}\n"]},
         {"invitations": [invited] * (MOST_INVITATIONS + 1)},
         {"invitations": [invited | {"left": 0}]},
+        {"names": ["Ann"]},
+        {"names": ["Ann", "B" * 257]},
         {"more": "x" * MOST_BYTES},
     ]
     values = [json.dumps(read | more).encode() for more in bad]
@@ -757,6 +802,7 @@ async def test_a_room_is_its_members_on_all_replicas_and_after_they_restart(
         assert (await owner.hear("message"))["text"] == "among ourselves"
         listed = await ask(tab, "members", room=room)
         assert (listed["owners"], listed["members"], listed["invitations"]) == ([ann], [bob], [])
+        assert listed["names"] == {ann: "ann", bob: "bob"}
         assert (await ask(member, "rooms"))["rooms"] == [room]
         await ask(owner, "remove", room=room, author=bob)
         await removed(room, member, again, seconds=KAFKA_SECONDS)
@@ -963,7 +1009,7 @@ async def test_a_bot_never_changes_a_room_twice(
 ) -> None:
     asked: list[str] = []
 
-    async def never(author: str) -> str:
+    async def never(author: str, _name: str) -> str:
         asked.append(author)
         if len(asked) == 1:
             raise RefusedError(ErrorCode.UNAVAILABLE, "It may count, or not.")

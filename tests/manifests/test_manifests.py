@@ -255,7 +255,7 @@ def test_private_rooms_have_memory_wherever_they_are_switched_on(rendered):
         int(rendered[site].pod["containers"][0]["resources"]["limits"]["memory"].removesuffix("Mi"))
         for site in ("chat", "chat with private rooms")
     )
-    assert with_them - without >= 176
+    assert with_them - without >= 240
 
 
 def test_no_service_of_the_cluster_gets_into_the_environment(objects):
