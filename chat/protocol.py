@@ -148,7 +148,9 @@ def not_moderator(room: str) -> RefusedError:
 
 def no_invitation() -> RefusedError:
     """Also for one that is used up, over or revoked: nothing tells whether there was one."""
-    return RefusedError(ErrorCode.NO_INVITATION, "There is no such invitation, or not any more.")
+    return RefusedError(
+        ErrorCode.NO_INVITATION, "There is no such invitation, or not any more: ask for a new one."
+    )
 
 
 def not_available() -> RefusedError:
