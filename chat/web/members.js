@@ -1,7 +1,8 @@
 // A private room's dialog: who is in it, and for its owners, who else may come. It is loaded when
 // somebody opens it.
 //
-// The service knows members by their author only. A name is that under which they have written here.
+// The service knows members by their author. Their name is that under which they have written, or else
+// under which they came: a release that kept no names may have let them in.
 
 import { ask } from "./actions.js";
 import { chooseTime, failure } from "./dialogs.js";
@@ -29,7 +30,7 @@ const en = {
   members: "Members",
   owner: "owner",
   you: "you",
-  nameless: (/** @type {string} */ id) => `Somebody who has not written here (${id})`,
+  nameless: (/** @type {string} */ id) => `Somebody whose name is not known yet (${id})`,
   here: (/** @type {string} */ names) => `Here now, and has not written: ${names}`,
   promote: "Make owner",
   promoted: "Owner now.",
@@ -79,7 +80,7 @@ const de = {
   members: "Mitglieder",
   owner: "besitzt den Raum",
   you: "Sie",
-  nameless: (id) => `Jemand, der hier nichts geschrieben hat (${id})`,
+  nameless: (id) => `Jemand, dessen Name noch nicht bekannt ist (${id})`,
   here: (names) => `Gerade hier und hat nichts geschrieben: ${names}`,
   promote: "Zum Besitzer machen",
   promoted: "Besitzt jetzt den Raum.",
@@ -301,7 +302,7 @@ async function drawBlock() {
 
 /** @param {Frame} answer */
 function draw(answer) {
-  const known = names(given.room);
+  const known = names(given.room, answer.names);
   const { owners: all, members, invitations: offered = [] } = answer;
   const nameless = [...all, ...members].some((author) => !known.has(author));
   const silent = [...given.room.people].filter((name) => ![...known.values()].includes(name));

@@ -40,7 +40,7 @@ const en = {
   missing: "There are no private rooms here.",
   errors: /** @type {Record<string, string>} */ ({
     no_invitation: "This invitation does not count: it has ended, was used up or taken back, or the "
-      + "link is not complete. Ask for another one.",
+      + "link is not complete. Ask whoever invited you for a new link.",
     full: "The room has as many members as it may have, or all private rooms have.",
     bad_author: "This person is not available.",
     too_many_rooms: "You are in as many private rooms as you may be: leave one.",
@@ -69,7 +69,8 @@ const de = {
   missing: "Hier gibt es keine privaten Räume.",
   errors: {
     no_invitation: "Diese Einladung gilt nicht: sie ist abgelaufen, verbraucht oder zurückgenommen, "
-      + "oder der Link ist nicht vollständig. Bitten Sie um eine neue.",
+      + "oder der Link ist nicht vollständig. Bitten Sie die Person, die Sie "
+      + "eingeladen hat, um einen neuen Link.",
     full: "Der Raum hat so viele Mitglieder, wie er haben darf, oder alle privaten Räume haben es.",
     bad_author: "Diese Person ist nicht erreichbar.",
     too_many_rooms: "Sie sind in so vielen privaten Räumen, wie möglich ist: verlassen Sie einen.",
@@ -92,6 +93,8 @@ let welcome;
 const fresh = new Map();
 /** @type {Map<string, string>} direct rooms, and the author of the other one in each */
 const direct = new Map();
+/** @type {Map<string, string>} the names under which the others came into direct rooms, by author */
+const came = new Map();
 /** @type {Map<string, string>} the names, by author, when all labels were drawn last */
 let seen = new Map();
 /** @type {Set<string>} authors whom one blocks */
@@ -180,15 +183,19 @@ async function list() {
   const answer = await ask(connection, { type: "rooms" });
   if (answer.type !== "rooms") return;
   for (const [name, author] of Object.entries(answer.direct ?? {})) direct.set(name, author);
+  for (const [author, name] of Object.entries(answer.names ?? {})) came.set(author, name);
   blocked = new Set(answer.blocked);
   for (const name of direct.keys()) drawReadOnly(rooms.get(name));
   haveAll(answer.rooms ?? []);
 }
 
-/** The names under which people have written, by author; in this room, if they have. */
-export function names(room = current) {
-  /** @type {Map<string, string>} */
-  const found = new Map();
+/**
+ * The names of people, by author: under which they have written, in this room if they have, or else
+ * under which they came.
+ * @param {Record<string, string>} members those who came into this room
+ */
+export function names(room = current, members = {}) {
+  const found = new Map([...came, ...Object.entries(members)]);
   for (const one of [...rooms.values(), ...room ? [room] : []]) {
     for (const [name, authors] of one.authors) {
       for (const author of authors.keys()) found.set(author, name);
@@ -409,6 +416,7 @@ export function hear(frame, given) {
       break;
     case "direct":
       direct.set(frame.room, frame.author);
+      if (frame.user) came.set(frame.author, frame.user);
       haveAll([frame.room]);
       break;
     case "history":
