@@ -222,6 +222,15 @@ def test_a_secured_member_has_no_port_without_tls(tmp_path: Path) -> None:
     assert told["ssl.quorum.trustStore.location"] == "/etc/zookeeper/ca.pem"
 
 
+def test_a_secured_member_loads_certificates_only_as_it_starts(tmp_path: Path) -> None:
+    """While it runs, it could load a new certificate with the old key."""
+    for stage in ("prepared", "moved", "tls"):
+        (told,) = settings("zookeeper", [MEMBER | {"zookeeper_security_stage": stage}], tmp_path)
+        assert told["ssl.quorum.keyStore.location"] == "/etc/zookeeper/host.pem"
+        assert told.get("sslQuorumReloadCertFiles", "false") == "false"
+        assert told.get("client.certReload", "false") == "false"
+
+
 def test_a_member_that_moves_to_tls_accepts_plaintext_and_tls_on_one_port(tmp_path: Path) -> None:
     found = ["clientPort=2181", "ssl.keyStore.location=/etc/zookeeper/host.pem", "sslQuorum=false"]
     prepared, moved = settings(
