@@ -13,7 +13,7 @@ description:
     Check it before and after stopping a broker. A cluster is healthy if all its brokers are
     registered, and C(silent) and C(under_replicated) are empty.
   - >-
-    A dead broker stays registered until its session ends, up to 18 s, and its partitions look
+    A dead broker stays registered until its session with ZooKeeper ends, and its partitions look
     replicated until then. Therefore the module also queries each registered broker directly.
 extends_documentation_fragment:
   - baremetal_chat.platform.kafka
