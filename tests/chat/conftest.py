@@ -172,6 +172,12 @@ async def replica() -> AsyncIterator[Replica]:
 
 
 @pytest.fixture
+async def server(replica: Replica, environment: dict[str, str]) -> Server:
+    """A replica with the environment of the tests' module."""
+    return await replica(environment)
+
+
+@pytest.fixture
 async def provider() -> AsyncIterator[Provider]:
     one = Provider()
     yield one

@@ -39,11 +39,6 @@ def environment(provider: Provider) -> dict[str, str]:
     }
 
 
-@pytest.fixture
-async def server(replica: Replica, environment: dict[str, str]) -> Server:
-    return await replica(environment)
-
-
 async def told(reader: ChatClient) -> list[str]:
     """The lines of the next message in the audit room."""
     message = await reader.hear("message", room="audit")

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
 from conftest import Replica, until
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from provider import Provider
 from test_api_send import send as post
 from test_members import (
@@ -21,15 +19,15 @@ from test_members import (
     EVE,
     KAFKA_SECONDS,
     PEOPLE,
-    STEPS,
     Cluster,
     Shared,
-    Timeless,
+    Steps,
     ask,
     every_way,
     play,
     removed,
     shown,
+    with_any_steps,
 )
 from test_rights import client
 from test_sanctions import author_of
@@ -51,11 +49,6 @@ async def cluster() -> Cluster:
 @pytest.fixture
 def environment(provider: Provider) -> dict[str, str]:
     return provider.environment() | {"CHAT_PRIVATE_ROOMS": "true", "CHAT_REVISIONS": "true"}
-
-
-@pytest.fixture
-async def server(replica: Replica, environment: dict[str, str]) -> Server:
-    return await replica(environment)
 
 
 async def refused(cluster: Cluster, code: ErrorCode, what: Coroutine[Any, Any, Any]) -> str:
@@ -274,16 +267,8 @@ async def test_a_person_blocks_only_so_many_without_a_room_in_an_hour(
     assert one.role(room, BOB) is Role.READER
 
 
-@hypothesis_settings(max_examples=50)
-@given(STEPS)
-def test_all_replicas_agree_whatever_is_read_when_and_how_often(
-    steps: Sequence[tuple[str, int]],
-) -> None:
-    with asyncio.Runner(loop_factory=Timeless) as runner:
-        runner.run(open_and_leave(steps))
-
-
-async def open_and_leave(steps: Sequence[tuple[str, int]]) -> None:
+@with_any_steps
+async def test_all_replicas_agree_whatever_is_read_when_and_how_often(steps: Steps) -> None:
     cluster = await Cluster(3).start()
 
     def attempt(replica: Members, who: str, choice: random.Random) -> Coroutine[Any, Any, Any]:

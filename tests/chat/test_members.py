@@ -487,16 +487,23 @@ STEPS = st.lists(
 )
 
 
-@hypothesis_settings(max_examples=100)
-@given(STEPS)
-def test_all_replicas_agree_whatever_is_read_when_and_how_often(
-    steps: Sequence[tuple[str, int]],
-) -> None:
-    with asyncio.Runner(loop_factory=Timeless) as runner:
-        runner.run(invite_and_remove(steps))
+Steps = Sequence[tuple[str, int]]
 
 
-async def invite_and_remove(steps: Sequence[tuple[str, int]]) -> None:
+def with_any_steps(test: Callable[[Steps], Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """The test, with many lists of steps."""
+
+    @hypothesis_settings(max_examples=100)
+    @given(STEPS)
+    def run(steps: Steps) -> None:
+        with asyncio.Runner(loop_factory=Timeless) as runner:
+            runner.run(test(steps))
+
+    return run
+
+
+@with_any_steps
+async def test_all_replicas_agree_whatever_is_read_when_and_how_often(steps: Steps) -> None:
     cluster = await Cluster(3).start()
     room, token = await cluster.room(uses=3)
 
@@ -527,9 +534,7 @@ async def invite_and_remove(steps: Sequence[tuple[str, int]]) -> None:
 Attempt = Callable[[Members, str, random.Random], Coroutine[Any, Any, Any]]
 
 
-async def play(
-    cluster: Cluster, steps: Sequence[tuple[str, int]], attempt: Attempt
-) -> dict[asyncio.Task[Any], str]:
+async def play(cluster: Cluster, steps: Steps, attempt: Attempt) -> dict[asyncio.Task[Any], str]:
     """Kafka compacts the log, loses answers, and delivers when it likes. Returns what was tried,
     and by whom, once all of it is answered and all replicas agree.
     """
@@ -750,11 +755,6 @@ def environment(provider: Provider) -> dict[str, str]:
         "CHAT_SANCTIONS": "true",
         "CHAT_ROOMS": '[{"rooms": "*", "read": []}, {"rooms": "lobby"}]',
     }
-
-
-@pytest.fixture
-async def server(replica: Replica, environment: dict[str, str]) -> Server:
-    return await replica(environment)
 
 
 async def ask(one: ChatClient, what: str, **fields: Any) -> Frame:

@@ -49,11 +49,6 @@ def environment(provider: Provider) -> dict[str, str]:
     }
 
 
-@pytest.fixture
-async def server(replica: Replica, environment: dict[str, str]) -> Server:
-    return await replica(environment)
-
-
 @contextlib.asynccontextmanager
 async def client(
     server: Server, provider: Provider, user: str, *groups: str

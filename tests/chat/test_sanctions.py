@@ -53,11 +53,6 @@ def environment(provider: Provider) -> dict[str, str]:
     }
 
 
-@pytest.fixture
-async def server(replica: Replica, environment: dict[str, str]) -> Server:
-    return await replica(environment)
-
-
 @contextlib.asynccontextmanager
 async def moderator(server: Server, provider: Provider, *rooms: str) -> AsyncIterator[ChatClient]:
     async with client(server, provider, "dan", "desk") as dan:
