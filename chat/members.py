@@ -831,6 +831,9 @@ class _MemberRights(Rights):
             return self._role(room) is Role.OWNER
         return self._rights.may_moderate(room)
 
+    def may_ban(self) -> bool:
+        return self._rights.may_ban()
+
     def _role(self, room: str) -> Role | None:
         return self._members.role(room, self._author)
 

@@ -170,6 +170,9 @@ def cid_used(cid: str) -> RefusedError:
     )
 
 
+# In place of a room, in what moderators say: the whole chat. No room has this name.
+EVERYWHERE = "*"
+
 # Frames from the client.
 
 
@@ -235,11 +238,20 @@ class Mute(msgspec.Struct, tag_field="type", tag="mute"):
 
 
 class Ban(msgspec.Struct, tag_field="type", tag="ban"):
-    """The same, for somebody who may not see the room either."""
+    """The same, for somebody who may not see the room either. `room`: `EVERYWHERE` is the whole
+    chat.
+    """
 
     room: str
     author: str
     seconds: Annotated[int, msgspec.Meta(ge=0, le=SANCTION_SECONDS)]
+    cid: str
+
+
+class ListSanctions(msgspec.Struct, tag_field="type", tag="sanctions"):
+    """Asks who is muted or banned in a room, or banned from the whole chat (`EVERYWHERE`)."""
+
+    room: str
     cid: str
 
 
@@ -353,6 +365,7 @@ ClientFrame = (
     | Report
     | Mute
     | Ban
+    | ListSanctions
     | Make
     | Direct
     | Block
@@ -400,6 +413,8 @@ class Welcome(msgspec.Struct, tag_field="type", tag="welcome", omit_defaults=Tru
     revisions: bool = False
     # Whether moderators can mute and ban people here.
     sanctions: bool = False
+    # Whether this person may ban others from the whole chat.
+    moderator: bool = False
     # Whether people can make private rooms here.
     private: bool = False
     # Whether somebody reads what people report here.
@@ -478,6 +493,15 @@ class Ack(msgspec.Struct, tag_field="type", tag="ack"):
     cid: str
     id: str
     token: str | UnsetType = UNSET
+
+
+class SanctionList(msgspec.Struct, tag_field="type", tag="sanctions"):
+    """Authors, and until when each is muted or banned, in milliseconds since the epoch."""
+
+    cid: str
+    room: str
+    muted: dict[str, int]
+    banned: dict[str, int]
 
 
 class Invitation(msgspec.Struct, frozen=True):
@@ -598,6 +622,7 @@ ServerFrame = (
     | Deleted
     | Edited
     | Ack
+    | SanctionList
     | MemberList
     | RoomList
     | DirectRoom

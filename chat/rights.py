@@ -57,6 +57,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _decoder = msgspec.json.Decoder(list[Rule])
+_groups_decoder = msgspec.json.Decoder(frozenset[str])
 
 
 def is_private(room: str) -> bool:
@@ -64,6 +65,17 @@ def is_private(room: str) -> bool:
     whatever the case: what was said in one is not shown where nobody knows members.
     """
     return _PRIVATE.fullmatch(room) is not None
+
+
+def parse_groups(text: str) -> frozenset[str]:
+    """Read a setting that names groups. Raises `ValueError` with the remedy."""
+    try:
+        groups = _groups_decoder.decode(text)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(f'give a list in JSON, such as ["staff"] ({error})') from None
+    if "" in groups:
+        raise ValueError("a group's name is empty: give one")
+    return groups
 
 
 def parse(text: str) -> tuple[Rule, ...]:
@@ -101,12 +113,16 @@ def parse(text: str) -> tuple[Rule, ...]:
 class Rules:
     """All rules. Without any, everybody may do everything."""
 
-    def __init__(self, rules: Sequence[Rule] = ()) -> None:
+    def __init__(
+        self, rules: Sequence[Rule] = (), moderators: frozenset[str] = frozenset()
+    ) -> None:
+        """`moderators`: the groups whose people may ban others from the whole chat."""
+        self.moderators = moderators
         patterns = {rule.rooms.lower(): rule for rule in (Rule(REST), *rules)}
         self._named = {name: rule for name, rule in patterns.items() if not name.endswith("*")}
         self._begun = {name[:-1]: rule for name, rule in patterns.items() if name.endswith("*")}
         self._lengths = sorted({len(beginning) for beginning in self._begun}, reverse=True)
-        self._groups = frozenset[str]().union(*(rule.groups for rule in rules))
+        self._groups = moderators.union(*(rule.groups for rule in rules))
         # The longest of all; 0: there is no slow mode.
         self.slowest = max((rule.slow for rule in rules), default=0)
         self._known: WeakValueDictionary[frozenset[str], GroupRights] = WeakValueDictionary()
@@ -155,6 +171,16 @@ class Rights(abc.ABC):
     def may_moderate(self, room: str) -> bool:
         """Of a room that they may read, and are in."""
 
+    @abc.abstractmethod
+    def may_ban(self) -> bool:
+        """From the whole chat."""
+
+    def banned_until(self) -> int:
+        """When they may come back into the chat, in seconds since the epoch; 0: they are not
+        banned from all of it.
+        """
+        return 0
+
     def check_write(self, room: str) -> None:
         """The same as `may_write`. Raises `RefusedError`."""
         if not self.may_write(room):
@@ -198,6 +224,9 @@ class GroupRights(Rights):
 
     def may_moderate(self, room: str) -> bool:
         return not self._groups.isdisjoint(self._rules.of_joined(room).moderate)
+
+    def may_ban(self) -> bool:
+        return not self._groups.isdisjoint(self._rules.moderators)
 
 
 # Of everybody, where no rules are.

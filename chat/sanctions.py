@@ -1,4 +1,5 @@
-"""Sanctions: moderators mute people in a room, or ban them from it, for a time.
+"""Sanctions: moderators mute people in a room, or ban them from it or from the whole chat, for a
+time.
 
 All replicas agree on them (`chat.agreed`), and each knows all of them. Of a person in a room, only
 the last one in the register's order counts, which may be the end of the one before.
@@ -6,6 +7,10 @@ the last one in the register's order counts, which may be the end of the one bef
 `rights` takes from a person's rights, which are those of their groups, what a sanction forbids. So
 every way to a room that asks for rights obeys, at once. Whoever may moderate a room is not touched
 by sanctions there: moderators cannot lock each other out.
+
+A ban from the whole chat is one of the room `EVERYWHERE`, which is the name of none. No token of
+its person counts until it ends (`Rights.banned_until`). Those who may make such bans are not
+touched by them.
 
 Private rooms have none: an owner removes a member instead (`chat.members`). Everybody may own such
 rooms, and could fill the table, which is bounded, so that bans of other rooms would be forgotten.
@@ -20,7 +25,7 @@ import heapq
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
@@ -29,7 +34,7 @@ import msgspec
 from chat import bounds, protocol
 from chat.agreed import Agreed, Applied, Place, decode
 from chat.limits import Budgets
-from chat.protocol import ErrorCode, RefusedError
+from chat.protocol import EVERYWHERE, ErrorCode, RefusedError, SanctionList
 from chat.relay.register import Kept, Register
 from chat.rights import Rights, is_private
 
@@ -59,7 +64,7 @@ class Sanction(msgspec.Struct, frozen=True, gc=False):
     """
 
     v: Literal[1]
-    room: Annotated[str, msgspec.Meta(pattern=rf"\A{bounds.ROOM}\Z")]
+    room: Annotated[str, msgspec.Meta(pattern=rf"\A(?:{bounds.ROOM}|\*)\Z")]
     author: Annotated[str, msgspec.Meta(pattern=rf"\A{bounds.AUTHOR}\Z")]
     what: What
     until: Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
@@ -102,6 +107,15 @@ class Sanctions(Agreed["_Table"]):
     def rights(self, author: str, rights: Rights) -> Rights:
         """The rights of this author: `rights` of their groups, less what sanctions forbid."""
         return _Sanctioned(self, author, rights)
+
+    def listed(self, room: str, cid: str) -> SanctionList:
+        """All that count there now, for those who may moderate it."""
+        muted: dict[str, int] = {}
+        banned: dict[str, int] = {}
+        for author, known in self._table.people(room).items():
+            if self._clock() < known.until:
+                (muted if known.what == "mute" else banned)[author] = known.until * 1000
+        return SanctionList(cid, room, muted, banned)
 
     def seconds(self, known: _Known) -> int:
         """For how many more seconds it counts."""
@@ -196,9 +210,12 @@ class _Table:
         people = self._rooms.get(room)
         return None if people is None else people.get(author)
 
+    def people(self, room: str) -> Mapping[str, _Known]:
+        return self._rooms.get(room, {})
+
     def full(self, room: str, author: str) -> str:
         """Why one more for this person cannot be kept; empty if it can."""
-        people = self._rooms.get(room, {})
+        people = self.people(room)
         if author in people:
             return ""
         if len(people) >= MOST_IN_ROOM:
@@ -277,7 +294,7 @@ class _Sanctioned(Rights):
         self._rights = rights
 
     def may_read(self, room: str) -> bool:
-        if not self._rights.may_read(room):
+        if not self._rights.may_read(room) or self.banned_until():
             return False
         known = self._sanction(room)
         return known is None or known.what != "ban"
@@ -287,6 +304,13 @@ class _Sanctioned(Rights):
 
     def may_moderate(self, room: str) -> bool:
         return self._rights.may_moderate(room)
+
+    def may_ban(self) -> bool:
+        return self._rights.may_ban()
+
+    def banned_until(self) -> int:
+        known = self._sanctions.of(EVERYWHERE, self._author)
+        return 0 if known is None or self.may_ban() else known.until
 
     def check_write(self, room: str) -> None:
         if not self.may_write(room):
@@ -307,6 +331,8 @@ def _decode(ts: float, value: bytes) -> Sanction | None:
     """`ts`: when it was stored, in milliseconds since the epoch."""
     read = decode(_decoder, value, MOST_BYTES)
     if read is None or is_private(read.room):
+        return None
+    if read.room == EVERYWHERE and read.what != "ban":
         return None
     return None if read.until > ts / 1000 + bounds.SANCTION_SECONDS + _AHEAD else read
 

@@ -17,7 +17,7 @@ import mimetypes
 import re
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Sequence, Set
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ from chat.listener import Listener, PendingStream
 from chat.members import Members
 from chat.metrics import Metrics
 from chat.origins import Sites
-from chat.protocol import Limits
+from chat.protocol import EVERYWHERE, Limits
 from chat.relay.base import Relay
 from chat.relay.register import Register
 from chat.rights import Rules
@@ -301,7 +301,7 @@ class Server:
             ),
             self._wheel,
         )
-        rules = Rules(settings.rooms)
+        rules = Rules(settings.rooms, settings.moderators)
         self._hub = Hub(
             relay,
             self._endpoint,
@@ -492,7 +492,7 @@ class Server:
         if self._verifier is not None and self._leases is not None:
             await self._revocations.start(self._leases.end)
             for agreed in self._agreed:
-                await agreed.start(self._hub.review)
+                await agreed.start(self._review)
             self._verifying = asyncio.create_task(self._verifier.run())
             self._verifying.add_done_callback(self._hub.ended)
         log.info(
@@ -501,6 +501,13 @@ class Server:
             self.port,
             self.internal_port,
         )
+
+    def _review(self, room: str, authors: Set[str]) -> None:
+        """What these people may do there, or in the whole chat, may have changed."""
+        if room != EVERYWHERE:
+            self._hub.review(room, authors)
+        elif self._leases is not None:
+            self._leases.ban(authors)
 
     @property
     def _followers(self) -> Sequence[Follower]:

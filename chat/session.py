@@ -12,13 +12,14 @@ from msgspec import UNSET, Raw
 
 from chat import protocol, rights
 from chat.audit import Audit
-from chat.auth.identity import Identity, TokenError, UnverifiableError
-from chat.auth.leases import Leases, OtherPersonError
+from chat.auth.identity import BannedError, Identity, TokenError, UnverifiableError
+from chat.auth.leases import SIGNED_OUT, Leases, OtherPersonError
 from chat.hub import Hub
 from chat.limits import TokenBucket
 from chat.members import Members
 from chat.metrics import Metrics
 from chat.protocol import (
+    EVERYWHERE,
     Access,
     Ack,
     CloseCode,
@@ -149,6 +150,8 @@ class Session:
                     return self._sanction(mute, "mute", text)
                 case protocol.Ban() as ban:
                     return self._sanction(ban, "ban", text)
+                case protocol.ListSanctions() as asked:
+                    self._list_sanctions(asked)
                 case (
                     protocol.Make()
                     | protocol.Direct()
@@ -222,8 +225,8 @@ class Session:
     def _take(self, identity: Identity) -> None:
         self.until, self.issued, self.session = identity.until, identity.issued, identity.session
 
-    def revoke(self) -> None:
-        self.close(CloseCode.REVOKED, "you were signed out")
+    def revoke(self, reason: str) -> None:
+        self.close(CloseCode.REVOKED, reason)
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Say goodbye: what waits is still sent, then the code and the reason."""
@@ -290,7 +293,10 @@ class Session:
             raise RefusedError(ErrorCode.BAD_FRAME, "Hello was said already.")
         identity, self._identity = self._identity, None
         if identity is not None and self._leases is not None and self._leases.is_revoked(identity):
-            self.revoke()
+            self.revoke(SIGNED_OUT)
+            return
+        if banned_until := self.rights.banned_until():
+            self.revoke(str(BannedError(banned_until)))
             return
         person = identity.person if identity else self._introduced(hello)
         self._person = person
@@ -302,6 +308,7 @@ class Session:
             welcome.connection = self._leases.id_of(self)
         welcome.revisions = self._hub.revisions
         welcome.sanctions = self._sanctions is not None
+        welcome.moderator = self._sanctions is not None and self.rights.may_ban()
         welcome.reports = self._audit is not None
         if self._members is not None:
             welcome.private = True
@@ -388,20 +395,41 @@ class Session:
     async def _sanction(self, frame: protocol.Mute | protocol.Ban, what: What, text: str) -> None:
         try:
             self._require_user()
-            if self._sanctions is None:
-                raise RefusedError(ErrorCode.BAD_FRAME, "Nobody can be muted or banned here.")
-            room = self._require_joined(frame.room)
-            if not self.rights.may_moderate(room):
-                raise protocol.not_moderator(room)
+            sanctions = self._require_sanctions()
+            room = frame.room
+            if what == "mute":
+                # Nobody can be muted everywhere.
+                self._require_joined(room)
+            self._require_moderator(room)
             cid = protocol.check_cid(frame.cid)
             author = self._check_other(frame.author)
-            await self._sanctions.put(what, room, author, frame.seconds, self.person.author)
+            await sanctions.put(what, room, author, frame.seconds, self.person.author)
             if self._audit is not None:
                 self._audit.sanctioned(what, room, author, frame.seconds, self.person)
         except RefusedError as refused:
             self._refuse(refused, text)
         else:
             self._say(Ack(cid, author))
+
+    def _list_sanctions(self, asked: protocol.ListSanctions) -> None:
+        self._require_user()
+        sanctions = self._require_sanctions()
+        self._require_moderator(asked.room)
+        self._say(sanctions.listed(asked.room, protocol.check_cid(asked.cid)))
+
+    def _require_sanctions(self) -> Sanctions:
+        if self._sanctions is None:
+            raise RefusedError(ErrorCode.BAD_FRAME, "Nobody can be muted or banned here.")
+        return self._sanctions
+
+    def _require_moderator(self, room: str) -> None:
+        """Of a room that the client is in, or of the whole chat."""
+        if room == EVERYWHERE:
+            may = self.rights.may_ban()
+        else:
+            may = self.rights.may_moderate(self._require_joined(room))
+        if not may:
+            raise protocol.not_moderator(room)
 
     def _check_other(self, author: str) -> str:
         if protocol.check_author(author) == self.person.author:

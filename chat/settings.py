@@ -354,6 +354,15 @@ class Settings:
         " Needs `CHAT_AUTH=required`. Set it only when all replicas run a release that knows it:"
         " others go on showing rooms to people who are banned",
     )
+    moderators: frozenset[str] = _setting(
+        "CHAT_MODERATORS",
+        frozenset(),
+        rights.parse_groups,
+        "groups whose people may ban others from the whole chat, a list in JSON: `[GROUP, …]`. In"
+        " rooms, they moderate as `CHAT_ROOMS` says. Needs `CHAT_SANCTIONS`. Set it only when all"
+        " replicas run a release that knows it: others go on letting in people who are banned. Must"
+        " be the same on all replicas",
+    )
     private_rooms: bool = _setting(
         "CHAT_PRIVATE_ROOMS",
         False,
@@ -774,6 +783,11 @@ def _check_auth(settings: Settings) -> None:
             "CHAT_SANCTIONS='true': with CHAT_AUTH=off, nobody is known; say CHAT_AUTH=required, or"
             " CHAT_SANCTIONS=false"
         )
+    if settings.moderators and not settings.sanctions:
+        raise SettingsError(
+            f"CHAT_MODERATORS names the group {min(settings.moderators)!r}: it is used with"
+            " CHAT_SANCTIONS=true only"
+        )
     if settings.private_rooms and settings.auth == "off":
         raise SettingsError(
             "CHAT_PRIVATE_ROOMS='true': with CHAT_AUTH=off, nobody is known; say"
@@ -788,9 +802,9 @@ def _check_auth(settings: Settings) -> None:
                 " and nobody write: give the rule"
                 f' {{"rooms": "{settings.audit_room}", "read": [GROUP, ...], "write": []}}'
             )
-    groups = frozenset[str]().union(*(rule.groups for rule in settings.rooms))
+    groups = settings.moderators.union(*(rule.groups for rule in settings.rooms))
     if groups and not any(one.groups_claim for one in settings.auth_issuers):
         raise SettingsError(
-            f"CHAT_AUTH_ISSUERS: CHAT_ROOMS names the group {min(groups)!r}, and nobody is in a"
-            " group; give groups_claim, the claim that has a person's groups"
+            f"CHAT_AUTH_ISSUERS: CHAT_ROOMS or CHAT_MODERATORS names the group {min(groups)!r}, and"
+            " nobody is in a group; give groups_claim, the claim that has a person's groups"
         )

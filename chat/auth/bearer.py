@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from chat.auth.identity import Identity, TokenError, UnverifiableError, Verifier
+from chat.auth.identity import BannedError, Identity, TokenError, UnverifiableError, Verifier
 from chat.headers import PublicHandler
 
 RETRY_SECONDS = 5
@@ -42,6 +42,8 @@ class BearerHandler(PublicHandler):
         except _NoTokenError:
             self.set_header("WWW-Authenticate", "Bearer")
             return Refusal(401, "sign in: this chat wants Authorization: Bearer TOKEN")
+        except BannedError as error:
+            return Refusal(403, str(error))
         except TokenError as error:
             self.set_header("WWW-Authenticate", 'Bearer error="invalid_token"')
             return Refusal(401, f"the token does not count: {error}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
 from chat.rights import Rights
@@ -16,6 +17,14 @@ class TokenError(Exception):
     """The token does not count. The text says why, for the log and for who brought it; nothing in
     it says who somebody is.
     """
+
+
+class BannedError(TokenError):
+    """No token of this person counts now. `until`: seconds since the epoch."""
+
+    def __init__(self, until: int) -> None:
+        end = datetime.fromtimestamp(until, UTC).isoformat()
+        super().__init__(f"you are banned from this chat until {end}")
 
 
 class UnverifiableError(Exception):

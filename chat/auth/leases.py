@@ -10,14 +10,18 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Protocol
 
-from chat.auth.identity import TOLERANCE, Identity, Verifier
+from chat.auth.identity import TOLERANCE, BannedError, Identity, Verifier
 from chat.auth.revocations import Revocations, Revoked, covers
+from chat.rights import Rights
 from chat.room import Person
 
 log = logging.getLogger("chat.auth")
+
+# Why a connection is closed.
+SIGNED_OUT = "you were signed out"
 
 
 class OtherPersonError(Exception):
@@ -49,7 +53,11 @@ class Holder(Protocol):
     def extend(self, identity: Identity) -> None:
         """Go on with this token, and with what its person may do now."""
 
-    def revoke(self) -> None:
+    @property
+    def rights(self) -> Rights:
+        """What its person may do now."""
+
+    def revoke(self, reason: str) -> None:
         """End: the token counts no more."""
 
 
@@ -87,10 +95,22 @@ class Leases:
             if holder.until and covers(
                 revoked, holder.person.author, holder.session, holder.issued
             ):
-                holder.revoke()
+                holder.revoke(SIGNED_OUT)
                 ended += 1
         if ended:
             log.info("closed %d connections whose tokens were revoked", ended)
+
+    def ban(self, authors: Set[str]) -> None:
+        """End the connections of those of these people who are banned from the whole chat now."""
+        ended = 0
+        for holder in tuple(self._holders.values()):
+            if holder.until and holder.person.author in authors:
+                banned_until = holder.rights.banned_until()
+                if banned_until:
+                    holder.revoke(str(BannedError(banned_until)))
+                    ended += 1
+        if ended:
+            log.info("closed %d connections of people who were banned", ended)
 
     async def renew(self, holder: Holder, token: str) -> Identity:
         """Go on with another token. Raises `TokenError`, `OtherPersonError` and

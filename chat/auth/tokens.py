@@ -20,6 +20,7 @@ from chat import protocol
 from chat.agreed import Agreed, Follower
 from chat.auth.identity import (
     TOLERANCE,
+    BannedError,
     Identity,
     Logout,
     TokenError,
@@ -173,6 +174,8 @@ class TokenVerifier:
         rights = self._rules.rights(_groups(issuer, all_claims))
         for one in self._agreed:
             rights = one.rights(person.author, rights)
+        if banned_until := rights.banned_until():
+            raise BannedError(banned_until)
         until = min(claims.exp, claims.iat + self._revocations.seconds)
         identity = Identity(person, until, rights, int(claims.iat), session)
         if self._revocations.cover(identity):

@@ -14,6 +14,7 @@ from chat.protocol import (
     Presence,
     RefusedError,
     RoomList,
+    SanctionList,
 )
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "RefusedError",
     "Room",
     "RoomList",
+    "SanctionList",
     "SignIn",
     "connect",
 ]

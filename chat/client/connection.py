@@ -32,6 +32,7 @@ from websockets.asyncio.client import connect as open_websocket
 from chat import protocol
 from chat.client.room import Away, Back, Deleted, DisconnectedError, Edited, Feed, Link, Room
 from chat.protocol import (
+    EVERYWHERE,
     Accept,
     Access,
     Ack,
@@ -55,6 +56,7 @@ from chat.protocol import (
     Limits,
     ListMembers,
     ListRooms,
+    ListSanctions,
     Make,
     MemberList,
     Message,
@@ -72,6 +74,7 @@ from chat.protocol import (
     Report,
     Revoke,
     RoomList,
+    SanctionList,
     Send,
     ServerFrame,
     Welcome,
@@ -125,10 +128,10 @@ NEW_SECONDS = 15.0
 
 # Frames about a room that has to be joined; the server answers with an `ack` once what they say is
 # kept.
-InRoom = Send | Delete | Edit | Report | Mute | Ban
+InRoom = Send | Delete | Edit | Report | Mute | Ban | ListSanctions
 # These are never sent twice, because somebody else may have done something since.
 _ONCE = (Mute, Ban, *get_args(PrivateFrame))
-Answer = Ack | MemberList | RoomList
+Answer = Ack | SanctionList | MemberList | RoomList
 
 # A function that returns a sufficiently fresh token on each call.
 TokenSource = Callable[[], str | Awaitable[str]]
@@ -211,6 +214,8 @@ class _Pending:
         self.frame = frame
         # The room that has to be joined first; None: no room has to.
         self.room = frame.room if isinstance(frame, InRoom) else None
+        if self.room == EVERYWHERE:
+            self.room = None
         self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         # Sent on the current connection.
         self.sent = False
@@ -325,6 +330,24 @@ class Chat:
         protocol.check_text(text, self.limits)
         sent = await self._ask(Send(room, text, protocol.check_cid(cid or _cid())))
         return _acknowledged(sent).id
+
+    async def ban(self, author: str, seconds: int) -> None:
+        """Ban somebody (`Message.author`) from the whole chat for so long; 0: lift that. `Room.ban`
+        is for one room. It is not sent twice: somebody else may have decided otherwise since.
+
+        Raises `RefusedError` (`not_moderator`, and as `Room.ban` does) and `DisconnectedError`.
+        """
+        await self._ban(EVERYWHERE, author, seconds)
+
+    async def sanctions(self, room: str = EVERYWHERE) -> SanctionList:
+        """Who is banned from the whole chat, or muted or banned in a room, which is joined first.
+        Only moderators are told.
+
+        Raises `RefusedError` (`not_moderator`) and `DisconnectedError`.
+        """
+        answer = await self._ask(ListSanctions(room, _cid()))
+        assert isinstance(answer, SanctionList)
+        return answer
 
     # Private rooms. None of this is sent twice: if the connection breaks, or Kafka does not answer,
     # it may count, or not, and `DisconnectedError` or `RefusedError` (`unavailable`) says so.
@@ -635,7 +658,7 @@ class Chat:
             case protocol.Edited(name, identity, text, edited, position):
                 if room := self._rooms.get(name):
                     room.revise(Edited(name, identity, text, edited), position)
-            case Ack() | MemberList() | RoomList() as answer:
+            case Ack() | SanctionList() | MemberList() | RoomList() as answer:
                 self._answer(answer.cid, answer)
             case DirectRoom() as opened:
                 self._tell_openings(opened)

@@ -73,19 +73,20 @@ function isAnother(who) {
 /**
  * @param {"GET" | "POST" | "DELETE"} method
  * @param {string} query
- * @returns {Promise<{status: number, who: string, left: number}>} `status`: 0 if there is no
- *   answer; `left`: for how many milliseconds the token counts
+ * @returns {Promise<{status: number, who: string, left: number, why: string}>} `status`: 0 if there
+ *   is no answer; `left`: for how many milliseconds the token counts; `why`: of a refusal
  */
 async function ask(method, query = "") {
   try {
     const signal = /** @type {any} */ (AbortSignal).timeout(TIMERS.open);
     const response = await fetch(`api/session${query}`, { method, signal, cache: "no-store" });
-    const { author: who = "", until = 0 } = response.ok ? await response.json() : {};
+    const answered = response.ok || response.status === 403;
+    const { author: who = "", until = 0, error: why = "" } = answered ? await response.json() : {};
     // By the service's clock: this machine's may be hours off.
     const now = Date.parse(response.headers.get("Date") ?? "");
-    return { status: response.status, who, left: until - (now || Date.now()) };
+    return { status: response.status, who, left: until - (now || Date.now()), why };
   } catch {
-    return { status: 0, who: "", left: 0 };
+    return { status: 0, who: "", left: 0, why: "" };
   }
 }
 
@@ -116,12 +117,16 @@ export class SignedInConnection extends Connection {
     if (this.socket || this.asking) return;
     this.listener.show({ name: "connecting" });
     this.asking = true;
-    const { status, who, left } = await ask("GET");
+    const { status, who, left, why } = await ask("GET");
     this.asking = false;
     if (!this.wanted) return;
     if (status === 401) {
       // Whoever signs in elsewhere and comes back to this page is asked again (`hurry`).
       this.listener.show({ name: "signed-out" });
+    } else if (status === 403) {
+      // Banned from the whole chat: signing in again would change nothing.
+      this.wanted = false;
+      this.listener.show({ name: "refused", reason: why });
     } else if (status !== 200) {
       this.lost(0, "");
     } else if (isAnother(who)) {

@@ -85,11 +85,12 @@ def test_every_error_and_close_code_is_there() -> None:
 
 
 async def test_what_is_said_fits_its_schema(replica: Replica, provider: Provider) -> None:
-    rules = [{"rooms": "lobby", "write": ["talkers"]}, {"rooms": "*"}]
+    rules = [{"rooms": "lobby", "write": ["talkers"], "moderate": ["talkers"]}, {"rooms": "*"}]
     server = await replica(
         provider.environment(groups_claim="groups"),
         CHAT_ROOMS=json.dumps(rules),
         CHAT_REVISIONS="true",
+        CHAT_SANCTIONS="true",
         CHAT_PRIVATE_ROOMS="true",
     )
     heard = []
@@ -110,6 +111,10 @@ async def test_what_is_said_fits_its_schema(replica: Replica, provider: Provider
         heard.append(await ada.hear("deleted"))
         heard.append(await bob.join("lobby", position))
         heard.append(await bob.join("lobby", of))
+        await ada.say(type="mute", room="lobby", author="0" * 32, seconds=60, cid="s")
+        await ada.hear("ack", cid="s")
+        await ada.say(type="sanctions", room="lobby", cid="l")
+        heard.append(await ada.hear("sanctions"))
         await ada.say(type="history", room="lobby", before=(await bob.join("lobby"))["position"])
         await bob.say(type="typing", room="lobby")
         await ada.say(type="ping")

@@ -17,9 +17,19 @@ from chat.protocol import CloseCode, ErrorCode
 from chat.settings import Settings
 
 DOCUMENT = (ROOT / "docs" / "protocol.md").read_text()
-FIRST, AGAIN, BACK, REVISED, BANNED, REPORTED, PRIVATE, ACCEPTED, DIRECT, BLOCKED = re.findall(
-    r"^```\n(→.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE
-)
+(
+    FIRST,
+    AGAIN,
+    BACK,
+    REVISED,
+    BANNED,
+    BANNED_EVERYWHERE,
+    REPORTED,
+    PRIVATE,
+    ACCEPTED,
+    DIRECT,
+    BLOCKED,
+) = re.findall(r"^```\n(→.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)
 
 
 def table(heading: str) -> list[list[str]]:
@@ -57,6 +67,8 @@ class Script:
                 assert self.positions.setdefault(value, came[field]) == came[field]
             elif field in ("ts", "edited", "until"):
                 assert isinstance(came[field], int)
+            elif field == "banned":
+                assert came[field].keys() == value.keys()
             elif field in ("owners", "rooms"):
                 assert [self.positions.setdefault(one, came[field][0]) for one in value] == came[
                     field
@@ -90,16 +102,17 @@ async def test_the_examples_are_what_is_said(replica: Replica) -> None:
         await Script().play(ada, REVISED)
 
 
-async def test_the_example_of_a_ban_is_what_happens(replica: Replica, provider: Provider) -> None:
+async def test_the_examples_of_bans_are_what_happens(replica: Replica, provider: Provider) -> None:
     server = await replica(
         provider.environment(groups_claim="groups"),
         CHAT_ROOMS='[{"rooms": "*", "moderate": ["desk"]}]',
         CHAT_SANCTIONS="true",
+        CHAT_MODERATORS='["desk"]',
     )
     headers = provider.headers(groups=["desk"])
     async with ChatClient(server.port, additional_headers=headers) as ada:
         await ada.join("lobby")
-        await Script().play(ada, BANNED)
+        await Script().play(ada, BANNED + BANNED_EVERYWHERE)
 
 
 async def test_the_example_of_a_report_is_what_happens(

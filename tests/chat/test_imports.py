@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
         "rights",
         "room",
     },
-    "auth.leases": {"auth.identity", "auth.revocations", "room"},
+    "auth.leases": {"auth.identity", "auth.revocations", "rights", "room"},
     "auth.bearer": {"auth.identity", "headers"},
     "auth.backchannel": {
         "auth.bearer",

@@ -267,6 +267,22 @@ def test_who_has_signed_out_leaves_no_page_to_write_in(gate: Gate, open_page: Op
     expect(field).to_have_value("a draft of Ada")
 
 
+def test_who_is_banned_from_the_chat_is_told_until_when_and_asks_again_when_they_want(
+    gate: Gate, open_page: Open
+) -> None:
+    page = signed_in(open_page, gate, "ada")
+    why = "you are banned from this chat until 2026-12-01T13:00:00+00:00"
+    page.route("**/api/session", lambda route: route.fulfill(status=403, json={"error": why}))
+    # The same code closes the connections of those who are banned.
+    page.request.delete(f"http://127.0.0.1:{gate.port}/api/session")
+    state(page, "refused")
+    expect(page.get_by_role("status").first).to_contain_text(why)
+    page.unroute("**/api/session")
+    gate.issued = 1.0
+    page.get_by_role("button", name="Now").click()
+    state(page, "connected")
+
+
 @pytest.mark.parametrize("status", [404, 409])
 def test_it_connects_again_if_its_connection_cannot_be_renewed(
     gate: Gate, open_page: Open, status: int

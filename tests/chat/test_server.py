@@ -248,6 +248,8 @@ async def test_bad_frames_are_answered_and_disturb_nobody(server: Server) -> Non
         {"type": "join", "room": "lobby"},
         {"type": "leave", "room": "lobby"},
         {"type": "send", "room": "lobby", "text": "x", "cid": "1"},
+        {"type": "ban", "room": "*", "author": "0" * 32, "seconds": 1, "cid": "1"},
+        {"type": "sanctions", "room": "*", "cid": "1"},
         {"type": "ping"},
     ],
 )

@@ -89,6 +89,8 @@ SITES = {
         },
         "chat_rooms": ROOMS,
         "chat_audit_room": "audit",
+        "chat_sanctions": True,
+        "chat_moderators": ["/heads"],
     },
     "chat with browsers that sign in": {
         "chat_sign_in": True,
@@ -318,11 +320,13 @@ def test_with_sign_in_the_chat_connects_to_providers_too(rendered):
     assert [one["issuer"] for one in issuers] == ["https://id.example.org/realm", "bots", "b"]
 
 
-def test_rules_for_rooms_and_the_audit_room_reach_the_chat_in_its_own_form(rendered, chat):
+def test_rules_for_rooms_and_moderators_reach_the_chat_in_its_own_form(rendered, chat):
     given = rendered["chat with sign-in"]["ConfigMap"]["data"]
     assert json.loads(given["CHAT_ROOMS"]) == ROOMS
+    assert json.loads(given["CHAT_MODERATORS"]) == ["/heads"]
     assert given["CHAT_AUDIT_ROOM"] == "audit"
-    assert not {"CHAT_ROOMS", "CHAT_AUDIT_ROOM"} & chat["ConfigMap"]["data"].keys()
+    others = chat["ConfigMap"]["data"]
+    assert not {"CHAT_ROOMS", "CHAT_MODERATORS", "CHAT_AUDIT_ROOM"} & others.keys()
 
 
 def test_without_kafka_the_chat_connects_to_nobody_else(rendered):

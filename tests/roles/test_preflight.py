@@ -578,6 +578,15 @@ CHAT: Cases = {
         },
         [NOTHING],
     ),
+    "moderators of the whole chat without sanctions": (
+        {"chat_moderators": ["heads"], "chat_config": {"CHAT_AUTH": "required"}},
+        ["chat_moderators=heads with chat_sanctions=false: set chat_sanctions to true"],
+    ),
+    "moderators of the whole chat, and of no room": (
+        {"chat_moderators": ["heads"], "chat_sanctions": True}
+        | {"chat_config": {"CHAT_AUTH": "required"}},
+        [NOTHING],
+    ),
     "an audit room without sign-in": (
         {"chat_audit_room": "audit"},
         ["chat_audit_room=audit with CHAT_AUTH=off in chat_config", "everybody would read it"],
