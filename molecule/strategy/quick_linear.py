@@ -5,15 +5,25 @@ installs without it, as sites do.
 """
 
 import copy
-from typing import Any
+from collections.abc import Callable
+from types import CodeType
+from typing import Any, ClassVar
 
 import ansible_mitogen.affinity
 from ansible._internal._task import TaskContext
+from ansible._internal._templating import _engine
+from ansible._internal._templating._jinja_bits import (
+    _TEMPLATE_OVERRIDE_FIELD_NAMES,
+    AnsibleEnvironment,
+    _TemplateCompileContext,
+)
 from ansible.executor.task_executor import TaskExecutor
 from ansible.executor.task_result import _RawTaskResult
 from ansible.plugins import loader
 from ansible.plugins.strategy.linear import StrategyModule as Linear
 from ansible_mitogen.strategy import StrategyMixin
+from jinja2 import nodes
+from jinja2.environment import TemplateExpression
 
 # Mitogen pins processes to cores. With two cores, all tasks would share one.
 ansible_mitogen.affinity.policy = ansible_mitogen.affinity.Policy()
@@ -21,6 +31,47 @@ ansible_mitogen.affinity.policy = ansible_mitogen.affinity.Policy()
 # Each task of each host runs in a fork of this process, so plugins loaded here are loaded once.
 for plugins in (loader.filter_loader, loader.test_loader):
     list(plugins.all())
+
+
+class RememberingEnvironment(AnsibleEnvironment):
+    """Compiles a template once, and not again for each host and task that uses it.
+
+    Each task of each host has an environment of its own. All have the same filters and tests, so
+    the code of a template depends only on its text, its delimiters and how backslashes are read.
+    """
+
+    codes: ClassVar[dict[tuple[Any, ...], CodeType]] = {}
+
+    def compile(self, source: str | nodes.Template, *arguments: Any, **named: Any) -> Any:
+        if isinstance(source, str):
+            make = super().compile
+            key = ("template", str(source), *arguments, *named.items())
+            return self.remembered(key, lambda: make(source, *arguments, **named))
+        # What `compile_expression` parsed.
+        self.code = super().compile(source, *arguments, **named)
+        return self.code
+
+    def compile_expression(self, source: str, undefined_to_none: bool = True) -> TemplateExpression:
+        make = super().compile_expression
+
+        def code() -> CodeType:
+            make(source)
+            return self.code
+
+        remembered = self.remembered(("expression", str(source)), code)
+        template = self.template_class.from_code(self, remembered, self.make_globals(None))
+        return TemplateExpression(template, undefined_to_none)
+
+    def remembered(self, key: tuple[Any, ...], make: Callable[[], CodeType]) -> CodeType:
+        reading = _TemplateCompileContext.current(optional=True)
+        settings = (getattr(self, name) for name in _TEMPLATE_OVERRIDE_FIELD_NAMES)
+        key = (*key, reading is not None and reading.escape_backslashes, *settings)
+        if key not in self.codes:
+            self.codes[key] = make()
+        return self.codes[key]
+
+
+_engine.AnsibleEnvironment = RememberingEnvironment
 
 # Actions that run in this process: they only compute, for less time than a fork takes. They are
 # half of all tasks.
