@@ -27,6 +27,9 @@ WIDTH = 120
 # Limits for long lists and for error messages, so that everything fits on one screen.
 SHOWN = 5
 REASON = 150
+# The leader of Kubernetes' controllers renews its lease every 2 s; the rest is for clocks that
+# differ.
+LEASE_SECONDS = 15
 # systemd's word for a running unit.
 RUNS = "active"
 
@@ -152,7 +155,11 @@ def cluster_lines(hosts: list[str], seen: Mapping[str, Any]) -> Iterator[Line]:
     others = [name for name in cluster["nodes"] if name not in ready]
     text = f"{len(ready)} of {len(hosts)} ready: {some(ready)}"
     text += f"; not ready: {some(others)}" if others else ""
-    yield Line("Nodes", len(ready) == len(hosts) and not others, text)
+    led = True
+    if controllers := cluster["controllers"]:
+        led = controllers["silent"] <= LEASE_SECONDS
+        text += f"; controllers: {controllers['leader'] if led else 'NO LEADER'}"
+    yield Line("Nodes", len(ready) == len(hosts) and not others and led, text)
     yield from pod_lines(cluster["workloads"])
     images = {name: seen[name]["registry"] for name in alive}
     answers = [name for name, count in images.items() if count is not None]

@@ -93,6 +93,14 @@ nodes:
   returned: always
   type: dict
   sample: {"chat1": true}
+controllers:
+  description: >-
+    The node that leads Kubernetes' controllers, C(leader), and the seconds since it last renewed
+    its lease, C(silent), by this host's clock; null if the cluster's only control plane leads
+    without an election.
+  returned: always
+  type: dict
+  sample: {"leader": "chat1", "silent": 1}
 workloads:
   description: >-
     Deployments, daemon sets and stateful sets, each with C(name) as C(NAMESPACE/NAME), C(ready) and
@@ -130,6 +138,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -138,7 +147,9 @@ from ansible.module_utils.basic import AnsibleModule
 DAY = 86400
 SOON = 30 * DAY
 PART_OF = ("app.kubernetes.io/part-of", "baremetal-chat")
-OBJECTS = "nodes,deployments.apps,daemonsets.apps,statefulsets.apps,pods"
+OBJECTS = "nodes,deployments.apps,daemonsets.apps,statefulsets.apps,pods,leases.coordination.k8s.io"
+# The name of the lease that their leader renews.
+CONTROLLERS = "kube-controller-manager"
 # MicroK8s prints this, and exits with 0, on a worker, which has no API server.
 WORKER = "acting as a node in a cluster"
 # One line for each certificate that the cluster serves. Private keys are not requested.
@@ -272,6 +283,16 @@ def workload(found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def leadership(lease: dict[str, Any]) -> dict[str, Any]:
+    """The value C(controllers) described in RETURN."""
+    renewed = datetime.fromisoformat(lease["spec"]["renewTime"].replace("Z", "+00:00"))
+    return {
+        # The name of the node, and an id of the process.
+        "leader": lease["spec"]["holderIdentity"].rpartition("_")[0],
+        "silent": int(time.time() - renewed.timestamp()),
+    }
+
+
 def metrics_path(pod: dict[str, Any]) -> str:
     """The API path that fetches a replica's metrics."""
     (port,) = [
@@ -312,7 +333,7 @@ class Cluster:
         return said
 
     def objects(self) -> dict[str, Any]:
-        """Nodes, workloads, and the chat's replicas with their metrics."""
+        """Nodes, controllers, workloads, and the chat's replicas with their metrics."""
         listed = self.kubectl("get", OBJECTS, "--all-namespaces", "--output=json")
         items = json.loads(listed)["items"]
         chats = [
@@ -328,7 +349,10 @@ class Cluster:
             replicas = dict(zip(names, pool.map(self.replica, chats), strict=True))
         return {
             "nodes": {i["metadata"]["name"]: ready(i) for i in items if i["kind"] == "Node"},
-            "workloads": [workload(i) for i in items if i["kind"] not in ("Node", "Pod")],
+            "controllers": next(
+                (leadership(i) for i in items if i["metadata"]["name"] == CONTROLLERS), None
+            ),
+            "workloads": [workload(i) for i in items if "template" in i.get("spec", {})],
             "replicas": replicas,
         }
 
@@ -396,7 +420,8 @@ def main() -> None:
         ending=[name for name, certificate in known.items() if certificate.ending],
         microk8s=seen.get("microk8s", ""),
         registry=seen.get("registry"),
-        **{"nodes": {}, "workloads": [], "replicas": {}} | seen.get("cluster", {}),
+        **{"nodes": {}, "controllers": None, "workloads": [], "replicas": {}}
+        | seen.get("cluster", {}),
         problems=problems,
     )
 

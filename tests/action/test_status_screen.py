@@ -28,6 +28,7 @@ def host(**more: Any) -> Seen:
         "microk8s": "",
         "registry": None,
         "nodes": {},
+        "controllers": None,
         "workloads": [],
         "replicas": {},
         "problems": {},
@@ -44,6 +45,7 @@ def seen() -> Seen:
         "microk8s": "v1.36.3 (1.36/stable)",
         "registry": 1,
         "nodes": {"chat1": True},
+        "controllers": {"leader": "chat1", "silent": 2},
         "workloads": [
             pods | {"name": "chat/chat", "ready": 2, "wanted": 2, "images": [image]},
             pods | {"name": "traefik/traefik", "images": [traefik]},
@@ -91,7 +93,7 @@ def test_a_healthy_system_fits_on_a_screen_and_nothing_is_marked(seen: Seen) -> 
    ZooKeeper    3 of 3 members serve, leader: chat2
    Kafka        3 of 3 brokers, controller: chat2
    Partitions   0 under-replicated; 0 too few in sync to write; 0 without a leader
-   Nodes        1 of 1 ready: chat1
+   Nodes        1 of 1 ready: chat1; controllers: chat1
    Pods         chat/chat: 2 of 2 ready, localhost:32000/chat@aaaaaaaa
    Pods         traefik/traefik: 1 of 1 ready, traefik:v3.6.5
    Pods         others ready: kube-system/coredns
@@ -213,6 +215,11 @@ TROUBLE: dict[str, tuple[list[Any], Any, str]] = {
         ["cluster", "offline"],
         ["chat-1"],
         "1 without a leader (chat-1)",
+    ),
+    "controllers without a leader": (
+        ["hosts", "chat1", "controllers", "silent"],
+        16,
+        "!! Nodes        1 of 1 ready: chat1; controllers: NO LEADER",
     ),
     "a pod that is missing": (
         ["hosts", "chat1", "workloads", 0, "ready"],

@@ -44,6 +44,18 @@ def workload(kind, name, status, labels, **spec):
     }
 
 
+def lease(name, holder):
+    times = {
+        "acquireTime": "2026-11-30T19:02:48.449479Z",
+        "renewTime": "2026-11-30T19:03:48.123456Z",
+    }
+    return {
+        "kind": "Lease",
+        "metadata": {"namespace": "kube-system", "name": name},
+        "spec": {"holderIdentity": holder, **times},
+    }
+
+
 OBJECTS = {
     "items": [
         {
@@ -58,6 +70,8 @@ OBJECTS = {
         },
         workload("Deployment", "chat", {"readyReplicas": 1}, CHAT, replicas=2),
         workload("DaemonSet", "cni", {"numberReady": 1, "desiredNumberScheduled": 2}, {}),
+        lease("apiserver-abc", "apiserver-abc_1"),
+        lease("kube-controller-manager", "chat_1_8b4f"),
         pod("chat-a"),
         pod("chat-b"),
         pod("chat-c", phase="Pending"),
@@ -134,6 +148,8 @@ def test_the_state_of_a_cluster_is_reported(run_module, cluster, registry, monke
     assert seen["problems"] == {}
     assert seen["microk8s"] == "v1.36.3 (1.36/stable)"
     assert seen["nodes"] == {"chat1": True, "chat2": False}
+    assert seen["controllers"]["leader"] == "chat_1"
+    assert seen["controllers"]["silent"] > 60
     assert seen["registry"] == 2
     assert seen["certificates"] == {"chat/chat-tls": 10}
     assert seen["replicas"] == {"chat-a": {"clients": 3, "behind": 7}, "chat-b": None}
