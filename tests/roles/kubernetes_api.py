@@ -136,6 +136,9 @@ class Handler(BaseHTTPRequestHandler):
             found = [one for key, one in objects.items() if is_in(collection, key)]
             for selector in parse_qs(query).get("labelSelector", []):
                 found = [one for one in found if selects(selector, one)]
+            for selector in parse_qs(query).get("fieldSelector", []):
+                name = selector.removeprefix("metadata.name=")
+                found = [one for one in found if one["metadata"]["name"] == name]
             self._answer({"kind": "List", "apiVersion": "v1", "items": found} if found else None)
 
     def do_POST(self) -> None:

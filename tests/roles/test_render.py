@@ -6,6 +6,7 @@ The roles run against a stand-in for the Kubernetes API, which stores the applie
 from __future__ import annotations
 
 import base64
+import copy
 import hashlib
 import json
 import re
@@ -254,6 +255,50 @@ def test_an_empty_list_of_webhooks_removes_all_their_objects(
         )
         assert done.returncode == 0, done.stdout + done.stderr
         assert [path for path in api.objects if "webhooks" in path] == []
+
+
+def test_acme_that_is_switched_off_leaves_no_object_although_a_run_was_interrupted(
+    tmp_path: Path,
+) -> None:
+    chat = "baremetal_chat.platform.chat"
+    play = tmp_path / "play.json"
+    tasks = [{ROLE: {"name": chat, "tasks_from": "deploy.yml"}}]
+    play.write_text(json.dumps([{"hosts": "host1", "gather_facts": False, "tasks": tasks}]))
+    listed = yaml.safe_load((ROOT / "roles/chat/vars/main.yml").read_text())["__chat_acme_objects"]
+    with KubernetesApi(tmp_path) as api:
+        for acme in (True, False):
+            done = run(
+                tmp_path,
+                play,
+                chat_tls_certificate=None,
+                chat_tls_key=None,
+                chat_tls_ca_file=str(tmp_path / "chat-ca.crt"),
+                chat_acme=acme,
+                chat_acme_ca="of the authority",
+                chat_kafka_bootstrap_servers="192.0.2.11:9093",
+                microk8s_kubeconfig=api.kubeconfig,
+                ansible_connection="local",
+                ansible_python_interpreter="{{ ansible_playbook_python }}",
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+            # What is in the job's own namespace goes with it.
+            found = {
+                path: item["kind"]
+                for path, item in api.objects.items()
+                if path.endswith("acme") and "/chat-acme/" not in path
+            }
+            if acme:
+                kinds = [*(item["kind"] for item in listed), "Namespace"]
+                assert sorted(found.values()) == sorted(kinds)
+                # An earlier run has removed the job, and no more.
+                (job,) = (path for path, kind in found.items() if kind == "CronJob")
+                del api.objects[job]
+                # Another chat of this cluster has its own.
+                mine = "/api/v1/namespaces/chat-acme"
+                another = copy.deepcopy(api.objects[mine])
+                another["metadata"]["name"] = "forum-acme"
+                api.objects[mine.replace("chat", "forum")] = another
+        assert [*found] == ["/api/v1/namespaces/forum-acme"]
 
 
 def test_a_configuration_of_webhooks_that_cannot_be_checked_is_reported_with_the_reason(
