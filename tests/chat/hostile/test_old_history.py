@@ -15,6 +15,7 @@ from test_history import replica as replica_of
 from test_hub import OTHER, PARTITION, ROOM, Listening, at, feed, hub, said
 
 from chat.archive import Chunk
+from chat.hub import Hub
 from chat.protocol import ErrorCode, RefusedError
 from chat.relay.base import Batch, Entry, Portion, Record
 from chat.repeats import ENOUGH, KEPT_SECONDS, LEAST, Repeats
@@ -45,6 +46,14 @@ def filled(log: KeptLog, count: int) -> KeptLog:
     for offset in range(count):
         log.write(offset, f"c{offset}")
     return log
+
+
+def silent(count: int) -> tuple[KeptLog, Hub]:
+    """A log that does not answer, and a replica that has read it."""
+    log = written(count)
+    made = replica_of(log)
+    log.answers.clear()
+    return log, made
 
 
 async def test_joined_has_as_many_bytes_as_fit_and_says_that_there_is_more() -> None:
@@ -204,9 +213,7 @@ async def test_a_read_holds_no_more_than_a_portion_whatever_the_one_before_broug
 
 
 async def test_each_address_has_its_turn_however_much_another_asks() -> None:
-    log = written(2000)
-    made = replica_of(log)
-    log.answers.clear()
+    log, made = silent(2000)
     much = [
         asyncio.create_task(made.before(ROOM, at(end), 1, "192.0.2.1"))
         for end in range(1800, 600, -WINDOW)
@@ -244,9 +251,7 @@ async def test_who_joins_does_not_wait_for_those_who_ask_for_old_pages() -> None
 async def test_a_question_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chat.history.PAGE_SECONDS", 0.01)
     monkeypatch.setattr("chat.history.MISSED_SECONDS", 0.01)
-    log = written(200)
-    made = replica_of(log)
-    log.answers.clear()
+    _, made = silent(200)
     with pytest.raises(RefusedError) as refused:
         await made.before(ROOM, at(100), 1, "")
     assert refused.value.code is ErrorCode.UNAVAILABLE
@@ -275,9 +280,7 @@ async def test_a_page_is_whole_although_its_block_was_being_read_when_the_log_wa
 
 
 async def test_nothing_is_read_for_who_waits_no_more() -> None:
-    log = written(400)
-    made = replica_of(log)
-    log.answers.clear()
+    log, made = silent(400)
     asking = [
         asyncio.create_task(made.before(ROOM, at(end), 1, "")) for end in range(300, 0, -WINDOW)
     ]
@@ -299,9 +302,7 @@ async def test_who_asks_and_hangs_up_again_and_again_has_one_reading_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("chat.turns.MOST_REST", 0)
-    log = written(400)
-    made = replica_of(log)
-    log.answers.clear()
+    log, made = silent(400)
     for end in (300, 280, 260):
         asking = asyncio.create_task(made.before(ROOM, at(end), 1, ""))
         await until(lambda: log.reads)
@@ -318,10 +319,8 @@ async def test_who_comes_back_with_many_old_positions_makes_no_reads_beside_each
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("chat.times.FORGOTTEN", 1)
-    log = written(400)
-    made = replica_of(log)
+    log, made = silent(400)
     feed(made, [said(400)], PARTITION)
-    log.answers.clear()
     # So old that nothing but the log can say whether it still has them; two people have each.
     coming = [
         asyncio.create_task(made.join(Listening(), ROOM, at(offset)))
@@ -359,9 +358,7 @@ async def test_who_wants_what_another_address_waits_for_does_not_wait_in_its_que
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("chat.turns.MOST_REST", 0)
-    log = written(400)
-    made = replica_of(log)
-    log.answers.clear()
+    log, made = silent(400)
     much = [
         asyncio.create_task(made.before(ROOM, at(end), 1, "much")) for end in range(370, 0, -20)
     ]
