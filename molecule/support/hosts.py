@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,6 +55,11 @@ def address(name: str) -> str:
         ["ssh", "-G", "-F", STATE / "ssh_config", name], check=True, capture_output=True, text=True
     ).stdout
     return next(line.split()[1] for line in shown.splitlines() if line.startswith("hostname "))
+
+
+def gateway() -> str:
+    """The address of this machine on the hosts' network."""
+    return str(ip_network(f"{address(sandbox_hosts()[0])}/24", strict=False)[1])
 
 
 def virtual_ip() -> str:

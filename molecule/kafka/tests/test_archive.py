@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import ip_network
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import pytest
-from hosts import address, connect
+from hosts import connect, gateway
 
 from playbooks import Run, run
 
@@ -52,7 +51,6 @@ def sign(archive: Path, home: Path) -> Path:
 @pytest.fixture
 def mirror(tmp_path: Path) -> Iterator[Mirror]:
     """A web server for the test's folder, on the hosts' network."""
-    gateway = str(ip_network(f"{address('host1')}/24", strict=False)[1])
     asked: list[str] = []
 
     class Handler(SimpleHTTPRequestHandler):
@@ -60,9 +58,9 @@ def mirror(tmp_path: Path) -> Iterator[Mirror]:
             asked.append(self.path)
 
     serve = partial(Handler, directory=str(tmp_path))
-    with ThreadingHTTPServer((gateway, 0), serve) as server:
+    with ThreadingHTTPServer((gateway(), 0), serve) as server:
         Thread(target=server.serve_forever).start()
-        yield Mirror(f"http://{gateway}:{server.server_port}", asked)
+        yield Mirror(f"http://{server.server_address[0]}:{server.server_port}", asked)
         server.shutdown()
 
 
