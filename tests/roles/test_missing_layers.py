@@ -53,7 +53,7 @@ def inventoried(broker: KafkaBroker) -> dict[str, Any]:
     """A broker's variables in an inventory."""
     host, port = broker.bootstrap_servers.split(":")
     listener = {"CLIENT": {"advertised_host": host, "advertised_port": int(port)}}
-    return {"kafka_broker_id": 0, "kafka_listeners": listener}
+    return {"kafka_broker_id": 0, "kafka_security": "plaintext", "kafka_listeners": listener}
 
 
 def test_validate_checks_the_other_hosts_and_fails_if_one_does_not_respond(
@@ -145,7 +145,7 @@ def test_the_chat_is_not_deployed_without_kafkas_authority_or_its_password(
     broker = {
         "kafka_client": {"ca_file": str(folder / "ca.crt")},
         "kafka_tls_passwords": str(folder / "passwords"),
-        "kafka_users": [{"name": "chat"}],
+        "kafka_passwords_made": ["chat"],
     }
     inventory = site(tmp_path, kafka={"broker": broker})
     role = {"name": "baremetal_chat.platform.chat", "tasks_from": "deploy.yml"}

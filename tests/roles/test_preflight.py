@@ -373,6 +373,13 @@ KAFKA_TLS: Cases = {
         {"ansible_limit": "chat4"},
         ["has no authority, and the hosts that --limit chat4 leaves out may trust one."],
     ),
+    "a run for a new host, of a cluster whose other hosts are not in the run": (
+        {"kafka_security_unasked": ["chat1", "chat2"]},
+        [
+            "kafka_security is not set, and no host",
+            "chat1, chat2 may have, and are not in this run",
+        ],
+    ),
     "a folder that does not exist yet": ({}, [NOTHING]),
 }
 
@@ -545,7 +552,7 @@ CHAT: Cases = {
         {
             "chat_kafka_group": "{{ own_group }}",
             "kafka_client": {"ca_file": "/nowhere/ca.crt"},
-            "kafka_users": [{"name": "chat"}],
+            "kafka_passwords_made": ["chat"],
             "chat_kafka_sasl_password": "battery staple",
         },
         ["chat_kafka_sasl_password is set, and kafka_users has chat without a password"],
@@ -554,9 +561,16 @@ CHAT: Cases = {
         {
             "chat_kafka_group": "{{ own_group }}",
             "kafka_client": {"ca_file": "/nowhere/ca.crt"},
-            "kafka_users": [{"name": "chat"}],
+            "kafka_passwords_made": ["chat"],
         },
         [NOTHING],
+    ),
+    "brokers that do not answer, and an inventory without kafka_security": (
+        {
+            "chat_kafka_group": "{{ own_group }}",
+            "kafka_security_unasked": ["chat1", "{{ inventory_hostname }}"],
+        },
+        ["Not asked: chat", "Set kafka_security to what the brokers have, tls or plaintext"],
     ),
     "sanctions without sign-in": (
         {"chat_sanctions": True},
@@ -782,8 +796,13 @@ SITE: dict[str, dict[str, Any]] = {
         "kafka_group": "{{ own_group }}",
         "kafka_broker_id": 1,
         "kafka_zookeeper_connect": "127.0.0.1:1/kafka",
+        "kafka_security": "plaintext",
     },
-    "zookeeper": {"zookeeper_group": "{{ own_group }}", "zookeeper_id": 1},
+    "zookeeper": {
+        "zookeeper_group": "{{ own_group }}",
+        "zookeeper_id": 1,
+        "kafka_security": "plaintext",
+    },
     "kafka_tls": {"kafka_tls_directory": "{{ disk }}/kafka-tls"},
     "microk8s": {"microk8s_group": "{{ own_group }}"},
     "virtual_ip": {
@@ -807,6 +826,7 @@ SITE: dict[str, dict[str, Any]] = {
         "role": "kafka",
         "checks": "internal",
         "kafka_group": "all",
+        "kafka_security": "plaintext",
         "__kafka_written": {
             "stdout_lines": ["listener.security.protocol.map=CLIENT:SSL,INTERNAL:PLAINTEXT"]
         },

@@ -39,6 +39,7 @@ KEY = "-----BEGIN PRIVATE KEY-----\nof the site\n-----END PRIVATE KEY-----"
 SITE: dict[str, Any] = {
     "traefik_crds_sha256": hashlib.sha256(DEFINITIONS.encode()).hexdigest(),
     "traefik_namespaces": ["chat", "forum"],
+    "kafka_security": "plaintext",
     "chat_image": f"registry.example.org/chat@sha256:{64 * '0'}",
     "chat_url": "https://chat.example.org/",
     "chat_replicas_max": 6,

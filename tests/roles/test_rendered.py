@@ -18,6 +18,7 @@ BROKER = {
     "kafka_broker_id": 1,
     "kafka_address": "192.0.2.11",
     "kafka_zookeeper_connect": "192.0.2.11:2181/kafka",
+    "kafka_security": "plaintext",
     "kafka_distribution_installed": INSTALLED,
     # As before a first start.
     "__kafka_written": {"stdout_lines": []},
