@@ -40,7 +40,7 @@ class Audit:
 
     def __init__(self, hub: Hub, room: str) -> None:
         self._hub = hub
-        self._room = room
+        self.room = room
         self._budgets = Budgets(RATE, BURST)
 
     async def report(self, member: Member, room: str, of: str, reason: str, cid: str) -> None:
@@ -77,7 +77,7 @@ class Audit:
             f"reason: {_quoted(reason)}",
             f"text: {_quoted(message.record.text)}",
         ]
-        self._hub.tell(waiting, self._room, "\n".join(lines), own)
+        self._hub.tell(waiting, self.room, "\n".join(lines), own)
         await waiting.id
 
     async def revise(self, member: Member, room: str, of: str, text: str, cid: str) -> None:
@@ -109,7 +109,7 @@ class Audit:
         waiting = Waiting(_CHAT, rights.ALL, by.author)
         waiting.id.add_done_callback(_log_failure)
         try:
-            self._hub.tell(waiting, self._room, "\n".join(lines), uuid.uuid4().hex)
+            self._hub.tell(waiting, self.room, "\n".join(lines), uuid.uuid4().hex)
         except RefusedError as refused:
             waiting.id.set_exception(refused)
 

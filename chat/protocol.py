@@ -419,6 +419,8 @@ class Welcome(msgspec.Struct, tag_field="type", tag="welcome", omit_defaults=Tru
     private: bool = False
     # Whether somebody reads what people report here.
     reports: bool = False
+    # The room where this person may read it.
+    audit: str = ""
 
 
 class Message(msgspec.Struct, tag_field="type", tag="message"):

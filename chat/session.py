@@ -309,7 +309,9 @@ class Session:
         welcome.revisions = self._hub.revisions
         welcome.sanctions = self._sanctions is not None
         welcome.moderator = self._sanctions is not None and self.rights.may_ban()
-        welcome.reports = self._audit is not None
+        if self._audit is not None:
+            welcome.reports = True
+            welcome.audit = self._audit.room if self.rights.may_read(self._audit.room) else ""
         if self._members is not None:
             welcome.private = True
             self._members.watch(person.author, self)

@@ -46,6 +46,18 @@ RIGHT_TO_LEFT = [
     (-3, "דוד", "מצוין, תודה! `chat-2` עדיין מתחיל."),
     (-2, "دانا", "سأتحقق من التنبيهات."),
 ]
+# What the chat says in the audit room (chat/audit.py).
+CHAT = "e2459dcfd60c2f703a0d45feb2c652a9"
+GRACE, EVE, MALLORY, DANA = (f"{digit}{'0' * 31}" for digit in "1234")
+AUDIT = [
+    (
+        -30,
+        "audit",
+        f"report\nroom: lobby\nmessage: lobby-1\nauthor: {MALLORY} Mallory\n"
+        f"reported by: {EVE} Eve\nreason: \n> He does not stop.\ntext: \n> Buy my cheap brokers!",
+    ),
+    (-28, "audit", f"mute\nroom: lobby\nauthor: {MALLORY}\nseconds: 86400\nby: {GRACE} Grace"),
+]
 LIMITS = {"frame_bytes": 32768, "text_bytes": 8192, "text_graphemes": 2000, "rooms": 50}
 
 
@@ -54,12 +66,16 @@ PRIVATE = f"private-3f2a91{'0' * 26}"
 
 class Service:
     """Says what is canned, and refuses what it is told to refuse. `private`: whether Ada has a
-    private room. `access`: what she may do in all others.
+    private room. `audit`: whether she reads what people report. `access`: what she may do in all
+    other rooms.
     """
 
-    def __init__(self, talk: Talk, *, private: bool = False, **access: Any) -> None:
+    def __init__(
+        self, talk: Talk, *, private: bool = False, audit: bool = False, **access: Any
+    ) -> None:
         self.talk = talk
         self.private = private
+        self.audit = audit
         self.access = access
         self.gone = False
 
@@ -78,10 +94,12 @@ class Service:
             welcome = {"protocol": 1, "replica": "chat-1", "limits": LIMITS, "author": "Ada"}
             moderated = dict.fromkeys(("revisions", "sanctions"), bool(self.access))
             moderated["private"] = self.private
+            if self.audit:
+                welcome |= {"reports": True, "audit": "audit"}
             self.say(type="welcome", user=frame["user"], **welcome, **moderated)
         elif frame["type"] == "join":
             room = frame["room"]
-            talk = self.talk if room == "lobby" else []
+            talk = {"lobby": self.talk, "audit": AUDIT}.get(room, [])
             known = {"recovered": True, "more": False, **self.access}
             messages = [self.message(room, n, *said) for n, said in enumerate(talk)]
             self.say(type="joined", room=room, position="0", messages=messages, **known)
@@ -89,8 +107,8 @@ class Service:
         elif frame["type"] == "send":
             refused = {"code": "bad_text", "message": "A text needs something to see."}
             self.say(type="error", cid=frame["cid"], room=frame["room"], **refused)
-        elif frame["type"] == "mute":
-            self.say(type="ack", cid=frame["cid"], id=frame["author"])
+        elif frame["type"] in ("mute", "report"):
+            self.say(type="ack", cid=frame["cid"], id="")
         elif frame["type"] == "rooms":
             self.say(type="rooms", cid=frame["cid"], rooms=[PRIVATE], owned=[PRIVATE])
         elif frame["type"] == "invite":
@@ -98,13 +116,15 @@ class Service:
         elif frame["type"] == "members":
             days = [{"by": "Ada", "until": NOON + n * 1440 * MINUTE, "left": n} for n in (1, 3)]
             invitations = [day | {"id": str(day["left"])} for day in days]
-            people = {"owners": ["Ada", "Grace"], "members": ["Bob"], "invitations": invitations}
+            people = {"owners": ["Ada", "Grace"], "members": ["Bob", DANA], "names": {DANA: "Dana"}}
+            people["invitations"] = invitations
             self.say(type="members", cid=frame["cid"], room=frame["room"], **people)
 
     def message(self, room: str, n: int, minutes: int, user: str, text: str) -> dict[str, Any]:
         ts = NOON + minutes * MINUTE
         kind = {"type": "message", "room": room, "id": f"{room}-{n}", "cid": f"c{n}"}
-        return kind | {"user": user, "author": user, "text": text, "ts": ts}
+        author = CHAT if user == "audit" else user
+        return kind | {"user": user, "author": author, "text": text, "ts": ts}
 
 
 @contextmanager
@@ -166,9 +186,10 @@ def main() -> None:
             talk: Talk = TALK,
             access: dict[str, Any] | None = None,
             private: bool = False,
+            audit: bool = False,
             **options: Any,
         ) -> tuple[Page, Service]:
-            service = Service(talk, private=private, **access or {})
+            service = Service(talk, private=private, audit=audit, **access or {})
             return enter(browser, origin, service, **options), service
 
         page, service = entered()
@@ -213,6 +234,16 @@ def main() -> None:
         page.evaluate("location.hash = 'invite=x'")
         page.get_by_role("dialog", name="Invitation").wait_for()
         take(page, "invited")
+        page, _ = entered(audit=True, color_scheme="dark", **phone)
+        page.locator("#logs .message:visible").nth(1).hover()
+        page.get_by_role("button", name="Report", exact=True).click()
+        page.get_by_label("Your reason").fill("He does not stop.")
+        take(page, "reporting")
+        page, _ = entered(audit=True)
+        page.get_by_role("button", name="Reports").click()
+        page.locator(".audit:visible").first.hover()
+        page.get_by_role("button", name="Show message").wait_for()
+        take(page, "reports")
         browser.close()
 
 

@@ -32,6 +32,7 @@ store("key", key);
 let me = "";
 let sanctions = false;
 let hasPrivate = false;
+let audits = false;
 let myName = nameIn(user);
 // From `welcome`; until then as they were last, so that one hears offline, too, what is too long.
 let limits = stored("limits", null);
@@ -120,6 +121,8 @@ const hearing = {
     page.rename.title = t.rename;
     sanctions = frame.sanctions;
     if (frame.revisions) revise(frame);
+    if (frame.reports) later(import("./reports.js"), frame);
+    audits = frame.audit;
     hasPrivate = frame.private || sessionStorage["chat.invited"];
     joinMissing();
     lookForUpdate(() => connection.live);
@@ -172,6 +175,7 @@ function hear(frame) {
   if (Object.hasOwn(hearing, frame.type)) hearing[frame.type](frame);
   if (sanctions && frame.moderator) later(import("./moderation.js"), frame);
   if (frame.room && frame.until) later(import("./sanctioned.js"), frame);
+  if (audits) later(import("./audit.js"), frame);
   if (hasPrivate || PRIVATE.test(frame.room)) privately(frame);
 }
 

@@ -2,9 +2,9 @@
 // whose moderator one is. Nobody is told who is muted or banned, so all buttons are always there.
 // In private rooms nobody can be muted or banned, so none are there.
 
-import { ask, chosen, offer } from "./actions.js";
+import { ask, chosen, goBack, offer, writerOf } from "./actions.js";
 import { chooseTime, failure } from "./dialogs.js";
-import { button, element, notice, page } from "./dom.js";
+import { button, element, notice } from "./dom.js";
 import { messageOf } from "./messages.js";
 import { current, PRIVATE } from "./rooms.js";
 import { shownEnd } from "./sanctioned.js";
@@ -77,15 +77,7 @@ const dialog = element("dialog", {
   button(t.close, () => dialog.close()));
 dialog.addEventListener("close", () => {
   message = undefined;
-  // Back to the button, which a message shows only while it has the focus, or is pointed at. The
-  // message would not do: without the focus it is lower on narrow screens, and a click would miss.
-  if (!item?.isConnected) {
-    page.text.focus();
-    return;
-  }
-  item.tabIndex = -1;
-  item.focus();
-  moderate.focus();
+  goBack(item, moderate);
 });
 document.body.append(dialog);
 
@@ -94,9 +86,7 @@ function open(of) {
   item = of;
   message = messageOf(item);
   if (!message) return;
-  // Of two with one name, one has to know which.
-  const mark = item.querySelector(".author:not([hidden])")?.textContent ?? "";
-  name.textContent = `${message.user} ${mark}`.trim();
+  name.textContent = writerOf(item);
   rules.textContent = words.rules(message.room);
   said.textContent = "";
   dialog.showModal();

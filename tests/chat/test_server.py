@@ -29,11 +29,13 @@ NEIGHBOUR = next(
 # when somebody needs them.
 LATER = {
     "actions.js",
+    "audit.js",
     "dialogs.js",
     "emoji.js",
     "members.js",
     "moderation.js",
     "private.js",
+    "reports.js",
     "revisions.js",
     "sanctioned.js",
     "shortcuts.js",
