@@ -456,7 +456,7 @@ def middlewares(objects, route):
     return [known[each["name"]] for each in route["middlewares"]]
 
 
-RETRY = {"retry": {"attempts": 6}}
+RETRY = {"retry": {"attempts": 10}}
 
 
 def test_kubernetes_chooses_the_number_of_replicas_between_two_that_are_given(rendered, chat):
@@ -788,7 +788,7 @@ def test_traefik_refuses_old_tls_and_weak_suites(traefik):
 
 
 def test_a_host_that_is_down_delays_nobody_for_long(traefik):
-    assert settings(traefik)["serversTransport"]["forwardingTimeouts"]["dialTimeout"] == "500ms"
+    assert settings(traefik)["serversTransport"]["forwardingTimeouts"]["dialTimeout"] == "300ms"
 
 
 @pytest.fixture
