@@ -1,5 +1,5 @@
-"""A cluster moves from plaintext to TLS while it runs, gets another authority, and moves back: rows
-15a to 15c.
+"""A cluster moves from plaintext to TLS while it runs, gets another authority, then other
+certificates of that, and moves back: rows 15a to 15d.
 
 They run last and in this order, because the clients of the other rows do not use TLS.
 """
@@ -64,13 +64,22 @@ def test_no_client_is_refused_while_the_cluster_moves_to_tls(fault: Fault) -> No
             assert done.succeeded, done.said
             fault.recovers()
         assert traffic.failed == []
-    for job in ("kafka", "zookeeper"):
-        days = [(end - time.time()) / 86400 for end in tell(job, ENDS, *BROKERS)]
-        assert len(days) == 3
-        assert all(396 < left <= 397 for left in days), (job, days)
+    assert_days_left(397)
     again = run("playbooks/secure.yml", SECURED)
     assert again.succeeded, again.said
     assert set(again.changed.values()) == {0}
+
+
+def assert_days_left(days: int) -> None:
+    """Every service has a certificate that was made for so many days, less than a day ago."""
+    for job in ("kafka", "zookeeper"):
+        left = [(end - time.time()) / 86400 for end in tell(job, ENDS, *BROKERS)]
+        assert len(left) == 3
+        assert all(days - 1 < each <= days for each in left), (job, left)
+
+
+def pids(service: str) -> list[str]:
+    return [property_of(name, service, "MainPID") for name in BROKERS]
 
 
 def authorities() -> list[str]:
@@ -84,11 +93,11 @@ def authorities() -> list[str]:
 
 
 @pytest.mark.fault("15b", "another authority for TLS", gap=5, back=60)
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 def test_no_client_is_refused_while_the_authority_is_replaced(fault: Fault) -> None:
     (old,) = authorities()
     renamed = SECURED | {"kafka_tls_authority_name": "Another"}
-    pids = [property_of(name, "kafka", "MainPID") for name in BROKERS]
+    brokers = pids("kafka")
     with new_topic(partitions=3) as next_topic:
         with fault.traffic(servers(*SETTLED), BY_PASSWORD) as traffic:
             first = run("playbooks/kafka_authority.yml", renamed)
@@ -104,7 +113,7 @@ def test_no_client_is_refused_while_the_authority_is_replaced(fault: Fault) -> N
             assert second.succeeded, second.said
             assert "Step 3 of 3" in second.said
             # Brokers have loaded all of it.
-            assert [property_of(name, "kafka", "MainPID") for name in BROKERS] == pids
+            assert pids("kafka") == brokers
             # Members, and the other brokers, take one that has only the new authority.
             connect(BROKERS[0]).check_output("systemctl restart kafka")
             fault.recovers()
@@ -115,7 +124,27 @@ def test_no_client_is_refused_while_the_authority_is_replaced(fault: Fault) -> N
     assert set(again.changed.values()) == {0}
 
 
-@pytest.mark.fault("15c", "from TLS back to plaintext", gap=5, back=60)
+@pytest.mark.fault("15c", "all certificates for TLS renewed", gap=5, back=60)
+@pytest.mark.timeout(900)
+def test_no_client_is_refused_while_all_certificates_are_renewed(fault: Fault) -> None:
+    site = SECURED | {"kafka_tls_authority_name": authorities()[0]}
+    brokers, members = pids("kafka"), pids("zookeeper")
+    with fault.traffic(servers(*SETTLED), BY_PASSWORD) as traffic:
+        done = run(
+            "playbooks/kafka.yml", site | {"kafka_tls_days": 398, "kafka_tls_renew_days": 397}
+        )
+        assert done.succeeded, done.said
+        fault.recovers()
+    assert traffic.failed == []
+    assert_days_left(398)
+    assert pids("kafka") == brokers
+    assert not set(pids("zookeeper")) & set(members)
+    again = run("playbooks/kafka.yml", site)
+    assert again.succeeded, again.said
+    assert set(again.changed.values()) == {0}
+
+
+@pytest.mark.fault("15d", "from TLS back to plaintext", gap=5, back=60)
 @pytest.mark.timeout(1200)
 def test_no_client_is_refused_while_the_cluster_moves_back(fault: Fault) -> None:
     back = OPEN | {"kafka_tls_authority_name": authorities()[0]}
