@@ -278,14 +278,24 @@ class Archive:
         self, known: RoomWindow, position: Position, asker: Asker
     ) -> StoredMessage | None:
         """The message that the log has at this position, as it was written."""
-        message = await self._read_one(known.partition, position.offset, asker)
+        message = await self._read_one(known, position.offset, asker)
         if message is None or position.time not in (0, message.time):
             return None
         record = message.record
         return None if record.room != known.room or isinstance(record, Revision) else message
 
-    async def _read_one(self, partition: int, offset: int, asker: Asker) -> StoredMessage | None:
-        return (await self._chunk((partition, offset, offset + 1), asker)).get(offset)
+    async def _read_one(self, known: RoomWindow, offset: int, asker: Asker) -> StoredMessage | None:
+        """What the log has there. It is read with its chunk: whoever wants one record, such as an
+        edit, often wants others beside it, and each read waits for its turn.
+        """
+        number, place = divmod(offset, self._window)
+        index = place // self._chunk_size
+        end = max(known.end, offset) + 1
+        key = self._chunk_key(known.partition, number, index, end)
+        chunk = await self._chunk(key, asker)
+        if chunk is _HEAVY:
+            chunk = await self._chunk((known.partition, offset, offset + 1), asker)
+        return chunk.get(offset)
 
     async def as_revised(
         self, known: RoomWindow, message: StoredMessage, asker: Asker
@@ -296,7 +306,7 @@ class Archive:
             return message
         if revised.deleted:
             return None
-        revision = await self._read_one(known.partition, revised.at, asker)
+        revision = await self._read_one(known, revised.at, asker)
         if revision is None:
             # The log was cut there.
             return None

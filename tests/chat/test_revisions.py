@@ -214,6 +214,26 @@ def test_every_answer_says_what_the_log_says(
 ON = {"CHAT_REVISIONS": "true"}
 
 
+async def test_who_comes_back_after_many_edits_makes_the_log_be_read_once_for_all_of_them() -> None:
+    log = RevisedLog()
+    for _ in range(WINDOW):
+        log.say()
+    for of in range(10):
+        log.revise(of, f"edit of {of}")
+    for _ in range(3 * WINDOW):
+        log.say(room="other")
+    made = log.starts(len(log.entries) - 1)
+    member = Listening()
+    await made.join(member, ROOM, at(WINDOW - 1))
+    (joined,) = member.of("joined")
+    edited = joined["edited"]
+    assert isinstance(edited, list)
+    assert {one["text"] for one in edited} == {f"edit of {of}" for of in range(10)}
+    assert joined["recovered"]
+    # The record at the position, and five pieces of the log.
+    assert len(log.reads) == 6
+
+
 async def delete(client: ChatClient, of: str, cid: str = "d") -> Frame:
     await client.say(type="delete", room=ROOM, id=of, cid=cid)
     return await client.hear("ack", "error", cid=cid)
