@@ -32,6 +32,7 @@ store("key", key);
 let me = "";
 let sanctions = false;
 let hasPrivate = false;
+// Whether there was ever a right to read reports.
 let audits = false;
 let myName = nameIn(user);
 // From `welcome`; until then as they were last, so that one hears offline, too, what is too long.
@@ -122,7 +123,7 @@ const hearing = {
     sanctions = frame.sanctions;
     if (frame.revisions) revise(frame);
     if (frame.reports) later(import("./reports.js"), frame);
-    audits = frame.audit;
+    audits ||= frame.audit;
     hasPrivate = frame.private || sessionStorage["chat.invited"];
     joinMissing();
     lookForUpdate(() => connection.live);

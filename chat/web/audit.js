@@ -172,8 +172,10 @@ function look() {
 /** @param {Frame} frame */
 export function hear(frame) {
   if (frame.type === "welcome") {
-    room = frame.audit;
-    page.join.after(open);
+    // Another token may have taken the right.
+    room = frame.audit ?? "";
+    if (room) page.join.after(open);
+    else open.remove();
     offerOnAll(go, (item) => about(item) !== undefined);
   }
   open.hidden = rooms.has(room);

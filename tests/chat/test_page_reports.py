@@ -112,13 +112,13 @@ class Desk(Log):
         super().__init__(**rooms)
         self.answers = list(answers)
         self.asked: list[Frame] = []
+        self.audit: Frame = {"audit": "audit"}
 
     def hear(self, way: WebSocketRoute, frame: Frame) -> None:
         if frame["type"] == "hello":
             self.ways.append(way)
             welcome = {"type": "welcome", "protocol": 1, "replica": "mock", "limits": LIMITS}
-            welcome |= {"user": frame["user"], "reports": True, "audit": "audit"}
-            say(way, welcome)
+            say(way, welcome | {"user": frame["user"], "reports": True} | self.audit)
         elif frame["type"] == "report":
             self.asked.append(frame)
             say(way, self.answers.pop(0) | {"cid": frame["cid"], "room": frame["room"]})
@@ -175,8 +175,9 @@ def test_a_report_leads_to_a_message_that_is_not_loaded_or_says_so(visit: Visit)
     audit = [entry(old["id"]), gone, secret, said(mute, "audit", user="audit", author=AUTHOR)]
     desk = Desk(lobby=[last], audit=audit)
     page = visit(desk)
-    page.get_by_role("button", name="Reports").click()
-    expect(page.get_by_role("button", name="Reports", exact=True)).to_be_hidden()
+    reports = page.get_by_role("button", name="Reports")
+    reports.click()
+    expect(reports).to_be_hidden()
     entries = page.locator(".audit:visible")
     expect(entries).to_have_count(4)
     for text in ("Muted", "everywhere", "lifted", BOB[:6], "later"):
@@ -198,3 +199,9 @@ def test_a_report_leads_to_a_message_that_is_not_loaded_or_says_so(visit: Visit)
     entries.nth(1).hover()
     show.click()
     expect(page.locator("#notice")).to_contain_text("among earlier messages than the 3")
+    # Who may not read them any more has no button.
+    page.get_by_role("button", name="Leave audit").click()
+    expect(reports).to_be_visible()
+    desk.audit = {}
+    desk.ways[-1].close(code=1012, reason="restart; retry_after=0.1")
+    expect(reports).to_have_count(0)
