@@ -1,0 +1,224 @@
+"""Certificates of the site's own authority are tried before anything is changed.
+
+Each case is a host with a folder of its own. A program stands in for the host's `sed`: it reads the
+host's files below a folder.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import pytest
+from ansible_runs import QUICK, ansible_playbook
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+NOTHING = "nothing was refused"
+NAMES = ["192.0.2.11", "broker.example.org"]
+NOW = datetime.now(UTC)
+
+
+def pem_of(key: ec.EllipticCurvePrivateKey, form: str = "PKCS8") -> str:
+    made = key.private_bytes(
+        serialization.Encoding.PEM,
+        getattr(serialization.PrivateFormat, form),
+        serialization.NoEncryption(),
+    )
+    return made.decode()
+
+
+class Authority(NamedTuple):
+    key: ec.EllipticCurvePrivateKey
+    name: x509.Name
+
+    @classmethod
+    def called(cls, name: str) -> "Authority":
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        return cls(ec.generate_private_key(ec.SECP256R1()), subject)
+
+    @property
+    def pem(self) -> str:
+        constraints = x509.BasicConstraints(ca=True, path_length=None)
+        return self._signed(self.key, self.name, 3650, constraints)
+
+    def issue(
+        self, name: str, names: list[str] | None = None, days: int = 300, unit: str = ""
+    ) -> tuple[ec.EllipticCurvePrivateKey, str]:
+        """A key, and its certificate."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        parts = [x509.NameAttribute(NameOID.COMMON_NAME, name)]
+        parts += [x509.NameAttribute(NameOID.ORGANIZATION_NAME, unit)] if unit else []
+        constraints = x509.BasicConstraints(ca=False, path_length=None)
+        return key, self._signed(key, x509.Name(parts), days, constraints, names)
+
+    def _signed(
+        self,
+        key: ec.EllipticCurvePrivateKey,
+        subject: x509.Name,
+        days: int,
+        constraints: x509.BasicConstraints,
+        names: list[str] | None = None,
+    ) -> str:
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self.name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(NOW - timedelta(days=400))
+            .not_valid_after(NOW + timedelta(days=days, hours=1))
+            .add_extension(constraints, critical=True)
+        )
+        if names:
+            san = x509.SubjectAlternativeName([x509.DNSName(each) for each in names])
+            builder = builder.add_extension(san, critical=False)
+        made = builder.sign(self.key, hashes.SHA256())
+        return made.public_bytes(serialization.Encoding.PEM).decode()
+
+
+OURS, OTHER = Authority.called("Of the site"), Authority.called("Of the site 2")
+OURS_PEM, OTHER_PEM = OURS.pem, OTHER.pem
+
+
+def service(authority: Authority = OURS, form: str = "PKCS8", **changed: Any) -> str:
+    key, certificate = authority.issue(**{"name": "kafka", "names": NAMES} | changed)
+    return pem_of(key, form) + certificate
+
+
+def playbooks(authority: Authority = OURS) -> str:
+    key, certificate = authority.issue("kafka-playbooks")
+    return pem_of(key) + certificate
+
+
+GIVEN = {"ca.crt": OURS_PEM, "playbooks.pem": playbooks(), "HOST.pem": service()}
+INSTALLED = GIVEN["HOST.pem"][GIVEN["HOST.pem"].index("-----BEGIN CERT") :]
+BOTH = OURS_PEM + OTHER_PEM
+THEIRS = {"HOST.pem": service(OTHER), "playbooks.pem": playbooks(OTHER)}
+
+
+class Case(NamedTuple):
+    """Files that the site gives, what is installed, and words of the refusal."""
+
+    given: dict[str, str]
+    said: str
+    certificate: str = ""
+    trusted: str = ""
+
+
+CASES = {
+    "certificates that can be": Case({}, NOTHING),
+    "a key of another certificate": Case(
+        {"HOST.pem": pem_of(OURS.key) + INSTALLED}, "KEY_VALUES_MISMATCH"
+    ),
+    "another subject": Case(
+        {"HOST.pem": service(unit="Site")},
+        "its subject is CN=kafka,organizationName=Site, and has to be CN=kafka. '",
+    ),
+    "the playbooks' subject for a host": Case(
+        {"HOST.pem": service(name="kafka-playbooks")}, "and has to be CN=kafka. '"
+    ),
+    "a host's subject for the playbooks": Case(
+        {"playbooks.pem": GIVEN["HOST.pem"]}, "and has to be CN=kafka-playbooks. '"
+    ),
+    "a name that is missing": Case(
+        {"HOST.pem": service(names=NAMES[:1])}, "it is not for broker.example.org"
+    ),
+    "another authority": Case(THEIRS, "/ca.crt' as its CA: unable to get local issuer"),
+    "a certificate that has ended": Case({"HOST.pem": service(days=-2)}, "has expired"),
+    "no certificate for the host": Case({"HOST.pem": ""}, "cannot be read. Put there ca.crt"),
+    "a key that Kafka cannot read": Case(
+        {"HOST.pem": service(form="TraditionalOpenSSL")}, "openssl pkcs8 -topk8 -nocrypt"
+    ),
+    "a new authority, in its first step": Case({"ca.crt": BOTH}, NOTHING, INSTALLED, OURS_PEM),
+    "a new authority, in its second step": Case(
+        {"ca.crt": BOTH, **THEIRS}, NOTHING, INSTALLED, BOTH
+    ),
+    "a new authority, in its last step": Case({}, NOTHING, INSTALLED, BOTH),
+    "a new authority without the first step": Case(
+        {"ca.crt": BOTH, **THEIRS}, "/etc/kafka/ca.pem' as its CA: unable", INSTALLED, OURS_PEM
+    ),
+    "a new authority without the second step": Case(
+        {"ca.crt": OTHER_PEM, **THEIRS}, "Keep the old authority in ca.crt", INSTALLED, BOTH
+    ),
+}
+
+SED = """#!/bin/sh
+for each; do
+  shift
+  case $each in /etc/*) each=$FOLDER$each ;; esac
+  set -- "$@" "$each"
+done
+/usr/bin/sed "$@" 2> /dev/null | /usr/bin/sed "s|^$FOLDER||"
+"""
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """What is refused, by the case."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "sed").write_text(SED)
+    (folder / "sed").chmod(0o755)
+    hosts = {}
+    soon = Case({"HOST.pem": service(days=20)}, "")
+    for number, case in enumerate([*CASES.values(), soon]):
+        name = f"host{number}"
+        given, etc = folder / name / "given", folder / name / "etc" / "kafka"
+        given.mkdir(parents=True)
+        etc.mkdir(parents=True)
+        for file, text in (GIVEN | case.given).items():
+            if text:
+                (given / file.replace("HOST", name)).write_text(text)
+        if case.trusted:
+            (etc / "host.pem").write_text(case.certificate)
+            (etc / "ca.pem").write_text(case.trusted)
+        hosts[name] = {"kafka_tls_site_directory": str(given)}
+    variables = {
+        "ansible_connection": "local",
+        "ansible_become": False,
+        "ansible_python_interpreter": "{{ ansible_playbook_python }}",
+        "kafka_tls_directory": str(folder / "made"),
+        "kafka_tls_names": NAMES,
+    }
+    (folder / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts, "vars": variables}}))
+    name = "baremetal_chat.platform.kafka_tls"
+    tasks = [
+        {"ansible.builtin.include_role": {"name": name, "tasks_from": file}}
+        for file in ("preflight.yml", "given.yml")
+    ]
+    environment = {
+        "PATH": f"{folder}:/usr/bin:/bin",
+        "FOLDER": f"{folder}/{{{{ inventory_hostname }}}}",
+    }
+    play = {
+        "hosts": "all",
+        "gather_facts": False,
+        "environment": environment,
+        "tasks": tasks,
+    }
+    (folder / "play.json").write_text(json.dumps([play]))
+    done = ansible_playbook(
+        f"--inventory={folder / 'hosts.json'}",
+        folder / "play.json",
+        "-v",
+        ANSIBLE_FORCE_COLOR="false",
+        **QUICK,
+    )
+    assert "PRIVATE KEY-----\\n" not in done.stdout
+    failed = re.findall(
+        r"^(?:fatal|failed): \[(\w+)[^\]]*\].*? => (.*)$", done.stdout, re.MULTILINE
+    )
+    found = {host: json.loads(said)["msg"] for host, said in reversed(failed)}
+    assert f"host{len(CASES)}: '" in done.stdout
+    assert "ends in 20 days. Put a new certificate there" in done.stdout
+    return lambda case: found.get(f"host{list(CASES).index(case)}", NOTHING)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_certificates_that_would_not_work_are_refused_before_anything_changes(
+    case: str, said: Callable[[str], str]
+) -> None:
+    assert CASES[case].said in said(case)
