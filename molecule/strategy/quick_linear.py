@@ -5,6 +5,7 @@ installs without it, as sites do.
 """
 
 import copy
+import gc
 from collections.abc import Callable
 from types import CodeType
 from typing import Any, ClassVar
@@ -31,6 +32,10 @@ ansible_mitogen.affinity.policy = ansible_mitogen.affinity.Policy()
 # Each task of each host runs in a fork of this process, so plugins loaded here are loaded once.
 for plugins in (loader.filter_loader, loader.test_loader):
     list(plugins.all())
+
+# Looking for garbage writes to all objects, and each fork then copies their pages.
+gc.freeze()
+gc.set_threshold(50_000, 20, 100)
 
 
 class RememberingEnvironment(AnsibleEnvironment):

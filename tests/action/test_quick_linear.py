@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,15 @@ STRATEGY = Path(__file__).parents[2] / "molecule" / "strategy" / "quick_linear.p
 
 
 @pytest.fixture
-def codes(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[Any, ...], Any]:
+def codes(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[tuple[Any, ...], Any]]:
     """The strategy is loaded. What it compiled since."""
     monkeypatch.setattr(_engine, "AnsibleEnvironment", _engine.AnsibleEnvironment)
+    thresholds = gc.get_threshold()
     environment = runpy.run_path(str(STRATEGY))["RememberingEnvironment"]
     assert _engine.AnsibleEnvironment is environment
-    found: dict[tuple[Any, ...], Any] = environment.codes
-    return found
+    yield environment.codes
+    gc.unfreeze()
+    gc.set_threshold(*thresholds)
 
 
 def test_a_template_is_compiled_once_for_all_hosts(codes: dict[tuple[Any, ...], Any]) -> None:
