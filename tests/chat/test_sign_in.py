@@ -39,6 +39,8 @@ ARTIFACTS = ROOT / ".artifacts"
 LIFE = 8
 TERMINAL = "chat-terminal"
 COOKIE = "__Host-chat_session"
+# Settings of the chat that are as the role renders them.
+OF_PEOPLE = ("CHAT_AUTH", "CHAT_ROOMS")
 # A bot's, whose public half is a file.
 KEY = ec_key("bot")
 ELSEWHERE = re.compile(r"^https?://(?!localhost:|127\.0\.0\.1:)")
@@ -52,8 +54,10 @@ def bot_token() -> str:
     return signed(claims | {"iat": now, "exp": now + 300}, KEY)
 
 
-def eventually(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+def eventually(
+    condition: Callable[[], object], what: str, patience: float = PATIENCE_SECONDS
+) -> None:
+    deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline, what
         time.sleep(0.05)
@@ -68,6 +72,7 @@ class Program:
     path: str
     log: Path
     given: str = ""
+    patience: float = PATIENCE_SECONDS
     popen: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -78,7 +83,8 @@ class Program:
         assert self.popen.stdin is not None
         self.popen.stdin.write(self.given.encode())
         self.popen.stdin.close()
-        eventually(self._answers, f"it does not answer:\n{self.log.read_text()}")
+        what = f"it does not answer: see {self.log}"
+        eventually(self._answers, what, self.patience)
 
     def end(self) -> None:
         if self.popen is not None:
@@ -116,9 +122,9 @@ class Site:
             return response.status, response.headers.get("Location", "")
 
 
-def artifact(name: str) -> Path:
+def artifact(name: str, sources: str = "sandbox/test-artifacts") -> Path:
     if not (ARTIFACTS / name).exists():
-        build = f"sandbox/build --from sandbox/test-artifacts {name}"
+        build = f"sandbox/build --from {sources} {name}"
         pytest.fail(f"There is no {name}: run {build} first.", pytrace=False)
     return ARTIFACTS / name
 
@@ -138,11 +144,43 @@ def provider_on(port: int, folder: Path, settings: dict[str, Any]) -> Program:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    proxy_home = artifact("oauth2-proxy")
     folder = tmp_path_factory.mktemp("site")
-    port, provider_port, proxy_port = free_port(), free_port(), free_port()
-    issuer = f"http://127.0.0.1:{provider_port}"
+    port, provider_port = free_port(), free_port()
     (folder / "bots.json").write_bytes(jwks(KEY))
+    issuers = [
+        {"issuer": f"http://127.0.0.1:{provider_port}", "audience": "chat"},
+        {"issuer": "bots", "audience": "chat", "jwks": str(folder / "bots.json")},
+    ]
+
+    def provider(client: dict[str, str]) -> Program:
+        registered = {
+            "client_id": client["id"],
+            "client_secret": client["secret"],
+            "redirect_uris": [client["redirect_url"]],
+            "grant_types": ["authorization_code", "refresh_token"],
+            "response_types": ["code"],
+        }
+        lifetimes = {"IdToken": LIFE, "AccessToken": LIFE, "RefreshToken": 3600, "Session": 3600}
+        settings = {"clients": [registered], "lifetimes": lifetimes}
+        return provider_on(provider_port, folder, settings)
+
+    with signing_in(folder, port, provider, issuers, oauth2_proxy_token_seconds=LIFE) as site:
+        yield site
+
+
+@contextlib.contextmanager
+def signing_in(
+    folder: Path,
+    port: int,
+    provider_for: Callable[[dict[str, str]], Program],
+    issuers: list[dict[str, Any]],
+    **variables: Any,
+) -> Iterator[Site]:
+    """The site at this port, whose browsers sign in at the first issuer. `provider_for`: its
+    provider, for this client of it (`id`, `secret`, `redirect_url`). `variables` of the roles.
+    """
+    proxy_home = artifact("oauth2-proxy")
+    proxy_port = free_port()
     # Nothing but this process and its children may read it, as with Secrets in a pod.
     for name, secret in (
         ("client-secret", secrets.token_urlsafe(32)),
@@ -150,21 +188,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     ):
         (folder / name).touch(0o600)
         (folder / name).write_text(secret)
-    variables = {
+    variables |= {
         "chat_url": f"https://localhost:{port}/",
         "chat_sign_in": True,
         "chat_config": {
             "KAFKA_ENABLED": False,
             "CHAT_AUTH": "required",
-            "CHAT_AUTH_ISSUERS": [
-                {"issuer": issuer, "audience": "chat"},
-                {"issuer": "bots", "audience": "chat", "jwks": str(folder / "bots.json")},
-            ],
+            "CHAT_AUTH_ISSUERS": issuers,
         },
         # Pods are not started here.
         "chat_image": "none",
         "oauth2_proxy_image": "none",
-        "oauth2_proxy_token_seconds": LIFE,
         "oauth2_proxy_trusted_proxies": "127.0.0.0/8",
         "oauth2_proxy_client_secret": "elsewhere",
         "oauth2_proxy_cookie_secret": "elsewhere",
@@ -190,19 +224,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         "/ping",
         folder / "oauth2-proxy.log",
     )
-
-    client = {
-        "client_id": settings["client_id"],
-        "client_secret": (folder / "client-secret").read_text(),
-        "redirect_uris": [settings["redirect_url"]],
-        "grant_types": ["authorization_code", "refresh_token"],
-        "response_types": ["code"],
-    }
-    lifetimes = {"IdToken": LIFE, "AccessToken": LIFE, "RefreshToken": 3600, "Session": 3600}
-    provider = provider_on(provider_port, folder, {"clients": [client], "lifetimes": lifetimes})
+    provider = provider_for(
+        {
+            "id": settings["client_id"],
+            "secret": (folder / "client-secret").read_text(),
+            "redirect_url": settings["redirect_url"],
+        }
+    )
 
     data = chat_objects["ConfigMap"]["data"]
-    environment = {name: data[name] for name in data if name.startswith("CHAT_AUTH")}
+    environment = {name: data[name] for name in data if name.startswith(OF_PEOPLE)}
     try:
         provider.start()
         proxy.start()
