@@ -10,7 +10,7 @@ by sanctions there: moderators cannot lock each other out.
 
 A ban from the whole chat is one of the room `EVERYWHERE`, which is the name of none. No token of
 its person counts until it ends (`Rights.banned_until`). Those who may make such bans are not
-touched by them.
+touched by them. They have places of their own: moderators of rooms could fill those of all rooms.
 
 Private rooms have none: an owner removes a member instead (`chat.members`). Everybody may own such
 rooms, and could fill the table, which is bounded, so that bans of other rooms would be forgotten.
@@ -40,10 +40,13 @@ from chat.rights import Rights, is_private
 
 log = logging.getLogger("chat.sanctions")
 
-# Maximum number of sanctions, and of those in one room. More are refused. Each takes some 400
-# bytes.
+# Maximum number of sanctions in all rooms, and in one room, or from the whole chat. More are
+# refused. Each takes some 400 bytes.
 MOST = 20_000
 MOST_IN_ROOM = 1000
+# Beyond so many bans from the whole chat, some are forgotten. Replicas that each accept one more at
+# the same moment come nowhere near it.
+MOST_EVERYWHERE = 2 * MOST_IN_ROOM
 # A record is some 190 bytes.
 MOST_BYTES = 1024
 # How many a moderator may make on this replica: per second for long, and at once.
@@ -219,8 +222,16 @@ class _Table:
         if author in people:
             return ""
         if len(people) >= MOST_IN_ROOM:
-            return f"{len(people)} people are muted or banned in this room"
-        return f"{self._count} people are muted or banned here" if self._count >= MOST else ""
+            where = (
+                "banned from the whole chat"
+                if room == EVERYWHERE
+                else "muted or banned in this room"
+            )
+            return f"{len(people)} people are {where}"
+        counted = self._counted(room)
+        if room == EVERYWHERE or counted < MOST:
+            return ""
+        return f"{counted} people are muted or banned here"
 
     def put(self, sanction: Sanction, now: float) -> list[Place]:
         """Returns those that have changed."""
@@ -237,7 +248,7 @@ class _Table:
         if len(self._ends) > 2 * MOST:
             self._ends = [(one.until, whose) for whose, one in self]
             heapq.heapify(self._ends)
-        return [place, *self._forget(now)] if self._count > MOST else [place]
+        return [place, *self._forget(sanction.room, now)]
 
     def expire(self, now: float) -> list[Place]:
         """Remove those that have ended. Returns whose they were."""
@@ -250,25 +261,38 @@ class _Table:
         places = {place for table in (self, other) for place, _ in table}
         return [place for place in places if self.get(*place) != other.get(*place)]
 
-    def _forget(self, now: float) -> list[Place]:
-        """Forget those that have ended, and if the others are still too many, those that end
-        first. There can be too many because replicas make some at the same moment, and because
-        others may write.
+    def _counted(self, room: str) -> int:
+        """Bans from the whole chat are counted apart from those of all rooms."""
+        everywhere = len(self.people(EVERYWHERE))
+        return everywhere if room == EVERYWHERE else self._count - everywhere
+
+    def _forget(self, room: str, now: float) -> list[Place]:
+        """If too many are counted with this room's, forget those that have ended, and if the others
+        are still too many, those that end first. There can be too many because replicas make some
+        at the same moment, and because others may write.
         """
+        most = MOST_EVERYWHERE if room == EVERYWHERE else MOST
+        if self._counted(room) <= most:
+            return []
         forgotten = self.expire(now)
-        if self._count <= MOST:
+        if self._counted(room) <= most:
             return forgotten
         # A tenth at once, so that the log has one line for all of them.
-        too_many = self._count - MOST * 9 // 10
-        until = 0
-        while self._count > MOST * 9 // 10 and (end := self.next_end) is not None:
-            until = end
-            forgotten += self._remove(self._ends[0][1])
+        too_many = self._counted(room) - most * 9 // 10
+        alike = (
+            (known.until, place)
+            for place, known in self
+            if (place[0] == EVERYWHERE) == (room == EVERYWHERE)
+        )
+        first = heapq.nsmallest(too_many, alike)
+        for _, place in first:
+            forgotten += self._remove(place)
         log.warning(
-            "more than %d sanctions: the %d that end first are forgotten, until %s",
-            MOST,
+            "more than %d %s: the %d that end first are forgotten, until %s",
+            most,
+            "bans from the whole chat" if room == EVERYWHERE else "sanctions",
             too_many,
-            _shown(until),
+            _shown(first[-1][0]),
         )
         return forgotten
 

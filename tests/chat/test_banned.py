@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -17,7 +18,18 @@ from test_auth import refusal
 from test_auth_renewal import session
 from test_members import make
 from test_rights import client
-from test_sanctions import ADA, Clock, World, author_of, clock, record, shows_nothing, world
+from test_sanctions import (
+    ADA,
+    BOB,
+    DAN,
+    Clock,
+    World,
+    author_of,
+    clock,
+    record,
+    shows_nothing,
+    world,
+)
 from test_server import get
 
 from chat import sanctions as module
@@ -255,6 +267,48 @@ async def test_a_bot_bans_and_lists_and_one_that_is_banned_ends(
         with pytest.raises(DisconnectedError, match="403"):
             async with connect(url, token=provider.token("eve")):
                 pass
+
+
+def banned(world: World, authors: Sequence[str]) -> list[str]:
+    """Those of these who see no room."""
+    return [one for one in authors if "r" not in world.may(one)]
+
+
+async def test_moderators_of_rooms_take_no_places_of_bans_from_the_whole_chat(
+    world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST", 20)
+    # It ends first, and was made first.
+    world.take(record(ADA, clock.now + 60, room=EVERYWHERE))
+    for n in range(50):
+        world.take(record(f"{n:032x}", clock.now + 1000, "mute", f"room{n}"))
+    assert banned(world, [ADA]) == [ADA]
+    assert 1 + 18 <= len(world.sanctions) <= 1 + 20
+    put = asyncio.create_task(world.sanctions.put("ban", EVERYWHERE, BOB, 60, DAN))
+    await until(lambda: world.sanctions._put)
+    world.take(*world.sanctions._put)
+    await put
+    assert banned(world, [ADA, BOB]) == [ADA, BOB]
+
+
+async def test_replicas_that_ban_the_last_at_the_same_moment_forget_nobody(
+    world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "MOST_IN_ROOM", 10)
+    monkeypatch.setattr(module, "MOST_EVERYWHERE", 20)
+    authors = [f"{n:032x}" for n in range(21)]
+    bans = [record(one, clock.now + 60 + n, room=EVERYWHERE) for n, one in enumerate(authors)]
+    world.take(record(ADA, clock.now + 30, "mute"), *bans[:11])
+    with pytest.raises(RefusedError, match="11 people are banned from the whole chat: lift some"):
+        await world.sanctions.put("ban", EVERYWHERE, BOB, 60, DAN)
+    assert banned(world, authors) == authors[:11]
+    # Whoever writes to the topic fills no memory, and takes no places of rooms.
+    world.take(*bans[11:])
+    assert (
+        "more than 20 bans from the whole chat: the 3 that end first are forgotten" in caplog.text
+    )
+    assert banned(world, authors) == authors[3:]
+    assert world.may(ADA) == "r"
 
 
 async def test_a_mute_of_the_whole_chat_is_none(world: World, clock: Clock) -> None:
