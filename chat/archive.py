@@ -286,15 +286,16 @@ class Archive:
 
     async def _read_one(self, known: RoomWindow, offset: int, asker: Asker) -> StoredMessage | None:
         """What the log has there. It is read with its chunk: whoever wants one record, such as an
-        edit, often wants others beside it, and each read waits for its turn.
+        edit, often wants others beside it, and each read waits for its turn. If the log does not
+        fill the chunk yet, it is read alone: the chunk would be another one after each record.
         """
         number, place = divmod(offset, self._window)
-        index = place // self._chunk_size
-        end = max(known.end, offset) + 1
-        key = self._chunk_key(known.partition, number, index, end)
-        chunk = await self._chunk(key, asker)
+        end = (number + 1) * self._window
+        key = self._chunk_key(known.partition, number, place // self._chunk_size, end)
+        alone = known.partition, offset, offset + 1
+        chunk = await self._chunk(key if key[2] <= known.end + 1 else alone, asker)
         if chunk is _HEAVY:
-            chunk = await self._chunk((known.partition, offset, offset + 1), asker)
+            chunk = await self._chunk(alone, asker)
         return chunk.get(offset)
 
     async def as_revised(

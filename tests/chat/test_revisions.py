@@ -29,7 +29,7 @@ from test_hub import (
 from test_server import get
 
 from chat.hub import Hub
-from chat.protocol import ErrorCode
+from chat.protocol import ErrorCode, Position
 from chat.relay.base import Batch, Entry, Record, Revision
 from chat.room import Person
 
@@ -232,6 +232,26 @@ async def test_who_comes_back_after_many_edits_makes_the_log_be_read_once_for_al
     assert joined["recovered"]
     # The record at the position, and five pieces of the log.
     assert len(log.reads) == 6
+
+
+async def test_a_record_near_the_end_of_the_log_is_read_alone_and_not_again_as_the_log_grows() -> (
+    None
+):
+    log = RevisedLog()
+    for _ in range(2 * WINDOW + 5):
+        log.say()
+    made = log.starts(len(log.entries) - 1)
+    reads = []
+    # The last chunk has no more than its beginning. Those before it are read whole.
+    for offset in (2 * WINDOW + 2, 2 * WINDOW + 2, 2 * WINDOW - 1, WINDOW):
+        log.reads.clear()
+        position = Position(EPOCH, PARTITION, offset, 0)
+        assert await made._history.find(ROOM, position, "") is not None
+        reads.append(log.reads.copy())
+        log.say(room=OTHER)
+        deliver(made, log.entries[-1:])
+    one = 2 * WINDOW + 2
+    assert reads == [[(one - 1, one)], [], [(WINDOW - 1, 2 * WINDOW - 1)], []]
 
 
 async def delete(client: ChatClient, of: str, cid: str = "d") -> Frame:
