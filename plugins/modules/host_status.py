@@ -148,8 +148,8 @@ DAY = 86400
 SOON = 30 * DAY
 PART_OF = ("app.kubernetes.io/part-of", "baremetal-chat")
 OBJECTS = "nodes,deployments.apps,daemonsets.apps,statefulsets.apps,pods,leases.coordination.k8s.io"
-# The name of the lease that their leader renews.
-CONTROLLERS = "kube-controller-manager"
+# Namespace and name of the lease that their leader renews.
+CONTROLLERS = ("kube-system", "kube-controller-manager")
 # MicroK8s prints this, and exits with 0, on a worker, which has no API server.
 WORKER = "acting as a node in a cluster"
 # One line for each certificate that the cluster serves. Private keys are not requested.
@@ -283,6 +283,12 @@ def workload(found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def of_controllers(lease: dict[str, Any]) -> bool:
+    """Whether it is the lease of the controllers' leader, and had one."""
+    name = (lease["metadata"]["namespace"], lease["metadata"]["name"])
+    return name == CONTROLLERS and "renewTime" in lease["spec"]
+
+
 def leadership(lease: dict[str, Any]) -> dict[str, Any]:
     """The value C(controllers) described in RETURN."""
     renewed = datetime.fromisoformat(lease["spec"]["renewTime"].replace("Z", "+00:00"))
@@ -350,7 +356,7 @@ class Cluster:
         return {
             "nodes": {i["metadata"]["name"]: ready(i) for i in items if i["kind"] == "Node"},
             "controllers": next(
-                (leadership(i) for i in items if i["metadata"]["name"] == CONTROLLERS), None
+                (leadership(i) for i in items if i["kind"] == "Lease" and of_controllers(i)), None
             ),
             "workloads": [workload(i) for i in items if "template" in i.get("spec", {})],
             "replicas": replicas,

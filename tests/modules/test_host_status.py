@@ -71,6 +71,7 @@ OBJECTS = {
         workload("Deployment", "chat", {"readyReplicas": 1}, CHAT, replicas=2),
         workload("DaemonSet", "cni", {"numberReady": 1, "desiredNumberScheduled": 2}, {}),
         lease("apiserver-abc", "apiserver-abc_1"),
+        workload("Deployment", "kube-controller-manager", {}, {}),
         lease("kube-controller-manager", "chat_1_8b4f"),
         pod("chat-a"),
         pod("chat-b"),
@@ -153,7 +154,7 @@ def test_the_state_of_a_cluster_is_reported(run_module, cluster, registry, monke
     assert seen["registry"] == 2
     assert seen["certificates"] == {"chat/chat-tls": 10}
     assert seen["replicas"] == {"chat-a": {"clients": 3, "behind": 7}, "chat-b": None}
-    chat, cni = seen["workloads"]
+    chat, cni, _ = seen["workloads"]
     assert (chat["ready"], chat["wanted"], chat["ours"]) == (1, 2, True)
     assert (cni["ready"], cni["wanted"], cni["ours"]) == (1, 2, False)
     assert cni["images"] == ["cni:1"]
