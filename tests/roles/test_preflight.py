@@ -486,7 +486,11 @@ HOOK = {
 }
 
 # Case does not count.
-AUDIT = {"chat_audit_room": "Audit", "chat_config": {"CHAT_AUTH": "required"}}
+GROUPS = {
+    "CHAT_AUTH": "required",
+    "CHAT_AUTH_ISSUERS": [{"issuer": "edge", "audience": "chat", "groups_claim": "groups"}],
+}
+AUDIT = {"chat_audit_room": "Audit", "chat_config": GROUPS}
 AUDITED = {"rooms": "audit", "read": ["desk"], "write": []}
 
 CHAT: Cases = {
@@ -576,6 +580,10 @@ CHAT: Cases = {
         {"chat_sanctions": True},
         ["chat_sanctions=true with CHAT_AUTH=off in chat_config, and 0 rules", "set CHAT_AUTH"],
     ),
+    "sanctions without sign-in, in chat_config": (
+        {"chat_config": {"CHAT_SANCTIONS": "true"}},
+        ["CHAT_SANCTIONS=true with CHAT_AUTH=off in chat_config, and 0 rules", "set CHAT_AUTH"],
+    ),
     "sanctions without a rule that has moderators": (
         {
             "chat_sanctions": True,
@@ -588,7 +596,7 @@ CHAT: Cases = {
         {
             "chat_sanctions": True,
             "chat_rooms": [{"rooms": "*"}, {"rooms": "news", "moderate": ["desk"]}],
-            "chat_config": {"CHAT_AUTH": "required"},
+            "chat_config": GROUPS,
         },
         [NOTHING],
     ),
@@ -597,9 +605,26 @@ CHAT: Cases = {
         ["chat_moderators=heads with chat_sanctions=false: set chat_sanctions to true"],
     ),
     "moderators of the whole chat, and of no room": (
-        {"chat_moderators": ["heads"], "chat_sanctions": True}
-        | {"chat_config": {"CHAT_AUTH": "required"}},
+        {"chat_moderators": ["heads"], "chat_sanctions": True, "chat_config": GROUPS},
         [NOTHING],
+    ),
+    "moderators of the whole chat without sanctions, in chat_config": (
+        {"chat_config": GROUPS | {"CHAT_MODERATORS": '["heads"]'}},
+        ["CHAT_MODERATORS=heads with chat_sanctions=false: set chat_sanctions to true"],
+    ),
+    "moderators of the whole chat, in chat_config": (
+        {"chat_config": GROUPS | {"CHAT_MODERATORS": '["heads"]', "CHAT_SANCTIONS": "true"}},
+        [NOTHING],
+    ),
+    "moderators of the whole chat, and no issuer that says who is in a group": (
+        {"chat_moderators": ["heads"], "chat_sanctions": True}
+        | {"chat_config": GROUPS | {"CHAT_AUTH_ISSUERS": [{"issuer": "edge", "audience": "chat"}]}},
+        ["names heads, and no issuer of CHAT_AUTH_ISSUERS in chat_config has groups_claim"],
+    ),
+    "rules with groups, and no issuer that says who is in one": (
+        {"chat_rooms": [{"rooms": "*", "read": ["staff"], "write": []}]}
+        | {"chat_config": {"CHAT_AUTH": "required"}},
+        ["names staff, and no issuer of CHAT_AUTH_ISSUERS in chat_config has groups_claim"],
     ),
     "an audit room without sign-in": (
         {"chat_audit_room": "audit"},
@@ -607,7 +632,7 @@ CHAT: Cases = {
     ),
     "an audit room without a rule": (
         {
-            "chat_config": {"CHAT_AUTH": "required", "CHAT_AUDIT_ROOM": "audit"},
+            "chat_config": GROUPS | {"CHAT_AUDIT_ROOM": "audit"},
             "chat_rooms": [{"rooms": "*", "read": ["desk"], "write": []}],
         },
         ["CHAT_AUDIT_ROOM=audit: give", "rule {rooms: audit, read: [GROUP]", "none for this name"],
