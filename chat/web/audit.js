@@ -44,7 +44,7 @@ const de = {
 const words = locale.startsWith("de") ? de : en;
 /** @type {[number, string][]} */
 const UNITS = [[86_400, "day"], [3600, "hour"], [60, "minute"], [1, "second"]];
-const PERSON = /^([0-9a-f]{6})[0-9a-f]{26}(?: (.*))?$/;
+const PERSON = /^([0-9a-f]{32})(?: (.*))?$/;
 // Answers to `history` in which a message is looked for.
 const LOOKS = 20;
 
@@ -60,7 +60,8 @@ style.replaceSync(`
   .audit .text { padding-bottom: 1.7rem; }
   .audit dl { display: grid; grid-template-columns: auto 1fr; gap: 0 .6rem; margin: 0; }
   .audit dt { color: var(--faint); }
-  .audit dd { margin: 0; min-width: 0; white-space: pre-wrap; }
+  .audit dd { margin: 0; min-width: 0; overflow-wrap: anywhere; white-space: pre-wrap; }
+  .audit dd small { color: var(--faint); }
 `);
 document.adoptedStyleSheets.push(style);
 
@@ -108,9 +109,10 @@ function duration(seconds) {
  */
 function shown(name, value) {
   const [, author, user] = PERSON.exec(value) ?? [];
-  if (author) return user ? `${user} (${author})` : author;
-  if (name === "seconds") return duration(Number(value));
-  return name === "room" && value === "*" ? words.everywhere : value;
+  // In full, to be copied: bots that ban people take nothing less.
+  if (author) return [user ? `${user} ` : "", element("small", {}, author)];
+  if (name === "seconds") return [duration(Number(value))];
+  return [name === "room" && value === "*" ? words.everywhere : value];
 }
 
 /** Draw what the chat has said, and is drawn as text. */
@@ -125,7 +127,7 @@ function draw() {
       element("strong", {}, words.kinds[kind] ?? kind),
       element("dl", {}, ...[...fields].flatMap(([name, value]) => [
         element("dt", {}, words.fields[name] ?? name),
-        element("dd", { dir: "auto" }, shown(name, value)),
+        element("dd", { dir: "auto" }, ...shown(name, value)),
       ])));
   }
 }
