@@ -224,3 +224,24 @@ def test_on_a_new_cluster_the_chat_may_use_the_topics_that_are_declared_for_it(
     ]
     assert found["named_0"] == [[{"name": "bob"}], rights("bob", "talk"), ["bob"]]
     assert found["own_0"] == [[], [], []]
+
+
+def test_a_role_in_a_play_of_ones_own_decides_by_itself(tmp_path: Path) -> None:
+    """Ansible validates arguments before the role's first task. The port is refused after that."""
+    zookeeper = {"part": "zookeeper", "zookeeper_client_port": 0}
+    kafka = {"part": "kafka", "kafka_listeners": {"CLUSTER": {"port": 0}}}
+    clusters: dict[str, Any] = {
+        "members": ([EMPTY], zookeeper),
+        "open_members": ([PLAINTEXT], zookeeper),
+        "brokers": ([EMPTY], kafka),
+        "open_brokers": ([PLAINTEXT], kafka),
+    }
+    whole = {"ansible.builtin.include_role": {"name": "baremetal_chat.platform.{{ part }}"}}
+    keep = {"ansible.builtin.set_fact": {"refusal": "{{ ansible_failed_result.msg }}"}}
+    what = "[kafka_security | default('undecided'), refusal]"
+    found, _ = run(tmp_path, clusters, [{"block": [whole], "rescue": [keep]}], what)
+    for host, (security, refusal) in found.items():
+        assert security == ("plaintext" if host.startswith("open") else "tls"), refusal
+        variable = "zookeeper_client_port is 0" if "members" in host else "kafka_listeners makes {"
+        assert refusal.startswith(f"{host}: {variable}")
+    assert len(found) == len(clusters)
