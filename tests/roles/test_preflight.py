@@ -1063,3 +1063,11 @@ def test_two_authority_folders_in_one_run_are_refused(tmp_path: Path) -> None:
     done = ansible_playbook(*inventories, tmp_path / "play.json")
     for each in ("/of-zookeeper-kafka-tls on zk1", "/of-kafka-kafka-tls on chat1"):
         assert each in done.stdout, done.stdout + done.stderr
+    # And if only one group has certificates of the site's own authority.
+    shared = f"--extra-vars=kafka_tls_directory={tmp_path}/made"
+    given = tmp_path / "of-zookeeper" / "group_vars" / "zookeeper.yml"
+    given.parent.mkdir()
+    given.write_text(f"kafka_tls_site_directory: {tmp_path}/given\n")
+    done = ansible_playbook(*inventories, shared, tmp_path / "play.json")
+    for each in ("/given on zk1", "/made on chat1"):
+        assert each in done.stdout, done.stdout + done.stderr

@@ -157,8 +157,8 @@ done
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """What is refused, by the case."""
+def install(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Check the certificates of a host per case, with options of Ansible, and return its output."""
     folder = tmp_path_factory.mktemp("site")
     (folder / "sed").write_text(SED)
     (folder / "sed").chmod(0o755)
@@ -200,21 +200,35 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
         "tasks": tasks,
     }
     (folder / "play.json").write_text(json.dumps([play]))
-    done = ansible_playbook(
-        f"--inventory={folder / 'hosts.json'}",
-        folder / "play.json",
-        "-v",
-        ANSIBLE_FORCE_COLOR="false",
-        **QUICK,
-    )
-    assert "PRIVATE KEY-----\\n" not in done.stdout
-    failed = re.findall(
-        r"^(?:fatal|failed): \[(\w+)[^\]]*\].*? => (.*)$", done.stdout, re.MULTILINE
-    )
+
+    def installed(*options: str) -> str:
+        done = ansible_playbook(
+            f"--inventory={folder / 'hosts.json'}",
+            folder / "play.json",
+            "-v",
+            *options,
+            ANSIBLE_FORCE_COLOR="false",
+            **QUICK,
+        )
+        return done.stdout
+
+    return installed
+
+
+def host_of(case: str) -> str:
+    return f"host{list(CASES).index(case)}"
+
+
+@pytest.fixture(scope="module")
+def said(install: Callable[..., str]) -> Callable[[str], str]:
+    """What is refused, by the case."""
+    output = install()
+    assert "PRIVATE KEY-----\\n" not in output
+    failed = re.findall(r"^(?:fatal|failed): \[(\w+)[^\]]*\].*? => (.*)$", output, re.MULTILINE)
     found = {host: json.loads(said)["msg"] for host, said in reversed(failed)}
-    assert f"host{len(CASES)}: '" in done.stdout
-    assert "ends in 20 days. Put a new certificate there" in done.stdout
-    return lambda case: found.get(f"host{list(CASES).index(case)}", NOTHING)
+    assert f"host{len(CASES)}: '" in output
+    assert "ends in 20 days. Put a new certificate there" in output
+    return lambda case: found.get(host_of(case), NOTHING)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -222,3 +236,12 @@ def test_certificates_that_would_not_work_are_refused_before_anything_changes(
     case: str, said: Callable[[str], str]
 ) -> None:
     assert CASES[case].said in said(case)
+
+
+def test_another_authority_is_not_installed_on_a_part_of_the_hosts(
+    install: Callable[..., str],
+) -> None:
+    host = host_of("a new authority, in its second step")
+    assert f"the hosts that --limit {host} leaves out may trust only one" in install(
+        f"--limit={host}"
+    )
