@@ -116,11 +116,13 @@ def test_people_make_a_private_room_invite_others_by_a_link_and_remove_them(
         # Bob signs in first. Before he says so, nobody knows of him.
         bob = open_page(gate, "", lambda page: page.route("**" + SIGN_IN, at_the_provider))
         # He is faster than the module comes.
-        bob.route("**/private.js", lambda _route: None, times=1)
+        held: list[Route] = []
+        bob.route("**/private.js", lambda route: held.append(route), times=1)
         bob.goto(invitation)
         expect(bob.get_by_role("status").first).to_have_text(SIGNED_OUT)
         bob.get_by_role("link", name="Sign in").click()
         expect(bob.get_by_role("dialog", name="Invitation")).to_be_visible()
+        held.pop().abort()
         accessible(bob)
         expect(dialog(ada).get_by_role("listitem").nth(1)).to_contain_text("1 left")
         accept(bob)
