@@ -10,7 +10,7 @@ from conftest import Process
 from playwright.sync_api import Locator, Page, WebSocketRoute, expect
 from provider import jwks
 from test_page import Open, browser, open_page, shows, write
-from test_page_honesty import LIMITS, Frame, say
+from test_page_honesty import LIMITS, Frame, say, state
 from test_page_reading import Log, Visit, said, service, visit
 from test_page_revisions import accessible, message
 from test_page_sign_in import KEY, Gate, signed_in
@@ -106,6 +106,31 @@ def test_moderators_mute_and_ban_and_lift_it_and_people_see_what_is_so_and_until
         shows(mod, "rude", "sorry", "thank you")
         message(mod, "thank you").hover()
         expect(mod.get_by_role("button", name="Moderate")).to_be_hidden()
+
+
+def test_who_may_ban_people_from_the_whole_chat_does_so_from_a_room_they_do_not_moderate(
+    process: Start, open_page: Open, tmp_path: Path
+) -> None:
+    replica = process(moderated(tmp_path), CHAT_MODERATORS='["head"]')
+    with Gate(replica=replica) as gate:
+        ada = signed_in(open_page, gate, "ada", locale="en-GB")
+        head = signed_in(open_page, gate, "head", locale="en-GB")
+        write(ada, "rude")
+        message(head, "rude").hover()
+        head.get_by_role("button", name="Moderate").click()
+        expect(dialog(head).get_by_role("button", name="Mute")).to_be_hidden()
+        expect(dialog(head)).not_to_contain_text("In lobby only.", use_inner_text=True)
+        accessible(head)
+        head.get_by_label("For how long").select_option("1 week")
+        does(head, "Ban from the whole chat", "Banned from the whole chat until ")
+        expect(ada.get_by_role("status").first).to_contain_text("banned")
+        ada.reload()
+        expect(ada.get_by_role("status").first).to_contain_text("banned")
+        does(head, "Lift for the whole chat", "Not banned from the whole chat any more.")
+        ada.reload()
+        state(ada, "connected")
+        write(ada, "sorry")
+        shows(head, "rude", "sorry")
 
 
 def test_who_may_not_write_any_more_still_deletes_what_they_wrote(
