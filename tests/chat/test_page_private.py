@@ -67,7 +67,7 @@ def says(page: Page, text: str) -> None:
 
 def press(page: Page, name: str, question: str = "") -> None:
     """Press a button of the dialog, and again if it asks so."""
-    button = dialog(page).get_by_role("button", name=name)
+    button = dialog(page).get_by_role("button", name=re.compile(f"^{re.escape(name)}"))
     button.click()
     if question:
         says(page, question)
