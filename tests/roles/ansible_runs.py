@@ -15,6 +15,16 @@ QUICK = {
     "ANSIBLE_TIMEOUT": "60",
 }
 
+# A `sed` for the hosts of a test: files below /etc are read below $FOLDER.
+SED = """#!/bin/sh
+for each; do
+  shift
+  case $each in /etc/*) each=$FOLDER$each ;; esac
+  set -- "$@" "$each"
+done
+/usr/bin/sed "$@" 2> /dev/null | /usr/bin/sed "s|^$FOLDER||"
+"""
+
 
 def ansible_playbook(
     *arguments: str | Path, **environment: str

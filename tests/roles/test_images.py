@@ -1,10 +1,9 @@
 """Which images role chat has kept on the cluster hosts."""
 
 import json
-import subprocess
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from ansible_runs import ROOT, ansible_playbook
 
 
 def test_the_current_image_comes_before_those_of_earlier_rollouts(tmp_path: Path) -> None:
@@ -22,5 +21,5 @@ def test_the_current_image_comes_before_those_of_earlier_rollouts(tmp_path: Path
     play.write_text(
         json.dumps([{"hosts": "localhost", "gather_facts": False, "vars": facts, "tasks": tasks}])
     )
-    done = subprocess.run(["ansible-playbook", play], capture_output=True, text=True, cwd=ROOT)
+    done = ansible_playbook(play)
     assert done.returncode == 0, done.stdout + done.stderr

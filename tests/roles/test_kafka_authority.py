@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_runs import QUICK, ROOT, ansible_playbook
+from ansible_runs import QUICK, ROOT, SED, ansible_playbook
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
@@ -20,15 +20,6 @@ from kubernetes_api import KubernetesApi
 
 FIRST, SECOND = "CA of Kafka and ZooKeeper", "CA of Kafka and ZooKeeper 2"
 SERVICES = ("zookeeper", "kafka")
-# The last is the file, or it is sed's own.
-SED = """#!/bin/sh
-for each; do
-  shift
-  case $each in /etc/*) each=$FOLDER$each ;; esac
-  set -- "$@" "$each"
-done
-/usr/bin/sed "$@" 2> /dev/null | /usr/bin/sed "s|^$FOLDER||"
-"""
 
 FAILED = "ansible_failed_result.results | default([ansible_failed_result])"
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import pytest
-from ansible_runs import QUICK, ansible_playbook
+from ansible_runs import QUICK, SED, ansible_playbook
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -145,15 +145,6 @@ CASES = {
         {"ca.crt": OTHER_PEM, **THEIRS}, "Keep the old authority in ca.crt", INSTALLED, BOTH
     ),
 }
-
-SED = """#!/bin/sh
-for each; do
-  shift
-  case $each in /etc/*) each=$FOLDER$each ;; esac
-  set -- "$@" "$each"
-done
-/usr/bin/sed "$@" 2> /dev/null | /usr/bin/sed "s|^$FOLDER||"
-"""
 
 
 @pytest.fixture(scope="module")
