@@ -81,6 +81,9 @@ def pytest_runtest_makereport(
             # Without Kubernetes' informational messages.
             noise = " I[0-9]{4} |level=info|Flag --|Skipping API"
             read = "journalctl --no-pager --lines 500 --unit 'snap.microk8s.*'"
-            journal = host.run(f"{read} | grep -vE '{noise}' | tail -n 40")
-            report.sections.append((f"journal of {name}, the end", journal.stdout))
+            try:
+                journal = host.run(f"{read} | grep -vE '{noise}' | tail -n 40").stdout
+            except RuntimeError as unreachable:  # testinfra's, for a host that the test powered off
+                journal = str(unreachable)
+            report.sections.append((f"journal of {name}, the end", journal))
     return report
