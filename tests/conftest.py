@@ -49,7 +49,7 @@ def secured_broker(
         secured.broker.start()
         yield secured
     finally:
-        secured.broker.close()
+        secured.close()
 
 
 @pytest.fixture(scope="session")
@@ -90,18 +90,35 @@ def seed(request: pytest.FixtureRequest) -> int:
     return drawn
 
 
+def clusters_of(item: pytest.Item) -> set[str]:
+    """The fixtures with brokers of their own, which not all workers need."""
+    names = {"any_kafka_cluster", "three_brokers", "secured_broker"}
+    return names.intersection(getattr(item, "fixturenames", ()))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Name the tests that share a worker under `--dist loadgroup`: those of a file, which share
-    fixtures, and those that share a cluster. The latter take longest and so run first.
+    fixtures, and those that share a cluster. What takes longest runs first, so that no worker is
+    idle at the end: tests with a cluster, one cluster after the other, and the files of roles.
     """
-    clusters = {"any_kafka_cluster", "three_brokers", "secured_broker"}
+
+    def place(item: pytest.Item) -> tuple[str, bool]:
+        return min(clusters_of(item), default="~"), not item.nodeid.startswith("tests/roles/")
+
     for item in items:
-        shared = clusters.intersection(getattr(item, "fixturenames", ()))
-        name = min(shared, default=item.nodeid.split("::")[0])
+        name = min(clusters_of(item), default=item.nodeid.split("::")[0])
         # A mark would be in vain: pytest-xdist 3.8 writes its name where pytest 9.2 does not look.
         if hasattr(config, "workerinput"):
             item._id = coerce_node_id(f"{item.nodeid}@{name}")
-    items.sort(key=lambda item: not clusters.intersection(getattr(item, "fixturenames", ())))
+    items.sort(key=place)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """End brokers after the last of their tests, because idle ones take processor time."""
+    for name in clusters_of(item) - (clusters_of(nextitem) if nextitem else set()):
+        if used := getattr(item, "funcargs", {}).get(name):
+            used.close()
 
 
 @pytest.hookimpl(wrapper=True)
