@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.roles.ansible_runs import QUICK, ansible_playbook
+from tests.roles.ansible_runs import ansible_playbook
 
 _RENDER = Path(__file__).parent / "manifests/render.yml"
 
@@ -49,7 +49,7 @@ def render(folder: Path, sites: dict[str, dict[str, Any]]) -> dict[str, Objects]
         }
     inventory = folder / "inventory.json"
     inventory.write_text(json.dumps({"all": {"hosts": hosts}}))
-    done = ansible_playbook("-i", inventory, _RENDER, **QUICK)
+    done = ansible_playbook("-i", inventory, _RENDER)
     if done.returncode:
         pytest.fail(done.stdout + done.stderr, pytrace=False)
     return {

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_runs import ROOT, ansible_playbook
+from ansible_runs import LINEAR, ROOT, ansible_playbook
 
 # These hosts are down: nothing listens on the port. No host has the addresses (RFC 5737).
 DOWN = {"ansible_port": 1, "ansible_ssh_common_args": "-o ProxyCommand=false"}
@@ -32,7 +32,7 @@ def run(folder: Path, plays: list[dict[str, Any]], hosts: dict[str, Any], *optio
     site.write_text(json.dumps({"all": {"children": groups}}))
     playbook = folder / "play.json"
     playbook.write_text(json.dumps(plays))
-    done = ansible_playbook(f"--inventory={site}", *options, playbook)
+    done = ansible_playbook(f"--inventory={site}", *options, playbook, **LINEAR)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_runs import ansible_playbook
+from ansible_runs import LINEAR, ansible_playbook
 from kubernetes_api import KubernetesApi
 
 CA = "/api/v1/namespaces/chat-ca/secrets/ca"
@@ -56,7 +56,11 @@ class Site:
         hosts = {"hosts": {"host1": VARIABLES | known | variables}}
         site.write_text(json.dumps({"all": hosts}))
         done = ansible_playbook(
-            f"--inventory={site}", self._folder / "play.json", *options, ANSIBLE_FORCE_COLOR="false"
+            f"--inventory={site}",
+            self._folder / "play.json",
+            *options,
+            ANSIBLE_FORCE_COLOR="false",
+            **(LINEAR if "-vvv" in options else {}),
         )
         said = done.stdout + done.stderr
         assert done.returncode == 0, said

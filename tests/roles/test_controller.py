@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_runs import ROOT, ansible_playbook
+from ansible_runs import LINEAR, ROOT, ansible_playbook
 
 ROLE = "baremetal_chat.platform.controller"
 CONTROLLER = "baremetal_chat_controller"
@@ -45,7 +45,7 @@ def test_tasks_on_the_controller_use_ansibles_python_and_do_not_escalate(
     said = {"ansible.builtin.debug": {"msg": "{{ controller.ansible_facts.ansible_python }}"}}
     play = {"hosts": "member", "become": True, "gather_facts": False, "roles": [ROLE]}
     playbook.write_text(json.dumps([play | {"tasks": [delegated, said]}]))
-    done = ansible_playbook(f"--inventory={inventory}", playbook)
+    done = ansible_playbook(f"--inventory={inventory}", playbook, **LINEAR)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f'"executable": "{sys.executable}"' in done.stdout
 

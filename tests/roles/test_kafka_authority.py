@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_runs import QUICK, ROOT, SED, ansible_playbook
+from ansible_runs import ROOT, SED, ansible_playbook
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
@@ -111,7 +111,6 @@ def run_in(
         folder / "play.json",
         *options,
         ANSIBLE_FORCE_COLOR="false",
-        **QUICK,
     )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_runs import QUICK, ansible_playbook
+from ansible_runs import ansible_playbook
 
 # The first test runs all cases, which takes minutes on a busy machine.
 pytestmark = pytest.mark.timeout(900)
@@ -991,7 +991,6 @@ def said(
             f"--inventory={folder / 'hosts.json'}",
             folder / "play.json",
             ANSIBLE_FORCE_COLOR="false",
-            **QUICK,
         )
     print(done.stdout, done.stderr)
     assert set(re.findall(r" changed=(\d+)", done.stdout)) == {"0"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_runs import ROOT, ansible_playbook
+from ansible_runs import LINEAR, ROOT, ansible_playbook
 from kubernetes_api import KubernetesApi
 
 # Nothing listens there.
@@ -45,6 +45,7 @@ def test_the_clusters_api_is_reached_directly(tmp_path: Path) -> None:
             playbook,
             http_proxy=PROXY,
             https_proxy=PROXY,
+            **LINEAR,
         )
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -18,7 +18,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from ansible_runs import QUICK, ROOT, ansible_playbook
+from ansible_runs import ROOT, ansible_playbook
 from kubernetes_api import KubernetesApi
 
 from chat.webhook.config import load
@@ -79,9 +79,7 @@ def run(folder: Path, *arguments: str | Path, **variables: Any) -> subprocess.Co
     known = SITE | {"traefik_crds": [str(definitions)]} | variables
     site = {name: value for name, value in known.items() if value is not None}
     inventory.write_text(json.dumps({"all": {"vars": site, "children": groups}}))
-    return ansible_playbook(
-        f"--inventory={inventory}", *arguments, ANSIBLE_FORCE_COLOR="false", **QUICK
-    )
+    return ansible_playbook(f"--inventory={inventory}", *arguments, ANSIBLE_FORCE_COLOR="false")
 
 
 def render(folder: Path, **variables: Any) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from ansible_runs import QUICK, ansible_playbook
+from ansible_runs import ansible_playbook
 
 MAP = "listener.security.protocol.map"
 BROKER = {
@@ -147,7 +147,6 @@ def run(
         f"--inventory={folder / 'hosts.json'}",
         folder / "play.json",
         ANSIBLE_FORCE_COLOR="false",
-        **QUICK,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     found = re.findall(r'^ok: \[(\w+)\] => \{\n *"msg": "=(.*)="', done.stdout, re.MULTILINE)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import pytest
-from ansible_runs import QUICK, SED, ansible_playbook
+from ansible_runs import SED, ansible_playbook
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -199,7 +199,6 @@ def install(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
             "-v",
             *options,
             ANSIBLE_FORCE_COLOR="false",
-            **QUICK,
         )
         return done.stdout
 
