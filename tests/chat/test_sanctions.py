@@ -549,6 +549,21 @@ async def test_one_timer_tells_of_each_end(
     await world.sanctions.stop()
 
 
+async def test_many_that_end_at_once_do_not_hold_up_everybody_else(
+    world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LONGEST_WAIT", 0.01)
+    monkeypatch.setattr(module, "ENDS_IN_A_TURN", 10)
+    authors = [f"{n:032x}" for n in range(35)]
+    world.take(*(record(one, clock.now + 60) for one in authors))
+    world.told.clear()
+    clock.now += 60
+    await until(lambda: world.told)
+    assert {world.may(one) for one in authors} == {"rw"}, "also before all are removed"
+    await until(lambda: len(world.sanctions) == 0)
+    assert [len(told) for _, told in world.told] == [10, 10, 10, 5]
+
+
 async def test_what_is_read_again_after_a_fault_brings_nothing_back_that_was_ended(
     world: World, clock: Clock
 ) -> None:
