@@ -33,8 +33,6 @@ log = logging.getLogger("chat.auth")
 MOST = 50_000
 # A record is some 70 bytes.
 MOST_BYTES = 1024
-# A replica's clock may be so far ahead of the log's, in seconds.
-_AHEAD = 600
 # Connections are looked through at most so often. It takes milliseconds if there are many.
 GATHER_SECONDS = 0.1
 
@@ -134,9 +132,10 @@ class Revocations(Follower):
         now = int(self._clock())
         for ts, value, _ in values:
             # Empty is how Kafka deletes a key.
-            if value and (read := _decode(ts, value)):
-                # A time in the future would refuse tokens that are issued later. (By the log's
-                # clock, because this one may be behind.)
+            if value and (read := decode(_decoder, value, MOST_BYTES)):
+                # The clock of the replica that wrote it may be ahead. A time in the future would
+                # refuse tokens that are issued later. (By the log's clock, because this one may be
+                # behind.)
                 self._add(read.of, min(read.before, (ts // 1000 or now) + TOLERANCE))
             elif value:
                 self.foreign += 1
@@ -178,13 +177,6 @@ class Revocations(Follower):
             MOST,
             _shown(self._forgotten),
         )
-
-
-def _decode(ts: int, value: bytes) -> Value | None:
-    read = decode(_decoder, value, MOST_BYTES)
-    if read is None:
-        return None
-    return None if ts and read.before > ts / 1000 + _AHEAD else read
 
 
 def _shown(seconds: int) -> str:
