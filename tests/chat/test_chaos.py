@@ -19,11 +19,12 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from chaos.judge import Shown, Stretch, Verdict, Version, Witness, judge
-from chaos.people import Person, Thief, history_of, resume
-from chaos.sites import PARTITIONS, ClusterSite, LoneSite, Site
+from chaos.people import Person, SignIn, Thief, history_of, resume
+from chaos.sites import PARTITIONS, ClusterSite, LoneSite, Site, Tokens
 from conftest import Process, until
 from kafka_broker import KafkaBroker, KafkaCluster
 
@@ -175,11 +176,18 @@ async def run(site: Site, trials: int, rng: random.Random) -> Course:
     people = [
         # One person per room always starts without a position, so that the log grows even after
         # losses.
-        Person(f"{room}-{n}", room, site.ports, random.Random(rng.random()), forgets=n == 0)
+        Person(
+            f"{room}-{n}",
+            room,
+            site.ports,
+            random.Random(rng.random()),
+            site.sign_in,
+            forgets=n == 0,
+        )
         for room in ROOMS
         for n in range(PEOPLE_PER_ROOM)
     ]
-    thief = Thief(people, site.ports, random.Random(rng.random()))
+    thief = Thief(people, site.ports, random.Random(rng.random()), site.sign_in)
     living = [asyncio.create_task(person.live()) for person in people]
     try:
         await until(lambda: all(person.position for person in people))
@@ -210,7 +218,11 @@ async def run(site: Site, trials: int, rng: random.Random) -> Course:
         with contextlib.suppress(AssertionError):
             await until(lambda: all(has_seen(one, versions[one.room][-1]) for one in people), 30)
         probed = await asyncio.gather(
-            *(probe(port, room, versions[room], rng) for port in site.ports() for room in ROOMS)
+            *(
+                probe(port, room, versions[room], rng, site.sign_in)
+                for port in site.ports()
+                for room in ROOMS
+            )
         )
     finally:
         for task in living:
@@ -230,21 +242,23 @@ def has_seen(person: Person, log: Version) -> bool:
     return bool(person.seen) and person.seen[-1] == log[-1]
 
 
-async def probe(port: int, room: str, versions: list[Version], rng: random.Random) -> Verdict:
+async def probe(
+    port: int, room: str, versions: list[Version], rng: random.Random, sign_in: SignIn
+) -> Verdict:
     """Compare a replica's history of a room with the log, and resume from some positions."""
     verdict = Verdict()
     now = versions[-1]
-    history = await history_of(port, room)
+    history = await history_of(port, room, sign_in)
     if history != now:
         verdict.lost.append(f"{room} on port {port}: its history is not what the log holds")
     # For a position ahead of its own, a replica would wait until the log reaches it.
     false = sorted(shown for shown in gone(versions) if shown.offset < now[-1].offset)
     for shown in rng.sample(false, min(PROBES, len(false))):
-        if await resume(port, room, shown.id) is not None:
+        if await resume(port, room, shown.id, sign_in) is not None:
             verdict.false_recovered.append(f"{room} on port {port}: {shown}")
     for back in rng.sample(range(1, 200), PROBES):
         missed = now[-back + 1 :] if back > 1 else []
-        if back <= len(now) and await resume(port, room, now[-back].id) != missed:
+        if back <= len(now) and await resume(port, room, now[-back].id, sign_in) != missed:
             verdict.lost.append(f"{room} on port {port}: what came after {now[-back]}")
     return verdict
 
@@ -280,10 +294,20 @@ def take_course(
 
 
 @pytest.mark.timeout(1800)
+@pytest.mark.parametrize("auth", ["off", "required"])
 async def test_everybody_sees_everything_once_whatever_is_killed(
-    kafka_cluster: KafkaCluster, process: Start, take_course: TakeCourse
+    kafka_cluster: KafkaCluster,
+    process: Start,
+    take_course: TakeCourse,
+    tmp_path: Path,
+    auth: str,
 ) -> None:
-    course = await take_course(lambda rng: ClusterSite(kafka_cluster, process, rng))
+    def make(rng: random.Random) -> Site:
+        site = ClusterSite(kafka_cluster, process, rng)
+        site.tokens = Tokens(tmp_path) if auth == "required" else None
+        return site
+
+    course = await take_course(make)
     assert course.reloads == 0, "nobody was away for longer than the window"
 
 

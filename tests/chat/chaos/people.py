@@ -33,6 +33,8 @@ MOST_PENDING = 5
 STEAL_SECONDS = 20.0
 
 Ports = Callable[[], Sequence[int]]
+# The headers of somebody with this name, who is this subject.
+SignIn = Callable[[str, str], dict[str, str]]
 
 
 class Resume(NamedTuple):
@@ -51,6 +53,7 @@ class Person:
     room: str
     ports: Ports
     random: random.Random
+    sign_in: SignIn
     # Comes each time without a position, as a page does that was loaded again.
     forgets: bool = False
     talks: bool = False
@@ -83,7 +86,8 @@ class Person:
     async def live(self) -> None:
         while True:
             try:
-                ws = await connect(self.random.choice(self.ports()))
+                headers = self.sign_in(self.name, self.name)
+                ws = await connect(self.random.choice(self.ports()), headers)
             except (OSError, TimeoutError, websockets.WebSocketException):
                 await asyncio.sleep(self.random.uniform(0.02, 0.2))
                 continue
@@ -190,13 +194,14 @@ class Person:
 
 @dataclass
 class Thief:
-    """Comes again and again under the names of others, without their keys. Once let in, they say
-    something under the next `cid` of the owner, and stay.
+    """Comes again and again under the names of others, without their keys or as another subject.
+    Once let in, they say something under the next `cid` of the owner, and stay.
     """
 
     victims: Sequence[Person]
     ports: Ports
     random: random.Random
+    sign_in: SignIn
     tries: int = 0
 
     async def live(self) -> None:
@@ -206,7 +211,8 @@ class Thief:
             await asyncio.sleep(self.random.uniform(0.02, 0.2))
 
     async def _come_as(self, victim: Person) -> None:
-        async with await connect(self.random.choice(self.ports())) as ws:
+        headers = self.sign_in(victim.name, "a thief")
+        async with await connect(self.random.choice(self.ports()), headers) as ws:
             self.tries += 1
             await say(ws, type="hello", user=victim.name, key="the-key-of-a-thief")
             await say(ws, type="join", room=victim.room)
@@ -217,13 +223,16 @@ class Thief:
                         await say(ws, type="send", room=victim.room, **words)
 
 
-async def connect(port: int) -> websockets.ClientConnection:
+async def connect(
+    port: int, headers: dict[str, str], patience: float = 3.0
+) -> websockets.ClientConnection:
     return await websockets.connect(
         f"ws://127.0.0.1:{port}/ws",
+        additional_headers=headers,
         compression=None,
         max_queue=None,
         ping_interval=None,
-        open_timeout=3,
+        open_timeout=patience,
     )
 
 
@@ -231,11 +240,12 @@ async def say(ws: websockets.ClientConnection, **frame: str) -> None:
     await ws.send(json.dumps(frame))
 
 
-async def resume(port: int, room: str, position: str) -> list[Shown] | None:
+async def resume(port: int, room: str, position: str, sign_in: SignIn) -> list[Shown] | None:
     """What a replica says came after a position; None if it says that something may be missing."""
-    async with await connect(port) as ws:
-        # Somebody else each time: nobody waits for the name.
-        await say(ws, type="hello", user=uuid.uuid4().hex)
+    # Somebody else each time: nobody waits for the name.
+    name = uuid.uuid4().hex
+    async with await connect(port, sign_in(name, name), JOIN_SECONDS) as ws:
+        await say(ws, type="hello", user=name)
         await say(ws, type="join", room=room, since=position)
         async with asyncio.timeout(JOIN_SECONDS):
             while (frame := json.loads(await ws.recv()))["type"] != "joined":
@@ -243,14 +253,15 @@ async def resume(port: int, room: str, position: str) -> list[Shown] | None:
     return [_shown(message) for message in frame["messages"]] if frame["recovered"] else None
 
 
-async def history_of(port: int, room: str) -> list[Shown]:
+async def history_of(port: int, room: str, sign_in: SignIn) -> list[Shown]:
     """All that a replica has of a room, asked over HTTP from the oldest on."""
     found: list[Shown] = []
     after = "oldest"
     client = AsyncHTTPClient()
     while True:
         url = f"http://127.0.0.1:{port}/api/rooms/{room}/messages?after={after}"
-        answer = await client.fetch(url, raise_error=False)
+        headers = sign_in("historian", "historian")
+        answer = await client.fetch(url, headers=headers, raise_error=False)
         if answer.code in (429, 503):
             # Too many at once, or not ready.
             await asyncio.sleep(0.2)

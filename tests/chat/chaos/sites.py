@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import random
 import signal
 import time
@@ -14,12 +15,13 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from conftest import PARTITIONS, Process, make_topic, signals_of, until
+from conftest import PARTITIONS, Process, make_topic, revocations_of, signals_of, until
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaError
 from kafka_broker import KafkaBroker, KafkaCluster
 from power_cut import cut_tail, records_in
+from provider import ec_key, jwks, signed
 
 from chaos.judge import Shown, Version
 from chat.protocol import Position
@@ -37,12 +39,31 @@ Start = Callable[..., Process]
 Rooms = dict[str, list[Shown]]
 
 
+class Tokens:
+    """What people bring where nobody is let in without. Replicas know the key from a file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._key = ec_key("chaos")
+        keys = folder / "keys.json"
+        keys.write_bytes(jwks(self._key))
+        issuer = {"issuer": "chaos", "audience": "chat", "jwks": str(keys)}
+        self.environment = {"CHAT_AUTH": "required", "CHAT_AUTH_ISSUERS": json.dumps([issuer])}
+
+    def headers(self, name: str, subject: str) -> dict[str, str]:
+        now = int(time.time())
+        claims = {"iss": "chaos", "aud": "chat", "sub": subject, "preferred_username": name}
+        token = signed(claims | {"iat": now, "exp": now + 60}, self._key)
+        return {"Authorization": f"Bearer {token}"}
+
+
 class Site:
     """Three replicas on topics of their own. Each kind of site adds its brokers."""
 
     def __init__(
         self, bootstrap_servers: str, start: Start, rng: random.Random, *, copies: int
     ) -> None:
+        # What replicas need to require tokens, and who signs these; None if nobody signs in.
+        self.tokens: Tokens | None = None
         self.topic = f"chaos-{uuid.uuid4().hex[:12]}"
         self.done: Counter[str] = Counter()
         # What partitions held before they lost their end, and when that was (monotonic).
@@ -65,7 +86,8 @@ class Site:
 
     async def open(self) -> None:
         with self._admin() as admin:
-            make_topic(admin, self.topic, signals_of(self.topic), replicas=self._copies)
+            topics = self.topic, signals_of(self.topic), revocations_of(self.topic)
+            make_topic(admin, *topics, replicas=self._copies)
             await until(lambda: self._learn_epoch(admin))
         await asyncio.gather(*(self._add_replica() for _ in range(REPLICAS)))
         # Who is on one of them, the others know from now on.
@@ -79,6 +101,10 @@ class Site:
 
     def ports(self) -> list[int]:
         return [replica.port for replica in self._replicas]
+
+    def sign_in(self, name: str, subject: str) -> dict[str, str]:
+        """The headers of somebody."""
+        return self.tokens.headers(name, subject) if self.tokens else {}
 
     async def cause(self, faults: Faults, enough: Callable[[], bool]) -> None:
         """Cause each fault once, in any order, and then whatever comes, until it is enough."""
@@ -107,8 +133,11 @@ class Site:
             "KAFKA_BOOTSTRAP_SERVERS": self._bootstrap_servers,
             "KAFKA_TOPIC": self.topic,
             "KAFKA_SIGNAL_TOPIC": signals_of(self.topic),
+            "KAFKA_REVOCATION_TOPIC": revocations_of(self.topic),
             "CHAT_DRAIN_SECONDS": "1",
         }
+        if self.tokens:
+            environment |= self.tokens.environment
         self._replicas.append(await asyncio.to_thread(self._start, environment))
 
     async def _kill_replica(self) -> None:
