@@ -112,21 +112,30 @@ def members_of(topic: str) -> str:
     return f"{topic}-members"
 
 
+def make_topics(admin: KafkaAdminClient) -> str:
+    """Topics for replicas that share them. Returns the name of the messages' topic."""
+    name = f"chat-{uuid.uuid4().hex[:12]}"
+    make_topic(admin, name, signals_of(name), revocations_of(name))
+    make_topic(admin, sanctions_of(name), **{"retention.ms": "-1"})
+    make_topic(admin, members_of(name), **{"cleanup.policy": "compact"})
+    return name
+
+
 @pytest.fixture
 def topic(kafka_admin: KafkaAdminClient) -> str:
-    name = f"chat-{uuid.uuid4().hex[:12]}"
-    make_topic(kafka_admin, name, signals_of(name), revocations_of(name))
-    make_topic(kafka_admin, sanctions_of(name), **{"retention.ms": "-1"})
-    make_topic(kafka_admin, members_of(name), **{"cleanup.policy": "compact"})
-    return name
+    return make_topics(kafka_admin)
 
 
 @pytest.fixture
 def kafka(kafka_broker: KafkaBroker, topic: str) -> dict[str, str]:
     """The environment of replicas that share a topic created for this test."""
+    return environment_of(kafka_broker, topic)
+
+
+def environment_of(broker: KafkaBroker, topic: str) -> dict[str, str]:
     return {
         "KAFKA_ENABLED": "true",
-        "KAFKA_BOOTSTRAP_SERVERS": kafka_broker.bootstrap_servers,
+        "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers,
         "KAFKA_TOPIC": topic,
         "KAFKA_SIGNAL_TOPIC": signals_of(topic),
         "KAFKA_REVOCATION_TOPIC": revocations_of(topic),

@@ -133,7 +133,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         keycloak = site.provider
         assert isinstance(keycloak, Keycloak)
         (client,) = keycloak.ask("GET", "/clients?clientId=chat")
-        url = f"http://127.0.0.1:{site.chat.port}/api/backchannel-logout"
+        url = f"http://127.0.0.1:{site.chats[0].port}/api/backchannel-logout"
         client["attributes"]["backchannel.logout.url"] = url
         keycloak.ask("PUT", f"/clients/{client['id']}", client)
         yield site
@@ -220,7 +220,7 @@ def test_a_terminal_signs_in_by_a_code_that_somebody_confirms_in_a_browser(
     site: Site, keycloak: Keycloak, browser: Browser, tmp_path: Path
 ) -> None:
     errors = tmp_path / "errors"
-    command = ["-m", "chat.client", f"http://127.0.0.1:{site.chat.port}/"]
+    command = ["-m", "chat.client", f"http://127.0.0.1:{site.chats[0].port}/"]
     command += ["--sign-in", f"{keycloak.address}/realms/people", "--keep", str(tmp_path / "kept")]
     pipe = subprocess.PIPE
     with errors.open("wb") as file:

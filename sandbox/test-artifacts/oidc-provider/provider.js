@@ -22,12 +22,16 @@ const provider = new Provider(issuer, {
   }),
   issueRefreshToken: (_ctx, client) => client.grantTypeAllowed("refresh_token"),
   rotateRefreshToken: true,
+  // Without its dispatcher, which connects to no loopback addresses: sites under test have such.
+  fetch: (url, { dispatcher: _, ...options }) => fetch(url, options),
   features: {
     devInteractions: { enabled: true },
     clientCredentials: { enabled: true },
     deviceFlow: { enabled: true },
+    backchannelLogout: { enabled: true },
   },
 });
 provider.on("server_error", (_ctx, error) => console.error(error));
+provider.on("backchannel.error", (_ctx, error) => console.error(error));
 const server = tls ? https.createServer(tls, provider.callback()) : http.createServer(provider.callback());
 server.listen(port, address, () => console.log(`listens on ${port}`));
