@@ -31,8 +31,9 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "bench")]
 
 from kafka_broker import free_port  # noqa: E402
-from reconnect import cpu_seconds  # noqa: E402
 from traefik import traefik  # noqa: E402
+
+from bench.run import cpu_seconds  # noqa: E402
 
 # Clients per address. On Linux, all of 127.0.0.0/8 is loopback.
 PER_ADDRESS = 250
@@ -67,7 +68,8 @@ def routing(replicas: list[int]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def replica(log: Path) -> Iterator[int]:
+def replica(log: Path) -> Iterator[tuple[int, int]]:
+    """The process id and the port of a replica."""
     environment = os.environ | {
         "KAFKA_ENABLED": "false",
         "CHAT_ADDRESS": "127.0.0.1",
@@ -86,7 +88,7 @@ def replica(log: Path) -> Iterator[int]:
             if process.poll() is not None:
                 sys.exit(log.read_text())
             time.sleep(0.05)
-        yield int(found[1])
+        yield process.pid, int(found[1])
     finally:
         process.terminate()
         process.wait()
@@ -182,7 +184,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as ending:
         folder = Path(name)
         replicas = [
-            ending.enter_context(replica(folder / f"replica-{number}.log"))
+            ending.enter_context(replica(folder / f"replica-{number}.log"))[1]
             for number in range(options.replicas)
         ]
         port = free_port()

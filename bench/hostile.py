@@ -40,9 +40,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "bench")]
 
 from kafka_broker import KafkaBroker, unpack  # noqa: E402
 from ready import PARTITIONS, ROOMS, fill  # noqa: E402
-from reconnect import HANDSHAKE, Client, cpu_seconds  # noqa: E402
+from reconnect import HANDSHAKE, Client  # noqa: E402
 
-from bench.run import LOAD_CORE, SERVER_CORE, rss  # noqa: E402
+from bench.run import LOAD_CORE, SERVER_CORE, cpu_seconds, rss  # noqa: E402
 from chat.relay.base import partition_of  # noqa: E402
 
 HONEST = 100

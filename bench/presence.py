@@ -25,7 +25,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "bench")]
 
 from kafka_broker import KafkaBroker, unpack  # noqa: E402
 from ready import fill  # noqa: E402
-from reconnect import Client, cpu_seconds, start_replica  # noqa: E402
+from reconnect import Client, start_replica  # noqa: E402
+
+from bench.run import cpu_seconds  # noqa: E402
 
 ROOM = "lobby"
 SETTLE_SECONDS = 6.0

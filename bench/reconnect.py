@@ -32,6 +32,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "bench")]
 from kafka_broker import KafkaBroker, unpack  # noqa: E402
 from ready import fill  # noqa: E402
 
+from bench.run import cpu_seconds  # noqa: E402
+
 ROOMS = 50
 MISSED = 5
 HANDSHAKE = (
@@ -192,11 +194,6 @@ async def measure(broker: KafkaBroker, folder: Path, count: int) -> None:
         for process in (first, second):
             process.kill()
             process.wait()
-
-
-def cpu_seconds(process: int) -> float:
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:

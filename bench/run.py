@@ -50,6 +50,7 @@ class Run:
     p99_ms: float
     rss_before: int
     rss_joined: int
+    server_cpu_joined: float
 
     @property
     def load_share(self) -> float:
@@ -98,6 +99,7 @@ def run(
         for port in ports:
             _await_ready(contender, port)
         before = sum(rss(pid) for pid in pids)
+        cpu_before = sum(cpu_seconds(pid) for pid in pids)
         processes = [f"--server={pid}" for pid in pids]
         if kafka:
             processes.append(f"--neighbour={kafka.pid}")
@@ -105,8 +107,9 @@ def run(
         process = stack.enter_context(_load(contender.dialect, options))
         assert process.stdin is not None
         assert process.stdout is not None
-        joined = 0
+        joined, cpu_joined = 0, 0.0
         if process.stdout.readline():
+            cpu_joined = sum(cpu_seconds(pid) for pid in pids) - cpu_before
             joined = sum(_settled_rss(pid) if settle else rss(pid) for pid in pids)
         output, errors = process.communicate("speak\n")
         if process.returncode != 0:
@@ -115,7 +118,13 @@ def run(
     others = found.pop("machine_cpu") - sum(
         found[who] for who in ("server_cpu", "load_cpu", "neighbour_cpu")
     )
-    result = Run(**found, others_cpu=others, rss_before=before, rss_joined=joined)
+    result = Run(
+        **found,
+        others_cpu=others,
+        rss_before=before,
+        rss_joined=joined,
+        server_cpu_joined=cpu_joined,
+    )
     if result.messages > 0 and result.deliveries == 0:
         raise BenchError(f"{contender.name}: nothing was delivered within {result.seconds:.1f} s")
     if result.limited_by_load:
@@ -195,6 +204,13 @@ def rss(pid: int) -> int:
     """Resident memory of the process, in bytes."""
     with open(f"/proc/{pid}/statm") as file:  # noqa: PTH123
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of the process, user and system together."""
+    with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _settled_rss(pid: int) -> int:

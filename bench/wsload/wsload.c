@@ -100,6 +100,8 @@ static struct {
     unsigned ports[8], port_count;
     clockid_t servers[8], neighbours[8];
     unsigned server_count, neighbour_count;
+    char **tokens; /* of the clients, in turn */
+    unsigned token_count;
     bool hold;
 } options = {.dialect = &dialects[0],
              .host = "127.0.0.1",
@@ -464,13 +466,16 @@ static void connect_client(struct client *client) {
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = client};
     if (epoll_ctl(poller, EPOLL_CTL_ADD, client->fd, &event) != 0)
         fail("epoll: %s", strerror(errno));
-    char path[256], request[512];
+    char path[256], authorization[4096] = "", request[8192];
     expand(path, options.dialect->path, client, "");
+    if (options.token_count)
+        snprintf(authorization, sizeof authorization, "Authorization: Bearer %s\r\n",
+                 options.tokens[client->number % options.token_count]);
     int length = sprintf(request,
                          "GET %s HTTP/1.1\r\nHost: %s:%u\r\nUpgrade: websocket\r\n"
                          "Connection: Upgrade\r\nSec-WebSocket-Key: " KEY "\r\n"
-                         "Sec-WebSocket-Version: 13\r\n\r\n",
-                         path, options.host, port);
+                         "Sec-WebSocket-Version: 13\r\n%s\r\n",
+                         path, options.host, port, authorization);
     transmit(client, request, length);
 }
 
@@ -623,6 +628,7 @@ static const char usage[] =
     "  --sources N       spread the clients over so many loopback addresses (16)\n"
     "  --server PID      process whose CPU time is measured; may be repeated\n"
     "  --neighbour PID   process on the load's core, whose CPU time is told, too\n"
+    "  --tokens FILE     tokens that the clients bring in turn, one per line\n"
     "  --hold            say 'joined' when all have, and wait for a line before speaking\n";
 
 static double number_of(const char *option, const char *text, double low, double high) {
@@ -638,6 +644,19 @@ static clockid_t process_clock(const char *option, const char *text) {
     if (clock_getcpuclockid(number_of(option, text, 1, 1 << 22), &clock) != 0)
         fail("--%s %s: there is no such process", option, text);
     return clock;
+}
+
+static void read_tokens(const char *path) {
+    FILE *file = fopen(path, "r");
+    if (!file) fail("--tokens %s: %s", path, strerror(errno));
+    char line[4096];
+    while (fgets(line, sizeof line, file)) {
+        line[strcspn(line, "\n")] = 0;
+        options.tokens = realloc(options.tokens, ++options.token_count * sizeof *options.tokens);
+        options.tokens[options.token_count - 1] = strdup(line);
+    }
+    fclose(file);
+    if (!options.token_count) fail("--tokens %s: it has none", path);
 }
 
 static void read_options(int count, char **arguments) {
@@ -658,6 +677,7 @@ static void read_options(int count, char **arguments) {
         SOURCES,
         SERVER,
         NEIGHBOUR,
+        TOKENS,
         HOLD,
         HELP
     };
@@ -677,6 +697,7 @@ static void read_options(int count, char **arguments) {
                                           {"sources", 1, 0, SOURCES},
                                           {"server", 1, 0, SERVER},
                                           {"neighbour", 1, 0, NEIGHBOUR},
+                                          {"tokens", 1, 0, TOKENS},
                                           {"hold", 0, 0, HOLD},
                                           {"help", 0, 0, HELP},
                                           {0}};
@@ -711,6 +732,7 @@ static void read_options(int count, char **arguments) {
             if (options.neighbour_count == 8) fail("--neighbour: at most 8 processes");
             options.neighbours[options.neighbour_count++] = process_clock(name, optarg);
             break;
+        case TOKENS: read_tokens(optarg); break;
         case HOLD: options.hold = true; break;
         case HELP: fputs(usage, stdout); exit(0);
         default: fputs(usage, stderr); exit(2);

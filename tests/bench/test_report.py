@@ -27,6 +27,7 @@ def run(figure: float) -> Run:
         p99_ms=2,
         rss_before=0,
         rss_joined=0,
+        server_cpu_joined=0,
     )
 
 
