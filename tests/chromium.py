@@ -20,11 +20,16 @@ def launch(playwright: Playwright) -> Browser:
 
 
 def sign_in(page: Page, who: str) -> Page:
+    """Give a name, and wait until the page is connected."""
+    give_name(page, who)
+    expect(page.get_by_role("status")).to_have_attribute("data-state", "connected")
+    return page
+
+
+def give_name(page: Page, who: str) -> None:
     """Follow the page's link, and give a name on the pages of oidc-provider."""
     page.get_by_role("link", name="Sign in").click()
     page.locator("[name=login]").fill(who)
     page.locator("[name=password]").fill("x")
     page.get_by_role("button").click()
     page.get_by_role("button", name="Continue").click()
-    expect(page.get_by_role("status")).to_have_attribute("data-state", "connected")
-    return page
