@@ -35,6 +35,8 @@ class Host(NamedTuple):
     broker: str = ""
     member: str = ""
     answers: bool = True
+    # kafka_security in the inventory, for this host alone.
+    told: str = ""
 
 
 EMPTY, DOWN = Host(), Host(answers=False)
@@ -121,7 +123,8 @@ def run(
         groups[cluster] = {"hosts": {}, "vars": {"cluster": cluster} | variables}
         for number, host in enumerate(hosts):
             name = f"{cluster}_{number}"
-            groups[cluster]["hosts"][name] = {"answers": host.answers}
+            own = {"kafka_security": host.told} if host.told else {}
+            groups[cluster]["hosts"][name] = {"answers": host.answers} | own
             for path, text in {
                 "kafka/server.properties": BROKER.get(host.broker),
                 "zookeeper/zoo.cfg": MEMBER.get(host.member),
@@ -173,6 +176,29 @@ def test_all_hosts_follow_what_is_installed_and_a_new_cluster_has_tls(
     silent = [f"{cluster}_{number}" for number in unasked]
     for number in range(len(hosts)):
         assert decided[f"{cluster}_{number}"] == [security, silent]
+
+
+def test_an_inventory_that_says_it_for_some_hosts_only_is_refused_if_nothing_is_installed(
+    tmp_path: Path,
+) -> None:
+    clusters: dict[str, Any] = {
+        "tls": ([EMPTY, Host(told="tls")], {}),
+        "plaintext": ([EMPTY, Host(told="plaintext")], {}),
+        "installed": ([TLS, Host("tls", "tls", told="tls")], {}),
+    }
+    decide = {
+        "ansible.builtin.include_role": role("kafka", "security.yml"),
+        "when": "kafka_security is not defined",
+    }
+    check = {"ansible.builtin.include_role": role("kafka_tls", "preflight.yml")}
+    keep = {"ansible.builtin.set_fact": {"refusal": "{{ ansible_failed_result.msg }}"}}
+    folder = {"kafka_tls_directory": str(tmp_path / "made")}
+    tasks = [decide, {"block": [check], "rescue": [keep], "vars": folder}]
+    found, _ = run(tmp_path, clusters, tasks, "refusal | default('none')")
+    said = "kafka_security is set for {0}_1, and not for this host of the same cluster."
+    for cluster in ("tls", "plaintext"):
+        assert found[f"{cluster}_0"].startswith(f"{cluster}_0: {said.format(cluster)}")
+    assert found["installed_0"] == "none"
 
 
 def test_a_cluster_without_tls_keeps_every_setting_and_is_told_how_to_move(tmp_path: Path) -> None:
