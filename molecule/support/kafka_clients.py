@@ -6,6 +6,7 @@ import ssl
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from hosts import STATE, address, eventually, group, variable
@@ -15,6 +16,8 @@ from kafka.admin import ConfigResource, ConfigResourceType
 BROKERS = group("kafka")
 # The authority and certificates of a cluster that is installed with TLS.
 CERTIFICATES = STATE / "kafka-tls"
+# Those of the site's own authority, while the cluster has them.
+GIVEN = STATE / "kafka-tls-given"
 _NAMES = {variable(name, "kafka_broker_id"): name for name in BROKERS}
 
 
@@ -22,16 +25,21 @@ def bootstrap(*names: str) -> list[str]:
     return [f"{address(name)}:9092" for name in names or BROKERS]
 
 
+def certificates() -> Path:
+    """The folder with the authority, and with the playbooks' certificate."""
+    return GIVEN if GIVEN.exists() else CERTIFICATES
+
+
 def connection(*names: str) -> dict[str, Any]:
     """Options for a client with all rights, like the playbooks."""
     servers: dict[str, Any] = {"bootstrap_servers": bootstrap(*names)}
-    if not CERTIFICATES.exists():
+    if not certificates().exists():
         return servers
     return servers | {
         "security_protocol": "SSL",
-        "ssl_cafile": str(CERTIFICATES / "ca.crt"),
-        "ssl_certfile": str(CERTIFICATES / "playbooks.pem"),
-        "ssl_keyfile": str(CERTIFICATES / "playbooks.pem"),
+        "ssl_cafile": str(certificates() / "ca.crt"),
+        "ssl_certfile": str(certificates() / "playbooks.pem"),
+        "ssl_keyfile": str(certificates() / "playbooks.pem"),
     }
 
 
@@ -109,9 +117,9 @@ def zookeeper_mode(name: str) -> str:
 def four_letters(name: str, word: str) -> str:
     """A ZooKeeper member's answer to a four-letter command."""
     plain = socket.create_connection((address(name), 2181), timeout=5)
-    if CERTIFICATES.exists():
-        context = ssl.create_default_context(cafile=CERTIFICATES / "ca.crt")
-        context.load_cert_chain(CERTIFICATES / "playbooks.pem")
+    if certificates().exists():
+        context = ssl.create_default_context(cafile=certificates() / "ca.crt")
+        context.load_cert_chain(certificates() / "playbooks.pem")
         plain = context.wrap_socket(plain, server_hostname=address(name))
     with plain as connected:
         connected.sendall(word.encode())

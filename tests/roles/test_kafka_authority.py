@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from ansible_runs import ROOT, SED, ansible_playbook
+from authority import Authority
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
@@ -223,6 +224,47 @@ def test_what_would_lose_a_service_is_refused(play: Any, tmp_path: Path) -> None
         assert word in each
     assert state_of(tmp_path / "turned") == ([FIRST], FIRST)
     assert list((tmp_path / "turned").glob("ca-next*")) == []
+
+
+def test_services_with_certificates_of_the_site_take_those_of_an_authority_that_they_trust(
+    play: Any, tmp_path: Path
+) -> None:
+    """Back from a site's own certificates. Those are not signed by this run as long as they are
+    trusted, and the site's authority is trusted as long as there may be some.
+    """
+    site = Authority("Of the site")
+    (tmp_path / "site").write_text(site.pem)
+    (tmp_path / "leaf").write_text(site.issue("kafka")[1])
+    serve = [command(f"cp leaf etc/{service}/host.pem") for service in SERVICES]
+    trust = [command(f"cat kafka-tls/ca.crt site > etc/{service}/ca.pem") for service in SERVICES]
+    check = {"block": [role("preflight.yml"), {"ansible.builtin.debug": {"msg": "=goes on="}}]}
+    fails = {"ansible.builtin.debug": {"msg": f"={{{{ ({FAILED} | last).msg }}}}="}}
+    limited = {"vars": {"ansible_limit": "chat1"}}
+    checked = [check | {"rescue": [fails]}]
+    said = play(
+        [
+            *serve,
+            *trust,
+            *checked,
+            command("cp kafka-tls/ca.crt alone && cat site >> kafka-tls/ca.crt"),
+            *checked,
+            *follow(),
+            command("cp alone kafka-tls/ca.crt"),
+            *[each | limited for each in checked],
+            *checked,
+        ]
+    )
+    for each, word in zip(
+        said,
+        [
+            "zookeeper trusts another authority than kafka_tls_directory has",
+            "goes on",
+            "leaves out may have certificates of it. Run this without --limit.",
+            "goes on",
+        ],
+        strict=True,
+    ):
+        assert word in each
 
 
 def make_authority(key: Path, name: str) -> str:
