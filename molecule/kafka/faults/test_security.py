@@ -1,22 +1,28 @@
 """A cluster moves from plaintext to TLS while it runs, gets another authority, then other
-certificates of that, and moves back: rows 15a to 15d.
+certificates of that, then those of the site's own authority, and moves back: rows 15a to 15g.
 
-They run last and in this order, because the clients of the other rows do not use TLS.
+They run last and in the order of this file, because the clients of the other rows do not use TLS.
 """
 
+import socket
+import ssl
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_refusal import explain
+from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_security import Security
+from authority import Authority, pem_of
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 from hosts import address, connect
-from kafka_clients import BROKERS, CERTIFICATES, new_topic
+from kafka_clients import BROKERS, CERTIFICATES, GIVEN, certificates, new_topic
 from matrix import Fault
 from metrics import tell
 from units import property_of
 
-from playbooks import run
+from playbooks import assert_refused, run
 
 USER = {"name": "chat", "password": "correct horse"}
 SECURED: dict[str, Any] = {
@@ -35,6 +41,9 @@ OPEN = {"kafka_security": "plaintext"}
 # The ports of the chat's bootstrap servers during a move (the interim port and the final one), and
 # before and after it.
 MOVING, SETTLED = (9193, 9093), (9093,)
+# Ports with TLS: of brokers, and of members.
+PORTS = (9091, 9092, 9093, 2181)
+SITE = Authority("Of the site")
 # The end of each service's certificate, in seconds since 1970.
 ENDS = "certificate_not_after_seconds"
 BY_PASSWORD = {
@@ -52,7 +61,7 @@ def servers(*ports: int) -> list[str]:
 
 @pytest.mark.fault("15a", "from plaintext to TLS", gap=5, back=60)
 @pytest.mark.timeout(1200)
-def test_no_client_is_refused_while_the_cluster_moves_to_tls(fault: Fault) -> None:
+def test_no_client_is_refused_while_the_cluster_moves_to_tls(fault: Fault, tmp_path: Path) -> None:
     with new_topic(partitions=3) as next_topic:
         with fault.traffic() as traffic:
             stopped = run("playbooks/secure.yml", SECURED)
@@ -65,9 +74,47 @@ def test_no_client_is_refused_while_the_cluster_moves_to_tls(fault: Fault) -> No
             fault.recovers()
         assert traffic.failed == []
     assert_days_left(397)
+    assert_closed(tmp_path)
     again = run("playbooks/secure.yml", SECURED)
     assert again.succeeded, again.said
     assert set(again.changed.values()) == {0}
+
+
+def assert_closed(folder: Path) -> None:
+    """No port takes plaintext. Those between the services take no stranger, and brokers log it."""
+    began = connect(BROKERS[0]).check_output("date +@%s")
+    Authority("Of nobody").give(folder, {"stranger": []})
+    foreign = str(folder / "stranger.pem")
+    trusted = {"security_protocol": "SSL", "ca_file": str(certificates() / "ca.crt")}
+    for name in BROKERS:
+        for port in (9091, 9092, 9093):
+            assert "speaks TLS" in explain([f"{address(name)}:{port}"], Security(), 5)
+        for port in (9191, 9192, 9193):
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection((address(name), port), timeout=5)
+        for shown in ({}, {"certificate_file": foreign, "key_file": foreign}):
+            stranger = Security(**trusted, **shown)
+            words = "does not accept certificate_file="
+            assert words in explain([f"{address(name)}:9091"], stranger, 5)
+        assert "Failed authentication with" in connect(name).check_output(
+            "journalctl --no-pager --unit kafka --since %s", began
+        )
+        nobody = ssl.create_default_context(cafile=certificates() / "ca.crt")
+        foreigner = ssl.create_default_context(cafile=certificates() / "ca.crt")
+        foreigner.load_cert_chain(foreign)
+        for context in (None, nobody, foreigner):
+            assert not srvr(name, context)
+
+
+def srvr(name: str, context: ssl.SSLContext | None) -> bytes:
+    """A ZooKeeper member's answer; empty if it refuses."""
+    try:
+        plain = socket.create_connection((address(name), 2181), timeout=5)
+        with context.wrap_socket(plain, server_hostname=address(name)) if context else plain as it:
+            it.sendall(b"srvr")
+            return it.recv(1000)
+    except OSError:
+        return b""
 
 
 def assert_days_left(days: int) -> None:
@@ -140,6 +187,122 @@ def test_no_client_is_refused_while_all_certificates_are_renewed(fault: Fault) -
     assert pids("kafka") == brokers
     assert not set(pids("zookeeper")) & set(members)
     again = run("playbooks/kafka.yml", site)
+    assert again.succeeded, again.said
+    assert set(again.changed.values()) == {0}
+
+
+def names() -> dict[str, list[str]]:
+    """What the certificate of each host is for."""
+    return {name: [address(name)] for name in BROKERS}
+
+
+def served() -> dict[tuple[str, int], x509.Certificate]:
+    context = ssl.create_default_context(cafile=certificates() / "ca.crt")
+    context.load_cert_chain(certificates() / "playbooks.pem")
+    found = {}
+    for name in BROKERS:
+        for port in PORTS:
+            with (
+                socket.create_connection((address(name), port), timeout=10) as plain,
+                context.wrap_socket(plain, server_hostname=address(name)) as secured,
+            ):
+                shown = secured.getpeercert(binary_form=True)
+                assert shown is not None
+                found[name, port] = x509.load_der_x509_certificate(shown)
+    return found
+
+
+@pytest.mark.fault("15e", "the site's own authority instead", gap=5, back=60)
+@pytest.mark.timeout(1800)
+def test_no_client_is_refused_while_the_site_gives_its_own_certificates(fault: Fault) -> None:
+    ours = SECURED | {"kafka_tls_authority_name": authorities()[0]}
+    given = ours | {"kafka_tls_site_directory": str(GIVEN)}
+    old = (CERTIFICATES / "ca.crt").read_text()
+    with new_topic(partitions=3) as next_topic:
+        with fault.traffic(servers(*SETTLED), BY_PASSWORD) as traffic:
+            (CERTIFICATES / "ca.crt").write_text(old + SITE.pem)
+            first = run("playbooks/kafka.yml", ours)
+            assert first.succeeded, first.said
+        assert traffic.failed == []
+        fault.topic = next_topic
+        # These clients trust both.
+        with fault.traffic(servers(*SETTLED), BY_PASSWORD) as traffic:
+            brokers = pids("kafka")
+            SITE.give(GIVEN, names())
+            (GIVEN / "ca.crt").write_text(old + SITE.pem)
+            second = run("playbooks/kafka.yml", given)
+            assert second.succeeded, second.said
+            assert {each.issuer for each in served().values()} == {SITE.name}
+            assert pids("kafka") == brokers
+            (GIVEN / "ca.crt").write_text(SITE.pem)
+            third = run("playbooks/kafka.yml", given)
+            assert third.succeeded, third.said
+            fault.recovers()
+        assert traffic.failed == []
+    again = run("playbooks/kafka.yml", given)
+    assert again.succeeded, again.said
+    assert set(again.changed.values()) == {0}
+
+
+@pytest.mark.fault("15f", "the site's certificates renewed", gap=5, back=60)
+@pytest.mark.timeout(900)
+def test_brokers_load_new_certificates_of_the_site_and_keep_theirs_instead_of_bad_ones(
+    fault: Fault,
+) -> None:
+    given = SECURED | {"kafka_tls_site_directory": str(GIVEN)}
+    brokers, members, before = pids("kafka"), pids("zookeeper"), served()
+    with fault.traffic(servers(*SETTLED), BY_PASSWORD) as traffic:
+        Authority("Of nobody").give(GIVEN, names())
+        signed = "is signed by 'Of nobody', which zookeeper does not trust yet."
+        assert_refused("playbooks/kafka.yml", given, [signed])
+        SITE.give(GIVEN, {BROKERS[0]: ["192.0.2.1"]})
+        SITE.give(GIVEN, {BROKERS[1]: [address(BROKERS[1])]}, days=-1)
+        _, certificate = SITE.issue("kafka", [address(BROKERS[2])])
+        (GIVEN / f"{BROKERS[2]}.pem").write_text(pem_of(SITE.key) + certificate)
+        words = [f"it is not for {address(BROKERS[0])}", "has expired", "KEY_VALUES_MISMATCH"]
+        assert_refused("playbooks/kafka.yml", given, words)
+        # And an hour.
+        SITE.give(GIVEN, names(), days=199)
+        assert served() == before
+        assert (pids("kafka"), pids("zookeeper")) == (brokers, members)
+        done = run("playbooks/kafka.yml", given)
+        assert done.succeeded, done.said
+        fault.recovers()
+    assert traffic.failed == []
+    after = served()
+    assert all(after[each].serial_number != before[each].serial_number for each in before)
+    assert_days_left(200)
+    assert pids("kafka") == brokers
+    assert not set(pids("zookeeper")) & set(members)
+    again = run("playbooks/kafka.yml", given)
+    assert again.succeeded, again.said
+    assert set(again.changed.values()) == {0}
+
+
+@pytest.mark.fault("15g", "the role's authority again", gap=5, back=60)
+@pytest.mark.timeout(1800)
+def test_no_client_is_refused_while_the_cluster_goes_back_to_the_roles_authority(
+    fault: Fault,
+) -> None:
+    # From row 15e: the role's, and the site's.
+    both = (CERTIFICATES / "ca.crt").read_text()
+    ours = SECURED | {"kafka_tls_authority_name": authorities()[0]}
+    with fault.traffic(servers(*SETTLED), BY_PASSWORD) as traffic:
+        (GIVEN / "ca.crt").write_text(both)
+        first = run("playbooks/kafka.yml", ours | {"kafka_tls_site_directory": str(GIVEN)})
+        assert first.succeeded, first.said
+        GIVEN.rename(GIVEN.with_name("kafka-tls-given-before"))
+        brokers = pids("kafka")
+        second = run("playbooks/kafka.yml", ours)
+        assert second.succeeded, second.said
+        (CERTIFICATES / "ca.crt").write_text(both.removesuffix(SITE.pem))
+        third = run("playbooks/kafka.yml", ours)
+        assert third.succeeded, third.said
+        assert pids("kafka") == brokers
+        fault.recovers()
+    assert traffic.failed == []
+    assert SITE.name not in {each.issuer for each in served().values()}
+    again = run("playbooks/kafka.yml", ours)
     assert again.succeeded, again.said
     assert set(again.changed.values()) == {0}
 
