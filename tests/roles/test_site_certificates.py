@@ -1,7 +1,7 @@
 """Certificates of the site's own authority are tried before anything is changed.
 
-Each case is a host with a folder of its own. A program stands in for the host's `sed`: it reads the
-host's files below a folder.
+Each case is a host with a folder of its own. Programs stand in for the host's `sed`, which reads
+the host's files below a folder, and `systemctl`.
 """
 
 import json
@@ -32,6 +32,7 @@ def playbooks(authority: Authority = OURS) -> str:
 
 GIVEN = {"ca.crt": OURS_PEM, "playbooks.pem": playbooks(), "HOST.pem": service()}
 INSTALLED = GIVEN["HOST.pem"][GIVEN["HOST.pem"].index("-----BEGIN CERT") :]
+_, EXPIRED = OURS.issue("kafka", NAMES, days=-2)
 BOTH = OURS_PEM + OTHER_PEM
 THEIRS = {"HOST.pem": service(OTHER), "playbooks.pem": playbooks(OTHER)}
 
@@ -43,6 +44,7 @@ class Case(NamedTuple):
     said: str
     certificate: str = ""
     trusted: str = ""
+    runs: bool = True
 
 
 CASES = {
@@ -65,6 +67,10 @@ CASES = {
     ),
     "another authority": Case(THEIRS, "/ca.crt' as its CA: unable to get local issuer"),
     "a certificate that has ended": Case({"HOST.pem": service(days=-2)}, "has expired"),
+    "new certificates for services that run with expired ones": Case(
+        {}, "the certificate of kafka has expired while it runs, so no health", EXPIRED, OURS_PEM
+    ),
+    "new certificates for stopped services": Case({}, NOTHING, EXPIRED, OURS_PEM, runs=False),
     "no certificate for the host": Case({"HOST.pem": ""}, "cannot be read. Put there ca.crt"),
     "a key that Kafka cannot read": Case(
         {"HOST.pem": service(form="TraditionalOpenSSL")}, "openssl pkcs8 -topk8 -nocrypt"
@@ -93,6 +99,8 @@ def install(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     folder = tmp_path_factory.mktemp("site")
     (folder / "sed").write_text(SED)
     (folder / "sed").chmod(0o755)
+    (folder / "systemctl").write_text('#!/bin/sh\ncat "$FOLDER/state"\n')
+    (folder / "systemctl").chmod(0o755)
     hosts = {}
     soon = Case({"HOST.pem": service(days=20)}, "")
     for number, case in enumerate([*CASES.values(), soon]):
@@ -100,6 +108,7 @@ def install(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
         given, etc = folder / name / "given", folder / name / "etc" / "kafka"
         given.mkdir(parents=True)
         etc.mkdir(parents=True)
+        (folder / name / "state").write_text("active" if case.runs else "inactive")
         for file, text in (GIVEN | case.given).items():
             if text:
                 (given / file.replace("HOST", name)).write_text(text)
