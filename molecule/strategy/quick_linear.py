@@ -87,6 +87,7 @@ COMPUTING = {
     "ansible.builtin.include_tasks",
     "ansible.builtin.set_fact",
     "ansible.builtin.validate_argument_spec",
+    "baremetal_chat.platform.controller_host",
     "baremetal_chat.platform.preconditions",
     "baremetal_chat.platform.role_variables",
 }

@@ -48,6 +48,8 @@ def test_tasks_on_the_controller_use_ansibles_python_and_do_not_escalate(
     done = ansible_playbook(f"--inventory={inventory}", playbook, **LINEAR)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f'"executable": "{sys.executable}"' in done.stdout
+    # A run that adds it has changed nothing.
+    assert "changed=0" in done.stdout
 
 
 def test_strategy_free_is_refused(tmp_path: Path) -> None:
