@@ -15,9 +15,9 @@ description:
   - The cluster must have an authorizer. The module ends when the broker that it asks has the ACLs.
 options:
   principal:
-    description: Whom the ACLs are about, as C(User:NAME). C(User:*) is everybody.
+    description: >-
+      Whom the ACLs are about, as C(User:NAME). C(User:*) is everybody. Required without C(acls).
     type: str
-    required: true
   resource_type:
     description: Kind of the resource.
     type: str
@@ -26,16 +26,15 @@ options:
   resource_name:
     description: >-
       Name of the resource. The only name of C(CLUSTER) is C(kafka-cluster). With C(LITERAL), C(*)
-      is every resource of the kind.
+      is every resource of the kind. Required without C(acls).
     type: str
-    required: true
   pattern_type:
     description: Whether C(resource_name) is the whole name, or what names begin with.
     type: str
     choices: [LITERAL, PREFIXED]
     default: LITERAL
   operations:
-    description: Operations by Kafka's names. An empty list removes all.
+    description: Operations by Kafka's names. An empty list removes all. Required without C(acls).
     type: list
     elements: str
     choices:
@@ -50,7 +49,6 @@ options:
       - DESCRIBE_CONFIGS
       - ALTER_CONFIGS
       - IDEMPOTENT_WRITE
-    required: true
   permission:
     description: Whether the operations are allowed or denied. What is denied stays denied.
     type: str
@@ -60,6 +58,55 @@ options:
     description: IP address from which the principal connects. C(*) is any.
     type: str
     default: "*"
+  acls:
+    description: Several of them, set in this order, in one connection.
+    type: list
+    elements: dict
+    suboptions:
+      principal:
+        description: As above.
+        type: str
+        required: true
+      resource_type:
+        description: As above.
+        type: str
+        choices: [TOPIC, GROUP, CLUSTER, TRANSACTIONAL_ID]
+        default: TOPIC
+      resource_name:
+        description: As above.
+        type: str
+        required: true
+      pattern_type:
+        description: As above.
+        type: str
+        choices: [LITERAL, PREFIXED]
+        default: LITERAL
+      operations:
+        description: As above.
+        type: list
+        elements: str
+        choices:
+          - ALL
+          - READ
+          - WRITE
+          - CREATE
+          - DELETE
+          - ALTER
+          - DESCRIBE
+          - CLUSTER_ACTION
+          - DESCRIBE_CONFIGS
+          - ALTER_CONFIGS
+          - IDEMPOTENT_WRITE
+        required: true
+      permission:
+        description: As above.
+        type: str
+        choices: [ALLOW, DENY]
+        default: ALLOW
+      host:
+        description: As above.
+        type: str
+        default: "*"
 extends_documentation_fragment: [baremetal_chat.platform.kafka]
 attributes:
   check_mode:
@@ -76,10 +123,9 @@ EXAMPLES = r"""
 - name: Let the chat use its topics
   baremetal_chat.platform.kafka_acl:
     bootstrap_servers: [192.0.2.11:9092, 192.0.2.12:9092]
-    principal: User:chat
-    resource_name: "{{ item }}"
-    operations: [READ, WRITE, DESCRIBE_CONFIGS]
-  loop: [chat, chat-signals, chat-revocations, chat-sanctions, chat-members]
+    acls:
+      - {principal: User:chat, resource_name: chat, operations: [READ, WRITE, DESCRIBE_CONFIGS]}
+      - {principal: User:chat, resource_name: chat-signals, operations: [READ, WRITE]}
   delegate_to: localhost
 
 - name: Take all rights on a topic away from a user
@@ -94,7 +140,7 @@ EXAMPLES = r"""
 RETURN = r"""
 operations:
   description: The operations that the ACLs list now, or would.
-  returned: success
+  returned: success, without C(acls)
   type: list
   elements: str
   sample: [DESCRIBE_CONFIGS, READ, WRITE]
@@ -141,10 +187,12 @@ OPERATIONS = [
 class AclChange:
     """The ACLs of one principal on one resource: what they are, and the calls that change them."""
 
-    def __init__(self, module: AnsibleModule, admin: KafkaAdminClient) -> None:
+    def __init__(
+        self, module: AnsibleModule, admin: KafkaAdminClient, params: dict[str, Any]
+    ) -> None:
         self._module = module
         self._admin = admin
-        params = module.params
+        self._principal = params["principal"]
         self._about: dict[str, Any] = {
             "principal": params["principal"],
             "host": params["host"],
@@ -169,14 +217,14 @@ class AclChange:
             for name in sorted(self.after - self.before)
         ]
         if new and (failed := self._admin.create_acls(new)["failed"]):
-            raise failed[0](f"ACLs of {self._module.params['principal']} cannot be made")
+            raise failed[0](f"ACLs of {self._principal} cannot be made")
         old = [
             ACLFilter(operation=ACLOperation[name], **self._about)
             for name in sorted(self.before - self.after)
         ]
         for _, _, error in self._admin.delete_acls(old) if old else ():
             if error is not NoError:
-                raise error(f"ACLs of {self._module.params['principal']} cannot be removed")
+                raise error(f"ACLs of {self._principal} cannot be removed")
         self._wait()
 
     def _wait(self) -> None:
@@ -185,62 +233,78 @@ class AclChange:
         found = read_until(self._read, self.after.__eq__, timeout)
         if found != self.after:
             raise KafkaError(
-                f"{self._module.params['principal']} is to have {sorted(self.after)}, and after"
+                f"{self._principal} is to have {sorted(self.after)}, and after"
                 f" {timeout} s has {sorted(found)}: see whether somebody else changes ACLs, and run"
                 " this again"
             )
+
+
+OWN: dict[str, Any] = {
+    "principal": {"type": "str"},
+    "resource_type": {
+        "type": "str",
+        "choices": ["TOPIC", "GROUP", "CLUSTER", "TRANSACTIONAL_ID"],
+        "default": "TOPIC",
+    },
+    "resource_name": {"type": "str"},
+    "pattern_type": {"type": "str", "choices": ["LITERAL", "PREFIXED"], "default": "LITERAL"},
+    "operations": {"type": "list", "elements": "str", "choices": OPERATIONS},
+    "permission": {"type": "str", "choices": ["ALLOW", "DENY"], "default": "ALLOW"},
+    "host": {"type": "str", "default": "*"},
+}
+REQUIRED = ["principal", "resource_name", "operations"]
+OF_SEVERAL = OWN | {name: OWN[name] | {"required": True} for name in REQUIRED}
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec=CONNECTION_OPTIONS
-        | {
-            "principal": {"type": "str", "required": True},
-            "resource_type": {
-                "type": "str",
-                "choices": ["TOPIC", "GROUP", "CLUSTER", "TRANSACTIONAL_ID"],
-                "default": "TOPIC",
-            },
-            "resource_name": {"type": "str", "required": True},
-            "pattern_type": {
-                "type": "str",
-                "choices": ["LITERAL", "PREFIXED"],
-                "default": "LITERAL",
-            },
-            "operations": {
-                "type": "list",
-                "elements": "str",
-                "choices": OPERATIONS,
-                "required": True,
-            },
-            "permission": {"type": "str", "choices": ["ALLOW", "DENY"], "default": "ALLOW"},
-            "host": {"type": "str", "default": "*"},
-        },
+        | OWN
+        | {"acls": {"type": "list", "elements": "dict", "options": OF_SEVERAL}},
+        mutually_exclusive=[("acls", name) for name in REQUIRED],
+        required_together=[REQUIRED],
+        required_one_of=[("acls", "principal")],
         supports_check_mode=True,
     )
-    principal = module.params["principal"]
-    kind, _, name = principal.partition(":")
-    if not kind or not name:
-        module.fail_json(msg=f"principal='{principal}': say User:NAME")
+    several = module.params["acls"]
+    wanted = [module.params] if several is None else several
+    for principal in (each["principal"] for each in wanted):
+        kind, _, name = principal.partition(":")
+        if not kind or not name:
+            module.fail_json(msg=f"principal='{principal}': say User:NAME")
+    before, after = [], []
     with connected(module) as admin:
         try:
-            change = AclChange(module, admin)
-            if change.before != change.after and not module.check_mode:
-                change.apply()
+            for each in wanted:
+                change = AclChange(module, admin, each)
+                if change.before != change.after and not module.check_mode:
+                    change.apply()
+                before.append(sorted(change.before))
+                after.append(sorted(change.after))
         except SecurityDisabledError:
             module.fail_json(
                 msg=f"Kafka at {', '.join(module.params['bootstrap_servers'])} has no authorizer,"
                 " and allows everything to everybody: set authorizer.class.name on the brokers"
             )
+    if several is None:
+        module.exit_json(
+            changed=before != after,
+            operations=after[0],
+            diff={"before": {"operations": before[0]}, "after": {"operations": after[0]}},
+        )
     module.exit_json(
-        changed=change.before != change.after,
-        operations=sorted(change.after),
+        changed=before != after,
         diff={
-            "before": {"operations": sorted(change.before)},
-            "after": {"operations": sorted(change.after)},
+            "before": {"acls": shown(several, before)},
+            "after": {"acls": shown(several, after)},
         },
     )
+
+
+def shown(acls: list[dict[str, Any]], operations: list[list[str]]) -> list[dict[str, Any]]:
+    """The ACLs with these operations."""
+    return [acl | {"operations": names} for acl, names in zip(acls, operations, strict=True)]
 
 
 if __name__ == "__main__":

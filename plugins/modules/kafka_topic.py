@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: kafka_topic
-short_description: Create or update a Kafka topic
+short_description: Create or update Kafka topics
 description:
   - >-
     Creates a missing topic. For an existing topic, adds partitions, and changes the number of
@@ -16,9 +16,8 @@ description:
     In check mode the brokers validate the change, so that it is refused if they would refuse it.
 options:
   name:
-    description: Name of the topic.
+    description: Name of the topic. Either this or C(topics) is required.
     type: str
-    required: true
   partitions:
     description: Number of partitions. Raising it moves keys to other partitions.
     type: int
@@ -34,6 +33,28 @@ options:
       - Settings of the topic, by Kafka's own names. Other settings are not changed.
     type: dict
     default: {}
+  topics:
+    description:
+      - >-
+        Several topics, made in this order, in one connection. The first that is refused ends it.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description: Name of the topic.
+        type: str
+        required: true
+      partitions:
+        description: As above.
+        type: int
+        default: 1
+      replication_factor:
+        description: As above.
+        type: int
+      config:
+        description: As above.
+        type: dict
+        default: {}
 extends_documentation_fragment: [baremetal_chat.platform.kafka]
 attributes:
   check_mode:
@@ -57,12 +78,20 @@ EXAMPLES = r"""
       min.insync.replicas: 2
       retention.ms: 604800000
   delegate_to: localhost
+
+- name: Make several topics
+  baremetal_chat.platform.kafka_topic:
+    bootstrap_servers: [192.0.2.11:9092, 192.0.2.12:9092]
+    topics:
+      - {name: orders, partitions: 6}
+      - {name: customers, config: {cleanup.policy: compact}}
+  delegate_to: localhost
 """
 
 RETURN = r"""
 topic:
   description: The topic as it is now, or would be.
-  returned: success
+  returned: success, with C(name)
   type: dict
   contains:
     partitions:
@@ -78,6 +107,10 @@ topic:
     partitions: 12
     replication_factor: 3
     config: {min.insync.replicas: "2"}
+topics:
+  description: Each topic like C(topic), by its name.
+  returned: success, with C(topics)
+  type: dict
 """
 
 import contextlib
@@ -141,15 +174,15 @@ def describe(admin: KafkaAdminClient, name: str) -> Topic:
 class TopicChange:
     """What has to happen to a topic, and the calls that do it."""
 
-    def __init__(self, module: AnsibleModule, admin: KafkaAdminClient) -> None:
+    def __init__(
+        self, module: AnsibleModule, admin: KafkaAdminClient, declared: dict[str, Any]
+    ) -> None:
         self._module = module
         self._admin = admin
-        self._name: str = module.params["name"]
-        self._partitions: int = module.params["partitions"]
-        self._replication_factor: int | None = module.params["replication_factor"]
-        self._config = {
-            key: as_kafka_writes(value) for key, value in module.params["config"].items()
-        }
+        self._name: str = declared["name"]
+        self._partitions: int = declared["partitions"]
+        self._replication_factor: int | None = declared["replication_factor"]
+        self._config = {key: as_kafka_writes(value) for key, value in declared["config"].items()}
         self.before = describe(admin, self._name)
         self.after = self._after()
 
@@ -297,27 +330,41 @@ class TopicChange:
         self._module.fail_json(msg=f"Topic '{self._name}' {reason}")
 
 
+TOPIC_OPTIONS: dict[str, Any] = {
+    "name": {"type": "str"},
+    "partitions": {"type": "int", "default": 1},
+    "replication_factor": {"type": "int"},
+    "config": {"type": "dict", "default": {}},
+}
+
+
 def main() -> None:
     """Run the module."""
+    required = TOPIC_OPTIONS | {"name": {"type": "str", "required": True}}
     module = AnsibleModule(
         argument_spec=CONNECTION_OPTIONS
-        | {
-            "name": {"type": "str", "required": True},
-            "partitions": {"type": "int", "default": 1},
-            "replication_factor": {"type": "int"},
-            "config": {"type": "dict", "default": {}},
-        },
+        | TOPIC_OPTIONS
+        | {"topics": {"type": "list", "elements": "dict", "options": required}},
+        mutually_exclusive=[("name", "topics")],
+        required_one_of=[("name", "topics")],
         supports_check_mode=True,
     )
+    before: dict[str, Topic] = {}
+    after: dict[str, Topic] = {}
+    several = module.params["topics"]
     with connected(module) as admin:
-        change = TopicChange(module, admin)
-        if change.before != change.after:
-            change.apply()
-    module.exit_json(
-        changed=change.before != change.after,
-        topic=change.after,
-        diff={"before": change.before, "after": change.after},
-    )
+        for declared in [module.params] if several is None else several:
+            change = TopicChange(module, admin, declared)
+            if change.before != change.after:
+                change.apply()
+            before[declared["name"]], after[declared["name"]] = change.before, change.after
+    found = {"changed": before != after}
+    if several is None:
+        name = module.params["name"]
+        module.exit_json(
+            topic=after[name], diff={"before": before[name], "after": after[name]}, **found
+        )
+    module.exit_json(topics=after, diff={"before": before, "after": after}, **found)
 
 
 if __name__ == "__main__":

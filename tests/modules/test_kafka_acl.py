@@ -99,6 +99,26 @@ def test_other_acls_are_left_alone(declare, other):
     declare(**other)
 
 
+def test_several_acls_are_set_at_once(run_module, secured_broker, name, allowed):
+    def declare(*operations):
+        own = {"principal": f"User:{name}", "resource_name": name, "operations": operations}
+        other = {"principal": f"User:{name}", "resource_name": f"{name}-2", "operations": ["READ"]}
+        servers = [secured_broker.servers["PLAINTEXT"]]
+        return run_module("kafka_acl", bootstrap_servers=servers, acls=[own, other])
+
+    assert declare(*CHAT)["changed"]
+    assert allowed() == {*CHAT, "DESCRIBE"}
+    assert not declare(*CHAT)["changed"]
+    answer = declare("READ")
+    assert answer["changed"]
+    assert [acl["operations"] for acl in answer["diff"]["before"]["acls"]] == [
+        sorted(CHAT),
+        ["READ"],
+    ]
+    assert [acl["operations"] for acl in answer["diff"]["after"]["acls"]] == [["READ"], ["READ"]]
+    assert allowed() == {"READ", "DESCRIBE"}
+
+
 def test_check_mode_changes_nothing(declare, allowed):
     assert declare("READ", check_mode=True)["changed"]
     assert allowed() == set()

@@ -81,6 +81,25 @@ def test_declaring_it_again_changes_nothing(declare, name):
     assert answer["diff"]["before"] == answer["diff"]["after"]
 
 
+def test_several_topics_are_declared_at_once(run_module, kafka_broker, name, topics_of):
+    def declare(*topics, **options):
+        servers = [kafka_broker.bootstrap_servers]
+        return run_module("kafka_topic", bootstrap_servers=servers, topics=topics, **options)
+
+    first, second = f"{name}-1", f"{name}-2"
+    answer = declare({"name": first}, {"name": second, "partitions": 2})
+    assert answer["changed"], answer
+    assert answer["topics"][second]["partitions"] == 2
+    assert {first, second} <= set(topics_of())
+    grown = declare({"name": first}, {"name": second, "partitions": 3})
+    assert grown["changed"]
+    assert grown["diff"]["before"][first] == grown["diff"]["after"][first]
+    assert grown["diff"]["after"][second]["partitions"] == 3
+    assert not declare({"name": first}, {"name": second, "partitions": 3})["changed"]
+    refused = declare({"name": first}, {"name": second, "partitions": 1})
+    assert refused["msg"].startswith(f"Topic '{second}' has 3 partitions"), refused["msg"]
+
+
 def test_partitions_can_be_added(declare, name):
     declare(name, partitions=1)
     answer = declare(name, partitions=4)
