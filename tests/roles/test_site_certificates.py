@@ -163,6 +163,7 @@ def said(install: Callable[..., str]) -> Callable[[str], str]:
     """What is refused, by the case."""
     output = install()
     assert "PRIVATE KEY-----\\n" not in output
+    assert not re.search(r"^changed: ", output, re.MULTILINE)
     failed = re.findall(r"^(?:fatal|failed): \[(\w+)[^\]]*\].*? => (.*)$", output, re.MULTILINE)
     found = {host: json.loads(said)["msg"] for host, said in reversed(failed)}
     assert f"host{len(CASES)}: '" in output
