@@ -78,8 +78,8 @@ class RememberingEnvironment(AnsibleEnvironment):
 
 _engine.AnsibleEnvironment = RememberingEnvironment
 
-# Actions that run in this process: they only compute, for less time than a fork takes. They are
-# half of all tasks.
+# Actions that run in this process: nearly all only compute, for less time than a fork takes. They
+# are half of all tasks.
 COMPUTING = {
     "ansible.builtin.assert",
     "ansible.builtin.debug",

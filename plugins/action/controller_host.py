@@ -10,6 +10,7 @@ that would also exclude faster strategies that are linear.
       baremetal_chat.platform.controller_host:
         name: baremetal_chat_controller
       run_once: true
+      changed_when: false
 """
 
 from __future__ import annotations

@@ -192,7 +192,9 @@ class AclChange:
     ) -> None:
         self._module = module
         self._admin = admin
-        self._principal = params["principal"]
+        # What errors name.
+        resource = f"{params['resource_type']} {params['resource_name']}"
+        self._whose = f"ACLs of {params['principal']} on {resource}"
         self._about: dict[str, Any] = {
             "principal": params["principal"],
             "host": params["host"],
@@ -217,14 +219,14 @@ class AclChange:
             for name in sorted(self.after - self.before)
         ]
         if new and (failed := self._admin.create_acls(new)["failed"]):
-            raise failed[0](f"ACLs of {self._principal} cannot be made")
+            raise failed[0](f"{self._whose} cannot be made")
         old = [
             ACLFilter(operation=ACLOperation[name], **self._about)
             for name in sorted(self.before - self.after)
         ]
         for _, _, error in self._admin.delete_acls(old) if old else ():
             if error is not NoError:
-                raise error(f"ACLs of {self._principal} cannot be removed")
+                raise error(f"{self._whose} cannot be removed")
         self._wait()
 
     def _wait(self) -> None:
@@ -233,9 +235,8 @@ class AclChange:
         found = read_until(self._read, self.after.__eq__, timeout)
         if found != self.after:
             raise KafkaError(
-                f"{self._principal} is to have {sorted(self.after)}, and after"
-                f" {timeout} s has {sorted(found)}: see whether somebody else changes ACLs, and run"
-                " this again"
+                f"{self._whose} are to be {sorted(self.after)}, and after {timeout} s are"
+                f" {sorted(found)}: see whether somebody else changes ACLs, and run this again"
             )
 
 
@@ -262,7 +263,7 @@ def main() -> None:
         argument_spec=CONNECTION_OPTIONS
         | OWN
         | {"acls": {"type": "list", "elements": "dict", "options": OF_SEVERAL}},
-        mutually_exclusive=[("acls", name) for name in REQUIRED],
+        mutually_exclusive=[("acls", name) for name in OWN],
         required_together=[REQUIRED],
         required_one_of=[("acls", "principal")],
         supports_check_mode=True,

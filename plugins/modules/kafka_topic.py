@@ -345,8 +345,8 @@ def main() -> None:
         argument_spec=CONNECTION_OPTIONS
         | TOPIC_OPTIONS
         | {"topics": {"type": "list", "elements": "dict", "options": required}},
-        mutually_exclusive=[("name", "topics")],
-        required_one_of=[("name", "topics")],
+        mutually_exclusive=[("topics", name) for name in TOPIC_OPTIONS],
+        required_one_of=[("topics", "name")],
         supports_check_mode=True,
     )
     before: dict[str, Topic] = {}
@@ -357,7 +357,9 @@ def main() -> None:
             change = TopicChange(module, admin, declared)
             if change.before != change.after:
                 change.apply()
-            before[declared["name"]], after[declared["name"]] = change.before, change.after
+            # If a topic is declared twice, the first time made it.
+            before.setdefault(declared["name"], change.before)
+            after[declared["name"]] = change.after
     found = {"changed": before != after}
     if several is None:
         name = module.params["name"]

@@ -124,12 +124,21 @@ def test_check_mode_changes_nothing(declare, allowed):
     assert allowed() == set()
 
 
-def test_acls_that_kafka_does_not_accept_are_refused_with_the_reason(declare):
+def test_acls_that_kafka_does_not_accept_are_refused_with_the_reason(declare, name):
     answer = declare("READ", resource_type="CLUSTER", resource_name="my-cluster")
     assert answer["failed"]
-    assert "cannot be made" in answer["msg"], answer["msg"]
+    whose = f"ACLs of User:{name} on CLUSTER my-cluster"
+    assert f"{whose} cannot be made" in answer["msg"], answer["msg"]
     answer = declare("READ", principal="chat")
     assert answer["msg"] == "principal='chat': say User:NAME"
+
+
+def test_options_of_one_acl_are_refused_beside_several(run_module, secured_broker, name):
+    acl = {"principal": f"User:{name}", "resource_name": name, "operations": ["READ"]}
+    servers = [secured_broker.servers["PLAINTEXT"]]
+    answer = run_module("kafka_acl", bootstrap_servers=servers, acls=[acl], permission="DENY")
+    assert answer["failed"]
+    assert "mutually exclusive: acls|permission" in answer["msg"]
 
 
 def test_a_cluster_without_an_authorizer_is_refused(run_module, kafka_broker, name):
