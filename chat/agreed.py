@@ -40,6 +40,8 @@ class Follower(abc.ABC):
         self._register = register
         # Number of skipped records that no chat wrote, or a later release.
         self.foreign = 0
+        # Records that were put, and were not delivered yet.
+        self._put: dict[bytes, asyncio.Future[bool]] = {}
 
     @property
     def caught_up(self) -> bool:
@@ -53,6 +55,27 @@ class Follower(abc.ABC):
 
     async def stop(self) -> None:
         await self._register.stop()
+
+    async def _put_and_read(self, key: str, value: bytes) -> bool:
+        """Put a record. Returns whether it counts, once this replica has read it back.
+
+        Raises `UnavailableError`: it may count, or not.
+        """
+        counts = self._put.setdefault(value, asyncio.get_running_loop().create_future())
+        try:
+            await self._register.put(key, value)
+            async with asyncio.timeout(BACK_SECONDS):
+                return await asyncio.shield(counts)
+        except (UnavailableError, TimeoutError) as error:
+            why = str(error).rstrip(".") or "Kafka does not give it back"
+            raise UnavailableError(f"It may count, or not: {why}.") from None
+        finally:
+            self._put.pop(value, None)
+
+    def _answer(self, value: bytes, counts: bool) -> None:
+        """Whoever put this record is told whether it counts, once this replica has read it."""
+        if (answer := self._put.get(value)) is not None and not answer.done():
+            answer.set_result(counts)
 
 
 class Applied(NamedTuple):
@@ -78,8 +101,6 @@ class Agreed(Follower, Generic[T]):
         self._anew: T | None = None
         # Of the records that were put, those that are in it.
         self._taken: dict[bytes, bool] = {}
-        # Records that were put, and were not delivered yet.
-        self._put: dict[bytes, asyncio.Future[bool]] = {}
         self._on_changed: Callable[[str, Set[str]], None]
 
     async def start(self, on_changed: Callable[[str, Set[str]], None]) -> None:
@@ -116,16 +137,10 @@ class Agreed(Follower, Generic[T]):
 
         Raises `RefusedError` (`unavailable`): it may count, or not.
         """
-        counts = self._put.setdefault(value, asyncio.get_running_loop().create_future())
         try:
-            await self._register.put(key, value)
-            async with asyncio.timeout(BACK_SECONDS):
-                return await asyncio.shield(counts)
-        except (UnavailableError, TimeoutError) as error:
-            why = str(error).rstrip(".") or "Kafka does not give it back"
-            raise RefusedError(ErrorCode.UNAVAILABLE, f"It may count, or not: {why}.") from None
-        finally:
-            self._put.pop(value, None)
+            return await self._put_and_read(key, value)
+        except UnavailableError as error:
+            raise RefusedError(ErrorCode.UNAVAILABLE, str(error)) from None
 
     def _begin(self) -> None:
         self._anew = self._new()
@@ -136,7 +151,7 @@ class Agreed(Follower, Generic[T]):
             return
         before, self._table, self._anew = self._table, self._anew, None
         self._tell(self._differences(before, self._table))
-        self._answer()
+        self._answer_all()
 
     def _take(self, values: Sequence[Kept]) -> None:
         table = self._table if self._anew is None else self._anew
@@ -152,13 +167,11 @@ class Agreed(Follower, Generic[T]):
             return
         if changed:
             self._tell(changed)
-        self._answer()
+        self._answer_all()
 
-    def _answer(self) -> None:
-        """Those who put these records are told, now that they count here, or never will."""
+    def _answer_all(self) -> None:
         for value, counts in self._taken.items():
-            if (answer := self._put.get(value)) is not None and not answer.done():
-                answer.set_result(counts)
+            self._answer(value, counts)
         self._taken.clear()
 
 

@@ -9,6 +9,9 @@ They are kept for as long as a token may count after it was issued. An older tok
 because nobody knows any more whether it was revoked: that is the `floor`. If there are more
 revocations than `MOST`, the oldest ones are forgotten, and the floor rises to their time. So what
 is forgotten is never allowed again.
+
+A revocation counts when the register delivers it, also on the replica that wrote it. So all
+replicas know the same ones, whatever their clocks say, and none of these is written again.
 """
 
 from __future__ import annotations
@@ -123,9 +126,7 @@ class Revocations(Follower):
         if before <= self._known.get(of, -1):
             return
         # Compaction keeps the last record of a key, and the last one may be an older revocation.
-        await self._register.put(f"{of}:{before}", _encoder.encode(Value(1, of, before)))
-        # The register may deliver it a moment later, and the answer is to be true now.
-        self._add(of, before)
+        await self._put_and_read(f"{of}:{before}", _encoder.encode(Value(1, of, before)))
         log.info("%s: tokens of %s that were issued until %s do not count", by, of, _shown(before))
 
     def _take(self, values: Sequence[Kept]) -> None:
@@ -139,6 +140,7 @@ class Revocations(Follower):
                 self._add(read.of, min(read.before, (ts // 1000 or now) + TOLERANCE))
             elif value:
                 self.foreign += 1
+            self._answer(value, counts=True)
 
     def _add(self, of: str, before: int) -> None:
         if before <= max(self._known.get(of, -1), self._forgotten):

@@ -21,11 +21,13 @@ from test_auth import refusal
 from test_auth_renewal import session
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 
+from chat import agreed
 from chat.auth import revocations as module
-from chat.auth.identity import TOLERANCE, Identity
+from chat.auth.identity import TOLERANCE, Identity, Logout
 from chat.auth.revocations import MOST_BYTES, Revocations
 from chat.client import DisconnectedError, connect
-from chat.relay.register import Kept, MemoryRegister
+from chat.relay.base import UnavailableError
+from chat.relay.register import Kept, MemoryRegister, Note, Take, ignore
 from chat.rights import ALL
 from chat.room import Person
 from chat.server import Server
@@ -380,6 +382,68 @@ async def known(
         register._take([Kept(0, record(f"{of:032x}", before)) for of, before in entries])
 
     return revocations, take
+
+
+class Shared(MemoryRegister):
+    """Stores at the time of the log's clock, and delivers to all replicas, unless it is deaf."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__()
+        self.clock = clock
+        self.deaf = False
+        self.takes: list[Take] = []
+
+    async def start(self, take: Take, *, begin: Note = ignore, whole: Note = ignore) -> None:
+        self.takes.append(take)
+        begin()
+        whole()
+
+    async def put(self, key: str, value: bytes) -> None:
+        for take in () if self.deaf else self.takes:
+            take([Kept(round(1000 * self.clock()), value, key.encode())])
+
+
+async def test_a_replica_whose_clock_is_ahead_locks_nobody_out_and_ends_later_sessions() -> None:
+    now = 1_800_000_000
+    register = Shared(lambda: now)
+    ahead = Revocations(register, 3600, lambda: now + 600)
+    right = Revocations(register, 3600, lambda: now)
+    for one in (ahead, right):
+        await one.start(lambda _: None)
+    token = identity("a" * 32, now - 10)
+    await ahead.sign_out(token)
+    assert ahead.cover(token)
+    assert right.cover(token)
+    now += TOLERANCE + 1
+    again = identity("a" * 32, now)
+    assert not right.cover(again)
+    assert not ahead.cover(again), "who has signed in again is locked out there only"
+    await ahead.log_out(Logout("provider", "a" * 32, "", now))
+    assert ahead.cover(again)
+    assert right.cover(again), "the logout was answered, and not written"
+
+
+async def test_a_sign_out_is_answered_when_this_replica_obeys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1_800_000_000
+    register = Shared(lambda: now)
+    one = Revocations(register, 3600, lambda: now)
+    await one.start(lambda _: None)
+    token = identity("a" * 32, now)
+    register.deaf = True
+    signing_out = asyncio.create_task(one.sign_out(token))
+    await until(lambda: one._put)
+    await asyncio.sleep(0)
+    assert not signing_out.done()
+    (value,) = one._put
+    register.takes[0]([Kept(1000 * now, record("b" * 32, now)), Kept(1000 * now, value)])
+    await signing_out
+    assert one.cover(token)
+    monkeypatch.setattr(agreed, "BACK_SECONDS", 0.01)
+    with pytest.raises(UnavailableError, match="It may count, or not: Kafka does not give it back"):
+        await one.sign_out(identity("c" * 32, now))
+    assert one._put == {}, "nothing is kept"
 
 
 async def test_the_oldest_are_forgotten_if_there_are_too_many_and_count_no_more_for_that(
