@@ -254,7 +254,7 @@ class _Table:
             heapq.heapify(self._ends)
         return [place, *self._forget(sanction.room, now)]
 
-    def expire(self, now: float, most: float = math.inf) -> list[Place]:
+    def expire(self, now: float, most: int) -> list[Place]:
         """Remove those that have ended, `most` at once. Returns whose they were."""
         ended: list[Place] = []
         while len(ended) < most and (end := self.next_end) is not None and end <= now:
@@ -272,15 +272,16 @@ class _Table:
 
     def _forget(self, room: str, now: float) -> list[Place]:
         """If too many are counted with this room's, forget those that have ended, and if the others
-        are still too many, those that end first. There can be too many because replicas make some
+        are too many, those that end first. There can be too many because replicas make some
         at the same moment, and because others may write.
         """
         everywhere = room == EVERYWHERE
         most = MOST_EVERYWHERE if everywhere else MOST
         if self._counted(room) <= most:
             return []
-        forgotten = self.expire(now)
-        if self._counted(room) <= most:
+        forgotten = self.expire(now, ENDS_IN_A_TURN)
+        # The next turns remove the others that have ended.
+        if len(forgotten) == ENDS_IN_A_TURN or self._counted(room) <= most:
             return forgotten
         # A tenth at once, so that the log has one line for all of them.
         too_many = self._counted(room) - most * 9 // 10

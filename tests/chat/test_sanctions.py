@@ -556,12 +556,40 @@ async def test_many_that_end_at_once_do_not_hold_up_everybody_else(
     monkeypatch.setattr(module, "ENDS_IN_A_TURN", 10)
     authors = [f"{n:032x}" for n in range(35)]
     world.take(*(record(one, clock.now + 60) for one in authors))
-    world.told.clear()
+    turns: list[tuple[int, int, Set[str]]] = []
+
+    def note(_room: str, told: Set[str]) -> None:
+        turns.append((len(told), len(world.sanctions), {world.may(one) for one in authors}))
+
+    monkeypatch.setattr(world.sanctions, "_on_changed", note)
     clock.now += 60
-    await until(lambda: world.told)
-    assert {world.may(one) for one in authors} == {"rw"}, "also before all are removed"
     await until(lambda: len(world.sanctions) == 0)
-    assert [len(told) for _, told in world.told] == [10, 10, 10, 5]
+    # Those who have not been removed yet may write, too.
+    assert turns == [(10, 25, {"rw"}), (10, 15, {"rw"}), (10, 5, {"rw"}), (5, 0, {"rw"})]
+
+
+async def test_many_that_have_ended_do_not_hold_up_everybody_when_one_more_is_made(
+    world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "MOST", 35)
+    monkeypatch.setattr(module, "MOST_EVERYWHERE", 5)
+    monkeypatch.setattr(module, "ENDS_IN_A_TURN", 10)
+    ended = [f"{n:032x}" for n in range(35)]
+    banned = [f"{n:032x}" for n in range(100, 105)]
+    world.take(*(record(one, clock.now + 60) for one in ended))
+    world.take(record(BOB, clock.now + 61, room="*"))
+    world.take(*(record(one, clock.now + 600, room="*") for one in banned[1:]))
+    world.told.clear()
+    clock.now += 61
+    # Before the timer has noticed: one too many in rooms, and one too many from the whole chat.
+    world.take(record(ADA, clock.now + 60))
+    world.take(record(banned[0], clock.now + 60, room="*"))
+    assert [len(told) for _, told in world.told] == [11, 1, 10]
+    assert len(world.sanctions) == 22, "the others are removed in later turns"
+    assert world.may(ADA) == ""
+    assert all(world.sanctions.of("*", one) for one in banned), "none is forgotten for them"
+    await until(lambda: len(world.sanctions) == 6)
+    assert caplog.messages == []
 
 
 async def test_what_is_read_again_after_a_fault_brings_nothing_back_that_was_ended(
