@@ -246,7 +246,7 @@ class KafkaBroker:
         self._process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
-        """End it and its ZooKeeper, without ceremony."""
+        """Kill it and its ZooKeeper."""
         self.kill()
         self._zookeeper.close()
 

@@ -156,7 +156,7 @@ class SecuredBroker:
         self.servers["PLAINTEXT"] = self.broker.bootstrap_servers
 
     def close(self) -> None:
-        """End it, without ceremony."""
+        """Kill it."""
         self.broker.close()
 
     def admin(self) -> KafkaAdminClient:
