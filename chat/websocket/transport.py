@@ -36,10 +36,15 @@ class Handshake(WebSocketProtocol13):
         """Called by Tornado after the handshake, when the stream is detached from HTTP."""
         # Messages are small and urgent: never delay one to fill a packet.
         self.stream.set_nodelay(True)
-        if self._fast:
-            await hand_over(self.stream, self._connect())
-        else:
-            await StreamTransport(self.stream, self._connect()).run()
+        try:
+            if self._fast:
+                await hand_over(self.stream, self._connect())
+            else:
+                await StreamTransport(self.stream, self._connect()).run()
+        finally:
+            # Break the cycles of the handler. Otherwise, it and the whole request (headers, token)
+            # stay until the garbage collector runs.
+            self.handler.on_ws_connection_close()
 
 
 async def hand_over(stream: IOStream, connection: Connection) -> None:

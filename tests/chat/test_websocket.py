@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 import pytest
 from chat_client import ChatClient
 from conftest import Replica, until
+from tornado.httputil import HTTPServerRequest
 from tornado.iostream import IOStream
 
 from chat.server import ChatHandler, Server
@@ -184,3 +185,19 @@ async def test_once_hands_are_shaken_nothing_of_tornado_s_is_kept(replica: Repli
         assert (alive(IOStream), alive(ChatHandler)) == before
         assert alive(Connection) == connections + 5
     await until(lambda: alive(Connection) == connections)
+
+
+async def test_a_request_is_freed_with_its_handshake_and_not_by_the_garbage_collector(
+    replica: Replica,
+) -> None:
+    server = await replica(CHAT_TRANSPORT="fast")
+    gc.collect()
+    gc.disable()
+    try:
+        async with ChatClient(server.port, "ada"):
+            await until(
+                lambda: not any(isinstance(one, HTTPServerRequest) for one in gc.get_objects()),
+                seconds=5,
+            )
+    finally:
+        gc.enable()
