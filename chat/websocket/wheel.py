@@ -1,7 +1,7 @@
 """One timer for the deadlines of all connections: a hashed timing wheel.
 
 A deadline is put into the slot of its tick, and each tick checks one slot. So a deadline costs an
-entry in a set instead of a timer of the event loop, however many connections there are (Varghese
+entry in a dict instead of a timer of the event loop, however many connections there are (Varghese
 and Lauck, "Hashed and Hierarchical Timing Wheels", 1987, scheme 6).
 """
 
@@ -34,7 +34,8 @@ class Wheel:
     """Calls `on_deadline` at most one tick late, and `on_lag` with the delay of each tick."""
 
     def __init__(self, on_lag: Callable[[float], object]) -> None:
-        self._slots: list[set[Timed]] = [set() for _ in range(SLOTS)]
+        # (Sets of so many take more memory than dicts.)
+        self._slots: list[dict[Timed, None]] = [{} for _ in range(SLOTS)]
         # Ticks so far: a clock that costs nothing to read.
         self.now = 0
         self._on_lag = on_lag
@@ -52,11 +53,11 @@ class Wheel:
         self.cancel(timed)
         # Plus one, because part of the current tick is over.
         timed.due = due = self.now + 1 + math.ceil(seconds / TICK_SECONDS)
-        self._slots[due % SLOTS].add(timed)
+        self._slots[due % SLOTS][timed] = None
 
     def cancel(self, timed: Timed) -> None:
         if timed.due is not None:
-            self._slots[timed.due % SLOTS].discard(timed)
+            self._slots[timed.due % SLOTS].pop(timed, None)
             timed.due = None
 
     def _arm(self, when: float) -> None:
@@ -74,8 +75,12 @@ class Wheel:
         """Advance by this many ticks."""
         for _ in range(ticks):
             self.now += 1
-            for timed in tuple(self._slots[self.now % SLOTS]):
+            slot = self._slots[self.now % SLOTS]
+            for timed in tuple(slot):
                 # Skip deadlines of a later turn, and those that a call just before has cancelled.
                 if timed.due == self.now:
                     self.cancel(timed)
                     timed.on_deadline()
+            if not slot:
+                # An emptied dict keeps its memory; a cleared one does not.
+                slot.clear()

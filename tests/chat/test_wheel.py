@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 from conftest import until
 from hypothesis import given
@@ -45,6 +46,20 @@ def test_a_new_deadline_replaces_the_old_one_and_a_cancelled_one_never_comes() -
     for _ in range(2 * SLOTS):
         wheel.turn(1)
     assert (len(moved.called), len(cancelled.called)) == (1, 0)
+
+
+def test_deadlines_that_are_over_take_no_memory() -> None:
+    wheel = Wheel(on_lag=lambda _: None)
+
+    def size() -> int:
+        return sum(map(sys.getsizeof, wheel._slots))
+
+    before = size()
+    for number in range(100 * SLOTS):
+        wheel.schedule(Deadline(), number % SLOTS * TICK_SECONDS)
+    assert size() > before
+    wheel.turn(SLOTS + 1)
+    assert size() == before
 
 
 async def test_who_answers_after_this_process_stood_still_is_not_late() -> None:
