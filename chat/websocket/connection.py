@@ -10,8 +10,8 @@ get their turn. While reading is paused, the socket is not read either. While th
 a message, later messages are held, but pings and pongs are not. Reading stops when more bytes are
 held than the largest message may have.
 
-There may be ten thousand connections, nearly all of them idle. So a connection has no timers, no
-buffers and no closures, and slots instead of a dictionary.
+There may be ten thousand connections, nearly all of them idle. So a connection has no timers and no
+closures, no buffers and lists while they are empty, and slots instead of a dictionary.
 """
 
 from __future__ import annotations
@@ -237,17 +237,18 @@ class Connection(asyncio.Protocol):
         self._pinged = False
         self._heard = False
         self._closing = False
-        # Frames to be written, and their size in bytes.
-        self._frames: list[bytes] = []
+        # Frames to be written, if any, and their size in bytes.
+        self._frames: list[bytes] | None = None
         self._bytes = 0
         self._slow = False
         # This connection's share of the endpoint's `waiting`.
         self._counted = 0
         # Whether reading is paused.
         self._paused = False
-        # The message that the receiver works on, the events held until then, and their size.
+        # The message that the receiver works on, the events held until then, if any, and their
+        # size.
         self._task: asyncio.Future[None] | None = None
-        self._held: list[str | Close | Violation] = []
+        self._held: list[str | Close | Violation] | None = None
         self._held_bytes = 0
 
     # Called by the receiver.
@@ -279,8 +280,10 @@ class Connection(asyncio.Protocol):
             if self.waiting > self._endpoint.limits.outbox_bytes:
                 self._overflow()
                 return
-        elif not self._frames:
+        elif self._frames is None:
             self._endpoint.write_later(self)
+        if self._frames is None:
+            self._frames = []
         self._frames.append(frames)
         self._bytes += len(frames)
         if self._slow:
@@ -322,9 +325,8 @@ class Connection(asyncio.Protocol):
         if self._closing or self._transport is None:
             return
         self._closing = True
-        if self._slow:
-            self._frames.clear()
-        self._frames += (last, close_frame(code, reason))
+        waiting = () if self._slow or self._frames is None else self._frames
+        self._frames = [*waiting, last, close_frame(code, reason)]
         self._write()
         self._account()
         self._endpoint.wheel.schedule(self, LINGER_SECONDS)
@@ -426,9 +428,9 @@ class Connection(asyncio.Protocol):
         self._closing = True
         self._transport = None
         self._socket = None
-        self._frames.clear()
+        self._frames = None
         self._bytes = 0
-        self._held.clear()
+        self._held = None
         self._slow = False
         self._account()
         self._endpoint.wheel.cancel(self)
@@ -450,6 +452,7 @@ class Connection(asyncio.Protocol):
             event: Event | None
             if self._held and self._task is None:
                 event = self._held.pop(0)
+                self._held = self._held or None
                 self._held_bytes -= sys.getsizeof(event)
             else:
                 event = self._parser.next()
@@ -485,6 +488,8 @@ class Connection(asyncio.Protocol):
         """Hold an event while the receiver works on a message, unless the event need not wait."""
         if self._closing or isinstance(event, Ping | Pong | Fragment):
             return False
+        if self._held is None:
+            self._held = []
         self._held.append(event)
         self._held_bytes += sys.getsizeof(event)
         return True
@@ -554,9 +559,9 @@ class Connection(asyncio.Protocol):
             self._receiver.overflow()
 
     def _write(self) -> None:
-        frames = b"".join(self._frames)
+        frames = b"".join(self._frames or ())
         held_up = (self._paused or self._held) and self._outbox_is_half_full()
-        self._frames.clear()
+        self._frames = None
         self._bytes = 0
         if self._transport is not None:
             self._transport.write(frames)

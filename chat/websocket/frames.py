@@ -100,7 +100,7 @@ class Parser:
         # The unfinished message, its number of frames so far, and the decoder that detects invalid
         # UTF-8 early. Without a decoder there is no unfinished message.
         self._decoder: codecs.IncrementalDecoder | None = None
-        self._message = bytearray()
+        self._message: bytearray | bytes = b""
         self._fragments = 0
         # The current frame of that message: missing bytes, mask, and whether it is the last frame.
         self._missing = 0
@@ -164,7 +164,7 @@ class Parser:
                 # A whole message in one frame, which is the usual case.
                 self._at = end
                 return _text(unmask(mask, data[body:end]))
-            self._decoder = _Utf8Decoder()
+            self._decoder, self._message = _Utf8Decoder(), bytearray()
         self._fragments += 1
         if self._fragments > MOST_FRAGMENTS:
             raise _BrokenError(
@@ -215,7 +215,7 @@ class Parser:
         if not last:
             return _FRAGMENT
         text = self._message.decode()
-        self._decoder, self._message, self._fragments = None, bytearray(), 0
+        self._decoder, self._message, self._fragments = None, b"", 0
         return text
 
     def _control(self, opcode: int, payload: bytes) -> Event:
