@@ -16,6 +16,7 @@ import logging
 import mimetypes
 import re
 import socket
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Sequence, Set
 from html import escape
@@ -51,7 +52,7 @@ from chat.relay.register import Register
 from chat.rights import Rules
 from chat.sanctions import Sanctions
 from chat.sending import PostTo, SendHandler
-from chat.session import Session
+from chat.session import Replica, Session
 from chat.settings import Settings
 from chat.slow import Slow
 from chat.websocket.budget import Allowance
@@ -348,7 +349,7 @@ class Server:
         self._revocations = Revocations(revocations, settings.auth_token_seconds)
         self._sanctions = Sanctions(sanctions) if sanctions is not None else None
         self._members = Members(members) if members is not None else None
-        self._audit = Audit(self._hub, settings.audit_room) if settings.audit_room else None
+        audit = Audit(self._hub, settings.audit_room) if settings.audit_room else None
         # In the order in which they decide what somebody may do: a room's owners moderate it.
         agreed = (self._members, self._sanctions)
         self._agreed = [one for one in agreed if one is not None]
@@ -356,6 +357,17 @@ class Server:
         self._verifying: asyncio.Task[None] | None = None
         self._leases = (
             Leases(self._verifier, self._clients, self._revocations) if self._verifier else None
+        )
+        self._replica = Replica(
+            settings.replica,
+            self._hub,
+            self._metrics,
+            self._limits,
+            self._leases,
+            self._sanctions,
+            self._members,
+            audit,
+            on_gone=self._gone,
         )
         # Two handlers take request bodies, and set their own limits; a request that is not complete
         # in time is not one.
@@ -575,22 +587,15 @@ class Server:
 
     def connect(self, peer: str, forwarded: list[str], identity: Identity | None) -> Connection:
         """Let a client in that has shaken hands; it gets a session of its own."""
-        address = client_address(peer, forwarded, self._proxies)
+        # One string for all clients of an address.
+        address = sys.intern(client_address(peer, forwarded, self._proxies))
         connection = Connection(self._endpoint, address)
         session = Session(
             connection,
-            self._hub,
-            self._metrics,
-            self._limits,
+            self._replica,
             address=address,
-            replica=self._settings.replica,
             shared=self._shared_by(address),
-            leases=self._leases,
-            sanctions=self._sanctions,
-            members=self._members,
-            audit=self._audit,
             identity=identity,
-            on_gone=self._gone,
         )
         connection.serve(session)
         self._clients[session.number] = session

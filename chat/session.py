@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import itertools
 import logging
+import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from msgspec import UNSET, Raw
 
@@ -43,24 +45,32 @@ log = logging.getLogger("chat.session")
 _numbers = itertools.count(1)
 
 
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """What all sessions of a replica have in common. `on_gone` is told each that has ended."""
+
+    name: str
+    hub: Hub
+    metrics: Metrics
+    limits: Limits
+    leases: Leases | None
+    sanctions: Sanctions | None
+    members: Members | None
+    audit: Audit | None
+    on_gone: Callable[[Session], None]
+
+
 class Session:
     """A connection that speaks the protocol. Its rooms know it as a `Member`."""
 
     __slots__ = (
-        "_audit",
         "_bucket",
         "_closed",
-        "_hub",
         "_identity",
-        "_leases",
-        "_limits",
-        "_members",
-        "_metrics",
-        "_on_gone",
         "_person",
+        "_positions",
         "_replica",
         "_rooms",
-        "_sanctions",
         "_shared",
         "address",
         "connection",
@@ -77,27 +87,16 @@ class Session:
     def __init__(
         self,
         connection: Connection,
-        hub: Hub,
-        metrics: Metrics,
-        limits: Limits,
+        replica: Replica,
         *,
         address: str,
-        replica: str,
         shared: TokenBucket | None,
-        leases: Leases | None,
-        sanctions: Sanctions | None,
-        members: Members | None,
-        audit: Audit | None,
         identity: Identity | None,
-        on_gone: Callable[[Session], None],
     ) -> None:
         # Identifies the client in the log, which must not contain names.
         self.number = next(_numbers)
         self.connection = connection
         self.address = address
-        self._hub = hub
-        self._metrics = metrics
-        self._limits = limits
         self._replica = replica
         self._person: Person | None = None
         # From its token, until it says hello; from then on, when the token ends, when it was
@@ -107,17 +106,14 @@ class Session:
         self.issued = 0
         self.session = ""
         self.rights = identity.rights if identity else rights.ALL
-        self._leases = leases
-        self._sanctions = sanctions
-        self._members = members
-        self._audit = audit
-        # Its rooms, and the position of each when it was last found to read slowly.
-        self._rooms: dict[str, str | None] = {}
+        # Its rooms: a few, which take less memory in a tuple than in a dict. And the position of
+        # each when it was last found to read slowly, if it was.
+        self._rooms: tuple[str, ...] = ()
+        self._positions: dict[str, str] | None = None
         self._closed = False
-        self._bucket = TokenBucket(limits.rate, limits.burst)
+        self._bucket = TokenBucket(replica.limits.rate, replica.limits.burst)
         # Shared by all clients of its address.
         self._shared = shared
-        self._on_gone = on_gone
 
     def receive(self, text: str) -> Awaitable[None] | None:
         """Act on a frame. The next one must wait for what is returned, if anything."""
@@ -127,7 +123,7 @@ class Session:
             if not self._bucket.take():
                 raise RefusedError(
                     ErrorCode.RATE_LIMITED,
-                    f"Too fast: send at most {self._limits.rate} frames per second.",
+                    f"Too fast: send at most {self._replica.limits.rate} frames per second.",
                 )
             if self._shared is not None and not self._shared.take():
                 raise RefusedError(
@@ -187,8 +183,8 @@ class Session:
 
     def put_out(self, room: str, why: RefusedError, until: int = 0) -> None:
         """`until`: when a ban ends, in milliseconds since the epoch."""
-        self._rooms.pop(room, None)
-        self._metrics.refusals.labels(why.code).inc()
+        self._forget(room)
+        self._replica.metrics.refusals.labels(why.code).inc()
         self._say(Error(why.code, why.message, room=room, until=until))
         self._say(Left(room))
 
@@ -196,7 +192,7 @@ class Session:
         """Go on with this token: what its person may not do any more ends now."""
         self._take(identity)
         before, self.rights = self.rights, identity.rights
-        for room in tuple(self._rooms):
+        for room in self._rooms:
             could = before.may_write(room), before.may_moderate(room)
             if self._access(room) != could or not self.rights.may_read(room):
                 self.review(room)
@@ -204,7 +200,7 @@ class Session:
     def review(self, room: str) -> None:
         until = self.rights.sanctioned_until(room)
         if not self.rights.may_read(room):
-            self._hub.leave(self, room)
+            self._replica.hub.leave(self, room)
             self.put_out(room, protocol.no_room(), until)
             return
         may_write, may_moderate = self._access(room)
@@ -245,7 +241,7 @@ class Session:
         if self._closed:
             return
         self._leave_all()
-        self._metrics.closes.labels(int(code)).inc()
+        self._replica.metrics.closes.labels(int(code)).inc()
         log.debug("closed: %d %s", code, reason, extra={"client": self.number})
         self.connection.close(code, reason, last)
 
@@ -255,15 +251,13 @@ class Session:
         self.close(CloseCode.POLICY, "say hello in time")
 
     def slow(self) -> None:
-        self._rooms.update(self._hub.positions(self._rooms))
+        self._positions = self._replica.hub.positions(self._rooms)
 
     def overflow(self) -> None:
         # What waits is dropped, so all that the client gets is what was sent before. A room whose
         # `joined` waits has no position yet.
         positions = [
-            frame_of(Progress(room, position))
-            for room, position in self._rooms.items()
-            if position is not None
+            frame_of(Progress(room, position)) for room, position in (self._positions or {}).items()
         ]
         self._close(
             CloseCode.TRY_LATER,
@@ -272,27 +266,31 @@ class Session:
         )
 
     def beat(self) -> None:
-        if self._leases is not None and self._leases.has_ended(self):
+        if self._replica.leases is not None and self._replica.leases.has_ended(self):
             self.close(CloseCode.TOKEN_ENDED, "your token has ended: connect again with a new one")
 
     def gone(self) -> None:
         log.debug("gone", extra={"client": self.number})
         self._leave_all()
-        if self._members is not None and self._person is not None:
-            self._members.unwatch(self._person.author, self)
-        self._on_gone(self)
+        if self._replica.members is not None and self._person is not None:
+            self._replica.members.unwatch(self._person.author, self)
+        self._replica.on_gone(self)
 
     def _leave_all(self) -> None:
         self._closed = True
         for room in self._rooms:
-            self._hub.leave(self, room)
-        self._rooms.clear()
+            self._replica.hub.leave(self, room)
+        self._rooms = ()
 
     def _hello(self, hello: protocol.Hello) -> None:
         if self._person is not None:
             raise RefusedError(ErrorCode.BAD_FRAME, "Hello was said already.")
         identity, self._identity = self._identity, None
-        if identity is not None and self._leases is not None and self._leases.is_revoked(identity):
+        if (
+            identity is not None
+            and self._replica.leases is not None
+            and self._replica.leases.is_revoked(identity)
+        ):
             self.revoke(SIGNED_OUT)
             return
         if banned_until := self.rights.banned_until():
@@ -301,20 +299,24 @@ class Session:
         person = identity.person if identity else self._introduced(hello)
         self._person = person
         self.connection.accept()
-        welcome = Welcome(protocol.VERSION, person.user, self._replica, self._limits, person.author)
-        if identity is not None and self._leases is not None:
+        welcome = Welcome(
+            protocol.VERSION, person.user, self._replica.name, self._replica.limits, person.author
+        )
+        if identity is not None and self._replica.leases is not None:
             self._take(identity)
             welcome.until = identity.until_ms
-            welcome.connection = self._leases.id_of(self)
-        welcome.revisions = self._hub.revisions
-        welcome.sanctions = self._sanctions is not None
-        welcome.moderator = self._sanctions is not None and self.rights.may_ban()
-        if self._audit is not None:
+            welcome.connection = self._replica.leases.id_of(self)
+        welcome.revisions = self._replica.hub.revisions
+        welcome.sanctions = self._replica.sanctions is not None
+        welcome.moderator = self._replica.sanctions is not None and self.rights.may_ban()
+        if self._replica.audit is not None:
             welcome.reports = True
-            welcome.audit = self._audit.room if self.rights.may_read(self._audit.room) else ""
-        if self._members is not None:
+            welcome.audit = (
+                self._replica.audit.room if self.rights.may_read(self._replica.audit.room) else ""
+            )
+        if self._replica.members is not None:
             welcome.private = True
-            self._members.watch(person.author, self)
+            self._replica.members.watch(person.author, self)
         self._say(welcome)
 
     @staticmethod
@@ -328,41 +330,48 @@ class Session:
     async def _join(self, join: protocol.Join, text: str) -> None:
         try:
             self._require_user()
-            room = self.rights.check_read(join.room)
-            if room not in self._rooms and len(self._rooms) >= self._limits.rooms:
+            # One string for all clients in the room.
+            room = sys.intern(self.rights.check_read(join.room))
+            if room not in self._rooms and len(self._rooms) >= self._replica.limits.rooms:
                 raise RefusedError(
                     ErrorCode.TOO_MANY_ROOMS,
                     f"You are in {len(self._rooms)} rooms: leave one before you join another.",
                 )
-            await self._hub.join(self, room, join.since)
+            await self._replica.hub.join(self, room, join.since)
         except RefusedError as refused:
             self._refuse(refused, text)
             return
         if self._closed:
             # The client disconnected meanwhile, and has left its other rooms.
-            self._hub.leave(self, room)
+            self._replica.hub.leave(self, room)
             return
-        self._rooms.setdefault(room, None)
+        if room not in self._rooms:
+            self._rooms = (*self._rooms, room)
         log.debug("joined", extra={"client": self.number, "room": room})
 
     def _leave(self, leave: protocol.Leave) -> None:
         self._require_user()
         room = self._require_joined(leave.room)
-        del self._rooms[room]
-        self._hub.leave(self, room)
+        self._forget(room)
+        self._replica.hub.leave(self, room)
         self._say(Left(room))
+
+    def _forget(self, room: str) -> None:
+        self._rooms = tuple(one for one in self._rooms if one != room)
+        if self._positions is not None:
+            self._positions.pop(room, None)
 
     def _send(self, send: protocol.Send) -> None:
         self._require_user()
         room = self._require_joined(send.room)
         cid = protocol.check_cid(send.cid)
-        text = protocol.check_text(send.text, self._limits)
-        self._hub.send(self, room, text, cid)
+        text = protocol.check_text(send.text, self._replica.limits)
+        self._replica.hub.send(self, room, text, cid)
 
     async def _revise(self, revision: protocol.Delete | protocol.Edit, text: str) -> None:
         try:
             self._require_user()
-            if not self._hub.revisions:
+            if not self._replica.hub.revisions:
                 raise RefusedError(
                     ErrorCode.BAD_FRAME, "Messages cannot be deleted or edited here."
                 )
@@ -371,24 +380,24 @@ class Session:
             said = ""
             if isinstance(revision, protocol.Edit):
                 self.rights.check_write(room)
-                said = protocol.check_text(revision.text, self._limits)
+                said = protocol.check_text(revision.text, self._replica.limits)
             # What owners delete in private rooms is nobody's business outside.
-            if self._audit is None or rights.is_private(room):
-                await self._hub.revise(self, room, revision.id, said, cid)
+            if self._replica.audit is None or rights.is_private(room):
+                await self._replica.hub.revise(self, room, revision.id, said, cid)
             else:
-                await self._audit.revise(self, room, revision.id, said, cid)
+                await self._replica.audit.revise(self, room, revision.id, said, cid)
         except RefusedError as refused:
             self._refuse(refused, text)
 
     async def _report(self, report: protocol.Report, text: str) -> None:
         try:
             self._require_user()
-            if self._audit is None:
+            if self._replica.audit is None:
                 raise RefusedError(ErrorCode.BAD_FRAME, "Nobody reads reports here.")
             room = self._require_joined(report.room)
             cid = protocol.check_cid(report.cid)
-            reason = protocol.check_text(report.reason, self._limits)
-            await self._audit.report(self, room, report.id, reason, cid)
+            reason = protocol.check_text(report.reason, self._replica.limits)
+            await self._replica.audit.report(self, room, report.id, reason, cid)
         except RefusedError as refused:
             self._refuse(refused, text)
         else:
@@ -406,8 +415,8 @@ class Session:
             cid = protocol.check_cid(frame.cid)
             author = self._check_other(frame.author)
             await sanctions.put(what, room, author, frame.seconds, self.person.author)
-            if self._audit is not None:
-                self._audit.sanctioned(what, room, author, frame.seconds, self.person)
+            if self._replica.audit is not None:
+                self._replica.audit.sanctioned(what, room, author, frame.seconds, self.person)
         except RefusedError as refused:
             self._refuse(refused, text)
         else:
@@ -420,9 +429,9 @@ class Session:
         self._say(sanctions.listed(asked.room, protocol.check_cid(asked.cid)))
 
     def _require_sanctions(self) -> Sanctions:
-        if self._sanctions is None:
+        if self._replica.sanctions is None:
             raise RefusedError(ErrorCode.BAD_FRAME, "Nobody can be muted or banned here.")
-        return self._sanctions
+        return self._replica.sanctions
 
     def _require_moderator(self, room: str) -> None:
         """Of a room that the client is in, or of the whole chat."""
@@ -441,10 +450,10 @@ class Session:
     async def _change_private(self, frame: protocol.PrivateFrame, text: str) -> None:
         try:
             self._require_user()
-            if self._members is None:
+            if self._replica.members is None:
                 raise RefusedError(ErrorCode.BAD_FRAME, "There are no private rooms here.")
             protocol.check_cid(frame.cid)
-            answer = await self._changed(frame, self._members)
+            answer = await self._changed(frame, self._replica.members)
         except RefusedError as refused:
             self._refuse(refused, text)
         else:
@@ -490,13 +499,13 @@ class Session:
         room = self._require_joined(typing.room)
         # Nobody waits for an answer, so who may not write gets none.
         if self.rights.may_write(room):
-            self._hub.typing(self, room)
+            self._replica.hub.typing(self, room)
 
     async def _history(self, history: protocol.History, text: str) -> None:
         try:
             self._require_user()
             room = self._require_joined(history.room)
-            page = await self._hub.before(room, history.before, history.limit, self.address)
+            page = await self._replica.hub.before(room, history.before, history.limit, self.address)
             # Another token may have come meanwhile, of somebody who may not read this any more.
             self._require_joined(room)
         except RefusedError as refused:
@@ -508,9 +517,9 @@ class Session:
     async def _renew(self, auth: protocol.Auth, text: str) -> None:
         try:
             self._require_user()
-            if self._leases is None:
+            if self._replica.leases is None:
                 raise RefusedError(ErrorCode.BAD_FRAME, "This chat asks for no tokens.")
-            identity = await self._leases.renew(self, auth.token)
+            identity = await self._replica.leases.renew(self, auth.token)
         except TokenError as error:
             refused = RefusedError(ErrorCode.BAD_TOKEN, f"The token does not count: {error}.")
             self._refuse(refused, text)
@@ -536,7 +545,7 @@ class Session:
         return name
 
     def _refuse(self, refused: RefusedError, text: str) -> None:
-        self._metrics.refusals.labels(refused.code).inc()
+        self._replica.metrics.refusals.labels(refused.code).inc()
         subject = protocol.subject_of(text)
         log.debug("refused: %s", refused.code, extra={"client": self.number, "room": subject.room})
         self._say(

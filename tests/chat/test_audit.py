@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -220,8 +221,8 @@ async def test_what_cannot_be_reported_is_refused(
     server: Server, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audit, "BURST", 7)
-    assert server._audit
-    server._audit = audit.Audit(server._hub, "audit")
+    assert server._replica.audit
+    server._replica = replace(server._replica, audit=audit.Audit(server._hub, "audit"))
     async with client(server, provider, "ann") as ann, client(server, provider, "bob") as bob:
         room = await make(bob)
         await bob.join(room)

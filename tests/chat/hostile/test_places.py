@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from chat_client import ChatClient
 from conftest import Replica, until
+from test_connection import Transport, masked
 from test_hub import Listening, PlayedRelay, hub
 from test_presence import World
 
@@ -27,6 +28,8 @@ from chat.room import Person
 
 ROLE = Path(__file__).parents[3] / "roles/chat/vars/main.yml"
 PLACES = 2000
+# Of which 0.3 KiB are for its name, and 0.4 for the list of who is in the room.
+IDLE_BYTES = 2048
 
 
 async def test_a_join_beyond_the_places_is_refused_and_others_are_not_shut_out(
@@ -98,6 +101,35 @@ async def test_a_place_takes_no_more_memory_than_the_role_counts() -> None:
         assert tracemalloc.get_traced_memory()[0] - before < PLACES * bytes_of("CHAT_PLACES")
     finally:
         tracemalloc.stop()
+
+
+async def test_an_idle_client_takes_little_memory(replica: Replica) -> None:
+    """Without its transport, which is the event loop's: that takes another 1 KiB or so."""
+
+    class Deaf(Transport):
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            pass
+
+    server = await replica()
+    transports = [Deaf() for _ in range(PLACES)]
+    connections = []
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number, transport in enumerate(transports):
+            connection = server.connect("127.0.0.1", [], None)
+            connection.connection_made(transport)
+            connection.data_received(masked(b'{"type":"hello","user":"user %d"}' % number))
+            connection.data_received(masked(b'{"type":"join","room":"lobby"}'))
+            connections.append(connection)
+        await until(lambda: server._hub.places.taken == PLACES)
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] - before < PLACES * IDLE_BYTES
+    finally:
+        tracemalloc.stop()
+    for connection in connections:
+        connection.connection_lost(None)
 
 
 def test_a_place_elsewhere_takes_no_more_memory_than_the_role_counts() -> None:
