@@ -27,6 +27,7 @@ from test_sanctions import (
     author_of,
     clock,
     record,
+    server_clock,
     shows_nothing,
     world,
 )
@@ -38,7 +39,7 @@ from chat.protocol import EVERYWHERE, ErrorCode
 from chat.server import Server
 from chat.settings import SettingsError, load
 
-__all__ = ["clock", "world"]
+__all__ = ["clock", "server_clock", "world"]
 
 RULES = [
     {"rooms": "audit", "read": ["heads"], "write": []},
@@ -131,17 +132,11 @@ async def test_who_is_banned_is_out_of_all_replicas_also_after_they_restart_unti
             await back.join(private)
 
 
-async def test_it_ends_by_itself(
-    server: Server, provider: Provider, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = time.time()
-    assert server._sanctions is not None
-    monkeypatch.setattr(server._sanctions, "_clock", lambda: now)
-    monkeypatch.setattr(module, "LONGEST_WAIT", 0.01)
+async def test_it_ends_by_itself(server: Server, provider: Provider, server_clock: Clock) -> None:
     async with client(server, provider, "fay", "heads") as fay:
         await ban(fay, author_of(provider, "eve"))
         assert (await session(server, **provider.headers("eve"))).code == 403
-        now += 601
+        server_clock.now += 601
         assert (await listed(fay))["banned"] == {}
         await until(lambda: len(server._sanctions or ()) == 0)
         assert (await session(server, **provider.headers("eve"))).code == 200

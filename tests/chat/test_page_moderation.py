@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from conftest import Process
@@ -42,16 +43,23 @@ def does(page: Page, name: str, outcome: str) -> None:
     expect(dialog(page).get_by_role("status")).to_contain_text(outcome)
 
 
+@contextlib.contextmanager
+def rude(open_page: Open, replica: Process, moderator: str) -> Iterator[tuple[Page, Page]]:
+    """The pages of Ada, who has written something rude, and of a moderator."""
+    with Gate(replica=replica) as gate:
+        ada = signed_in(open_page, gate, "ada", locale="en-GB")
+        other = signed_in(open_page, gate, moderator, locale="en-GB")
+        write(ada, "rude")
+        shows(other, "rude")
+        yield ada, other
+
+
 def test_moderators_mute_and_ban_and_lift_it_and_people_see_what_is_so_and_until_when(
     process: Start, open_page: Open, tmp_path: Path
 ) -> None:
-    with Gate(replica=process(moderated(tmp_path), CHAT_REPLICA="one")) as gate:
-        ada = signed_in(open_page, gate, "ada", locale="en-GB")
+    with rude(open_page, process(moderated(tmp_path)), "mod") as (ada, mod):
         loaded: list[str] = []
         ada.on("request", lambda request: loaded.append(request.url.rpartition("/")[2]))
-        mod = signed_in(open_page, gate, "mod", locale="en-GB")
-        write(ada, "rude")
-        shows(mod, "rude")
         expect(mod.locator("#moderation")).to_be_attached()
         # By keyboard, and back to where one was.
         mod.get_by_label("Message", exact=True).press("ArrowUp")
@@ -112,10 +120,7 @@ def test_who_may_ban_people_from_the_whole_chat_does_so_from_a_room_they_do_not_
     process: Start, open_page: Open, tmp_path: Path
 ) -> None:
     replica = process(moderated(tmp_path), CHAT_MODERATORS='["head"]')
-    with Gate(replica=replica) as gate:
-        ada = signed_in(open_page, gate, "ada", locale="en-GB")
-        head = signed_in(open_page, gate, "head", locale="en-GB")
-        write(ada, "rude")
+    with rude(open_page, replica, "head") as (ada, head):
         message(head, "rude").hover()
         head.get_by_role("button", name="Moderate").click()
         expect(dialog(head).get_by_role("button", name="Mute")).to_be_hidden()
@@ -137,11 +142,7 @@ def test_who_may_not_write_any_more_still_deletes_what_they_wrote(
     process: Start, open_page: Open, tmp_path: Path
 ) -> None:
     replica = process(moderated(tmp_path), CHAT_REVISIONS="true")
-    with Gate(replica=replica) as gate:
-        ada = signed_in(open_page, gate, "ada", locale="en-GB")
-        mod = signed_in(open_page, gate, "mod", locale="en-GB")
-        write(ada, "rude")
-        shows(mod, "rude")
+    with rude(open_page, replica, "mod") as (ada, mod):
         write(mod, "Take it back.")
         shows(ada, "rude", "Take it back.")
         message(mod, "rude").hover()
