@@ -137,9 +137,9 @@ class Hub:
 
     # What clients ask for.
 
-    async def join(self, member: Member, name: str, since: str | None) -> None:
+    async def join(self, member: Member, name: str, since: str | None) -> str:
         """Put `member`, who may read it, into the room and push `joined`: missed messages, or the
-        last ones. Raises `RefusedError`.
+        last ones. Returns the room's name, one string for all its members. Raises `RefusedError`.
         """
         position = left = Position.parse(since) if since is not None else None
         older = None
@@ -206,6 +206,7 @@ class Hub:
         )
         member.connection.push(frame_of(joined))
         self._announcer.welcome(member, name)
+        return room.name
 
     def leave(self, member: Member, name: str) -> None:
         room = self._window.rooms.get(name)

@@ -16,7 +16,6 @@ import logging
 import mimetypes
 import re
 import socket
-import sys
 from collections import Counter
 from collections.abc import Awaitable, Sequence, Set
 from html import escape
@@ -587,8 +586,7 @@ class Server:
 
     def connect(self, peer: str, forwarded: list[str], identity: Identity | None) -> Connection:
         """Let a client in that has shaken hands; it gets a session of its own."""
-        # One string for all clients of an address.
-        address = sys.intern(client_address(peer, forwarded, self._proxies))
+        address = client_address(peer, forwarded, self._proxies)
         connection = Connection(self._endpoint, address)
         session = Session(
             connection,

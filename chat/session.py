@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -330,14 +329,13 @@ class Session:
     async def _join(self, join: protocol.Join, text: str) -> None:
         try:
             self._require_user()
-            # One string for all clients in the room.
-            room = sys.intern(self.rights.check_read(join.room))
+            room = self.rights.check_read(join.room)
             if room not in self._rooms and len(self._rooms) >= self._replica.limits.rooms:
                 raise RefusedError(
                     ErrorCode.TOO_MANY_ROOMS,
                     f"You are in {len(self._rooms)} rooms: leave one before you join another.",
                 )
-            await self._replica.hub.join(self, room, join.since)
+            room = await self._replica.hub.join(self, room, join.since)
         except RefusedError as refused:
             self._refuse(refused, text)
             return
