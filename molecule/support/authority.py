@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -23,13 +24,13 @@ def pem_of(key: ec.EllipticCurvePrivateKey, form: str = "PKCS8") -> str:
 
 
 class Authority:
-    """`pem` is its certificate."""
+    """`pem` is its certificate, signed by itself or by another authority."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, by: Self | None = None, days: int = 3650) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         constraints = x509.BasicConstraints(ca=True, path_length=None)
-        self.pem = self._signed(self.key, self.name, 3650, constraints)
+        self.pem = (by or self)._signed(self.key, self.name, days, constraints)
 
     def issue(
         self, name: str, names: Iterable[str] = (), days: int = 300, unit: str = ""

@@ -1,12 +1,13 @@
 """Certificates of the site's own authority are tried before anything is changed.
 
-Each case is a host with a folder of its own. Programs stand in for the host's `sed`, which reads
-the host's files below a folder, and `systemctl`.
+Each case is a host with a folder of its own. Programs stand in for the host's `sed` and `grep`,
+which read the host's files below a folder, and `systemctl`.
 """
 
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -18,6 +19,7 @@ NAMES = ["192.0.2.11", "broker.example.org"]
 
 OURS, OTHER = Authority("Of the site"), Authority("Of the site 2")
 OURS_PEM, OTHER_PEM = OURS.pem, OTHER.pem
+BETWEEN, ENDED = Authority("Between", by=OURS), Authority("Between", by=OURS, days=-2)
 
 
 def service(authority: Authority = OURS, form: str = "PKCS8", **changed: Any) -> str:
@@ -44,7 +46,6 @@ class Case(NamedTuple):
     said: str
     certificate: str = ""
     trusted: str = ""
-    runs: bool = True
 
 
 CASES = {
@@ -67,10 +68,6 @@ CASES = {
     ),
     "another authority": Case(THEIRS, "/ca.crt' as its CA: unable to get local issuer"),
     "a certificate that has ended": Case({"HOST.pem": service(days=-2)}, "has expired"),
-    "new certificates for services that run with expired ones": Case(
-        {}, "the certificate of kafka has expired while it runs, so no health", EXPIRED, OURS_PEM
-    ),
-    "new certificates for stopped services": Case({}, NOTHING, EXPIRED, OURS_PEM, runs=False),
     "no certificate for the host": Case({"HOST.pem": ""}, "cannot be read. Put there ca.crt"),
     "a key that Kafka cannot read": Case(
         {"HOST.pem": service(form="TraditionalOpenSSL")}, "openssl pkcs8 -topk8 -nocrypt"
@@ -93,14 +90,60 @@ CASES = {
 }
 
 
+STAND_INS = {
+    "sed": SED,
+    "grep": '#!/bin/sh\nexec /usr/bin/grep "$1" "$2" "$FOLDER$3"\n',
+    "systemctl": '#!/bin/sh\ncat "$FOLDER/state"\n',
+}
+
+
+def run_tasks(
+    folder: Path, inventory: dict[str, Any], *options: str, files: tuple[str, ...]
+) -> str:
+    """Run files of the role's tasks, and return the output. A host's files are below its name."""
+    for program, text in STAND_INS.items():
+        (folder / program).write_text(text)
+        (folder / program).chmod(0o755)
+    inventory["vars"] |= {
+        "ansible_connection": "local",
+        "ansible_become": False,
+        "ansible_python_interpreter": "{{ ansible_playbook_python }}",
+        "kafka_tls_names": NAMES,
+    }
+    (folder / "hosts.json").write_text(json.dumps({"all": inventory}))
+    name = "baremetal_chat.platform.kafka_tls"
+    play = {
+        "hosts": "all",
+        "gather_facts": False,
+        "environment": {
+            "PATH": f"{folder}:/usr/bin:/bin",
+            "FOLDER": f"{folder}/{{{{ inventory_hostname }}}}",
+        },
+        "tasks": [
+            {"ansible.builtin.include_role": {"name": name, "tasks_from": file}} for file in files
+        ],
+    }
+    (folder / "play.json").write_text(json.dumps([play]))
+    done = ansible_playbook(
+        f"--inventory={folder / 'hosts.json'}",
+        folder / "play.json",
+        "-v",
+        *options,
+        ANSIBLE_FORCE_COLOR="false",
+    )
+    return done.stdout
+
+
+def refusals(output: str) -> dict[str, str]:
+    """What is refused, by the host."""
+    failed = re.findall(r"^(?:fatal|failed): \[(\w+)[^\]]*\].*? => (.*)$", output, re.MULTILINE)
+    return {host: json.loads(said)["msg"] for host, said in reversed(failed)}
+
+
 @pytest.fixture(scope="module")
 def install(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     """Check the certificates of a host per case, with options of Ansible, and return its output."""
     folder = tmp_path_factory.mktemp("site")
-    (folder / "sed").write_text(SED)
-    (folder / "sed").chmod(0o755)
-    (folder / "systemctl").write_text('#!/bin/sh\ncat "$FOLDER/state"\n')
-    (folder / "systemctl").chmod(0o755)
     hosts = {}
     soon = Case({"HOST.pem": service(days=20)}, "")
     for number, case in enumerate([*CASES.values(), soon]):
@@ -108,7 +151,6 @@ def install(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
         given, etc = folder / name / "given", folder / name / "etc" / "kafka"
         given.mkdir(parents=True)
         etc.mkdir(parents=True)
-        (folder / name / "state").write_text("active" if case.runs else "inactive")
         for file, text in (GIVEN | case.given).items():
             if text:
                 (given / file.replace("HOST", name)).write_text(text)
@@ -116,42 +158,11 @@ def install(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
             (etc / "host.pem").write_text(case.certificate)
             (etc / "ca.pem").write_text(case.trusted)
         hosts[name] = {"kafka_tls_site_directory": str(given)}
-    variables = {
-        "ansible_connection": "local",
-        "ansible_become": False,
-        "ansible_python_interpreter": "{{ ansible_playbook_python }}",
-        "kafka_tls_directory": str(folder / "made"),
-        "kafka_tls_names": NAMES,
-    }
-    (folder / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts, "vars": variables}}))
-    name = "baremetal_chat.platform.kafka_tls"
-    tasks = [
-        {"ansible.builtin.include_role": {"name": name, "tasks_from": file}}
-        for file in ("preflight.yml", "given.yml")
-    ]
-    environment = {
-        "PATH": f"{folder}:/usr/bin:/bin",
-        "FOLDER": f"{folder}/{{{{ inventory_hostname }}}}",
-    }
-    play = {
-        "hosts": "all",
-        "gather_facts": False,
-        "environment": environment,
-        "tasks": tasks,
-    }
-    (folder / "play.json").write_text(json.dumps([play]))
-
-    def installed(*options: str) -> str:
-        done = ansible_playbook(
-            f"--inventory={folder / 'hosts.json'}",
-            folder / "play.json",
-            "-v",
-            *options,
-            ANSIBLE_FORCE_COLOR="false",
-        )
-        return done.stdout
-
-    return installed
+    variables = {"kafka_tls_directory": str(folder / "made")}
+    inventory = {"hosts": hosts, "vars": variables}
+    return lambda *options: run_tasks(
+        folder, inventory, *options, files=("preflight.yml", "given.yml")
+    )
 
 
 def host_of(case: str) -> str:
@@ -164,8 +175,7 @@ def said(install: Callable[..., str]) -> Callable[[str], str]:
     output = install()
     assert "PRIVATE KEY-----\\n" not in output
     assert not re.search(r"^changed: ", output, re.MULTILINE)
-    failed = re.findall(r"^(?:fatal|failed): \[(\w+)[^\]]*\].*? => (.*)$", output, re.MULTILINE)
-    found = {host: json.loads(said)["msg"] for host, said in reversed(failed)}
+    found = refusals(output)
     assert f"host{len(CASES)}: '" in output
     assert "ends in 20 days. Put a new certificate there" in output
     return lambda case: found.get(host_of(case), NOTHING)
@@ -185,3 +195,67 @@ def test_another_authority_is_not_installed_on_a_part_of_the_hosts(
     assert f"the hosts that --limit {host} leaves out may trust only one" in install(
         f"--limit={host}"
     )
+
+
+class Installed(NamedTuple):
+    """A service, its host's group, and who of the chain is named as expired, if it is refused."""
+
+    group: str
+    service: str
+    expired: str = ""
+    chain: str = EXPIRED + OURS_PEM
+    settings: str = "location=/etc/{}/host.pem"
+    state: str = "active"
+
+
+SETTINGS = {"zookeeper": "zoo.cfg", "kafka": "server.properties"}
+_, OF_ENDED = ENDED.issue("kafka", NAMES)
+INSTALLATIONS = {
+    "broker": Installed("kafka", "kafka", "kafka"),
+    "member": Installed("zookeeper", "zookeeper", "kafka"),
+    "intermediate": Installed("kafka", "kafka", "Between", OF_ENDED + ENDED.pem),
+    "stopped": Installed("kafka", "kafka", state="inactive"),
+    "valid": Installed("kafka", "kafka", chain=INSTALLED + OURS_PEM),
+    "without_tls_again": Installed("kafka", "kafka", settings="listeners=PLAINTEXT://"),
+    "no_member_any_more": Installed("kafka", "zookeeper"),
+}
+
+
+@pytest.mark.parametrize("gives", ["the site", "the role"])
+def test_only_services_that_run_with_expired_certificates_are_refused(
+    gives: str, tmp_path: Path
+) -> None:
+    given, made = tmp_path / "given", tmp_path / "made"
+    given.mkdir()
+    made.mkdir()
+    (made / "ca.crt").write_text(OURS_PEM)
+    (made / "ca.key").write_text(pem_of(OURS.key))
+    groups: dict[str, Any] = {name: {"hosts": {}} for name in SETTINGS}
+    for name, installed in INSTALLATIONS.items():
+        for file, text in GIVEN.items():
+            (given / file.replace("HOST", name)).write_text(text)
+        etc = tmp_path / name / "etc" / installed.service
+        etc.mkdir(parents=True)
+        (etc / "host.pem").write_text(installed.chain)
+        (etc / "ca.pem").write_text(OURS_PEM)
+        settings = installed.settings.format(installed.service)
+        (etc / SETTINGS[installed.service]).write_text(settings)
+        (tmp_path / name / "state").write_text(installed.state)
+        groups[installed.group]["hosts"][name] = {}
+    variables = {
+        "kafka_tls_directory": str(made),
+        "kafka_tls_authority_name": "Of the site",
+        "kafka_tls_site_directory": str(given) if gives == "the site" else "",
+    }
+    inventory = {"children": groups, "vars": variables}
+    output = run_tasks(tmp_path, inventory, files=("preflight.yml",))
+    found = refusals(output)
+    words = {
+        name: f"{name}: in /etc/{each.service}/host.pem, the certificate of '{each.expired}' has"
+        f" expired while {each.service} runs, so no health check can connect to it."
+        for name, each in INSTALLATIONS.items()
+        if each.expired
+    }
+    assert found.keys() == words.keys(), output
+    for name, word in words.items():
+        assert word in found[name]
