@@ -79,8 +79,17 @@ CASES = {
     "a new authority, in its last step": Case({}, NOTHING, INSTALLED, BOTH),
     "a new authority without the first step": Case(
         {"ca.crt": BOTH, **THEIRS},
-        "signed by 'Of the site 2', which kafka does not trust yet. First have all hosts trust it"
-        " beside 'Of the site', with",
+        "If it is a new root, first have all hosts trust it beside 'Of the site', with",
+        INSTALLED,
+        OURS_PEM,
+    ),
+    "an intermediate authority": Case(
+        {"HOST.pem": service(BETWEEN) + BETWEEN.pem}, NOTHING, INSTALLED, OURS_PEM
+    ),
+    "an intermediate authority that the file lacks": Case(
+        {"HOST.pem": service(BETWEEN)},
+        "signed by 'Between', which kafka does not trust yet. If that is an intermediate"
+        " authority, append its certificate to this file. If it is a new root, first",
         INSTALLED,
         OURS_PEM,
     ),
