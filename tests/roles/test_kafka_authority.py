@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible_runs import ROOT, SED, ansible_playbook
-from authority import Authority
+from authority import Authority, pem_of
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
@@ -407,3 +408,110 @@ def test_the_new_authority_signs_only_when_every_replica_of_the_chat_trusts_it(
     assert refused in said, said
     for secret in ("battery staple", base64.b64encode(b"battery staple").decode(), "PRIVATE KEY"):
         assert secret not in said
+
+
+# Nothing listens on this port.
+GONE = {
+    "apiVersion": "v1",
+    "kind": "Config",
+    "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:9"}}],
+    "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+    "users": [{"name": "u", "user": {"token": "none"}}],
+    "current-context": "c",
+}
+ANYWAY = {"kafka_allow_disconnect": True}
+
+
+@pytest.fixture
+def ask(tmp_path: Path) -> Any:
+    """Check a run of kafka.yml up to what the chat trusts: once, or for each of these variables.
+    Return the exit code and the output, on one line.
+
+    Services trust the role's authority and the site's. One of them has signed their certificates,
+    and the other one signs now.
+    """
+    environment = below(tmp_path)
+    authorities = {"role": Authority(FIRST), "site": Authority("Of the site")}
+    both = "".join(each.pem for each in authorities.values())
+    folders = {"role": tmp_path / "kafka-tls", "site": tmp_path / "given"}
+    for name, folder in folders.items():
+        folder.mkdir()
+        (folder / "ca.crt").write_text(both)
+        (folder / "ca.key").write_text(pem_of(authorities[name].key))
+    authorities["site"].give(folders["site"], {"chat1": []})
+
+    def ask(
+        *runs: dict[str, Any],
+        signed: str = "role",
+        signs: str = "site",
+        groups: tuple[str, ...] = ("microk8s",),
+        cluster: bool = True,
+    ) -> Any:
+        _, certificate = authorities[signed].issue("kafka")
+        for service in SERVICES:
+            (tmp_path / "etc" / service / "ca.pem").write_text(both)
+            chain = certificate + authorities[signed].pem
+            (tmp_path / "etc" / service / "host.pem").write_text(chain)
+        trust = str(ROOT / "playbooks" / "chat_trust.yml")
+        with KubernetesApi(tmp_path) as api:
+            deploy(api, "none")
+            deploy(api, "both", ("Running", both))
+            deploy(api, "role", ("Running", both), ("Running", authorities["role"].pem))
+            deploy(api, "site", ("Running", authorities["site"].pem))
+            deploy(api, "elsewhere", ("Running", Authority("Of others").pem))
+            done = run_in(
+                tmp_path,
+                environment,
+                [role("preflight.yml")],
+                *({"import_playbook": trust, "vars": each} for each in runs or [{}]),
+                groups=(*SERVICES, *groups),
+                kafka_tls_site_directory=str(folders["site"]) if signs == "site" else "",
+                **{"microk8s_kubeconfig": api.kubeconfig} if cluster else {},
+            )
+        said = " ".join((done.stdout + done.stderr).split())
+        assert "Traceback" not in said
+        return done.returncode, said
+
+    return ask
+
+
+def test_another_authority_signs_only_when_every_replica_of_the_chat_trusts_it(ask: Any) -> None:
+    """To the site's authority, and back. A site without a chat, or with one at another Kafka, goes
+    on.
+    """
+    goes_on = [{"chat_namespace": each} for each in ("none", "both", "elsewhere")]
+    lost = {"chat_namespace": "role"}
+    code, said = ask({"microk8s_kubeconfig": GONE} | ANYWAY, *goes_on, lost | ANYWAY, lost)
+    assert code == 2, said
+    assert f"Replicas of the chat trust '{FIRST}' and not 'Of the site': they would lose" in said
+    assert said.count("PLAY [Refuse certificates that the chat does not trust]") == 6, said
+
+    code, said = ask({"chat_namespace": "site"}, signed="site", signs="role")
+    assert code == 2, said
+    assert f"Replicas of the chat trust 'Of the site' and not '{FIRST}': they would lose" in said
+
+
+def test_a_run_says_what_to_do_if_the_cluster_does_not_say_what_the_chat_trusts(ask: Any) -> None:
+    code, said = ask({"microk8s_kubeconfig": GONE})
+    assert code == 2, said
+    assert "chat1 does not say what the chat trusts. " in said
+    assert "no host of the group microk8s says whether the chat trusts it. Start the" in said
+
+
+def test_a_run_for_the_same_authority_does_not_ask_the_cluster(ask: Any) -> None:
+    code, said = ask({"microk8s_kubeconfig": GONE}, signs="role")
+    assert code == 0, said
+    assert "does not say what the chat trusts" not in said
+
+
+@pytest.mark.parametrize("groups", [(), ("microk8s",)])
+def test_a_site_without_a_cluster_goes_on(ask: Any, groups: tuple[str, ...]) -> None:
+    code, said = ask(groups=groups, cluster=False)
+    assert code == 0, said
+
+
+def test_kafka_yml_asks_what_the_chat_trusts_before_it_changes_anything() -> None:
+    plays = yaml.safe_load((ROOT / "playbooks" / "kafka.yml").read_text())
+    imported = [play["import_playbook"] for play in plays[1:] if "import_playbook" in play]
+    assert imported == ["kafka_preflight.yml", "chat_trust.yml"]
+    assert [play for play in plays if play.get("import_playbook")] == plays[1:3]
