@@ -11,7 +11,16 @@ from typing import Any
 
 from hosts import STATE, address, eventually, group, variable
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.admin import (
+    ACL,
+    ACLOperation,
+    ACLPermissionType,
+    ACLResourcePatternType,
+    ConfigResource,
+    ConfigResourceType,
+    ResourcePattern,
+    ResourceType,
+)
 
 BROKERS = group("kafka")
 # The authority and certificates of a cluster that is installed with TLS.
@@ -21,8 +30,8 @@ GIVEN = STATE / "kafka-tls-given"
 _NAMES = {variable(name, "kafka_broker_id"): name for name in BROKERS}
 
 
-def bootstrap(*names: str) -> list[str]:
-    return [f"{address(name)}:9092" for name in names or BROKERS]
+def bootstrap(*names: str, port: int = 9092) -> list[str]:
+    return [f"{address(name)}:{port}" for name in names or BROKERS]
 
 
 def certificates() -> Path:
@@ -46,6 +55,37 @@ def connection(*names: str) -> dict[str, Any]:
 def kept_password(user: str) -> str:
     """The password that the first run generated for a user."""
     return (CERTIFICATES / "passwords" / user).read_text().strip()
+
+
+def by_password(user: str, password: str) -> dict[str, Any]:
+    """Options for a client that logs in as a user."""
+    return {
+        "security_protocol": "SASL_SSL",
+        "ssl_cafile": str(CERTIFICATES / "ca.crt"),
+        "sasl_mechanism": "SCRAM-SHA-512",
+        "sasl_plain_username": user,
+        "sasl_plain_password": password,
+    }
+
+
+def application() -> tuple[list[str], dict[str, Any]]:
+    """Addresses and options for a client like the chat, which has a password if there is TLS."""
+    if not certificates().exists():
+        return bootstrap(), {}
+    return bootstrap(port=9093), by_password("chat", kept_password("chat"))
+
+
+def let_applications_use(prefix: str) -> None:
+    """Give clients like the chat their rights on topics whose names begin so."""
+    topics = ResourcePattern(ResourceType.TOPIC, prefix, ACLResourcePatternType.PREFIXED)
+    with KafkaAdminClient(**connection()) as admin:
+        made = admin.create_acls(
+            [
+                ACL("User:chat", "*", operation, ACLPermissionType.ALLOW, topics)
+                for operation in (ACLOperation.READ, ACLOperation.WRITE)
+            ]
+        )
+    assert not made["failed"], made
 
 
 @contextmanager

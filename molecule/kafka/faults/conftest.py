@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 from hosts import eventually
-from kafka_clients import new_topic, whole
+from kafka_clients import certificates, let_applications_use, new_topic, whole
 from matrix import HEADINGS, Fault
 
 ROWS = pytest.StashKey[list[Fault]]()
@@ -40,6 +40,13 @@ def _marker(item: pytest.Item) -> pytest.Mark:
     marker = item.get_closest_marker("fault")
     assert marker is not None, f"{item.nodeid} has no marker pytest.mark.fault"
     return marker
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _rights() -> None:
+    """On a cluster that is installed with TLS, the traffic's clients may use the rows' topics."""
+    if certificates().exists():
+        let_applications_use("test-")
 
 
 @pytest.fixture

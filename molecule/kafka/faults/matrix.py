@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hosts import eventually
-from kafka_clients import bootstrap, whole
+from kafka_clients import application, whole
 from traffic import Traffic
 
 
@@ -33,7 +33,9 @@ class Fault:
         acks: str | int = "all",
     ) -> Iterator[Traffic]:
         """Traffic during the fault. At the end, assert that nothing was lost, and check the gap."""
-        flows = Traffic(servers or bootstrap(), self.topic, acks=acks, security=security)
+        if servers is None:
+            servers, security = application()
+        flows = Traffic(servers, self.topic, acks=acks, security=security)
         with flows as self._traffic:
             yield self._traffic
         if self.gap_goal is not None:

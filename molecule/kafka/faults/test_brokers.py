@@ -7,7 +7,7 @@ import pytest
 from hosts import connect, eventually, restart_host
 from kafka import KafkaProducer
 from kafka.errors import NotEnoughReplicasError
-from kafka_clients import BROKERS, bootstrap, controller, controller_last, leader, zookeeper_mode
+from kafka_clients import BROKERS, connection, controller, controller_last, leader, zookeeper_mode
 from matrix import Fault
 from metrics import tell
 from units import kill, property_of, restarts, stopped
@@ -175,7 +175,7 @@ def test_a_single_remaining_broker_acknowledges_nothing(fault: Fault) -> None:
 def refuses(topic: str, via: str) -> bool:
     """Whether a send with acks=all is refused because too few replicas are in sync."""
     with KafkaProducer(
-        bootstrap_servers=bootstrap(via), acks="all", enable_idempotence=False, retries=0
+        **connection(via), acks="all", enable_idempotence=False, retries=0
     ) as producer:
         # A record without a key: if it is accepted, it does not disturb the traffic.
         sent = producer.send(topic, value=b"", partition=0)

@@ -6,7 +6,7 @@ import pytest
 from hosts import connect, eventually, group
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaTimeoutError, RequestTimedOutError
-from kafka_clients import BROKERS, bootstrap, new_topic, zookeeper_mode
+from kafka_clients import BROKERS, connection, new_topic, zookeeper_mode
 from matrix import Fault
 from metrics import scrape
 from units import give_up_restart, stopped
@@ -54,9 +54,7 @@ def test_writers_do_not_notice_the_loss_of_a_zookeeper_member(fault: Fault) -> N
 def test_without_a_quorum_leaders_keep_serving_and_no_topic_is_created(fault: Fault) -> None:
     with fault.traffic() as traffic:
         with stopped(MEMBERS[0], "zookeeper"), stopped(MEMBERS[1], "zookeeper"):
-            with KafkaAdminClient(
-                bootstrap_servers=bootstrap(), request_timeout_ms=10_000
-            ) as admin:
+            with KafkaAdminClient(**connection(), request_timeout_ms=10_000) as admin:
                 with pytest.raises((RequestTimedOutError, KafkaTimeoutError)):
                     admin.create_topics({REFUSED_TOPIC: {"num_partitions": 1}}, timeout_ms=8_000)
                 assert REFUSED_TOPIC not in admin.list_topics()
@@ -74,7 +72,7 @@ def test_without_a_quorum_leaders_keep_serving_and_no_topic_is_created(fault: Fa
         fault.recovers()
         eventually(topics_can_be_created, within=60, what="topics can be created")
     # A broker may still create the topic after the request has failed.
-    with KafkaAdminClient(bootstrap_servers=bootstrap()) as admin:
+    with KafkaAdminClient(**connection()) as admin:
         if REFUSED_TOPIC in admin.list_topics():
             admin.delete_topics([REFUSED_TOPIC])
 

@@ -1,9 +1,10 @@
 """A cluster moves from plaintext to TLS while it runs, gets another authority, then other
 certificates of that, then those of the site's own authority, and moves back: rows 15a to 15g.
 
-They run last and in the order of this file, because the clients of the other rows do not use TLS.
+They run last and in the order of this file. Only a cluster that is installed without TLS has them.
 """
 
+import os
 import socket
 import ssl
 import time
@@ -17,12 +18,24 @@ from authority import Authority, pem_of
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 from hosts import address, connect
-from kafka_clients import BROKERS, CERTIFICATES, GIVEN, certificates, new_topic
+from kafka_clients import (
+    BROKERS,
+    CERTIFICATES,
+    GIVEN,
+    bootstrap,
+    by_password,
+    certificates,
+    new_topic,
+)
 from matrix import Fault
 from metrics import tell
 from units import property_of
 
 from playbooks import assert_refused, run
+
+pytestmark = pytest.mark.skipif(
+    os.environ.get("KAFKA_SECURITY") != "plaintext", reason="the cluster has TLS from the start"
+)
 
 USER = {"name": "chat", "password": "correct horse"}
 SECURED: dict[str, Any] = {
@@ -46,17 +59,11 @@ PORTS = (9091, 9092, 9093, 2181)
 SITE = Authority("Of the site")
 # The end of each service's certificate, in seconds since 1970.
 ENDS = "certificate_not_after_seconds"
-BY_PASSWORD = {
-    "security_protocol": "SASL_SSL",
-    "ssl_cafile": str(CERTIFICATES / "ca.crt"),
-    "sasl_mechanism": "SCRAM-SHA-512",
-    "sasl_plain_username": USER["name"],
-    "sasl_plain_password": USER["password"],
-}
+BY_PASSWORD = by_password(USER["name"], USER["password"])
 
 
 def servers(*ports: int) -> list[str]:
-    return [f"{address(name)}:{port}" for port in ports for name in BROKERS]
+    return [server for port in ports for server in bootstrap(port=port)]
 
 
 @pytest.mark.fault("15a", "from plaintext to TLS", gap=5, back=60)
