@@ -3,10 +3,13 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,21 +46,13 @@ def run(
     collection installed below that folder, and runs there.
     """
     cache = {"ANSIBLE_CACHE_PLUGIN": "jsonfile", "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(facts)}
-    sources = [f"--inventory={ROOT / source}" for source in (*inventories, site)]
     environment = elsewhere(collections) if collections else dict(os.environ)
     # The tests' clients trust the chat's authority, but an operator's machine may not.
     environment.pop("SSL_CERT_FILE", None)
     with (
         tempfile.TemporaryFile("w+") as output,
         subprocess.Popen(
-            [
-                "ansible-playbook",
-                *sources,
-                f"--tags={tags}",
-                *options,
-                f"--extra-vars={json.dumps(variables or {})}",
-                playbook,
-            ],
+            _command(playbook, variables, (*inventories, site), f"--tags={tags}", *options),
             cwd=collections or ROOT,
             env={**environment, "ANSIBLE_FORCE_COLOR": "false", **(cache if facts else {})},
             stdout=output,
@@ -81,6 +76,40 @@ def run(
         said=" ".join(said.split()),
         changed={name: int(count) for name, count in recap},
     )
+
+
+def _command(
+    playbook: str, variables: dict[str, Any] | None, inventories: Sequence[str], *options: str
+) -> list[str]:
+    sources = [f"--inventory={ROOT / source}" for source in inventories]
+    extra = f"--extra-vars={json.dumps(variables or {})}"
+    return ["ansible-playbook", *sources, *options, extra, playbook]
+
+
+def killed(playbook: str, variables: dict[str, Any], moment: str) -> re.Match[str]:
+    """Run a playbook, and kill it with all its processes when its output matches `moment`."""
+    with (
+        tempfile.NamedTemporaryFile("w+") as output,
+        subprocess.Popen(
+            _command(playbook, variables, [INVENTORY]),
+            cwd=ROOT,
+            env={**os.environ, "ANSIBLE_FORCE_COLOR": "false"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        ) as process,
+    ):
+        try:
+            while True:
+                ended = process.poll() is not None
+                said = Path(output.name).read_text()
+                if found := re.search(moment, said, re.DOTALL):
+                    return found
+                assert not ended, said[-SHOWN:]
+                time.sleep(0.1)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def inventory(folder: Path, groups: dict[str, dict[str, dict[str, Any]]]) -> str:

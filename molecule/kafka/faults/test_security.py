@@ -1,5 +1,6 @@
 """A cluster moves from plaintext to TLS while it runs, gets another authority, then other
-certificates of that, then those of the site's own authority, and moves back: rows 15a to 15g.
+certificates of that, then those of the site's own authority, and moves back. Then it moves to TLS
+again, while each run of the playbook is killed: rows 15a to 15h.
 
 They run last and in the order of this file. Only a cluster that is installed without TLS has them.
 """
@@ -31,7 +32,7 @@ from matrix import Fault
 from metrics import tell
 from units import property_of
 
-from playbooks import assert_refused, run
+from playbooks import assert_refused, killed, run
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("KAFKA_SECURITY") != "plaintext", reason="the cluster has TLS from the start"
@@ -60,6 +61,20 @@ SITE = Authority("Of the site")
 # The end of each service's certificate, in seconds since 1970.
 ENDS = "certificate_not_after_seconds"
 BY_PASSWORD = by_password(USER["name"], USER["password"])
+# Row 15d moves the authority's folder there, because the tests' own clients use TLS while it is at
+# its place. Row 15h moves it back: the hosts still trust this authority.
+KEPT = CERTIFICATES.with_name("kafka-tls-of-before")
+# The steps of a move to TLS: what moves, and to which stage. Clients move after the first four.
+STEPS = [
+    ("ZooKeeper", "prepared"),
+    ("ZooKeeper", "moved"),
+    ("Kafka", "prepared"),
+    ("Kafka", "moved"),
+    ("Kafka", "tls"),
+    ("ZooKeeper", "tls"),
+]
+# The output of secure.yml when the first service of a step has been restarted, and no other.
+HALF_WAY = r"\(item=step \d of \d: (\w+) to '(\w+)'\).*?: Note that it was restarted\]"
 
 
 def servers(*ports: int) -> list[str]:
@@ -330,10 +345,36 @@ def test_no_client_is_refused_while_the_cluster_moves_back(fault: Fault) -> None
         with fault.traffic(servers(*MOVING)) as traffic:
             done = run("playbooks/secure.yml", back)
             assert done.succeeded, done.said
-            # The tests' own clients use TLS while this folder is there.
-            kept = CERTIFICATES.rename(CERTIFICATES.with_name("kafka-tls-of-before"))
+            CERTIFICATES.rename(KEPT)
             fault.recovers()
         assert traffic.failed == []
-    again = run("playbooks/secure.yml", back | {"kafka_tls_directory": str(kept)})
+    again = run("playbooks/secure.yml", back | {"kafka_tls_directory": str(KEPT)})
     assert again.succeeded, again.said
     assert set(again.changed.values()) == {0}
+
+
+@pytest.mark.fault("15h", "to TLS, secure.yml killed in each step", gap=5, back=60)
+@pytest.mark.timeout(2400)
+def test_a_move_that_is_killed_in_each_step_continues_where_it_was(fault: Fault) -> None:
+    site = SECURED
+    with new_topic(partitions=3) as next_topic:
+        with fault.traffic() as traffic:
+            if KEPT.exists():
+                KEPT.rename(CERTIFICATES)
+                site = SECURED | {"kafka_tls_authority_name": authorities()[0]}
+            for step in STEPS[:4]:
+                assert killed("playbooks/secure.yml", site, HALF_WAY).groups() == step
+        assert traffic.failed == []
+        fault.topic = next_topic
+        with fault.traffic(servers(*MOVING), BY_PASSWORD) as traffic:
+            for step in STEPS[4:]:
+                assert killed("playbooks/secure.yml", site, HALF_WAY).groups() == step
+            done = run("playbooks/secure.yml", site)
+            assert done.succeeded, done.said
+            fault.recovers()
+        assert traffic.failed == []
+    services = pids("kafka"), pids("zookeeper")
+    again = run("playbooks/secure.yml", site)
+    assert again.succeeded, again.said
+    assert set(again.changed.values()) == {0}
+    assert (pids("kafka"), pids("zookeeper")) == services
