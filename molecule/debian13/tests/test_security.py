@@ -6,6 +6,10 @@ Refusals are asserted through `explain`, which the modules use. So its messages 
 import socket
 import ssl
 import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_refusal import explain
@@ -23,6 +27,33 @@ AUTHORITY = str(CERTIFICATES / "ca.crt")
 CLIENT, CLUSTER, ZOOKEEPER = (f"{address(HOST)}:{port}" for port in (9092, 9093, 2181))
 TOPICS = {"chat", "chat-signals", "chat-revocations", "chat-sanctions", "chat-members"}
 PASSWORD = {"sasl_username": "chat", "sasl_password": kept_password("chat")}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def processes() -> Iterator[dict[tuple[str, bytes], bytes]]:
+    """The environment of each process, by its id and arguments, while the tests of this file run.
+
+    These are all processes of this machine, and so those of the host, which is a container on it.
+    """
+    seen: dict[tuple[str, bytes], bytes] = {}
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.2):
+            for process in Path("/proc").glob("[0-9]*"):
+                # It may have ended.
+                with suppress(OSError):
+                    arguments = (process / "cmdline").read_bytes()
+                    if (process.name, arguments) not in seen:
+                        seen[process.name, arguments] = (process / "environ").read_bytes()
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        watching.join()
 
 
 @pytest.fixture(scope="module")
@@ -187,3 +218,15 @@ def test_kafkas_tools_work_on_the_host_with_client_properties() -> None:
         " --command-config /etc/kafka/client.properties --list"
     )
     assert set(topics.split()) >= TOPICS
+
+
+def test_no_process_shows_a_password_while_playbooks_and_tools_run(
+    processes: dict[tuple[str, bytes], bytes],
+) -> None:
+    """Last, because the tests before run them."""
+    arguments = [each for _, each in processes]
+    assert any(b"playbooks/kafka.yml" in each for each in arguments)
+    assert any(b"org.apache.kafka.tools.TopicCommand" in each for each in arguments)
+    password = kept_password("chat").encode()
+    shown = [each for each, environment in processes.items() if password in each[1] + environment]
+    assert not shown
