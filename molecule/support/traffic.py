@@ -22,6 +22,9 @@ from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from typing import Any, Self
 
+from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_handshake import (
+    limit_handshakes,
+)
 from delivery import History, Placed, Record, Violations, violations
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
@@ -39,6 +42,9 @@ ANSWER_MS = 3_000
 NOISE_SECONDS = 12
 # Time for outstanding acknowledgements after the writer has stopped: longer than any fault's limit.
 SETTLE_SECONDS = 120
+
+# With TLS, kafka-python would wait for a frozen broker until that goes on.
+limit_handshakes()
 
 
 class Traffic:

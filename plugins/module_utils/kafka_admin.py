@@ -17,6 +17,9 @@ from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_secu
 )
 
 try:
+    from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_handshake import (
+        limit_handshakes,
+    )
     from ansible_collections.baremetal_chat.platform.plugins.module_utils.kafka_refusal import (
         explain,
     )
@@ -89,6 +92,7 @@ def connected(module: AnsibleModule) -> Iterator[KafkaAdminClient]:
     # Suppress the client's log of retries: the exception has the important part.
     logging.getLogger("kafka").addHandler(logging.NullHandler())
     servers, timeout = module.params["bootstrap_servers"], module.params["timeout"]
+    limit_handshakes()
     try:
         admin = KafkaAdminClient(
             **client_options(module),

@@ -49,7 +49,12 @@ ALLOWED: dict[str, set[str]] = {
     "relay.kafka.brokers": set(),
     "relay.kafka.pace": set(),
     "relay.kafka.record": {"bounds", "relay.base", "relay.kafka.batches"},
-    "relay.kafka.client": {"relay.kafka.batches", "relay.kafka.brokers", "relay.security"},
+    "relay.kafka.client": {
+        "relay.handshake",
+        "relay.kafka.batches",
+        "relay.kafka.brokers",
+        "relay.security",
+    },
     "relay.kafka.register": {
         "relay.base",
         "relay.kafka.batches",
@@ -270,6 +275,7 @@ ALLOWED: dict[str, set[str]] = {
         "webhook.sender",
         "webhook.state",
     },
+    "relay.handshake": set(),
     "relay.security": set(),
     "relay.refusal": {"relay.security"},
     "__main__": {

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import CorruptRecordError, KafkaError, LeaderNotAvailableError
 
+from chat.relay.handshake import limit_handshakes
 from chat.relay.kafka.batches import RecordBatch, split
 from chat.relay.kafka.brokers import Client, Failures
 from chat.relay.security import Security
@@ -48,6 +49,7 @@ def connection_options(
     bootstrap_servers: Sequence[str], client_id: str, security: Security
 ) -> dict[str, Any]:
     """Raises `SecurityError`."""
+    limit_handshakes()
     return {
         "bootstrap_servers": list(bootstrap_servers),
         "client_id": client_id,

@@ -1,0 +1,1 @@
+../../chat/relay/handshake.py
