@@ -274,17 +274,16 @@ class Connection(asyncio.Protocol):
         """Write whole frames at the end of this turn of the loop, or when the client reads."""
         if self._closing:
             return
-        if self._slow:
-            # A single answer may be larger than the limit, so the limit applies only to slow
-            # clients.
-            if self.waiting > self._endpoint.limits.outbox_bytes:
-                self._overflow()
-                return
-        elif self._frames is None:
-            self._endpoint.write_later(self)
-        if self._frames is None:
-            self._frames = []
-        self._frames.append(frames)
+        # A single answer may be larger than the limit, so the limit applies only to slow clients.
+        if self._slow and self.waiting > self._endpoint.limits.outbox_bytes:
+            self._overflow()
+            return
+        if self._frames is not None:
+            self._frames.append(frames)
+        else:
+            self._frames = [frames]
+            if not self._slow:
+                self._endpoint.write_later(self)
         self._bytes += len(frames)
         if self._slow:
             self._account()
