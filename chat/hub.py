@@ -162,6 +162,9 @@ class Hub:
         # Another token may have come meanwhile, of somebody who may do less.
         member.rights.check_read(name)
         self._require_history()
+        # Its name is one string for all that is kept of its members.
+        if (known := self._window.rooms.get(name)) is not None:
+            name = known.name
         if not self._is_in(member, name):
             self._require_place(member.address)
             self.presence.enter(name, member.person)
