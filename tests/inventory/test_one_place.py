@@ -154,7 +154,7 @@ FACTS = [
             "docs/operations/scale.md": r"--bootstrap-server HOST:(\d+)",
             "docs/operations/tls.md": r"--bootstrap-server HOST:(\d+)",
             "docs/operations/topics.md": r"--bootstrap-server HOST:(\d+)",
-            "molecule/support/kafka_clients.py": r"\{address\(name\)\}:(\d+)",
+            "molecule/support/kafka_clients.py": r"port: int = (\d+)",
         },
     ),
     Fact(
