@@ -30,6 +30,13 @@ def pair(authority, name="broker", **wanted):
     return key.read_text() + certificate.read_text()
 
 
+def await_served(text, served):
+    """Wait until only the certificate of this text is served."""
+    deadline = time.monotonic() + 30
+    while served() != {certificate_of(text)}:
+        assert time.monotonic() < deadline, "the broker serves another certificate"
+
+
 def certificate_of(text):
     return ssl.PEM_cert_to_DER_cert(text[text.index("-----BEGIN CERTIFICATE") :])
 
@@ -199,15 +206,13 @@ def test_no_dynamic_setting_is_left_that_would_override_server_properties(
     )
     with secured_broker.admin() as admin:
         admin.alter_configs([by_hand], raise_on_unknown=False)
-    # The broker gets the setting from ZooKeeper.
-    deadline = time.monotonic() + 30
-    while served("MUTUAL") != {certificate_of(elsewhere.read_text())}:
-        assert time.monotonic() < deadline, "the broker does not use the other file"
+    # The broker hears from ZooKeeper that the setting is there, and that it is gone.
+    await_served(elsewhere.read_text(), lambda: served("MUTUAL"))
     renewed = pair(secured_broker.authority)
     answer = offer(renewed)
     assert answer["reloaded"], answer
-    assert served() == {certificate_of(renewed)}
     assert dynamic() == {}
+    await_served(renewed, served)
 
 
 @pytest.mark.parametrize(
