@@ -52,6 +52,13 @@ def connection(*names: str) -> dict[str, Any]:
     }
 
 
+def tls_context() -> ssl.SSLContext:
+    """For a connection with the playbooks' certificate."""
+    context = ssl.create_default_context(cafile=certificates() / "ca.crt")
+    context.load_cert_chain(certificates() / "playbooks.pem")
+    return context
+
+
 def kept_password(user: str) -> str:
     """The password that the first run generated for a user."""
     return (CERTIFICATES / "passwords" / user).read_text().strip()
@@ -158,9 +165,7 @@ def four_letters(name: str, word: str) -> str:
     """A ZooKeeper member's answer to a four-letter command."""
     plain = socket.create_connection((address(name), 2181), timeout=5)
     if certificates().exists():
-        context = ssl.create_default_context(cafile=certificates() / "ca.crt")
-        context.load_cert_chain(certificates() / "playbooks.pem")
-        plain = context.wrap_socket(plain, server_hostname=address(name))
+        plain = tls_context().wrap_socket(plain, server_hostname=address(name))
     with plain as connected:
         connected.sendall(word.encode())
         return connected.makefile().read()

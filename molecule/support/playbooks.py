@@ -145,6 +145,13 @@ def assert_refused(
     assert set(refused.changed.values()) == {0}
 
 
+def assert_changes_nothing(playbook: str, variables: dict[str, Any] | None = None) -> None:
+    """The playbook succeeds, and changes nothing."""
+    again = run(playbook, variables)
+    assert again.succeeded, again.said
+    assert set(again.changed.values()) == {0}, again.said
+
+
 def refusals(
     cases: Mapping[str, tuple[str, dict[str, Any], list[str]]], folder: Path, site: str = INVENTORY
 ) -> dict[str, Future[None]]:

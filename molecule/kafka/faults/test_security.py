@@ -27,12 +27,13 @@ from kafka_clients import (
     by_password,
     certificates,
     new_topic,
+    tls_context,
 )
 from matrix import Fault
 from metrics import tell
 from units import property_of
 
-from playbooks import assert_refused, killed, run
+from playbooks import assert_changes_nothing, assert_refused, killed, run
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("KAFKA_SECURITY") != "plaintext", reason="the cluster has TLS from the start"
@@ -97,9 +98,7 @@ def test_no_client_is_refused_while_the_cluster_moves_to_tls(fault: Fault, tmp_p
         assert traffic.failed == []
     assert_days_left(397)
     assert_closed(tmp_path)
-    again = run("playbooks/secure.yml", SECURED)
-    assert again.succeeded, again.said
-    assert set(again.changed.values()) == {0}
+    assert_changes_nothing("playbooks/secure.yml", SECURED)
 
 
 def assert_closed(folder: Path) -> None:
@@ -188,9 +187,7 @@ def test_no_client_is_refused_while_the_authority_is_replaced(fault: Fault) -> N
             fault.recovers()
         assert traffic.failed == []
     assert authorities() == ["Another"]
-    again = run("playbooks/kafka_authority.yml", renamed)
-    assert again.succeeded, again.said
-    assert set(again.changed.values()) == {0}
+    assert_changes_nothing("playbooks/kafka_authority.yml", renamed)
 
 
 @pytest.mark.fault("15c", "all certificates for TLS renewed", gap=5, back=60)
@@ -208,9 +205,7 @@ def test_no_client_is_refused_while_all_certificates_are_renewed(fault: Fault) -
     assert_days_left(398)
     assert pids("kafka") == brokers
     assert not set(pids("zookeeper")) & set(members)
-    again = run("playbooks/kafka.yml", site)
-    assert again.succeeded, again.said
-    assert set(again.changed.values()) == {0}
+    assert_changes_nothing("playbooks/kafka.yml", site)
 
 
 def names() -> dict[str, list[str]]:
@@ -219,8 +214,7 @@ def names() -> dict[str, list[str]]:
 
 
 def served() -> dict[tuple[str, int], x509.Certificate]:
-    context = ssl.create_default_context(cafile=certificates() / "ca.crt")
-    context.load_cert_chain(certificates() / "playbooks.pem")
+    context = tls_context()
     found = {}
     for name in BROKERS:
         for port in PORTS:
@@ -261,9 +255,7 @@ def test_no_client_is_refused_while_the_site_gives_its_own_certificates(fault: F
             assert third.succeeded, third.said
             fault.recovers()
         assert traffic.failed == []
-    again = run("playbooks/kafka.yml", given)
-    assert again.succeeded, again.said
-    assert set(again.changed.values()) == {0}
+    assert_changes_nothing("playbooks/kafka.yml", given)
 
 
 @pytest.mark.fault("15f", "the site's certificates renewed", gap=5, back=60)
@@ -296,9 +288,7 @@ def test_brokers_load_new_certificates_of_the_site_and_keep_theirs_instead_of_ba
     assert_days_left(200)
     assert pids("kafka") == brokers
     assert not set(pids("zookeeper")) & set(members)
-    again = run("playbooks/kafka.yml", given)
-    assert again.succeeded, again.said
-    assert set(again.changed.values()) == {0}
+    assert_changes_nothing("playbooks/kafka.yml", given)
 
 
 @pytest.mark.fault("15g", "the role's authority again", gap=5, back=60)
@@ -324,9 +314,7 @@ def test_no_client_is_refused_while_the_cluster_goes_back_to_the_roles_authority
         fault.recovers()
     assert traffic.failed == []
     assert SITE.name not in {each.issuer for each in served().values()}
-    again = run("playbooks/kafka.yml", ours)
-    assert again.succeeded, again.said
-    assert set(again.changed.values()) == {0}
+    assert_changes_nothing("playbooks/kafka.yml", ours)
 
 
 @pytest.mark.fault("15d", "from TLS back to plaintext", gap=5, back=60)
@@ -348,9 +336,7 @@ def test_no_client_is_refused_while_the_cluster_moves_back(fault: Fault) -> None
             CERTIFICATES.rename(KEPT)
             fault.recovers()
         assert traffic.failed == []
-    again = run("playbooks/secure.yml", back | {"kafka_tls_directory": str(KEPT)})
-    assert again.succeeded, again.said
-    assert set(again.changed.values()) == {0}
+    assert_changes_nothing("playbooks/secure.yml", back | {"kafka_tls_directory": str(KEPT)})
 
 
 @pytest.mark.fault("15h", "to TLS, secure.yml killed in each step", gap=5, back=60)
@@ -374,7 +360,5 @@ def test_a_move_that_is_killed_in_each_step_continues_where_it_was(fault: Fault)
             fault.recovers()
         assert traffic.failed == []
     services = pids("kafka"), pids("zookeeper")
-    again = run("playbooks/secure.yml", site)
-    assert again.succeeded, again.said
-    assert set(again.changed.values()) == {0}
+    assert_changes_nothing("playbooks/secure.yml", site)
     assert (pids("kafka"), pids("zookeeper")) == services
