@@ -37,7 +37,7 @@ options:
     description: Operations by Kafka's names. An empty list removes all. Required without C(acls).
     type: list
     elements: str
-    choices:
+    choices: &operations
       - ALL
       - READ
       - WRITE
@@ -85,18 +85,7 @@ options:
         description: As above.
         type: list
         elements: str
-        choices:
-          - ALL
-          - READ
-          - WRITE
-          - CREATE
-          - DELETE
-          - ALTER
-          - DESCRIBE
-          - CLUSTER_ACTION
-          - DESCRIBE_CONFIGS
-          - ALTER_CONFIGS
-          - IDEMPOTENT_WRITE
+        choices: *operations
         required: true
       permission:
         description: As above.
