@@ -1,6 +1,7 @@
 // Muting and banning the author of a message, and lifting that again. It is loaded in the rooms
-// whose moderator one is, and for those who may ban people from the whole chat. Nobody is told who is muted or banned, so all buttons are always there.
-// In private rooms nobody can be muted or banned, so those of a room are not there.
+// whose moderator one is, and for those who may ban people from the whole chat. Nobody is told who
+// is muted or banned, so all buttons are always there. In private rooms nobody can be muted or
+// banned, so those of a room are not there.
 
 import { ask, chosen, goBack, offer, writerOf } from "./actions.js";
 import { chooseTime, failure } from "./dialogs.js";
